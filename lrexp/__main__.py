@@ -1,0 +1,5 @@
+"""`python -m lrexp`."""
+
+from lrexp.cli import main
+
+main()

@@ -1,0 +1,321 @@
+"""The command line: parse, call, print. Each command is a thin layer on the Python API.
+
+Nothing heavy is imported here: torch comes in with the command that needs it, so that
+`lrexp --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lrexp import __version__
+from lrexp.errors import ConfigError, LrexpError, RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 2 the command line or config is wrong, 3 the run failed, "
+    "4 find-lr found no usable signal, 130 interrupted."
+)
+NO_SIGNAL = 4
+
+app = typer.Typer(
+    name="lrexp",
+    help="Learning-rate experiments in PyTorch: which rate, which schedule, is the difference "
+    "real?",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the config, e.g. --set optimizer.lr=0.1; may be repeated.",
+    ),
+]
+Seeds = Annotated[int | None, typer.Option(help="Number of seeds (replicates).", min=1)]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+]
+Engine = Annotated[
+    str | None, typer.Option(metavar="NAME", help="How trials are trained: auto or sequential.")
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The run directory itself; must be new or empty.")
+]
+RunsDir = Annotated[Path, typer.Option(metavar="DIR", help="Where new run directories go.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PREFIX", help="Let import paths in the config reach this package; may be repeated."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=lambda given: _print_version(given),
+            help="Print the version.",
+        ),
+    ] = False,
+    _debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; any place will do.")
+    ] = False,
+) -> None:
+    """Learning-rate experiments in PyTorch."""
+
+
+@app.command(epilog="Example: lrexp compare configs/quickstart.yaml --seeds 3")
+def compare(
+    config: ConfigFile,
+    set_: Set = None,
+    seeds: Seeds = None,
+    device: Device = None,
+    engine: Engine = None,
+    out: Out = None,
+    runs_dir: RunsDir = Path("runs"),
+    trust: Trust = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train every variant × seed from the same weights and batches, and rank them."""
+    from lrexp import experiment
+    from lrexp.report import ranking_table
+
+    run = experiment.compare(
+        config,
+        seeds=seeds,
+        overrides=_overrides(set_),
+        trust=trust or (),
+        device=device,
+        engine=engine,
+        out=out,
+        runs_dir=runs_dir,
+        console=_stderr(quiet),
+    )
+    if json:
+        _print_json({**run.summary, "run": str(run.path)})
+    elif not quiet:
+        _stdout().print(ranking_table(run.summary))
+        _print_files(run.path, f"lrexp compare {config} --seeds 5   for a spread to judge by")
+
+
+@app.command(epilog="Example: lrexp find-lr configs/quickstart.yaml --write tuned.yaml")
+def find_lr(
+    config: ConfigFile,
+    set_: Set = None,
+    seeds: Seeds = None,
+    device: Device = None,
+    engine: Engine = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
+    ] = None,
+    out: Out = None,
+    runs_dir: RunsDir = Path("runs"),
+    trust: Trust = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run LR range tests on copies of the model and suggest a learning rate."""
+    from lrexp import experiment
+    from lrexp.report import suggestion_panel
+
+    result = experiment.find_lr(
+        config,
+        seeds=seeds,
+        overrides=_overrides(set_),
+        trust=trust or (),
+        device=device,
+        engine=engine,
+        out=out,
+        runs_dir=runs_dir,
+        write=write,
+        console=_stderr(quiet),
+    )
+    assert result.run is not None
+    if json:
+        _print_json({**result.run.summary, "run": str(result.run.path)})
+    elif not quiet:
+        _stdout().print(suggestion_panel(result.run.summary))
+        _print_files(result.run.path, f"lrexp compare {write or config}")
+    if result.suggested_lr is None:
+        raise typer.Exit(NO_SIGNAL)
+
+
+@app.command(epilog="Example: lrexp plot runs/20261121-210301-digits-lr-compare-3f9c")
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the pictures go; default: the run's plots/."),
+    ] = None,
+) -> None:
+    """Redraw the plots of finished, running or interrupted runs; several are overlaid."""
+    from lrexp import experiment
+
+    for path in experiment.plot(runs, out=out):
+        typer.echo(str(path))
+
+
+@app.command(epilog="Example: lrexp schedule configs/schedules.yaml --out lr.png")
+def schedule(
+    config: ConfigFile,
+    set_: Set = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The picture; default: NAME-lr.png here.")
+    ] = None,
+    trust: Trust = None,
+    json: Json = False,
+) -> None:
+    """Draw the LR trace of every variant without training."""
+    from lrexp import experiment
+    from lrexp.report import schedule_table
+
+    traces = experiment.schedule(config, overrides=_overrides(set_), trust=trust or (), out=out)
+    if json:
+        _print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
+    else:
+        _stdout().print(schedule_table(traces.lr))
+        typer.echo(f"Plot: {traces.plot}")
+
+
+@app.command(epilog="Example: lrexp runs")
+def runs(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Holds the runs.")] = Path(
+        "runs"
+    ),
+    json: Json = False,
+) -> None:
+    """List runs: name, command, status, best variant, age."""
+    from lrexp.report import runs_table
+    from lrexp.store.read import list_runs
+
+    found = list_runs(directory)
+    if json:
+        _print_json([run.to_plain() for run in found])
+    else:
+        _stdout().print(runs_table(found) if found else f"No runs in {directory}.")
+
+
+@app.command(epilog="Example: lrexp validate configs/quickstart.yaml --set train.duration=2ep")
+def validate(config: ConfigFile, set_: Set = None, trust: Trust = None, json: Json = False) -> None:
+    """Check a config and print it fully resolved, units turned into steps."""
+    from lrexp import experiment
+
+    resolved = experiment.validate(config, overrides=_overrides(set_), trust=trust or ())
+    if json:
+        _print_json(resolved.tree)
+    else:
+        typer.echo(resolved.text, nl=False)
+
+
+@app.command(epilog="Example: lrexp schema > lrexp.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors."""
+    from lrexp.config import json_schema
+
+    _print_json(json_schema())
+
+
+@app.command(epilog="Example: lrexp init my-experiment.yaml")
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path(
+        "lrexp.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented starter config."""
+    from lrexp.config import STARTER
+    from lrexp.store.files import write_whole
+
+    if file.exists() and not force:
+        raise ConfigError.single("FILE", "exists already", str(file), "Give another, or --force.")
+    write_whole(file, STARTER)
+    typer.echo(f"Wrote {file}. Next: lrexp compare {file}")
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors are printed, never raised."""
+    # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
+    try:
+        app(arguments, prog_name="lrexp")
+    except SystemExit as exit_:  # how Typer ends, after it has shown usage errors
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except Exception as error:
+        if debug:
+            raise
+        known = isinstance(error, LrexpError)
+        typer.echo(str(error) if known else _unexpected(error), err=True)
+        return error.exit_code if isinstance(error, LrexpError) else RunError.exit_code
+    return 0
+
+
+def _unexpected(error: Exception) -> str:
+    return f"lrexp failed: {type(error).__name__}: {error}\nRun it again with --debug for details."
+
+
+def _overrides(pairs: list[str] | None) -> list[tuple[str, Any]]:
+    """Return (dotted key, value) for each `KEY=VALUE`, the value read as YAML."""
+    from lrexp.config import parse_value
+
+    parsed = []
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError.single("--set", "takes KEY=VALUE", pair, "E.g. optimizer.lr=0.1.")
+        parsed.append((key.strip(), parse_value(value)))
+    return parsed
+
+
+def _print_version(given: bool) -> None:
+    if given:
+        typer.echo(f"lrexp {__version__}")
+        raise typer.Exit
+
+
+def _print_json(value: Any) -> None:
+    from lrexp.store.files import to_json
+
+    typer.echo(to_json(value))
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _stderr(quiet: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=quiet)
+
+
+def _print_files(run: Path, following: str) -> None:
+    typer.echo(f"Files: {run}\nPlots: {run / 'plots'}\nNext:  {following}")

@@ -1,0 +1,47 @@
+"""Training: tasks in, records out. Start reading at `sequential.py`.
+
+An engine knows no files and no YAML. `ENGINES` names them; each takes tasks and yields records.
+"""
+
+from lrexp.engine.device import pick_device
+from lrexp.engine.loss import fit_accuracy, fit_loss, loss_floor
+from lrexp.engine.optimizer import has_momentum, make_optimizer
+from lrexp.engine.rng import preserved_rng, seed_everything
+from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.task import (
+    Ended,
+    Engine,
+    Evaluation,
+    Failed,
+    Record,
+    Started,
+    Steps,
+    StopRule,
+    Task,
+    TrialId,
+)
+
+ENGINES: dict[str, Engine] = {"sequential": run_sequentially}
+
+__all__ = [
+    "ENGINES",
+    "Ended",
+    "Engine",
+    "Evaluation",
+    "Failed",
+    "Record",
+    "Started",
+    "Steps",
+    "StopRule",
+    "Task",
+    "TrialId",
+    "fit_accuracy",
+    "fit_loss",
+    "has_momentum",
+    "loss_floor",
+    "make_optimizer",
+    "pick_device",
+    "preserved_rng",
+    "run_sequentially",
+    "seed_everything",
+]

@@ -1,0 +1,116 @@
+"""Losses: fitting a loss function to what a model puts out, and counting right answers.
+
+Decided once, on the first batch, so that the training step calls plain functions: token logits
+(batch, time, vocabulary) are flattened for losses that want (items, classes), and shapes that
+would silently broadcast, such as (64, 1) against (64,), are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from lrexp.engine.task import LossFunction
+from lrexp.errors import ConfigError
+
+# These compare element by element and broadcast when the shapes differ.
+ELEMENTWISE = {
+    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss", "soft_margin_loss",
+}  # fmt: skip
+NON_NEGATIVE = ELEMENTWISE - {"kl_div", "poisson_nll_loss"} | {
+    "cross_entropy", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss",
+}  # fmt: skip
+
+
+def fit_loss(loss: LossFunction, output: Any, target: Any) -> LossFunction:
+    """Return `loss`, flattened over time when output is (batch, time, classes).
+
+    Raises:
+        ConfigError: with key "" when this output does not fit the loss.
+    """
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if is_token_logits(output, target):
+
+        def token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
+            return loss(logits.flatten(0, 1), tokens.flatten())  # (batch · time, classes)
+
+        token_loss.__name__ = name
+        fitted: LossFunction = token_loss
+    else:
+        fitted = loss
+    if name in ELEMENTWISE and _shape(output) != _shape(target):
+        raise _misfit(name, output, target, "the two shapes must be equal")
+    try:
+        value = fitted(output, target)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise _misfit(name, output, target, str(error).split("\n", maxsplit=1)[0]) from error
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        shape = _shape(value) if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError.single(
+            "", f"{name} must return one number (a tensor of shape ())", shape, "Take its mean()."
+        )
+    return fitted
+
+
+def loss_floor(loss: LossFunction) -> float | None:
+    """Return 0 for losses that cannot be negative, None for those that can or are unknown."""
+    return 0.0 if getattr(loss, "__name__", "") in NON_NEGATIVE else None
+
+
+def is_token_logits(output: Any, target: Any) -> bool:
+    """Return whether these are (batch, time, classes) logits of (batch, time) classes."""
+    return (
+        isinstance(output, Tensor)
+        and isinstance(target, Tensor)
+        and output.dim() == 3
+        and target.dim() == 2
+        and not target.is_floating_point()
+        and output.shape[:2] == target.shape
+    )
+
+
+def fit_accuracy(output: Any, target: Any) -> Callable[[Any, Any], tuple[Tensor, int]] | None:
+    """Return how right answers are counted, or None where the target is not a class."""
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        return None
+    if target.is_floating_point() or output.dim() != target.dim() + 1:
+        return None
+    classes = -1 if is_token_logits(output, target) else 1
+
+    def count_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+        return (logits.argmax(classes) == labels).sum(), labels.numel()
+
+    return count_correct
+
+
+def _misfit(name: str, output: Any, target: Any, why: str) -> ConfigError:
+    return ConfigError.single(
+        "",
+        f"{name} does not fit the model's output {_described(output)} and the target "
+        f"{_described(target)}: {why}",
+        name,
+        _remedy(name, target),
+    )
+
+
+def _remedy(name: str, target: Any) -> str:
+    if isinstance(target, Tensor) and not target.is_floating_point():
+        return "For classes use cross_entropy and a model with one output per class."
+    if name == "cross_entropy":
+        return "For numbers use mse_loss and a model with one output per target."
+    return "Change the loss, or give the model as many outputs as the target has."
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+
+

@@ -1,0 +1,107 @@
+"""Optimizers from torch.optim: parameter groups, the fused kernels, setting the LR of a step."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lrexp.errors import ConfigError
+
+# One kernel for all parameters where torch has one for CPU and CUDA: several times cheaper on
+# small models than a loop over parameters, equal up to rounding.
+FUSED = {"SGD", "Adam", "AdamW", "Adagrad"}
+_CHOICES_OF_KERNEL = {"fused", "foreach", "differentiable", "capturable"}
+
+
+def make_optimizer(
+    cls: type[Optimizer],
+    model: nn.Module,
+    *,
+    lr: float,
+    args: Mapping[str, Any],
+    groups: Sequence[tuple[str, float]] = (),
+) -> Optimizer:
+    """Return the optimizer of a model; group `(pattern, scale)` trains at `scale` × `lr`.
+
+    A parameter belongs to the first group whose regular expression matches the start of its name;
+    the rest train at `lr`. Frozen parameters are left out.
+
+    Raises:
+        ConfigError: a pattern matches no parameter, nothing is trainable, or torch refuses the
+            arguments; keys are relative to the `optimizer` section.
+    """
+    parameters = group_parameters(model, lr=lr, groups=groups)
+    options = dict(args)
+    if cls.__name__ in FUSED and not _CHOICES_OF_KERNEL & options.keys() and _can_fuse(parameters):
+        options["fused"] = True
+    try:
+        # capturable and friends are torch's own business; positional lr keeps odd signatures out
+        return cls(parameters, lr=lr, **options)  # type: ignore[call-arg]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError.single(
+            "args", f"{cls.__name__} refused them: {error}", dict(args), "Change the argument."
+        ) from error
+
+
+def group_parameters(
+    model: nn.Module, *, lr: float, groups: Sequence[tuple[str, float]]
+) -> list[dict[str, Any]]:
+    """Return torch parameter groups: the unmatched parameters first, then one for each pattern."""
+    rest: list[nn.Parameter] = []
+    matched: list[list[nn.Parameter]] = [[] for _ in groups]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            hits = (i for i, (pattern, _) in enumerate(groups) if re.match(pattern, name))
+            i = next(hits, None)
+            (rest if i is None else matched[i]).append(parameter)
+    for i, (pattern, _) in enumerate(groups):
+        if not matched[i]:
+            names = ", ".join(name for name, _ in model.named_parameters())
+            raise ConfigError.single(
+                f"groups[{i}].match",
+                "matches the name of no trainable parameter that an earlier group left",
+                pattern,
+                f"The parameters are: {names}.",
+            )
+    scaled = [
+        {"params": p, "lr": lr * scale} for p, (_, scale) in zip(matched, groups, strict=True)
+    ]
+    found = ([{"params": rest, "lr": lr}] if rest else []) + scaled
+    if not found:
+        raise ConfigError.single(
+            "name", "the model has no trainable parameter", type(model).__name__, "Unfreeze one."
+        )
+    return found
+
+
+def set_lr(optimizer: Optimizer, base_lrs: Sequence[float], factor: float) -> None:
+    """Set each group's LR to its own base LR times `factor`."""
+    for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
+        group["lr"] = base * factor
+
+
+def set_momentum(optimizer: Optimizer, momentum: float) -> None:
+    """Set the momentum of every group: `momentum`, or the first of `betas`."""
+    for group in optimizer.param_groups:
+        if "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
+        else:
+            group["momentum"] = momentum
+
+
+def has_momentum(cls: type[Optimizer]) -> bool:
+    """Return whether a schedule can cycle this optimizer's momentum."""
+    return bool({"momentum", "betas"} & set(inspect.signature(cls).parameters))
+
+
+def _can_fuse(groups: Sequence[dict[str, Any]]) -> bool:
+    return all(
+        p.is_floating_point() and p.device.type in ("cpu", "cuda")
+        for group in groups
+        for p in group["params"]
+    )

@@ -1,0 +1,49 @@
+"""One optimizer update: forward, backward over the micro-batches, clip, step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrexp.engine.task import Task
+
+
+def make_update(
+    task: Task, model: nn.Module, optimizer: Optimizer
+) -> Callable[[list[Any]], Tensor]:
+    """Return a function that does one update and returns its mean loss, still on the device.
+
+    The gradient of k micro-batches is the mean of theirs, so that k micro-batches of n samples
+    give the update of one batch of k·n.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def forward_backward(batch: Any, scale: float) -> Tensor:
+        inputs, targets = batch
+        if task.autocast:
+            with torch.autocast(task.device.type, torch.bfloat16):
+                loss = task.loss(model(inputs), targets)
+        else:
+            loss = task.loss(model(inputs), targets)
+        (loss if scale == 1 else loss * scale).backward()
+        return loss.detach()
+
+    def update(micro_batches: list[Any]) -> Tensor:
+        if not model.training:
+            model.train()
+        scale = 1 / len(micro_batches)
+        loss = forward_backward(micro_batches[0], scale)
+        if len(micro_batches) > 1:
+            others = [forward_backward(batch, scale) for batch in micro_batches[1:]]
+            loss = torch.stack([loss, *others]).mean()
+        if task.grad_clip is not None:
+            nn.utils.clip_grad_norm_(parameters, task.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    return update

@@ -1,0 +1,141 @@
+"""Everything lrexp raises, and how a problem with a config is written.
+
+A lower layer raises `ConfigError` with keys relative to itself (`warmup`); each layer above adds
+what it knows: the path to that key (`schedule.warmup`), then the file and the line. The command
+line prints the message and ends with `exit_code`; it never shows a traceback unless asked to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+class LrexpError(Exception):
+    """Any error that lrexp raises on purpose."""
+
+    exit_code = 3
+
+
+class RunError(LrexpError):
+    """A run failed for a reason outside its config: the disk, the device, a damaged run."""
+
+
+class Interrupted(LrexpError):
+    """Ctrl-C or SIGTERM ended a run; what was written so far is whole."""
+
+    exit_code = 130
+
+
+class UserCodeError(LrexpError):
+    """The user's own model, data, loss or schedule raised; the message has its file and line."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a config.
+
+    Written as `PLACE: key: what is wrong (got ...). What to do.`
+
+    Example:
+        >>> print(Problem("lr", "must be positive", -1, "Give a positive number, e.g. 0.1."))
+        lr: must be positive (got -1). Give a positive number, e.g. 0.1.
+    """
+
+    key: str  # dotted path; "" for the file as a whole
+    what: str
+    given: object  # the value as read; a string is shown in quotes
+    remedy: str
+    place: str = ""  # "experiment.yaml:12" or "--set optimizer.lr"
+
+    def __str__(self) -> str:
+        where = "".join(f"{part}: " for part in (self.place, self.key) if part)
+        given = "" if self.given is NOTHING else f" (got {_shown(self.given)})"
+        return f"{where}{self.what}{given}. {self.remedy}".rstrip()
+
+
+class _Nothing:
+    """Marks a problem where no value was given."""
+
+
+NOTHING = _Nothing()
+
+
+class ConfigError(LrexpError, ValueError):
+    """The command line, a config or an argument is wrong; holds every problem found.
+
+    Example:
+        >>> raise ConfigError.single("steps", "must be at least 2", 1, "Raise it.")
+        Traceback (most recent call last):
+        ...
+        lrexp.errors.ConfigError: steps: must be at least 2 (got 1). Raise it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def single(cls, key: str, what: str, given: object, remedy: str) -> ConfigError:
+        """Return an error that holds one problem."""
+        return cls([Problem(key, what, given, remedy)])
+
+    def under(self, prefix: str) -> ConfigError:
+        """Return the same problems with `prefix.` before every key."""
+        return ConfigError([replace(p, key=_join(prefix, p.key)) for p in self.problems])
+
+    def placed(self, place_of: Callable[[str], str]) -> ConfigError:
+        """Return the same problems, each with the place of its key where it had none."""
+        return ConfigError([replace(p, place=p.place or place_of(p.key)) for p in self.problems])
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `Did you mean 'x'?`, or the known names when none is close.
+
+    Example:
+        >>> did_you_mean("cosin", ["cosine", "linear"])
+        "Did you mean 'cosine'?"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix and key else prefix or key
+
+
+def _shown(value: object) -> str:
+    """Return the value as a reader of YAML would know it, on one line, without control characters."""
+    text = {True: "true", False: "false", None: "null"}.get(value) if _is_word(value) else None
+    text = repr(value) if text is None else text
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_word(value: object) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def user_error(error: BaseException, doing: str) -> UserCodeError:
+    """Return a UserCodeError that says where the user's own code raised.
+
+    The place is the innermost frame outside lrexp and outside installed packages; when there is
+    none (the exception came from a library), the innermost frame of all.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not _is_library(f.filename)] or list(frames)
+    where = f"{own[-1].filename}:{own[-1].lineno}: in {own[-1].name}: " if own else ""
+    message = f"{where}{type(error).__name__}: {error}".rstrip(": ")
+    return UserCodeError(f"{doing} raised an exception: {message}")
+
+
+def _is_library(filename: str) -> bool:
+    here = str(Path(__file__).parent)
+    installed = ("site-packages", "dist-packages", sysconfig.get_path("stdlib"))
+    return filename.startswith((here, "<")) or any(part in filename for part in installed)

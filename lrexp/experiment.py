@@ -1,0 +1,296 @@
+"""The verbs behind the commands: plan, train, store, and read back what is shown.
+
+The command line and the Python API call these same functions. Each run is written to its
+directory first; summaries, tables and plots are made from the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from rich.console import Console
+
+from lrexp.config import Config, load_config, resolved_tree, to_yaml, with_optimizer_lr
+from lrexp.engine import ENGINES, Task, TrialId, loss_floor, preserved_rng
+from lrexp.errors import ConfigError, Interrupted, LrexpError, RunError
+from lrexp.finder import Curve, RangeTestStop, ramp, suggest
+from lrexp.lr_finder import RangeTest
+from lrexp.plan import Objects, Plan, VariantPlan, make_plan, plan_one, trace_lr
+from lrexp.record import Recorder
+from lrexp.report import draw_overlay, draw_run, draw_schedules
+from lrexp.report.progress import observe
+from lrexp.store import (
+    Run,
+    RunWriter,
+    create_run_directory,
+    describe_environment,
+    load_run,
+    write_whole,
+)
+from lrexp.summary import comparison_summary, range_test_summary
+
+Source: TypeAlias = str | Path | Mapping[str, Any]
+Overrides: TypeAlias = Sequence[tuple[str, Any]] | Mapping[str, Any]
+RANGE_TEST = "range_test"  # the variant name of a range test's trials
+QUIET = Console(stderr=True, quiet=True)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a run goes."""
+
+    out: Path | None
+    runs_dir: Path
+
+
+def compare(
+    config: Source,
+    *,
+    model: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    seeds: int | None = None,
+    device: str | None = None,
+    engine: str | None = None,
+    overrides: Overrides = (),
+    trust: Sequence[str] = (),
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    console: Console | None = None,
+) -> Run:
+    """Train every variant × seed of a config and return the finished run.
+
+    Args:
+        config: a YAML file, or a mapping with the same keys.
+        model, data, loss: Python objects that replace those sections: a function (or class) that
+            returns a module, `(train, val)` as the data section of the README says, a function
+            (output, target) -> scalar.
+        seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
+        overrides: dotted keys and values, as `--set`.
+        trust: packages that import paths in the config may reach.
+        out: the run directory itself; else a new one inside `runs_dir`.
+        console: where progress is shown; nothing is shown without one.
+
+    Raises:
+        ConfigError: the config is wrong; nothing was written.
+        UserCodeError: trials failed in user code; the others are in the run directory.
+        RunError: the disk or the device failed.
+
+    Example:
+        >>> run = lrexp.compare("configs/quickstart.yaml", seeds=5)      # doctest: +SKIP
+        >>> run.summary["ranking"][0]["variant"]                         # doctest: +SKIP
+        'standard'
+    """
+    objects = Objects(model, data, loss)
+    changes = _changes(overrides, {"compare.seeds": seeds, "device": device, "engine": engine})
+    loaded = load_config(config, changes, trust=trust, given=objects.sections)
+    plan = make_plan(loaded, objects)
+    first, count = loaded.experiment.seed, loaded.experiment.compare.seeds
+    all_seeds = list(range(first, first + count))
+    lengths = {
+        TrialId(name, seed): variant.total_steps
+        for seed in all_seeds
+        for name, variant in plan.variants.items()
+    }
+    with _recorded(plan, "compare", _destination(out, runs_dir), lengths) as writer:
+        recorder = _train(plan, plan.tasks(all_seeds), writer, lengths, console, stops=True)
+        writer.summary(comparison_summary(load_run(writer.directory), plan))
+        draw_run(load_run(writer.directory))
+        recorder.raise_failures(writer.directory)
+    return load_run(writer.directory)
+
+
+def find_lr(
+    config: Source,
+    *,
+    model: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    seeds: int | None = None,
+    device: str | None = None,
+    engine: str | None = None,
+    overrides: Overrides = (),
+    trust: Sequence[str] = (),
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    write: str | Path | None = None,
+    console: Console | None = None,
+) -> RangeTest:
+    """Run LR range tests over the config's seeds and return what they suggest.
+
+    The model, its buffers, the optimizer and every random generator of the caller stay as they
+    are. Arguments are those of `compare`; `write` names a file for a copy of the config with the
+    suggested LR in `optimizer.lr` (not written when there is no suggestion).
+
+    Raises:
+        ConfigError, UserCodeError, RunError: as `compare`.
+
+    Example:
+        >>> lrexp.find_lr("configs/quickstart.yaml").suggested_lr        # doctest: +SKIP
+        0.14
+    """
+    objects = Objects(model, data, loss)
+    changes = _changes(overrides, {"find_lr.seeds": seeds, "device": device, "engine": engine})
+    loaded = load_config(config, changes, trust=trust, given=objects.sections)
+    plan = plan_one(loaded, objects, RANGE_TEST)
+    variant = plan.variants[RANGE_TEST]
+    settings = variant.settings.find_lr
+    all_seeds = list(range(loaded.experiment.seed, loaded.experiment.seed + settings.seeds))
+    lengths = {TrialId(RANGE_TEST, seed): settings.steps for seed in all_seeds}
+    tasks = (_range_test(variant, seed) for seed in all_seeds)
+    with _recorded(plan, "find-lr", _destination(out, runs_dir), lengths) as writer:
+        recorder = _train(plan, tasks, writer, lengths, console, stops=False)
+        recorder.raise_failures(writer.directory)
+        run = load_run(writer.directory)
+        curves = [Curve(t.steps["lr"], t.steps["loss"]) for t in run.trials]
+        suggestion = suggest(curves, rule=settings.rule)
+        writer.summary(range_test_summary(suggestion, all_seeds))
+        draw_run(load_run(writer.directory))
+        if write is not None and suggestion.suggested_lr is not None:
+            text = with_optimizer_lr(loaded.document, suggestion.suggested_lr)
+            write_whole(Path(write), text)
+    return RangeTest(suggestion, tuple(curves), load_run(writer.directory))
+
+
+def plot(runs: Sequence[str | Path], *, out: str | Path | None = None) -> list[Path]:
+    """Redraw the plots of one run, or overlay several; return the files.
+
+    Raises:
+        ConfigError: a path is not a run directory.
+    """
+    loaded = [load_run(path) for path in runs]
+    if len(loaded) == 1:
+        return draw_run(loaded[0], out=None if out is None else Path(out))
+    return draw_overlay(loaded, Path(out) if out is not None else loaded[0].path.parent)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """LR traces (one value per step) by variant, and the picture of them."""
+
+    lr: dict[str, np.ndarray]
+    plot: str
+
+
+def schedule(
+    config: Source,
+    *,
+    overrides: Overrides = (),
+    trust: Sequence[str] = (),
+    out: str | Path | None = None,
+) -> Traces:
+    """Draw the LR trace of every variant without training.
+
+    A schedule that reacts to the loss is drawn as it would run if the loss never changed.
+    """
+    loaded = load_config(config, _changes(overrides, {}), trust=trust)
+    plan = make_plan(loaded, train=False)
+    traces = {name: trace_lr(variant) for name, variant in plan.variants.items()}
+    path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
+    draw_schedules(traces, path, title=loaded.experiment.name)
+    return Traces(traces, str(path))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config with every default filled in and every duration in steps."""
+
+    tree: dict[str, Any]
+    text: str
+
+
+def validate(
+    config: Source, *, overrides: Overrides = (), trust: Sequence[str] = ()
+) -> Resolved:
+    """Check a config as far as that goes without training and return it fully resolved."""
+    plan = make_plan(load_config(config, _changes(overrides, {}), trust=trust))
+    tree = _resolved(plan)
+    return Resolved(tree, to_yaml(tree))
+
+
+def _train(
+    plan: Plan,
+    tasks: Iterable[Task],
+    writer: RunWriter,
+    lengths: Mapping[TrialId, int],
+    console: Console | None,
+    *,
+    stops: bool,
+) -> Recorder:
+    experiment = plan.config.experiment
+    engine = ENGINES["sequential" if experiment.engine == "auto" else experiment.engine]
+    digits = 17 if experiment.precision == "fp64" else 9
+    recorder = Recorder(writer, stop_is_outcome=stops, loss_digits=digits)
+    with observe(lengths, console or QUIET) as observer, preserved_rng(plan.device):
+        recorder.write_all(engine(tasks), observer)
+    return recorder
+
+
+def _range_test(variant: VariantPlan, seed: int) -> Task:
+    settings = variant.settings.find_lr
+    schedule = ramp(settings.min_lr, settings.max_lr, settings.steps, settings.mode)
+    return replace(
+        variant.task(seed),
+        schedule=schedule,
+        total_steps=settings.steps,
+        eval_every=0,
+        stop=RangeTestStop(settings.stop_factor, loss_floor(variant.loss)),
+    )
+
+
+@contextmanager
+def _recorded(
+    plan: Plan, command: str, destination: Destination, lengths: Mapping[TrialId, int]
+) -> Iterator[RunWriter]:
+    """Create the run directory, describe the run in it, and note how it ended."""
+    config = plan.config
+    path = create_run_directory(
+        config.experiment.name, command, out=destination.out, runs_dir=destination.runs_dir
+    )
+    writer = RunWriter(
+        path,
+        {
+            "command": command,
+            "name": config.experiment.name,
+            "variants": list(dict.fromkeys(trial.variant for trial in lengths)),
+            "seeds": list(dict.fromkeys(trial.seed for trial in lengths)),
+            "num_trials": len(lengths),
+            "total_steps": {trial.variant: steps for trial, steps in lengths.items()},
+        },
+    )
+    try:
+        writer.text("config.yaml", config.document.text)
+        writer.text("resolved.yaml", to_yaml(_resolved(plan)))
+        writer.json("environment.json", describe_environment(plan.device))
+        yield writer
+    except KeyboardInterrupt:
+        writer.update_status("interrupted")
+        raise Interrupted(
+            f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it."
+        ) from None
+    except BaseException as error:
+        with suppress(RunError):  # the disk may be what failed
+            writer.update_status("failed", error=str(error))
+        raise
+    writer.update_status("complete")
+
+
+def _resolved(plan: Plan) -> dict[str, Any]:
+    clocks = {name: variant.clock for name, variant in plan.variants.items()}
+    return resolved_tree(plan.config, clocks)
+
+
+def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:
+    return Destination(None if out is None else Path(out), Path(runs_dir))
+
+
+def _changes(overrides: Overrides, flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    return [*pairs, *((key, value) for key, value in flags.items() if value is not None)]
+
+

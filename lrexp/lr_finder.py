@@ -1,0 +1,219 @@
+"""`LRFinder`: the range test for a plain torch loop, without a config or a run directory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lrexp.data import data_from_objects
+from lrexp.engine import (
+    Failed,
+    Steps,
+    Task,
+    TrialId,
+    fit_loss,
+    loss_floor,
+    pick_device,
+    preserved_rng,
+    run_sequentially,
+)
+from lrexp.engine.task import LossFunction
+from lrexp.errors import ConfigError, user_error
+from lrexp.finder import Curve, RangeTestStop, Suggestion, ramp, suggest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from lrexp.store import Run
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What an LR range test found: the suggestion, and the curve of every seed."""
+
+    suggestion: Suggestion
+    curves: tuple[Curve, ...]
+    run: Run | None = None
+
+    @property
+    def suggested_lr(self) -> float | None:
+        """The suggested LR; None when the curve has no usable signal (see `reason`)."""
+        return self.suggestion.suggested_lr
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The usable range around the suggestion."""
+        return self.suggestion.interval
+
+    @property
+    def base_lr(self) -> float | None:
+        """The lower LR for cyclic and one-cycle schedules."""
+        return self.suggestion.base_lr
+
+    @property
+    def max_lr(self) -> float | None:
+        """The upper LR for cyclic and one-cycle schedules."""
+        return self.suggestion.max_lr
+
+    @property
+    def rules(self) -> dict[str, float | None]:
+        """Every rule's suggestion by its name."""
+        return dict(self.suggestion.rules)
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no suggestion; None when there is one."""
+        return self.suggestion.reason
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw loss over LR with the suggestion marked; return the Axes."""
+        from lrexp.report import plot_range_test
+
+        return plot_range_test(self.curves, self.suggestion, ax=ax)
+
+
+class LRFinder:
+    """Finds a learning rate for a model, an optimizer and a loss.
+
+    Works on copies: the model's weights and buffers, the optimizer's state, gradients, the
+    loader's order and all random generators are the same after as before, also when a run raises.
+
+    Args:
+        model: the module to train, in the state to start from.
+        optimizer: its optimizer; a copy of it, state included, is used. Parameter groups keep the
+            ratios of their LRs.
+        loss_fn: (output, target) -> scalar tensor.
+        device: where to train; None is where the model's parameters are.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(4, 1)
+        >>> x = torch.randn(256, 4); y = x.sum(1, keepdim=True)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> finder = LRFinder(model, optimizer, torch.nn.functional.mse_loss)
+        >>> loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 32)
+        >>> result = finder.run(loader, min_lr=1e-5, max_lr=10)
+        >>> 0.001 < finder.get_optimal_lr() < 1
+        True
+
+    Source: Smith, Cyclical Learning Rates for Training Neural Networks (arXiv 1506.01186).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss_fn: LossFunction,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
+        self.device = _device_of(model) if device is None else pick_device(str(device))
+        self.result: RangeTest | None = None
+
+    def run(
+        self,
+        train_loader: Iterable[Any],
+        *,
+        min_lr: float = 1e-7,
+        max_lr: float = 10.0,
+        steps: int = 100,
+        seeds: int = 3,
+        mode: str = "exp",
+        stop_factor: float = 4.0,
+        rule: str = "auto",
+        seed: int = 0,
+    ) -> RangeTest:
+        """Ramp the LR from `min_lr` to `max_lr` over `steps` updates, once for each seed.
+
+        A seed sets batch order and dropout; the weights are the model's own. Loaders shorter than
+        `steps` batches are run through again.
+
+        Args:
+            train_loader: a DataLoader, a dataset, or a tuple (inputs, targets) of tensors.
+            min_lr, max_lr: ends of the ramp, both used.
+            steps: updates per seed, at least 2.
+            seeds: how many tests are combined.
+            mode: `exp` (equal ratios) or `linear` (equal differences).
+            stop_factor: ends a test when the smoothed loss is this far above its best.
+            rule: which rule's LR is suggested.
+            seed: the first seed.
+
+        Raises:
+            ConfigError: an argument is wrong, or the loss does not fit the model's output.
+            UserCodeError: the model, the loss or the loader raised.
+        """
+        if seeds < 1:
+            raise ConfigError.single("seeds", "must be at least 1", seeds, "3 is usual.")
+        with preserved_rng(self.device):
+            dtype = next(self.model.parameters()).dtype
+            data = data_from_objects(train_loader, batch_size=_batch_size(train_loader))
+            batches = data.train.to(self.device, dtype)
+            loss = self._fit_loss(batches)
+            task = Task(
+                trial=TrialId("range_test", seed),
+                build=self._copies,
+                loss=loss,
+                train=batches,
+                schedule=ramp(min_lr, max_lr, steps, mode),
+                base_lr=self.optimizer.param_groups[0]["lr"],
+                total_steps=steps,
+                stop=RangeTestStop(stop_factor, loss_floor(loss)),
+                device=self.device,
+            )
+            curves = tuple(_curve(task, s) for s in range(seed, seed + seeds))
+        self.result = RangeTest(suggest(curves, rule=rule), curves)
+        return self.result
+
+    def get_optimal_lr(self) -> float | None:
+        """Return the suggested LR of the last run, None when it found no usable signal."""
+        return self._last().suggested_lr
+
+    def plot_loss(self, ax: Axes | None = None) -> Axes:
+        """Draw loss over LR of the last run, with the suggestion marked; return the Axes."""
+        return self._last().plot(ax)
+
+    def _last(self) -> RangeTest:
+        if self.result is None:
+            raise ConfigError.single("run", "was not called yet", False, "Call run() first.")
+        return self.result
+
+    def _copies(self) -> tuple[nn.Module, Optimizer]:
+        # one deepcopy of both, so that the copied optimizer holds the copied parameters
+        model, optimizer = copy.deepcopy((self.model, self.optimizer))
+        return model.to(self.device), optimizer
+
+    def _fit_loss(self, batches: Any) -> LossFunction:
+        model, _ = self._copies()
+        inputs, targets = next(iter(batches.epoch(0, 0)))
+        try:
+            output = model.train()(inputs)
+        except Exception as error:
+            raise user_error(error, "the model") from error
+        return fit_loss(self.loss_fn, output, targets)
+
+
+def _curve(task: Task, seed: int) -> Curve:
+    lr: list[float] = []
+    loss: list[float] = []
+    for record in run_sequentially([replace(task, trial=TrialId("range_test", seed))]):
+        if isinstance(record, Failed):
+            raise user_error(record.error, "the range test") from record.error
+        if isinstance(record, Steps):
+            lr += record.lr
+            loss += record.loss
+    return Curve(lr, loss)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _batch_size(loader: Any) -> int:
+    return getattr(loader, "batch_size", None) or 64

@@ -1,0 +1,117 @@
+"""Turning the records of an engine into the files of a run directory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
+from lrexp.errors import UserCodeError, user_error
+from lrexp.report.progress import Observer
+from lrexp.store import RunWriter, TrialWriter
+
+HIGHER_IS_BETTER = {"val_accuracy"}
+
+
+class Recorder:
+    """Writes each record where it belongs; one `TrialWriter` per running trial.
+
+    Args:
+        run: the run's writer.
+        stop_is_outcome: whether an early stop means divergence (a comparison) or is how the
+            trial normally ends (a range test).
+        loss_digits: significant digits of a loss in steps.csv.
+    """
+
+    def __init__(self, run: RunWriter, *, stop_is_outcome: bool, loss_digits: int) -> None:
+        self.failures: dict[TrialId, UserCodeError] = {}
+        self._run, self._stop_is_outcome, self._digits = run, stop_is_outcome, loss_digits
+        self._writers: dict[TrialId, TrialWriter] = {}
+        self._values: dict[TrialId, _Values] = {}
+        self._outcomes: Counter[str] = Counter()
+
+    def write_all(self, records: Iterable[Record], observer: Observer) -> None:
+        """Write every record, and show it."""
+        try:
+            for record in records:
+                self.write(record)
+                observer(record)
+        finally:
+            for writer in self._writers.values():
+                writer.close()
+
+    def write(self, record: Record) -> None:
+        """Write one record."""
+        trial = record.trial
+        match record:
+            case Started():
+                directory = self._run.trial_directory(trial.variant, trial.seed)
+                self._writers[trial] = TrialWriter(directory, loss_digits=self._digits)
+                self._values[trial] = _Values()
+            case Steps():
+                self._writers[trial].steps(record.first, record.epoch, record.lr, record.loss)
+                self._values[trial].step(record)
+            case Evaluation():
+                self._writers[trial].evaluation(record.step, record.epoch, record.values)
+                self._values[trial].evaluation(record)
+            case Ended():
+                diverged = self._stop_is_outcome and record.stopped_at is not None
+                self._end(trial, "diverged" if diverged else "finished", _ending(record))
+            case Failed():
+                error = record.error
+                if not isinstance(error, UserCodeError):
+                    error = user_error(error, f"variant {trial.variant}, seed {trial.seed}")
+                self.failures[trial] = error
+                self._end(trial, "failed", {"error": str(error)})
+
+    def _end(self, trial: TrialId, outcome: str, facts: Mapping[str, Any]) -> None:
+        values = self._values.pop(trial)
+        final = {} if outcome != "finished" else values.final
+        writer = self._writers.pop(trial)
+        writer.result(
+            {
+                "variant": trial.variant,
+                "seed": trial.seed,
+                "outcome": outcome,
+                **facts,
+                "final": final,
+                "best": values.best,
+            }
+        )
+        writer.close()
+        self._outcomes[outcome] += 1
+        self._run.update_status(counts=dict(self._outcomes))
+
+
+class _Values:
+    """Final and best measures of one trial."""
+
+    def __init__(self) -> None:
+        self.final: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+
+    def step(self, chunk: Steps) -> None:
+        if chunk.loss:
+            self.final["loss"] = chunk.loss[-1]
+
+    def evaluation(self, record: Evaluation) -> None:
+        for name, value in record.values.items():
+            if record.step == 0 and not math.isfinite(value):
+                continue  # no training loss before training
+            self.final[name] = value
+            choose = max if name in HIGHER_IS_BETTER else min
+            known = [v for v in (self.best.get(name), value) if v is not None and math.isfinite(v)]
+            if known:
+                self.best[name] = choose(known)
+
+
+def _ending(record: Ended) -> dict[str, Any]:
+    speed = record.steps / record.seconds if record.seconds else None
+    return {
+        "steps": record.steps,
+        "stopped_at": record.stopped_at,
+        "seconds": round(record.seconds, 6),
+        "steps_per_second": None if speed is None else round(speed, 3),
+    }

@@ -1,0 +1,170 @@
+"""The sheet that a picture is printed on: heading, panels, a legend beside them, a caption.
+
+A sheet is 1600 × 900 pixels. The legend stands right of the panels, as wide as it needs to be;
+the panels get what is left. Figures are drawn by Agg alone, so that no display, no pyplot state
+and no setting of the user has a say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+
+from lrexp.errors import RunError
+from lrexp.report.style import INK, MUTED, drawable
+from lrexp.report.text import ELLIPSIS
+
+SIZE = (12.8, 7.2)  # inches
+DPI = 125
+MARGIN = 0.015  # of the width
+PANELS_BOTTOM, PANELS_TOP = 0.045, 0.895  # of the height, between caption and heading
+LEGEND_TOP = 0.86
+LEGEND_WIDTH = 0.34  # at most, of the width
+NAME_WIDTH = 26  # characters of a name in the legend
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What a sheet says about itself."""
+
+    title: str  # what is compared
+    subtitle: str = ""  # with what
+    caption: str = ""  # how to read the lines
+    source: str = ""  # which run it was drawn from
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a legend."""
+
+    handle: Artist
+    name: str
+    note: str = ""  # below the name
+
+
+def new_figure() -> Figure:
+    """Return an empty sheet."""
+    figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def finish(
+    figure: Figure, heading: Heading, entries: Sequence[Entry], legend_title: str = ""
+) -> None:
+    """Add heading and legend to a sheet, and give its panels the space that is left."""
+    right = 1 - MARGIN
+    if entries:
+        right = _add_legend(figure, entries, legend_title) - MARGIN
+    _add_heading(figure, heading)
+    bottom = PANELS_BOTTOM if heading.caption or heading.source else MARGIN
+    rect = (MARGIN / 2, bottom, right - MARGIN / 2, PANELS_TOP - bottom)
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=rect, w_pad=0.06, wspace=0.03))
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a sheet as PNG and return the path.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(temporary, format="png", dpi=DPI)
+        temporary.replace(path)  # a picture that someone looks at is never half a picture
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror or error}. "
+            "Free some space or choose another folder with --out."
+        ) from error
+    return path
+
+
+def _add_heading(figure: Figure, heading: Heading) -> None:
+    left, full = MARGIN, 1 - 2 * MARGIN
+    title = _text(figure, left, 0.972, heading.title, fontsize=17, fontweight="bold", va="top")
+    _fit(title, full)
+    subtitle = _text(figure, left, 0.925, heading.subtitle, fontsize=11, color=MUTED, va="top")
+    _fit(subtitle, full)
+    source = _text(
+        figure, 1 - MARGIN, 0.016, heading.source, fontsize=8.5, color=MUTED, ha="right"
+    )
+    _fit(source, 0.4)
+    caption = _text(figure, left, 0.016, heading.caption, fontsize=8.5, color=MUTED)
+    _fit(caption, full - _width(source) - MARGIN)
+
+
+def _add_legend(figure: Figure, entries: Sequence[Entry], title: str) -> float:
+    """Add the legend right of the panels and return where it begins, as a fraction of the width."""
+    room = LEGEND_TOP - PANELS_BOTTOM
+    for size, with_notes, columns in ((10.5, 1, 1), (9, 1, 1), (9, 0, 1), (8, 0, 1), (7, 0, 2)):
+        legend = _legend(figure, entries, title, size, bool(with_notes), columns)
+        width, height = _size(figure, legend)
+        if height <= room and width <= LEGEND_WIDTH:
+            return 1 - MARGIN - width
+        legend.remove()
+    shown = [*entries[:59], Entry(Text(), f"and {len(entries) - 59} more")]
+    legend = _legend(figure, shown if len(entries) > 60 else entries, title, 6.5, False, 2)
+    return 1 - MARGIN - _size(figure, legend)[0]
+
+
+def _legend(
+    figure: Figure,
+    entries: Sequence[Entry],
+    title: str,
+    size: float,
+    with_notes: bool,
+    columns: int,
+) -> Legend:
+    legend = figure.legend(
+        handles=[entry.handle for entry in entries],
+        labels=["-"] * len(entries),  # set below: a label that begins with _ would be left out
+        title=title or None,
+        loc="upper right",
+        bbox_to_anchor=(1 - MARGIN, LEGEND_TOP),
+        borderaxespad=0,
+        borderpad=0,
+        frameon=False,
+        ncols=columns,
+        fontsize=size,
+        labelspacing=0.75 if with_notes else 0.4,
+        handlelength=2.4,
+        alignment="left",
+    )
+    legend.get_title().set(fontsize=size - 0.5, color=MUTED, parse_math=False)
+    for label, entry in zip(legend.get_texts(), entries, strict=True):
+        label.set(parse_math=False, color=INK, linespacing=1.35)
+        note = f"\n{entry.note}" if with_notes and entry.note else ""
+        label.set_text(drawable(entry.name, NAME_WIDTH if columns == 1 else 16) + note)
+    return legend
+
+
+def _size(figure: Figure, legend: Legend) -> tuple[float, float]:
+    box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    return box.width / (SIZE[0] * DPI), box.height / (SIZE[1] * DPI)
+
+
+def _text(figure: Figure, x: float, y: float, text: str, **look: object) -> Text:
+    return figure.text(x, y, drawable(text), parse_math=False, **look)
+
+
+def _width(text: Text) -> float:
+    """Return the width of a text as a fraction of the sheet's."""
+    return text.get_window_extent().width / (SIZE[0] * DPI) if text.get_text() else 0.0
+
+
+def _fit(text: Text, width: float) -> None:
+    """Shorten a text from its end until it is at most so wide."""
+    while _width(text) > width:
+        kept = text.get_text().rstrip(ELLIPSIS)
+        text.set_text(kept[: max(1, int(len(kept) * 0.97) - 1)].rstrip() + ELLIPSIS)

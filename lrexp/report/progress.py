@@ -1,0 +1,159 @@
+"""What is seen while trials run: bars on a terminal, plain lines elsewhere, or nothing.
+
+An observer is called with every record that an engine yields; it writes to stderr, so that
+stdout holds results only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lrexp.engine import Ended, Failed, Record, Started, Steps, TrialId
+
+PLAIN_SECONDS = 10.0  # between two plain lines of a running trial
+
+
+class Observer(Protocol):
+    """Is told every record."""
+
+    def __call__(self, record: Record) -> None:
+        """Show one record."""
+
+
+@contextmanager
+def observe(
+    total_steps: Mapping[TrialId, int], console: Console, *, quiet: bool = False
+) -> Iterator[Observer]:
+    """Give an observer that fits the console; `total_steps` lists the trials to come."""
+    if quiet:
+        yield lambda record: None
+    elif console.is_terminal:
+        with _bars(console) as progress:
+            yield Bars(progress, total_steps)
+    else:
+        yield Lines(console, total_steps)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:>7,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[facts]}", style="dim"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+class Bars:
+    """One bar for all trials and one for the trial that runs."""
+
+    def __init__(self, progress: Progress, total_steps: Mapping[TrialId, int]) -> None:
+        self._progress, self._totals = progress, total_steps
+        self._all = progress.add_task(
+            f"[bold]{len(total_steps)} trials", total=sum(total_steps.values()), facts="steps"
+        )
+        self._done = 0
+        self._tasks: dict[TrialId, TaskID] = {}
+        self._facts: dict[TrialId, _Facts] = {}
+
+    def __call__(self, record: Record) -> None:
+        """Move the bars."""
+        trial = record.trial
+        if isinstance(record, Started):
+            self._facts[trial] = _Facts()
+            name = escape(_shortened(trial.variant))
+            self._tasks[trial] = self._progress.add_task(
+                f"{name} [dim]seed {trial.seed}", total=self._totals[trial], facts=""
+            )
+        elif isinstance(record, Steps):
+            self._facts[trial].add(record)
+            steps = record.first + len(record.loss)
+            self._progress.update(
+                self._tasks[trial], completed=steps, facts=str(self._facts[trial])
+            )
+            self._progress.update(self._all, completed=self._done + steps)
+        elif isinstance(record, (Ended, Failed)):
+            self._done += self._totals[trial]
+            self._progress.update(self._all, completed=self._done)
+            self._progress.remove_task(self._tasks.pop(trial))
+            self._progress.console.print(_ending(record, self._facts.pop(trial)), highlight=False)
+
+
+class Lines:
+    """A line when a trial ends, and now and then while a long one runs."""
+
+    def __init__(self, console: Console, total_steps: Mapping[TrialId, int]) -> None:
+        self._console, self._totals = console, total_steps
+        self._facts: dict[TrialId, _Facts] = {}
+        self._shown = time.monotonic()
+
+    def __call__(self, record: Record) -> None:
+        """Print a line where one is due."""
+        trial = record.trial
+        if isinstance(record, Started):
+            self._facts[trial] = _Facts()
+            self._shown = time.monotonic()
+        elif isinstance(record, Steps):
+            self._facts[trial].add(record)
+            if time.monotonic() - self._shown > PLAIN_SECONDS:
+                self._shown = time.monotonic()
+                done, total = record.first + len(record.loss), self._totals[trial]
+                left = self._facts[trial].seconds_left(total)
+                self._print(
+                    f"{escape(trial.variant)} seed {trial.seed}: step {done:,}/{total:,} "
+                    f"{self._facts[trial]}, {left:.0f} s left"
+                )
+        elif isinstance(record, (Ended, Failed)):
+            self._print(_ending(record, self._facts.pop(trial)))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+class _Facts:
+    """Loss, LR and speed of one running trial."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self.loss, self.lr, self.steps = math.nan, math.nan, 0
+
+    def add(self, chunk: Steps) -> None:
+        if chunk.loss:
+            self.loss, self.lr = chunk.loss[-1], chunk.lr[-1]
+            self.steps = chunk.first + len(chunk.loss)
+
+    @property
+    def speed(self) -> float:
+        return self.steps / max(time.monotonic() - self._begun, 1e-9)
+
+    def seconds_left(self, total: int) -> float:
+        return (total - self.steps) / max(self.speed, 1e-9)
+
+    def __str__(self) -> str:
+        return f"loss {self.loss:<8.4g} lr {self.lr:<8.3g} {self.speed:,.0f} steps/s"
+
+
+def _ending(record: Ended | Failed, facts: _Facts) -> str:
+    name = f"{escape(record.trial.variant)} seed {record.trial.seed}"
+    if isinstance(record, Failed):
+        return f"[red]failed[/]   {name}: {escape(type(record.error).__name__)}"
+    speed = record.steps / max(record.seconds, 1e-9)
+    if record.stopped_at is not None:
+        return f"[yellow]stopped[/]  {name} at step {record.stopped_at:,}, loss {facts.loss:.4g}"
+    return f"[green]done[/]     {name}: loss {facts.loss:.4g}, {speed:,.0f} steps/s"
+
+
+def _shortened(name: str, width: int = 28) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"
+
+

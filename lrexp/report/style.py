@@ -1,0 +1,185 @@
+"""The look of every picture: colours, fonts, axes.
+
+Colours are those of Okabe & Ito, which people with any colour vision tell apart; their yellow,
+too pale for a line on white, gives way to a brown. From the ninth line on, dashes tell the lines
+apart. Text from users is never read as TeX, and a character that no font has becomes a box.
+Source: Okabe & Ito, Color Universal Design, 2008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from lrexp.report.text import lr_text, number_text, shortened, steps_text
+
+COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#222222",
+    "#A0522D",
+)
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
+INK = "#222222"
+MUTED = "#6B6B6B"
+GRID = "#E6E6E6"
+ACCENT = "#D55E00"  # what a range test suggests
+
+FONT = "DejaVu Sans"  # comes with matplotlib
+WIDER_FONTS = (  # asked for characters that FONT lacks, where they are installed
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Apple SD Gothic Neo",
+    "Arial Unicode MS",
+)
+MISSING_GLYPH = "□"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one line is told from the others."""
+
+    color: str
+    dashes: Any
+
+
+def mark(index: int) -> Mark:
+    """Return the mark of the line number `index`; the first 32 differ."""
+    return Mark(COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)])
+
+
+def house_style() -> AbstractContextManager[None]:
+    """Return a context in which matplotlib draws as the house does, whatever the user has set."""
+    return mpl.rc_context(
+        {
+            **{key: mpl.rcParamsDefault[key] for key in mpl.rcParamsDefault if _is_look(key)},
+            "font.family": list(_fonts()),
+            "font.size": 11.0,
+            "text.usetex": False,
+            "text.color": INK,
+            "axes.edgecolor": "#9A9A9A",
+            "axes.labelcolor": INK,
+            "axes.linewidth": 0.8,
+            "axes.unicode_minus": False,
+            "path.simplify": True,
+        }
+    )
+
+
+def _is_look(key: str) -> bool:
+    groups = ("axes.", "figure.", "font.", "grid.", "legend.", "lines.", "savefig.", "text.")
+    return key.startswith((*groups, "xtick.", "ytick.", "patch.", "path."))
+
+
+def drawable(text: str, width: int = 200) -> str:
+    """Return user text on one line of at most `width` characters, made of glyphs that exist."""
+    known = _glyphs()
+    return "".join(c if ord(c) in known else MISSING_GLYPH for c in shortened(text, width))
+
+
+def dress(ax: Axes) -> None:
+    """Give axes a quiet grid and two thin spines."""
+    ax.set_axisbelow(True)
+    ax.grid(True, which="major", color=GRID, linewidth=0.8)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(which="both", color="#9A9A9A", labelcolor=INK, length=3.5)
+    ax.tick_params(which="minor", length=2)
+
+
+def log_axis(ax: Axes, which: str, text: Callable[[float], str] = number_text) -> None:
+    """Make the x or y axis logarithmic; few decades also get labels at 2 and 5.
+
+    Call it when the limits are set: they decide the labels.
+    """
+    getattr(ax, f"set_{which}scale")("log")
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
+    decades = abs(float(np.log10(high / low)))
+    subs = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    if decades < 0.7:
+        subs = tuple(float(s) for s in range(1, 10))
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
+    axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(1, 10)), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def lr_axis(ax: Axes, which: str, *, log: bool) -> None:
+    """Label an axis of learning rates: 0.01, 1e-4."""
+    if log:
+        log_axis(ax, which, lr_text)
+        return
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: lr_text(value)))
+
+
+def number_axis(ax: Axes, which: str, *, log: bool) -> None:
+    """Label an axis of losses or accuracies."""
+    if log:
+        log_axis(ax, which)
+        return
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
+
+
+def step_axis(ax: Axes, *, unit: str = "step", steps_per_epoch: float | None = None) -> None:
+    """Label the x axis in steps (or epochs), with epochs along the top where their length is known.
+
+    Call it when the limits are set: an axis of epochs is drawn where it has an epoch to show.
+    """
+    ax.set_xlabel(unit)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: steps_text(value)))
+    if unit != "step" or not steps_per_epoch or ax.get_xlim()[1] < steps_per_epoch:
+        return
+    per_epoch = steps_per_epoch
+    top = ax.secondary_xaxis(
+        "top", functions=(lambda step: step / per_epoch, lambda epoch: epoch * per_epoch)
+    )
+    top.set_xlabel("epoch", color=MUTED, fontsize="small")
+    top.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    top.tick_params(color=GRID, labelcolor=MUTED, labelsize="small", length=3)
+    top.spines["top"].set_visible(False)
+
+
+@lru_cache(maxsize=1)
+def _fonts() -> tuple[str, ...]:
+    installed = set(font_manager.fontManager.get_font_names())
+    return (FONT, *(name for name in WIDER_FONTS if name in installed))
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    """Return the code points that every weight in use can draw."""
+    regular, bold = (
+        set().union(
+            *(
+                FT2Font(font_manager.findfont(font_manager.FontProperties(name, weight=weight)))
+                .get_charmap()
+                .keys()
+                for name in _fonts()
+            )
+        )
+        for weight in ("normal", "bold")
+    )
+    return frozenset(regular & bold)

@@ -1,0 +1,104 @@
+"""Numbers and names as a reader wants them, in tables and in pictures alike."""
+
+from __future__ import annotations
+
+import math
+
+ELLIPSIS = "…"
+
+
+def lr_text(lr: float | None, digits: int = 3) -> str:
+    """Return a learning rate as people write it.
+
+    Example:
+        >>> [lr_text(lr) for lr in (0.01, 0.0001, 3.16e-5, 10.0, 1.0, None)]
+        ['0.01', '1e-4', '3.16e-5', '10', '1', '–']
+    """
+    if lr is None or math.isnan(lr):
+        return "–"
+    if lr == 0 or math.isinf(lr) or 1e-3 <= abs(lr) < 1e5:
+        return number_text(lr, digits)
+    mantissa, exponent = f"{lr:.{digits - 1}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"
+
+
+def number_text(value: float | None, digits: int = 4) -> str:
+    """Return a number with so many significant digits, and without zeros that say nothing.
+
+    Example:
+        >>> [number_text(value) for value in (0.123456, 12.0, 123456.0, 1.5e-7, math.inf, None)]
+        ['0.1235', '12', '123456', '1.5e-7', 'inf', '–']
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if 1e-4 <= abs(value) < 1e6:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        text = f"{value:.{decimals}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"
+
+
+def mean_sd_text(mean: float | None, sd: float | None) -> str:
+    """Return `mean ± sd`: the sd to two digits, the mean to the same decimal place.
+
+    Example:
+        >>> mean_sd_text(0.123456, 0.00456), mean_sd_text(12.3456, None), mean_sd_text(None, None)
+        ('0.1235 ± 0.0046', '12.35', '–')
+    """
+    if mean is None or not math.isfinite(mean):
+        return "–"
+    if sd is None or not math.isfinite(sd):
+        return number_text(mean)
+    size = max(abs(mean), sd)
+    if size == 0:
+        return "0 ± 0"
+    if not 1e-4 <= size < 1e6:
+        return f"{number_text(mean)} ± {number_text(sd, 2)}"
+    coarsest = 3 - math.floor(math.log10(size))  # four significant digits of the larger one
+    decimals = coarsest if sd == 0 else min(6, 1 - math.floor(math.log10(sd)))
+    decimals = max(0, min(decimals, coarsest + 2))
+    return f"{mean:.{decimals}f} ± {sd:.{decimals}f}"
+
+
+def count_text(count: int, one: str, many: str = "") -> str:
+    """Return `1 seed`, `5 seeds`.
+
+    Example:
+        >>> count_text(1, "seed"), count_text(5, "seed"), count_text(2, "loss", "losses")
+        ('1 seed', '5 seeds', '2 losses')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def steps_text(step: float) -> str:
+    """Return a number of steps for an axis: `500`, `20k`, `1.5M`.
+
+    Example:
+        >>> [steps_text(step) for step in (0, 500, 20_000, 1_500_000)]
+        ['0', '500', '20k', '1.5M']
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(step) >= size:
+            return f"{step / (1e3 if unit == 'k' else size):.4g}{unit}"
+    return f"{step:.4g}"
+
+
+def shortened(text: str, width: int) -> str:
+    """Return the text on one line, with an ellipsis in its middle where it is longer than `width`.
+
+    The middle goes because names of a grid differ at their ends.
+
+    Example:
+        >>> shortened("lr=0.5-schedule=cosine-momentum=0.9", 20)
+        'lr=0.5-sch…entum=0.9'
+    """
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + ELLIPSIS + text[len(text) - tail :]

@@ -1,0 +1,156 @@
+"""What a picture or a table says about a run: what is compared, with what, how far it got."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lrexp.report.text import count_text, lr_text, mean_sd_text, number_text, shortened
+from lrexp.store.read import Run
+
+MEASURES = {
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    "val_accuracy": "validation accuracy",
+}
+_KINDS = (  # by the longest key that fits
+    ("optimizer.lr", "learning rate", "learning rates"),
+    ("schedule", "schedule", "schedules"),
+    ("optimizer", "optimizer", "optimizers"),
+    ("data.batch_size", "batch size", "batch sizes"),
+    ("data", "data set", "data sets"),
+    ("model", "model", "models"),
+    ("loss", "loss function", "loss functions"),
+    ("train.duration", "duration", "durations"),
+)
+
+
+def measure_text(measure: str) -> str:
+    """Return `val_loss` in words: `validation loss`."""
+    return MEASURES.get(measure, measure.replace("_", " "))
+
+
+def kinds_compared(keys: Iterable[str]) -> set[str]:
+    """Return in singular what a comparison varies, given the dotted keys that its variants set.
+
+    Example:
+        >>> sorted(kinds_compared(["optimizer.lr", "schedule.warmup"]))
+        ['learning rate', 'schedule']
+    """
+    found = set()
+    for key in keys:
+        fits = [one for prefix, one, _ in _KINDS if key == prefix or key.startswith(prefix + ".")]
+        found.add(fits[0] if fits else "variant")
+    return found
+
+
+def compared_text(count: int, keys: Iterable[str]) -> str:
+    """Return `3 learning rates` where nothing else differs, `3 variants` otherwise."""
+    kinds = kinds_compared(keys)
+    kind = kinds.pop() if len(kinds) == 1 else "variant"
+    plural = {one: many for _, one, many in _KINDS}.get(kind, "variants")
+    return count_text(count, kind, plural)
+
+
+def changed_keys(run: Run) -> set[str]:
+    """Return the dotted keys in which the variants of a run differ."""
+    section = run.config.get("compare") or {}
+    variants = section.get("variants") or {}
+    return {key for changes in variants.values() for key in changes or {}} | set(
+        section.get("grid") or {}
+    )
+
+
+def seeds_of(run: Run) -> list[int]:
+    """Return the seeds that the run is about, also those that have not begun."""
+    planned = run.status.get("seeds")
+    return list(planned) if isinstance(planned, list) else sorted({t.seed for t in run.trials})
+
+
+def run_title(run: Run, what: str) -> str:
+    """Return `digits-lr: validation loss of 3 learning rates, 5 seeds`."""
+    seeds = count_text(len(seeds_of(run)), "seed")
+    compared = compared_text(len(run.variants), changed_keys(run))
+    return f"{shortened(run.name, 48)}: {what} of {compared}, {seeds}"
+
+
+def run_subtitle(run: Run) -> str:
+    """Return how far the run got, unless it is complete, and what its variants have in common."""
+    return " · ".join([*_progress(run), *_shared_settings(run.config, changed_keys(run))])
+
+
+def setting_text(key: str, value: object) -> str:
+    """Return one changed setting for a table.
+
+    Example:
+        >>> setting_text("optimizer.lr", 0.0001), setting_text("schedule", {"name": "cosine"})
+        ('lr 1e-4', 'schedule cosine')
+    """
+    name = key.rpartition(".")[2] if key != "name" else key
+    if name == "name":
+        name = key.split(".")[-2]
+    if isinstance(value, Mapping) and "name" in value:
+        rest = {k: v for k, v in value.items() if k != "name"}
+        inside = ", ".join(setting_text(k, v) for k, v in rest.items())
+        return f"{name} {value['name']}" + (f" ({inside})" if inside else "")
+    return f"{name} {_value_text(value)}"
+
+
+def ranking_note(row: Mapping[str, Any]) -> str:
+    """Return `0.123 ± 0.004`, and how many seeds diverged or failed."""
+    outcomes = row.get("outcomes") or {}
+    total = sum(outcomes.values())
+    bad = [
+        kind if count == total else f"{count} of {total} {kind}"
+        for kind in ("diverged", "failed")
+        if (count := outcomes.get(kind, 0))
+    ]
+    value = [] if row.get("mean") is None else [mean_sd_text(row["mean"], row.get("sd"))]
+    return ", ".join([*value, *bad])
+
+
+def _progress(run: Run) -> list[str]:
+    status = str(run.status.get("status", ""))
+    if status in {"complete", ""}:
+        return []
+    ended = sum(trial.result is not None for trial in run.trials)
+    planned = len(run.variants) * max(1, len(seeds_of(run)))
+    return [f"{status}, {ended} of {count_text(planned, 'trial')} ended"]
+
+
+def _shared_settings(config: Mapping[str, Any], changed: set[str]) -> list[str]:
+    """Return model, data, optimizer, schedule and batch size, as far as no variant changes them."""
+    kinds = kinds_compared(changed)
+    model, data, optimizer, schedule = (
+        _section(config.get(key)) for key in ("model", "data", "optimizer", "schedule")
+    )
+    names = [s["name"] for s, kind in ((model, "model"), (data, "data set")) if kind not in kinds]
+    parts = [" on ".join(str(name) for name in names if name)]
+    if "optimizer" not in kinds:
+        facts = {} if "learning rate" in kinds else {"lr": optimizer.get("lr")}
+        facts |= optimizer.get("args") or {}
+        inside = ", ".join(setting_text(key, value) for key, value in facts.items())
+        parts.append(f"{optimizer['name']} ({inside})" if inside else str(optimizer["name"] or ""))
+    if "schedule" not in kinds and schedule["name"]:
+        parts.append(f"{schedule['name']} schedule")
+    if "batch size" not in kinds and data.get("batch_size"):
+        parts.append(f"batch size {data['batch_size']}")
+    return [part for part in parts if part]
+
+
+def _section(value: object) -> dict[str, Any]:
+    return {"name": None, **value} if isinstance(value, Mapping) else {"name": value}
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return lr_text(value) if abs(value) < 1e-3 else number_text(value, 6)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_value_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_value_text(v) for v in value) + "]"
+    return str(value)

@@ -1,0 +1,25 @@
+"""The run directory: creating it, appending to it, reading it.
+
+Everything a run produced lies there as CSV, JSON, YAML and PNG; whatever is shown later is read
+from it and from nothing else.
+"""
+
+from lrexp.store.create import create_run_directory
+from lrexp.store.environment import describe_environment
+from lrexp.store.files import to_json, write_json, write_whole
+from lrexp.store.read import Run, TrialRecord, list_runs, load_run
+from lrexp.store.write import RunWriter, TrialWriter
+
+__all__ = [
+    "Run",
+    "RunWriter",
+    "TrialRecord",
+    "TrialWriter",
+    "create_run_directory",
+    "describe_environment",
+    "list_runs",
+    "load_run",
+    "to_json",
+    "write_json",
+    "write_whole",
+]

@@ -1,0 +1,71 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lrexp.errors import RunError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a whole file: temporary file beside it, flushed to disk, renamed over the old one.
+
+    Raises:
+        RunError: the disk refuses; the old file, if any, is still whole.
+    """
+    with disk_errors(path):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as everyone can read it: non-finite numbers become null."""
+    write_whole(path, to_json(value) + "\n")
+
+
+def to_json(value: Any) -> str:
+    """Return indented JSON; a non-finite number is `null`.
+
+    Example:
+        >>> to_json({"loss": float("nan")})
+        '{\\n  "loss": null\\n}'
+    """
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a RunError that names the file and what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(
+            f"{path}: cannot be written: {reason}. Free some space or choose another folder with "
+            "--out or --runs-dir; what was written so far is whole."
+        ) from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+

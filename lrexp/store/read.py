@@ -1,0 +1,266 @@
+"""Reading a run directory: finished, still running, or left behind by a crash.
+
+Metrics are read when they are asked for. A row counts once its line is ended, so a writer that is
+in the middle of a row, or died there, leaves no half number behind. A run that says `running`
+though its process is gone is `interrupted`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from lrexp.errors import ConfigError, RunError
+
+STEPS_COLUMNS = ("step", "epoch", "lr", "loss")
+EVALS_COLUMNS = ("step", "epoch", "train_loss")
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """The files of one trial, read at the first use and then kept.
+
+    Example:
+        >>> trial = load_run("runs/20261121-210301-digits-lr-compare-3f9c").trials[0]
+        >>> trial.steps["loss"][-1], trial.result["outcome"]
+        (0.0831, 'finished')
+    """
+
+    variant: str
+    seed: int
+    path: Path
+
+    @cached_property
+    def steps(self) -> dict[str, np.ndarray]:
+        """Columns of steps.csv, `step` as integers; no rows where nothing was written yet."""
+        return read_columns(self.path / "steps.csv", STEPS_COLUMNS)
+
+    @cached_property
+    def evals(self) -> dict[str, np.ndarray]:
+        """Columns of evals.csv: nan where a measure was not taken, no rows without evaluations."""
+        return read_columns(self.path / "evals.csv", EVALS_COLUMNS)
+
+    @cached_property
+    def result(self) -> dict[str, Any] | None:
+        """The contents of result.json; None while the trial goes on, or where it never ended."""
+        return _read_json(self.path / "result.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory as it was at the moment of reading; see `load_run`."""
+
+    path: Path
+    name: str
+    command: str  # "compare" | "find-lr"
+    config: dict[str, Any]  # resolved.yaml
+    status: dict[str, Any]  # status.json; `status` is the true one, see `true_status`
+    trials: tuple[TrialRecord, ...]  # those that have begun, by variant, then by seed
+    summary: dict[str, Any] | None  # None until every trial has ended
+
+    @property
+    def variants(self) -> dict[str, tuple[TrialRecord, ...]]:
+        """The trials of every variant, in the order of the config; empty where none has begun."""
+        found = {trial.variant: () for trial in self.trials}
+        names = dict.fromkeys([*self.status.get("variants", ()), *found])
+        return {name: tuple(t for t in self.trials if t.variant == name) for name in names}
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """What a list of runs tells of one run."""
+
+    path: Path
+    name: str
+    command: str
+    status: str  # running | complete | failed | interrupted
+    best_variant: str | None  # of a comparison that has ended
+    suggested_lr: float | None  # of a range test that has ended
+    started: datetime | None  # with time zone
+
+
+def load_run(path: str | Path) -> Run:
+    """Return a run as its directory shows it; curves are read when they are asked for.
+
+    Raises:
+        ConfigError: the path is not a run directory.
+        RunError: a file of the run is damaged.
+    """
+    path = Path(path)
+    _check_run_directory(path)
+    status = _status(path)
+    summary = _read_json(path / "summary.json")
+    return Run(
+        path=path,
+        name=str(status.get("name", path.name)),
+        command=str(status.get("command") or (summary or {}).get("command", "compare")),
+        config=_read_config(path),
+        status=status,
+        trials=tuple(_trials(path, status)),
+        summary=summary,
+    )
+
+
+def list_runs(directory: str | Path) -> list[RunEntry]:
+    """Return the runs that lie in a directory, newest first; other contents are passed over.
+
+    Raises:
+        ConfigError: there is no such directory.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ConfigError.single(
+            "", "is not a folder of runs", str(directory), "Give the folder that holds the runs."
+        )
+    folders = [path for path in directory.iterdir() if (path / "status.json").is_file()]
+    entries = [_entry(path) for path in folders]
+    return sorted(entries, key=lambda e: (_seconds(e.started), e.path.name), reverse=True)
+
+
+def read_columns(path: Path, expected: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the columns of a CSV of numbers; empty ones for `expected` where it has no header.
+
+    An empty cell is nan. A last line without an end is left out: it may be half of a number.
+
+    Raises:
+        RunError: a line is not a row of numbers.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    data = data[: data.rfind(b"\n") + 1].replace(b"\r\n", b"\n")
+    header, _, body = data.partition(b"\n")
+    names = header.decode("utf-8-sig").split(",") if header else list(expected)
+    table = _parse(path, _fill_empty_cells(body), len(names))  # (rows, columns)
+    columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
+    return columns | {"step": columns["step"].astype(np.int64)}
+
+
+def _parse(path: Path, body: bytes, num_columns: int) -> np.ndarray:
+    if not body.strip():
+        return np.empty((0, num_columns))
+    try:
+        table = np.loadtxt(io.BytesIO(body), delimiter=",", comments=None, ndmin=2)
+    except ValueError as error:
+        raise RunError(f"{path}: is damaged: {error}. Delete the broken line.") from error
+    if table.shape[1] != num_columns:
+        raise RunError(
+            f"{path}: is damaged: {num_columns} columns in the header, {table.shape[1]} below it. "
+            "Delete the broken line."
+        )
+    return table
+
+
+def _fill_empty_cells(body: bytes) -> bytes:
+    if b",," in body:
+        body = body.replace(b",,", b",nan,").replace(b",,", b",nan,")  # `,,,` needs it twice
+    return body.replace(b",\n", b",nan\n") if b",\n" in body else body
+
+
+def _check_run_directory(path: Path) -> None:
+    if (path / "status.json").is_file():
+        return
+    if not path.is_dir():
+        what, remedy = "is not a run directory: there is no such folder", "See `lrexp runs`."
+    elif any((child / "status.json").is_file() for child in path.iterdir()):
+        what, remedy = "holds runs and is none itself", f"Name one; see `lrexp runs {path}`."
+    else:
+        what = "is not a run directory: it has no status.json"
+        remedy = "Give a folder that compare or find-lr wrote; see `lrexp runs`."
+    raise ConfigError.single("", what, str(path), remedy)
+
+
+def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
+    """Yield the trials that have begun: those the status names in its order, then any others."""
+    root = path / "trials"
+    on_disk = sorted(child.name for child in root.iterdir()) if root.is_dir() else []
+    for variant in dict.fromkeys([*status.get("variants", ()), *on_disk]):
+        folders = (root / variant).glob("seed-*")
+        seeds = [int(f.name[5:]) for f in folders if f.name[5:].isdecimal() and f.is_dir()]
+        for seed in sorted(seeds):
+            yield TrialRecord(variant, seed, root / variant / f"seed-{seed}")
+
+
+def _entry(path: Path) -> RunEntry:
+    try:
+        status = _status(path)
+        summary = _read_json(path / "summary.json") or {}
+    except RunError:  # one damaged run does not hide the others
+        return RunEntry(path, path.name, "?", "damaged", None, None, None)
+    ranking = summary.get("ranking") or [{}]
+    return RunEntry(
+        path=path,
+        name=str(status.get("name", path.name)),
+        command=str(status.get("command", "?")),
+        status=str(status["status"]),
+        best_variant=ranking[0].get("variant"),
+        suggested_lr=summary.get("suggested_lr"),
+        started=_time(status.get("started")),
+    )
+
+
+def _status(path: Path) -> dict[str, Any]:
+    """Return status.json with the true status: `interrupted` for a run whose process is gone."""
+    status = _read_json(path / "status.json") or {}
+    said = status.get("status", "interrupted")
+    gone = said == "running" and not _may_be_alive(status.get("host"), status.get("pid"))
+    return status | {"status": "interrupted" if gone else said}
+
+
+def _may_be_alive(host: object, pid: object) -> bool:
+    """Return False only where it is certain: a process of this host that no longer exists."""
+    if host != platform.node() or not isinstance(pid, int) or os.name == "nt":
+        return True  # on Windows os.kill(pid, 0) would end the process instead of asking
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    for name in ("resolved.yaml", "config.yaml"):
+        try:
+            config = yaml.safe_load((path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunError(f"{path / name}: is damaged: {error}") from error
+        return config if isinstance(config, dict) else {}
+    return {}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunError(f"{path}: is damaged: {error}") from error
+    return value if isinstance(value, dict) else None
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.astimezone()
+
+
+def _seconds(time: datetime | None) -> float:
+    return time.timestamp() if time else 0.0
