@@ -36,6 +36,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _print_version(given: bool) -> None:
+    if given:
+        typer.echo(f"lrexp {__version__}")
+        raise typer.Exit
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
 Set = Annotated[
     list[str] | None,
@@ -71,7 +78,9 @@ def root(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", is_eager=True, callback=lambda given: _print_version(given),
+            "--version",
+            is_eager=True,
+            callback=_print_version,
             help="Print the version.",
         ),
     ] = False,
@@ -291,12 +300,6 @@ def _overrides(pairs: list[str] | None) -> list[tuple[str, Any]]:
             raise ConfigError.single("--set", "takes KEY=VALUE", pair, "E.g. optimizer.lr=0.1.")
         parsed.append((key.strip(), parse_value(value)))
     return parsed
-
-
-def _print_version(given: bool) -> None:
-    if given:
-        typer.echo(f"lrexp {__version__}")
-        raise typer.Exit
 
 
 def _print_json(value: Any) -> None:

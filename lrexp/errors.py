@@ -25,7 +25,7 @@ class RunError(LrexpError):
     """A run failed for a reason outside its config: the disk, the device, a damaged run."""
 
 
-class Interrupted(LrexpError):
+class InterruptedRunError(LrexpError):
     """Ctrl-C or SIGTERM ended a run; what was written so far is whole."""
 
     exit_code = 130
@@ -112,7 +112,7 @@ def _join(prefix: str, key: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return the value as a reader of YAML would know it, on one line, without control characters."""
+    """Return the value as YAML writes it, on one line and without control characters."""
     text = {True: "true", False: "false", None: "null"}.get(value) if _is_word(value) else None
     text = repr(value) if text is None else text
     return text if len(text) <= 80 else f"{text[:77]}..."

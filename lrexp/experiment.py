@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from rich.console import Console
 
-from lrexp.config import Config, load_config, resolved_tree, to_yaml, with_optimizer_lr
+from lrexp.config import load_config, resolved_tree, to_yaml, with_optimizer_lr
 from lrexp.engine import ENGINES, Task, TrialId, loss_floor, preserved_rng
-from lrexp.errors import ConfigError, Interrupted, LrexpError, RunError
+from lrexp.errors import InterruptedRunError, RunError
 from lrexp.finder import Curve, RangeTestStop, ramp, suggest
 from lrexp.lr_finder import RangeTest
 from lrexp.plan import Objects, Plan, VariantPlan, make_plan, plan_one, trace_lr
@@ -204,9 +204,7 @@ class Resolved:
     text: str
 
 
-def validate(
-    config: Source, *, overrides: Overrides = (), trust: Sequence[str] = ()
-) -> Resolved:
+def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] = ()) -> Resolved:
     """Check a config as far as that goes without training and return it fully resolved."""
     plan = make_plan(load_config(config, _changes(overrides, {}), trust=trust))
     tree = _resolved(plan)
@@ -267,10 +265,12 @@ def _recorded(
         writer.text("config.yaml", config.document.text)
         writer.text("resolved.yaml", to_yaml(_resolved(plan)))
         writer.json("environment.json", describe_environment(plan.device))
+        for name, source in plan.config.own_files().items():
+            writer.text(name, source)
         yield writer
     except KeyboardInterrupt:
         writer.update_status("interrupted")
-        raise Interrupted(
+        raise InterruptedRunError(
             f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it."
         ) from None
     except BaseException as error:
@@ -292,5 +292,3 @@ def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:
 def _changes(overrides: Overrides, flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
     pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
     return [*pairs, *((key, value) for key, value in flags.items() if value is not None)]
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
@@ -41,6 +42,13 @@ class Recorder:
         finally:
             for writer in self._writers.values():
                 writer.close()
+
+    def raise_failures(self, run: Path) -> None:
+        """Raise one UserCodeError that lists every failed trial, if there is one."""
+        if self.failures:
+            lines = "\n".join(dict.fromkeys(map(str, self.failures.values())))
+            count = f"{len(self.failures)} of the trials failed; the others are in {run}."
+            raise UserCodeError(f"{lines}\n{count}")
 
     def write(self, record: Record) -> None:
         """Write one record."""

@@ -9,7 +9,7 @@ import pytest
 from lrexp.errors import (
     NOTHING,
     ConfigError,
-    Interrupted,
+    InterruptedRunError,
     LrexpError,
     Problem,
     RunError,
@@ -48,7 +48,7 @@ def test_each_layer_adds_what_it_knows() -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ConfigError([]), 2), (RunError(), 3), (UserCodeError(), 3), (Interrupted(), 130)],
+    [(ConfigError([]), 2), (RunError(), 3), (UserCodeError(), 3), (InterruptedRunError(), 130)],
 )
 def test_exit_codes(error: LrexpError, code: int) -> None:
     assert error.exit_code == code

@@ -7,14 +7,13 @@ a seed sees the same masks.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 
 from lrexp.data import derive_seed
+from lrexp.data.randomness import random_state_kept, reseed
 
 
 class Reseed:
@@ -28,6 +27,7 @@ class Reseed:
         self._mps = device.type == "mps"
 
     def __call__(self, step: int) -> None:
+        """Seed for update `step`."""
         for generator in self._generators:
             generator.manual_seed(self._first + step)
         if self._mps:
@@ -46,20 +46,16 @@ def preserved_rng(device: torch.device) -> Iterator[None]:
         True
     """
     devices = [device.index or 0] if device.type == "cuda" else []
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one is meant)
     mps = torch.mps.get_rng_state() if device.type == "mps" else None
-    with torch.random.fork_rng(devices=devices):
+    with random_state_kept(), torch.random.fork_rng(devices=devices, enabled=bool(devices)):
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
             if mps is not None:
                 torch.mps.set_rng_state(mps)
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator; used before user code builds a model."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    """Seed every global generator, the devices' too; used before user code builds a model."""
     torch.manual_seed(seed)
+    reseed(seed)

@@ -177,9 +177,7 @@ class _Losses:
         if self._held:
             self.read_back()
         n = len(self._read)
-        chunk = Steps(
-            self.task.trial, self.num_steps, self._epochs[:n], self._lrs[:n], self._read
-        )
+        chunk = Steps(self.task.trial, self.num_steps, self._epochs[:n], self._lrs[:n], self._read)
         self.num_steps += n
         self._sum += sum(self._read)
         self._count += n

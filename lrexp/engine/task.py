@@ -64,7 +64,7 @@ class Task:
     build: Callable[[], tuple[nn.Module, Optimizer]]
     loss: LossFunction
     train: Batches
-    schedule: Schedule | Controller[Any]
+    schedule: Schedule | Controller
     base_lr: float
     total_steps: int
     stop: StopRule

@@ -22,7 +22,6 @@ from lrexp.store.read import Run, TrialRecord
 Array = NDArray[np.float64]
 
 NUM_POINTS = 3_000  # of a drawn line: about four for each pixel column of a panel
-SMOOTH_FRAC = 1 / 40  # of the training's length that the smoothing looks to each side
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +47,9 @@ class Spread:
 class LossCurves:
     """The training loss of one variant; `x` counts updates."""
 
-    raw: tuple[Line, ...]  # one for each seed
-    smooth: Spread | None  # the seeds that did not diverge
-    diverged: tuple[Line, ...]  # smoothed, one for each seed that did
+    kept_raw: tuple[Line, ...]  # one for each seed that did not diverge
+    smooth: Spread | None  # of the same seeds
+    diverged: tuple[Line, ...]  # raw, one for each seed that did
     diverged_at: tuple[int, ...]  # their last steps
 
 
@@ -58,11 +57,12 @@ def loss_curves(trials: Sequence[TrialRecord]) -> LossCurves:
     """Return the training loss of the trials of one variant."""
     begun = [trial for trial in trials if len(trial.steps["step"])]
     lost = [trial for trial in begun if outcome(trial) == "diverged"]
-    kept = [smoothed(_training(trial)) for trial in begun if outcome(trial) != "diverged"]
+    kept = [_training(trial) for trial in begun if outcome(trial) != "diverged"]
+    longest = max((len(line.x) for line in kept), default=0)
     return LossCurves(
-        raw=tuple(_thinned(_training(trial)) for trial in begun),
-        smooth=spread(kept),
-        diverged=tuple(smoothed(_training(trial)) for trial in lost),
+        kept_raw=tuple(thinned(line) for line in kept),
+        smooth=spread([smoothed(line, longest) for line in kept]),
+        diverged=tuple(thinned(_training(trial)) for trial in lost),
         diverged_at=tuple(_stopped_at(trial) for trial in lost),
     )
 
@@ -91,18 +91,21 @@ def spread(lines: Sequence[Line]) -> Spread | None:
     return Spread(longest.x, middle, low, high, len(lines))
 
 
-def smoothed(line: Line) -> Line:
-    """Return a line without its noise, of at most about `NUM_POINTS` points.
+def smoothed(line: Line, num_steps: int) -> Line:
+    """Return a line without its noise, of at most `NUM_POINTS` points.
 
-    A long one is averaged over blocks first: what a block hides, the smoothing would have hidden.
+    The smoothing looks a fortieth of `num_steps`, the length of the longest seed, to each side
+    (more where that is under five steps). Long lines are averaged over blocks first: what a block
+    hides, the smoothing would have hidden.
     """
-    block = max(1, math.ceil(len(line.x) / NUM_POINTS))
+    block = max(1, math.ceil(num_steps / NUM_POINTS))
+    span = max(num_steps / 40, min(5.0, num_steps / 8))
     starts = np.arange(0, len(line.x), block)
     if not len(starts):
         return line
     sizes = np.diff([*starts, len(line.x)])
     x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, line.y))
-    return Line(x, zero_lag(y, span=len(y) * SMOOTH_FRAC))
+    return Line(x, zero_lag(y, span=span / block))
 
 
 def outcome(trial: TrialRecord) -> str:
@@ -130,7 +133,7 @@ def lr_traces(trials: Sequence[TrialRecord]) -> list[Line]:
         known = any(np.array_equal(line.y, other.y[: len(line.y)]) for other in traces)
         if len(line.x) and not known:
             traces.append(line)
-    return [_thinned(line) for line in traces]
+    return [thinned(line) for line in traces]
 
 
 def shared_epoch(run: Run) -> tuple[float | None, bool]:
@@ -152,7 +155,7 @@ def _finite(x: NDArray[np.generic], y: Array) -> Line:
     return Line(x[finite].astype(np.float64), y[finite])
 
 
-def _thinned(line: Line) -> Line:
+def thinned(line: Line) -> Line:
     return Line(*thin(line.x, line.y, NUM_POINTS))
 
 

@@ -16,11 +16,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from lrexp.errors import RunError
 from lrexp.report.style import INK, MUTED, drawable
-from lrexp.report.text import ELLIPSIS
+from lrexp.report.text import ELLIPSIS, told_apart
 
 SIZE = (12.8, 7.2)  # inches
 DPI = 125
@@ -28,7 +29,13 @@ MARGIN = 0.015  # of the width
 PANELS_BOTTOM, PANELS_TOP = 0.045, 0.895  # of the height, between caption and heading
 LEGEND_TOP = 0.86
 LEGEND_WIDTH = 0.34  # at most, of the width
-NAME_WIDTH = 26  # characters of a name in the legend
+LEGEND_LOOKS = (  # font size, notes below the names, columns; the first that fits is taken
+    (10.5, True, 1),
+    (9.0, True, 1),
+    (9.0, False, 1),
+    (9.0, False, 2),
+    (7.0, False, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -107,14 +114,14 @@ def _add_heading(figure: Figure, heading: Heading) -> None:
 def _add_legend(figure: Figure, entries: Sequence[Entry], title: str) -> float:
     """Add the legend right of the panels and return where it begins, as a fraction of the width."""
     room = LEGEND_TOP - PANELS_BOTTOM
-    for size, with_notes, columns in ((10.5, 1, 1), (9, 1, 1), (9, 0, 1), (8, 0, 1), (7, 0, 2)):
-        legend = _legend(figure, entries, title, size, bool(with_notes), columns)
+    for size, with_notes, columns in LEGEND_LOOKS:
+        legend = _legend(figure, entries, title, size, with_notes, columns)
         width, height = _size(figure, legend)
         if height <= room and width <= LEGEND_WIDTH:
             return 1 - MARGIN - width
         legend.remove()
-    shown = [*entries[:59], Entry(Text(), f"and {len(entries) - 59} more")]
-    legend = _legend(figure, shown if len(entries) > 60 else entries, title, 6.5, False, 2)
+    entries = [*entries[:57], Entry(Line2D([], []), f"and {len(entries) - 57} more")]
+    legend = _legend(figure, entries, title, 7.0, False, 2)
     return 1 - MARGIN - _size(figure, legend)[0]
 
 
@@ -142,10 +149,10 @@ def _legend(
         alignment="left",
     )
     legend.get_title().set(fontsize=size - 0.5, color=MUTED, parse_math=False)
-    for label, entry in zip(legend.get_texts(), entries, strict=True):
-        label.set(parse_math=False, color=INK, linespacing=1.35)
-        note = f"\n{entry.note}" if with_notes and entry.note else ""
-        label.set_text(drawable(entry.name, NAME_WIDTH if columns == 1 else 16) + note)
+    names = told_apart([entry.name for entry in entries], 26 if columns == 1 else 17)
+    for label, name, entry in zip(legend.get_texts(), names, entries, strict=True):
+        note = f"\n{drawable(entry.note, 40)}" if with_notes and entry.note else ""
+        label.set(parse_math=False, color=INK, linespacing=1.35, text=drawable(name) + note)
     return legend
 
 

@@ -52,6 +52,8 @@ WIDER_FONTS = (  # asked for characters that FONT lacks, where they are installe
     "Arial Unicode MS",
 )
 MISSING_GLYPH = "□"
+NOTE_BOX = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+LOG_RATIO = 30.0  # of the highest to the lowest value in view, above which an axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,17 @@ def dress(ax: Axes) -> None:
     ax.tick_params(which="minor", length=2)
 
 
+def wants_log(low: float, high: float) -> bool:
+    """Return whether values in this range are easier to read on a logarithmic axis."""
+    return low > 0 and high > LOG_RATIO * low
+
+
+def pad_x(ax: Axes, first: float, last: float) -> None:
+    """Set the limits of a linear x axis with a little room for the marks at its ends."""
+    room = 0.012 * (last - first) or 0.5
+    ax.set_xlim(first - room, last + room)
+
+
 def log_axis(ax: Axes, which: str, text: Callable[[float], str] = number_text) -> None:
     """Make the x or y axis logarithmic; few decades also get labels at 2 and 5.
 
@@ -156,10 +169,11 @@ def step_axis(ax: Axes, *, unit: str = "step", steps_per_epoch: float | None = N
     top = ax.secondary_xaxis(
         "top", functions=(lambda step: step / per_epoch, lambda epoch: epoch * per_epoch)
     )
-    top.set_xlabel("epoch", color=MUTED, fontsize="small")
-    top.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    top.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
     top.tick_params(color=GRID, labelcolor=MUTED, labelsize="small", length=3)
     top.spines["top"].set_visible(False)
+    # a title at the right, not a label of the axis: that would take a line of its own
+    ax.set_title("epoch", loc="right", fontsize="small", color=MUTED, pad=8)
 
 
 @lru_cache(maxsize=1)
@@ -174,7 +188,7 @@ def _glyphs() -> frozenset[int]:
     regular, bold = (
         set().union(
             *(
-                FT2Font(font_manager.findfont(font_manager.FontProperties(name, weight=weight)))
+                FT2Font(font_manager.findfont(font_manager.FontProperties(family=name, weight=weight)))
                 .get_charmap()
                 .keys()
                 for name in _fonts()

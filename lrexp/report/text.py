@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from os.path import commonprefix
 
 ELLIPSIS = "…"
 
@@ -86,6 +88,23 @@ def steps_text(step: float) -> str:
         if abs(step) >= size:
             return f"{step / (1e3 if unit == 'k' else size):.4g}{unit}"
     return f"{step:.4g}"
+
+
+def told_apart(names: Sequence[str], width: int) -> list[str]:
+    """Return names of at most `width` characters; what all long ones share is left out first.
+
+    Example:
+        >>> told_apart(["optimizer.lr=0.1, warm", "optimizer.lr=0.5, warm"], 12)
+        ['…0.1, warm', '…0.5, warm']
+    """
+    if all(len(name) <= width for name in names) or len(set(names)) < 2:
+        return [shortened(name, width) for name in names]
+    start = len(commonprefix(list(names)))
+    names = [ELLIPSIS + name[start:] for name in names] if start > 1 else list(names)
+    if any(len(name) > width for name in names):
+        end = len(commonprefix([name[::-1] for name in names]))
+        names = [name[: len(name) - end] + ELLIPSIS for name in names] if end > 1 else names
+    return [shortened(name, width) for name in names]
 
 
 def shortened(text: str, width: int) -> str:

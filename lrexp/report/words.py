@@ -53,7 +53,9 @@ def compared_text(count: int, keys: Iterable[str]) -> str:
 
 
 def changed_keys(run: Run) -> set[str]:
-    """Return the dotted keys in which the variants of a run differ."""
+    """Return the dotted keys that the variants of a run set, or the ramp of a range test."""
+    if run.command == "find-lr":
+        return {"optimizer.lr", "schedule"}
     section = run.config.get("compare") or {}
     variants = section.get("variants") or {}
     return {key for changes in variants.values() for key in changes or {}} | set(
@@ -110,9 +112,9 @@ def ranking_note(row: Mapping[str, Any]) -> str:
 
 
 def _progress(run: Run) -> list[str]:
-    status = str(run.status.get("status", ""))
-    if status in {"complete", ""}:
+    if run.summary is not None:  # every trial has ended
         return []
+    status = str(run.status.get("status", "interrupted"))
     ended = sum(trial.result is not None for trial in run.trials)
     planned = len(run.variants) * max(1, len(seeds_of(run)))
     return [f"{status}, {ended} of {count_text(planned, 'trial')} ended"]

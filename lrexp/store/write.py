@@ -40,9 +40,7 @@ class TrialWriter:
         """Append one row per update: the LR used for it, the batch loss before it."""
         digits = self._loss_digits
         rows = zip(range(first, first + len(loss)), epoch, lr, loss, strict=True)
-        self._append(
-            "steps.csv", "".join(f"{s},{e},{r!r},{x:.{digits}g}\n" for s, e, r, x in rows)
-        )
+        self._append("steps.csv", "".join(f"{s},{e},{r!r},{x:.{digits}g}\n" for s, e, r, x in rows))
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Append one row of measures taken after `step` updates."""
@@ -88,7 +86,10 @@ class RunWriter:
 
     def text(self, name: str, text: str) -> None:
         """Write a text file such as resolved.yaml."""
-        write_whole(self.directory / name, text)
+        path = self.directory / name
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
 
     def json(self, name: str, value: Any) -> None:
         """Write a JSON file such as environment.json."""
@@ -115,9 +116,7 @@ class RunWriter:
         return self.directory / "trials" / variant / f"seed-{seed}"
 
 
-def _ranking_csv(
-    ranking: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str
-) -> str:
+def _ranking_csv(ranking: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     head = ["rank", "variant", "metric", "mean", "sd", *(f"seed-{s}" for s in seeds)]

@@ -122,8 +122,8 @@ def seconds(contender: Callable[[int], None], steps: int) -> float:
 def loops(rounds: int, steps: int) -> None:
     contenders = {"lrexp": lrexp_trial, "tuned": tuned_loop, "usual": usual_loop}
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for name in contenders:
-        contenders[name](steps // 10)  # warm up
+    for contender in contenders.values():
+        contender(steps // 10)  # warm up
     for i in range(rounds):
         turn = list(contenders) if i % 2 == 0 else list(contenders)[::-1]
         for name in turn:

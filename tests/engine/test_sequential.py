@@ -230,8 +230,8 @@ def test_gradients_are_clipped_as_torch_clips_them() -> None:
         norm = torch.sqrt(sum((g**2).sum() for g in grads))
         assert norm > 0.5
         with torch.no_grad():
-            for p, g in zip(twin.parameters(), grads, strict=True):
-                p -= 0.1 * g * 0.5 / norm
+            for parameter, grad in zip(twin.parameters(), grads, strict=True):
+                parameter.sub_(0.1 * grad * 0.5 / norm)
         expected.append(loss.item())
     assert losses(run(task)) == pytest.approx(expected, rel=1e-5)
 

@@ -1,0 +1,168 @@
+"""Smoothing of noisy curves: what a causal average costs in lag, and two ways to have none.
+
+`ema` is what a running training can know; it trails the curve by about β/(1−β) steps. `zero_lag`
+and `local_linear` look both ways and fit a line at every point, so neither a slope nor the ends
+of the curve pull the result aside. Non-finite values carry no weight and come out as nan.
+Source: Fan & Gijbels, Local Polynomial Modelling and Its Applications, 1996, chapter 3.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lrexp.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+
+def ema(values: ArrayLike, beta: float = 0.9) -> Array:
+    """Return the exponential moving average, corrected for its empty start.
+
+    `out[i] = Σ_j β^(i−j)·v_j / Σ_j β^(i−j)` over j ≤ i: the first value is `values[0]`.
+
+    Args:
+        values: the curve, (steps,).
+        beta: weight kept per step, in [0, 1).
+
+    Example:
+        >>> ema([1.0, 2.0], beta=0.5).round(3).tolist()  # (0.5·1 + 2) / 1.5
+        [1.0, 1.667]
+
+    Source: Kingma & Ba, Adam, arXiv 1412.6980, section 3, for the correction.
+    """
+    y, weight = _weighted(values)
+    beta = _checked_beta(beta)
+    return _quotient(_decayed_sum(weight * y, beta), _decayed_sum(weight, beta), weight)
+
+
+def zero_lag(values: ArrayLike, span: float) -> Array:
+    """Smooth an evenly spaced curve of any length without shifting it, in linear time.
+
+    At every point a straight line is fitted with the weights `β^|i−j|`, β = 1 − 1/span: the
+    moments of those weights are sums of a forward and a backward exponential average.
+
+    Args:
+        values: the curve, (steps,).
+        span: how far a point looks to each side, in steps; 1 or less leaves the curve as it is.
+
+    Example:
+        >>> zero_lag([0.0, 1.0, 2.0, 3.0], span=5).round(6).tolist()  # a line stays a line
+        [0.0, 1.0, 2.0, 3.0]
+    """
+    y, weight = _weighted(values)
+    if not span > 1:
+        return np.where(weight > 0, y, np.nan)
+    beta = 1.0 - 1.0 / span
+    s0, s1, s2 = _two_sided(weight, beta)
+    t0, t1, _ = _two_sided(weight * y, beta)
+    return _line_at_zero(s0, s1, s2, t0, t1, weight)
+
+
+def local_linear(x: ArrayLike, y: ArrayLike, bandwidth: float) -> Array:
+    """Smooth a curve over uneven `x` by a straight line fitted around every point.
+
+    The weights are Gaussian, `exp(−½((x_j − x_i)/bandwidth)²)`; the value of the line at `x_i` is
+    the result. A symmetric neighbourhood gives no lag, and the slope term removes the bias that a
+    plain average has at the ends.
+
+    Args:
+        x: positions, (points,), in the unit of `bandwidth`.
+        y: values, (points,).
+        bandwidth: standard deviation of the weights; positive.
+
+    Example:
+        >>> local_linear([0.0, 1.0, 3.0], [0.0, 2.0, 6.0], bandwidth=1.0).round(6).tolist()
+        [0.0, 2.0, 6.0]
+    """
+    position = np.asarray(x, dtype=np.float64)
+    value, weight = _weighted(y)
+    out = np.empty_like(value)
+    rows = max(1, 2_000_000 // max(1, len(value)))  # bounds the memory of long curves
+    for start in range(0, len(value), rows):
+        here = slice(start, start + rows)
+        distance = (position[None, :] - position[here, None]) / bandwidth  # (rows, points)
+        kernel = np.exp(-0.5 * distance**2) * weight
+        s0, s1, s2 = (np.sum(kernel * distance**power, axis=1) for power in (0, 1, 2))
+        t0, t1 = (np.sum(kernel * distance**power * value, axis=1) for power in (0, 1))
+        out[here] = _line_at_zero(s0, s1, s2, t0, t1, weight[here])
+    return out
+
+
+def despike(values: ArrayLike) -> Array:
+    """Return the running median of three, which removes every spike of a single point.
+
+    A monotone curve comes out unchanged but for its two ends, which take the median of the
+    outermost three. Infinite values count as large; nan counts as +inf.
+
+    Example:
+        >>> despike([1.0, 9.0, 3.0, 4.0]).tolist()
+        [3.0, 3.0, 4.0, 4.0]
+    """
+    y = np.asarray(values, dtype=np.float64)
+    y = np.where(np.isnan(y), np.inf, y)
+    if len(y) < 3:
+        return y
+    middle = np.sort(np.stack([y[:-2], y[1:-1], y[2:]]), axis=0)[1]
+    return np.concatenate([middle[:1], middle, middle[-1:]])
+
+
+def _weighted(values: ArrayLike) -> tuple[Array, Array]:
+    """Return the values with 0 for what is not finite, and the weights 1 and 0 beside them."""
+    y = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(y)
+    return np.where(finite, y, 0.0), finite.astype(np.float64)
+
+
+def _checked_beta(beta: float) -> float:
+    if 0 <= beta < 1:
+        return beta
+    raise ConfigError.single("beta", "must be at least 0 and below 1", beta, "Try 0.9.")
+
+
+def _decayed_sum(values: Array, beta: float) -> Array:
+    # A plain loop: the closed form Σ v_j·β^(−j) overflows after some thousand steps.
+    return np.fromiter(accumulate(values.tolist(), lambda s, v: beta * s + v), float, len(values))
+
+
+def _one_sided(values: Array, beta: float) -> tuple[Array, Array, Array]:
+    """Return `Σ_{j≤i} β^(i−j)·(i−j)^p·v_j` for p = 0, 1, 2."""
+    # i−j grows by one with each step to the right: M1 ← β(M1 + M0), M2 ← β(M2 + 2·M1 + M0)
+    zeroth = _decayed_sum(values, beta)
+    first = _decayed_sum(beta * _shifted(zeroth), beta)
+    return zeroth, first, _decayed_sum(beta * (_shifted(zeroth) + 2 * _shifted(first)), beta)
+
+
+def _two_sided(values: Array, beta: float) -> tuple[Array, Array, Array]:
+    """Return `Σ_j β^|i−j|·(j−i)^p·v_j` for p = 0, 1, 2."""
+    left = _one_sided(values, beta)
+    mirrored = left if _is_symmetric(values) else _one_sided(values[::-1], beta)
+    right = [moment[::-1] for moment in mirrored]
+    return left[0] + right[0] - values, right[1] - left[1], left[2] + right[2]  # j = i once
+
+
+def _is_symmetric(values: Array) -> bool:
+    return bool(np.array_equal(values, values[::-1]))  # true of the weights of a finite curve
+
+
+def _shifted(values: Array) -> Array:
+    """Return the value before each, 0 before the first."""
+    return np.concatenate([[0.0], values[:-1]])
+
+
+def _line_at_zero(
+    s0: Array, s1: Array, s2: Array, t0: Array, t1: Array, weight: Array
+) -> Array:
+    """Return the value at distance 0 of the weighted least-squares line, from its moments."""
+    determinant = s0 * s2 - s1 * s1
+    # a point without neighbours has no slope: its weighted mean is the value itself
+    has_slope = determinant > 1e-9 * s0 * s2
+    line = (s2 * t0 - s1 * t1) / np.where(has_slope, determinant, 1.0)
+    mean = t0 / np.where(s0 > 0, s0, 1.0)
+    return np.where(weight > 0, np.where(has_slope, line, mean), np.nan)
+
+
+def _quotient(total: Array, mass: Array, weight: Array) -> Array:
+    return np.where(weight > 0, total / np.where(mass > 0, mass, 1.0), np.nan)

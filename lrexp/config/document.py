@@ -1,0 +1,164 @@
+"""A config as it was written: its values, the line of each key, and where it lies.
+
+`--set` makes a new document; the place of a key that it set is the option, not a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from numbers import Integral, Real
+from pathlib import Path
+
+from lrexp.config.reader import MAX_BYTES, MAX_DEPTH, decode, read_yaml
+from lrexp.config.tree import KeyPath, dotted, locate, put
+from lrexp.config.writer import to_yaml
+from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
+
+
+@dataclass(frozen=True)
+class Document:
+    """One config, read but not yet checked.
+
+    Args:
+        data: its values: dict, list, str, int, float, bool and None.
+        name: what problems call it, as the user gave it (`configs/exp.yaml`).
+        text: the file as given.
+        directory: where relative paths and import paths start.
+        places: `name:line` of every path, or the option that set it.
+        overrides: dotted keys that were replaced, in order.
+    """
+
+    data: dict[str, object]
+    name: str
+    text: str
+    directory: Path
+    places: Mapping[KeyPath, str] = field(repr=False)
+    overrides: Mapping[str, object] = field(default_factory=dict)
+
+    def place_of(self, key: str) -> str:
+        """Return where a dotted key stands; of a key that is absent, where its parent stands.
+
+        Example:
+            >>> read_document("exp.yaml").place_of("optimizer.lr")
+            'exp.yaml:12'
+        """
+        while key and key not in self._by_key:
+            key = key[: max(key.rfind("."), key.rfind("["), 0)]
+        return self._by_key.get(key, "")
+
+    def with_override(self, key: str, value: object, place: str) -> Document:
+        """Return this document with the value of one dotted key replaced.
+
+        Raises:
+            ConfigError: the key leads nowhere; the problem's place is `place`.
+        """
+        try:
+            path = locate(self.data, key)
+            data = put(self.data, path, value)
+        except ConfigError as error:
+            raise error.placed(lambda _: place) from None
+        kept = {p: where for p, where in self.places.items() if p[: len(path)] != path}
+        assert isinstance(data, dict)
+        return replace(
+            self,
+            data=data,
+            places={**kept, path: place},
+            overrides={**self.overrides, key: value},
+        )
+
+    @cached_property
+    def _by_key(self) -> dict[str, str]:
+        return {dotted(path): place for path, place in self.places.items()}
+
+
+def read_document(path: Path | str, directory: Path | None = None) -> Document:
+    """Read a YAML file.
+
+    Args:
+        path: the file.
+        directory: where relative paths and import paths start; by default the file's own.
+
+    Raises:
+        ConfigError: it cannot be read, or is no YAML mapping; every problem has its line.
+    """
+    name = str(path)
+    text = decode(_bytes(Path(path), name), name)
+    data, places = read_yaml(text, name)
+    if not isinstance(data, dict):
+        what = "is empty" if data is None else "must be a mapping of keys to values"
+        given = NOTHING if data is None else data
+        remedy = "`lrexp init` writes a config to start from."
+        raise ConfigError([Problem("", what, given, remedy, f"{name}:1")])
+    where = directory or Path(path).absolute().parent
+    return Document(data, name, text, where, {(): f"{name}:1", **places})
+
+
+def document_from_dict(source: Mapping[str, object], directory: Path | None = None) -> Document:
+    """Return the document of a config that was made in Python.
+
+    Tuples become lists, NumPy numbers and paths become plain numbers and text.
+
+    Raises:
+        ConfigError: it holds something that a file could not hold.
+    """
+    problems: list[Problem] = []
+    data = _plain(source, (), problems)
+    if problems:
+        raise ConfigError(problems)
+    assert isinstance(data, dict)
+    return Document(data, "config", to_yaml(data), directory or Path.cwd(), {})
+
+
+def _bytes(path: Path, name: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        remedy = did_you_mean(path.name, beside[:20]) if beside else "Write one with `lrexp init`."
+        raise _unreadable(name, "does not exist", remedy) from None
+    except IsADirectoryError:
+        raise _unreadable(name, "is a directory, not a file", "Give a YAML file.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        what = f"cannot be read: {why}"
+        raise _unreadable(name, what, "Check the file's name and permissions.") from None
+
+
+def _unreadable(name: str, what: str, remedy: str) -> ConfigError:
+    return ConfigError([Problem("", what, NOTHING, remedy, name)])
+
+
+def _plain(value: object, path: KeyPath, problems: list[Problem]) -> object:
+    """Return the value in plain types; what has none is a problem."""
+    if len(path) > MAX_DEPTH:
+        raise ConfigError.single("", f"is nested deeper than {MAX_DEPTH} levels", NOTHING, "")
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        wrong = [key for key in value if not isinstance(key, str)]
+        problems += [
+            Problem(dotted(path), "has a key that is not text", key, "Use text.") for key in wrong
+        ]
+        texts = {str(key): item for key, item in value.items() if isinstance(key, str)}
+        return {key: _plain(item, (*path, key), problems) for key, item in texts.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(item, (*path, i), problems) for i, item in enumerate(value)]
+    if isinstance(value, str | Path):
+        return str(value)
+    if value is None or isinstance(value, bool):
+        return value
+    return _number(value, path, problems)
+
+
+def _number(value: object, path: KeyPath, problems: list[Problem]) -> object:
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    what = "is a Python object, which a config cannot hold"
+    remedy = "Give text, numbers, lists or dicts; model, data and loss are arguments of their own."
+    problems.append(Problem(dotted(path), what, value, remedy))
+    return value

@@ -1,0 +1,196 @@
+"""A file, a path or a dict to a checked `Config`: every problem at once, in the file's order.
+
+The pipeline: read (`document.py`), override, write short forms out (`prepare.py`), check against
+the schema (`wording.py`) and against code (`checks.py`), then the same for each variant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lrexp.config.checks import CHECKED, section_problems
+from lrexp.config.config import Config, search_path, under_origin
+from lrexp.config.document import Document, document_from_dict, read_document
+from lrexp.config.names import Names
+from lrexp.config.prepare import apply, prepare
+from lrexp.config.schema import ExperimentConfig
+from lrexp.config.tree import get
+from lrexp.config.variants import Variant, read_variants
+from lrexp.config.wording import schema_problems
+from lrexp.errors import NOTHING, ConfigError, Problem, UserCodeError
+
+
+def load_config(
+    source: Path | str | Mapping[str, object],
+    overrides: Sequence[tuple[str, object]] = (),
+    *,
+    trust: Sequence[str] = (),
+    given: Collection[str] = (),
+    directory: Path | None = None,
+) -> Config:
+    """Return the checked config of a YAML file or a dict.
+
+    Args:
+        source: the file, or a mapping with the same keys.
+        overrides: dotted keys and values that replace the file's, as `--set`.
+        trust: packages that import paths in the config may reach besides the user's own code.
+        given: sections that Python objects stand in for: model, data, loss.
+        directory: where relative paths and import paths start; by default the file's folder, or
+            the working directory for a mapping.
+
+    Raises:
+        ConfigError: with every problem: syntax, keys, types, names, arguments, variants.
+        UserCodeError: the user's own module raised while it was imported.
+
+    Example:
+        >>> config = load_config("exp.yaml", [("optimizer.lr", 0.1)])
+        >>> {name: v.optimizer.lr for name, v in config.variants.items()}
+        {'high': 1.0, 'standard': 0.1, 'low': 0.01}
+    """
+    document, problems = _overridden(_read(source, directory), overrides)
+    problems += _trust_problems(trust)
+    names = Names(search_path(document), tuple(trust))
+    title = Path(document.name).stem if document.places else "experiment"
+    tree = prepare(document.data, directory=document.directory, title=title, given=given)
+    checker = _Checker(names, given, document.directory)
+    problems += checker.problems(tree)
+    variants, wrong = read_variants(tree)
+    problems += wrong
+    trees = {}
+    for variant in variants:
+        trees[variant.name], found = checker.variant(variant, tree)
+        problems += found
+    if problems:
+        raise _reported(problems, document)
+    if checker.failure is not None:
+        raise checker.failure
+    return Config(
+        document=document,
+        experiment=ExperimentConfig.model_validate(tree),
+        variants={name: ExperimentConfig.model_validate(t) for name, t in trees.items()},
+        overrides={variant.name: variant.overrides for variant in variants},
+        trust=tuple(trust),
+        origins={variant.name: variant.origins for variant in variants},
+    )
+
+
+class _Checker:
+    """Checks the config and its variants; what they share is checked once."""
+
+    def __init__(self, names: Names, given: Collection[str], directory: Path) -> None:
+        self.failure: UserCodeError | None = None
+        self._names, self._given, self._directory = names, given, directory
+        self._base: list[Problem] = []
+        self._known: dict[tuple[str, str], list[Problem]] = {}
+
+    def problems(self, tree: Mapping[str, object]) -> list[Problem]:
+        """Return the problems of the file itself."""
+        self._base = self._all(tree)
+        return self._base
+
+    def variant(
+        self, variant: Variant, tree: Mapping[str, object]
+    ) -> tuple[dict[str, object], list[Problem]]:
+        """Return a variant's config, and the problems that the file itself does not have."""
+        try:
+            changed = apply(tree, variant.overrides, self._directory)
+        except ConfigError as error:
+            found = [under_origin(p, variant.origins) or p for p in error.problems]
+            return {}, found
+        # A variant holds no variants: only what they share stays in `compare`.
+        compare = get(changed, ("compare",))
+        if isinstance(compare, Mapping):
+            shared = {k: v for k, v in compare.items() if k not in ("variants", "grid")}
+            changed = {**changed, "compare": shared}
+        known = [_identity(problem) for problem in self._base]
+        new = [p for p in self._all(changed) if _identity(p) not in known]
+        return changed, [_of_variant(problem, variant) for problem in new]
+
+    def _all(self, tree: Mapping[str, object]) -> list[Problem]:
+        problems = schema_problems(tree)
+        for section in CHECKED:
+            if section in tree and section not in self._given:
+                problems += self._section(section, tree[section])
+        return problems
+
+    def _section(self, section: str, value: object) -> list[Problem]:
+        key = (section, repr(value))
+        if key not in self._known:
+            self._known[key] = []
+            try:
+                self._known[key] = section_problems(section, value, self._names)
+            except UserCodeError as error:
+                self.failure = self.failure or error
+        return self._known[key]
+
+
+def _read(source: Path | str | Mapping[str, object], directory: Path | None) -> Document:
+    if isinstance(source, Mapping):
+        return document_from_dict(source, directory)
+    return read_document(source, directory)
+
+
+def _overridden(
+    document: Document, overrides: Sequence[tuple[str, object]]
+) -> tuple[Document, list[Problem]]:
+    problems: list[Problem] = []
+    for key, value in overrides:
+        document, found = _with_override(document, key, value)
+        problems += found
+    return document, problems
+
+
+def _with_override(document: Document, key: str, value: object) -> tuple[Document, list[Problem]]:
+    try:
+        return document.with_override(key, value, f"--set {key}"), []
+    except ConfigError as error:
+        return document, list(error.problems)
+
+
+def _trust_problems(trust: Sequence[str]) -> list[Problem]:
+    what, remedy = "takes the name of a package", "Write e.g. --trust mypackage."
+    return [
+        Problem("", what, prefix, remedy, "--trust")
+        for prefix in trust
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", prefix)
+    ]
+
+
+def _of_variant(problem: Problem, variant: Variant) -> Problem:
+    """Return a problem that a variant brought about, with the key of what it changes."""
+    at_override = under_origin(problem, variant.origins)
+    if at_override and variant.home:
+        section = problem.key.partition(".")[0]
+        if problem.what == "is required" and section in variant.overrides:
+            one_key = f"`{section}.{_first_key(variant, section)}`"
+            remedy = f"A whole section is replaced here; to change one key, write {one_key}."
+            return replace(at_override, remedy=remedy)
+        return at_override
+    key = f"{variant.home}.{problem.key}" if variant.home else problem.key
+    return replace(problem, key=key, what=f"{problem.what}, in variant {variant.name!r}")
+
+
+def _first_key(variant: Variant, section: str) -> str:
+    value = variant.overrides[section]
+    key = next(iter(value), "name") if isinstance(value, Mapping) else "name"
+    return f"{key}: ..."
+
+
+def _identity(problem: Problem) -> tuple[str, str, str]:
+    given = "" if problem.given is NOTHING else repr(problem.given)
+    return problem.key, problem.what, given
+
+
+def _reported(problems: Sequence[Problem], document: Document) -> ConfigError:
+    """Return one error: each problem once, with its place, in the order of the file."""
+    placed = ConfigError(problems).placed(document.place_of).problems
+    once = {(problem.place, *_identity(problem)): problem for problem in placed}
+
+    def line(problem: Problem) -> tuple[int, int]:
+        place = problem.place.removeprefix(f"{document.name}:")
+        return (0, int(place)) if place.isdigit() else (1, 0)
+
+    return ConfigError(sorted(once.values(), key=line))

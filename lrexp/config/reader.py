@@ -1,0 +1,250 @@
+"""YAML text to plain values, each with its line.
+
+PyYAML finds the nodes; the values are made here, so that every key has a line, a key given twice
+is a problem, tags can construct nothing, and aliases cannot explode. Syntax errors are put into
+words that name the remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeAlias
+
+import yaml
+
+from lrexp.config.scalars import parse_scalar
+from lrexp.config.tree import KeyPath, dotted
+from lrexp.errors import NOTHING, ConfigError, Problem
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 50
+MAX_NODES = 100_000  # after aliases are expanded
+
+Places: TypeAlias = dict[KeyPath, str]
+_Pair: TypeAlias = tuple[str, yaml.Node, yaml.Node]
+
+# What a YAML file cannot hold unescaped; PyYAML refuses the same characters, without a line.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_QUOTE = "Quote the text if it is meant as text."
+_SYNTAX: list[tuple[str, str, str]] = [  # how PyYAML's message starts, what is wrong, remedy
+    (r"found character '\t'", "a tab stands where YAML wants spaces", "Use spaces."),
+    ("found character", "an unquoted text cannot start with this character", _QUOTE),
+    (
+        "mapping values are not allowed",
+        "a key stands where none can be: a second ': ' in the line, or a wrong indentation",
+        "Quote text that holds ': ', and indent the keys of one section alike.",
+    ),
+    (
+        "expected <block end>",
+        "the indentation does not fit the lines above",
+        "Indent the keys of one section alike.",
+    ),
+    ("could not find expected ':'", "a key has no ': ' after it", "Write it as `key: value`."),
+    ("expected ',' or", "a bracket is not closed", "Add the missing ',', ']' or '}'."),
+    ("did not find expected ',' or", "a bracket is not closed", "Add the missing ',' or bracket."),
+    ("found undefined alias", "an alias (*name) has no anchor (&name) before it", _QUOTE),
+    ("found duplicate anchor", "an anchor (&name) is given twice", "Rename one of them."),
+    ("found unexpected end of stream", "a quote is not closed", "Close it."),
+    ("but found another document", "the file holds several documents", "Keep one, without '---'."),
+]
+
+
+def decode(raw: bytes, name: str) -> str:
+    """Return the text of a YAML file.
+
+    Raises:
+        ConfigError: it is too large, not UTF-8, or holds control characters.
+    """
+    if len(raw) > MAX_BYTES:
+        raise _refused(name, f"is larger than {MAX_BYTES} bytes", "Give a config file.")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        what = "is not UTF-8 text"
+        raise _refused(f"{name}:{line}", what, "Save the file as UTF-8.") from None
+    return text
+
+
+def read_yaml(text: str, name: str) -> tuple[object, Places]:
+    """Return the value of a YAML document, and for every path in it `name:line`.
+
+    The value holds only dict, list, str, int, float, bool and None; keys are always text.
+
+    Raises:
+        ConfigError: with every problem found, each with its place.
+
+    Example:
+        >>> read_yaml("optimizer:\\n  lr: 1e-3", "exp.yaml")[1][("optimizer", "lr")]
+        'exp.yaml:2'
+    """
+    bad = _UNPRINTABLE.search(text)
+    if bad:
+        line = text.count("\n", 0, bad.start()) + 1
+        what = f"holds the control character U+{ord(bad.group()):04X}: this is no text file"
+        raise _refused(f"{name}:{line}", what, "Give a YAML file, or remove the character.")
+    builder = _Builder(name)
+    root = compose(text, name)
+    value = None if root is None else builder.value(root, ())
+    if builder.problems:
+        raise ConfigError(builder.problems)
+    return value, builder.places
+
+
+def parse_value(text: str) -> object:
+    """Return the value of one YAML text, as in `--set KEY=VALUE`.
+
+    Raises:
+        ConfigError: without a place; the value given is the text.
+
+    Example:
+        >>> parse_value("{name: cosine, warmup: 5%}")
+        {'name': 'cosine', 'warmup': '5%'}
+    """
+    try:
+        return read_yaml(text, "value")[0]
+    except ConfigError as error:
+        raise ConfigError([replace(p, given=text, place="") for p in error.problems]) from None
+
+
+class _Composer(yaml.SafeLoader):
+    """PyYAML's composer with a bound on depth, and without tags."""
+
+    depth = 0
+    num_nodes = 0
+    source = ""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node."""
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        place = f"{self.source}:{event.start_mark.line + 1}"  # type: ignore[union-attr]
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            what = f"holds the tag {tag!r}; tags could run code and are refused"
+            raise _refused(place, what, "Remove it; quote text that starts with '!'.")
+        if self.depth > MAX_DEPTH:
+            raise _refused(place, f"is nested deeper than {MAX_DEPTH} levels", "Flatten it.")
+        self.num_nodes += 1
+        if self.num_nodes > MAX_NODES:
+            raise _refused(place, f"holds more than {MAX_NODES} values", "Shorten it.")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def compose(text: str, name: str) -> yaml.Node | None:
+    """Return the root node of a YAML document, None for an empty one.
+
+    Raises:
+        ConfigError: for a syntax error, a tag, or nesting that is too deep.
+    """
+    loader = _Composer(text)
+    loader.source = name
+    try:
+        return loader.get_single_node()
+    except ConfigError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, name) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. "\U99999999" in quotes
+        what = f"is not valid YAML: {error}".split("\n", maxsplit=1)[0]
+        place = f"{name}:{loader.line + 1}"
+        raise _refused(place, what, "Correct the text near this line.") from None
+    finally:
+        loader.dispose()
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> ConfigError:
+    mark = error.problem_mark or error.context_mark
+    place = f"{name}:{mark.line + 1}" if mark else name
+    said = error.problem or error.context or str(error)
+    for start, what, remedy in _SYNTAX:
+        if said.startswith(start):
+            return _refused(place, what, remedy)
+    return _refused(place, f"is not valid YAML: {said}", "Correct the text near this line.")
+
+
+class _Builder:
+    """Makes plain values from nodes; collects places and problems on the way."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.places: Places = {}
+        self.problems: list[Problem] = []
+        self._num_nodes = 0
+
+    def value(self, node: yaml.Node, path: KeyPath) -> object:
+        """Return the value of a node."""
+        self._count(node, path)
+        if isinstance(node, yaml.MappingNode):
+            mapping: dict[str, object] = {}
+            for key, key_node, value_node in self._pairs(node, path, depth=0):
+                inner = (*path, key)
+                self.places[inner] = self._place(key_node)
+                mapping[key] = self.value(value_node, inner)
+            return mapping
+        if isinstance(node, yaml.SequenceNode):
+            items = []
+            for index, item in enumerate(node.value):
+                inner = (*path, index)
+                self.places[inner] = self._place(item)
+                items.append(self.value(item, inner))
+            return items
+        return self._scalar(node, path)
+
+    def _scalar(self, node: yaml.Node, path: KeyPath) -> object:
+        text = str(node.value)
+        if _LONE_SURROGATE.search(text):
+            self._problem(node, path, "holds half of a surrogate pair", "Write the character.")
+        return parse_scalar(text) if getattr(node, "style", None) is None else text
+
+    def _pairs(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> Iterator[_Pair]:
+        """Return key, its node and its value's node, of merged mappings (`<<`) first."""
+        merged: dict[str, _Pair] = {}
+        own: dict[str, _Pair] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problem(key_node, path, "holds a key that is no text", "Use a plain word.")
+            elif key_node.value == "<<" and key_node.style is None:
+                for pair in self._merged(value_node, path, depth):
+                    merged.setdefault(pair[0], pair)
+            elif key_node.value in own:
+                first = own[key_node.value][1].start_mark.line + 1
+                what = f"is given twice, first in line {first}"
+                self._problem(key_node, (*path, key_node.value), what, "Keep one of them.")
+            else:
+                own[key_node.value] = (key_node.value, key_node, value_node)
+        yield from {**merged, **own}.values()
+
+    def _merged(self, node: yaml.Node, path: KeyPath, depth: int) -> Iterator[_Pair]:
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            self._count(source, (*path, *("<<",) * depth))  # a merge may contain itself
+            if isinstance(source, yaml.MappingNode):
+                yield from self._pairs(source, path, depth + 1)
+            else:
+                self._problem(source, (*path, "<<"), "can only merge mappings", "Give an alias.")
+
+    def _count(self, node: yaml.Node, path: KeyPath) -> None:
+        """Bound size and depth, which aliases can blow up beyond what the file shows."""
+        self._num_nodes += 1
+        if self._num_nodes > MAX_NODES:
+            what = f"holds more than {MAX_NODES} values when its aliases are expanded"
+            raise _refused(self._place(node), what, "Use fewer aliases.")
+        if len(path) > MAX_DEPTH:
+            what = f"is nested deeper than {MAX_DEPTH} levels, or contains itself"
+            raise _refused(self._place(node), what, "Flatten it.")
+
+    def _place(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}"
+
+    def _problem(self, node: yaml.Node, path: KeyPath, what: str, remedy: str) -> None:
+        self.problems.append(Problem(dotted(path), what, NOTHING, remedy, self._place(node)))
+
+
+def _refused(place: str, what: str, remedy: str) -> ConfigError:
+    return ConfigError([Problem("", what, NOTHING, remedy, place)])

@@ -1,0 +1,248 @@
+"""The sections and keys of an experiment: types, ranges, defaults, one sentence on each.
+
+Short forms (`schedule: cosine`) are written out before these models see them. What the values
+mean together with code, such as names and arguments, is checked in `checks.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lrexp.config.types import (
+    Arguments,
+    Count,
+    Device,
+    Duration,
+    Fraction,
+    InMemory,
+    Length,
+    Name,
+    Pattern,
+    Positive,
+    Text,
+    refusal,
+)
+
+RULES = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+_OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+MAX_SEED = 2**32 - 1
+
+
+class ModelConfig(BaseModel):
+    """What is trained."""
+
+    model_config = RULES
+
+    name: Text = Field(
+        description="A built-in model, one of torchvision's, or an import path such as "
+        "my_models:make_model.",
+        examples=["mlp"],
+    )
+    args: Arguments = Field(
+        default_factory=dict,
+        description="Its arguments; $num_classes and other facts of the data may be used.",
+        examples=[{"hidden": [128, 128]}],
+    )
+
+
+class DataConfig(BaseModel):
+    """What it is trained on."""
+
+    model_config = RULES
+
+    name: Text = Field(
+        description="A built-in dataset, one of torchvision's, or an import path to a function "
+        "that returns (train, val) or train.",
+        examples=["digits"],
+    )
+    batch_size: Count = Field(default=64, description="Samples per batch.")
+    val_fraction: Fraction = Field(
+        default=0.2,
+        description="Share of the data that is kept for validation, where the data has no "
+        "validation part of its own.",
+    )
+    args: Arguments = Field(
+        default_factory=dict,
+        description="Its arguments; path and root of built-in data start at the config's folder.",
+    )
+    workers: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Processes that load batches, for data not kept in memory.",
+    )
+    in_memory: InMemory = Field(
+        default="auto", description="Whether all data is kept on the device: auto where it fits."
+    )
+
+
+class GroupConfig(BaseModel):
+    """Parameters with an LR of their own."""
+
+    model_config = RULES
+
+    match: Pattern = Field(
+        description="Regular expression that starts matching at the start of parameter names.",
+        examples=["head.*"],
+    )
+    lr_scale: Positive = Field(description="Their LR, as a factor of the base LR.", examples=[10.0])
+
+
+class OptimizerConfig(BaseModel):
+    """How the weights are updated."""
+
+    model_config = RULES
+
+    name: Text = Field(
+        description="A class of torch.optim, or an import path to one.", examples=["SGD"]
+    )
+    lr: Positive = Field(
+        description="The base LR: the peak that the schedule scales.", examples=[0.01]
+    )
+    args: Arguments = Field(
+        default_factory=dict, description="Its other arguments.", examples=[{"momentum": 0.9}]
+    )
+    groups: list[GroupConfig] = Field(
+        default_factory=list,
+        description="Parameter groups with their own LR; the first that matches a name counts.",
+        examples=[[{"match": "head.*", "lr_scale": 10}]],
+    )
+
+
+class ScheduleConfig(BaseModel):
+    """The LR of every step; a built-in schedule's parameters stand beside its name."""
+
+    model_config = _OPEN
+
+    name: Text = Field(
+        default="constant",
+        description="A built-in schedule, a class of torch.optim.lr_scheduler (with args and "
+        "interval), or an import path.",
+        examples=["cosine"],
+    )
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return the schedule's parameters as they stand in the file."""
+        return dict(self.model_extra or {})
+
+
+class TrainConfig(BaseModel):
+    """How long and how each trial trains."""
+
+    model_config = RULES
+
+    duration: Length = Field(
+        default="10ep", description="Length of training: 500st, 10ep, 2e6tok, 64000sa, or steps."
+    )
+    eval_every: Duration = Field(
+        default="1ep", description="Time between evaluations: 500st, 1ep, 5%, ... or steps."
+    )
+    accumulate: Count = Field(default=1, description="Batches whose gradients make one step.")
+    grad_clip: Positive | None = Field(
+        default=None, description="Largest gradient norm; null does not clip.", examples=[1.0]
+    )
+
+
+class CompareConfig(BaseModel):
+    """What `lrexp compare` compares."""
+
+    model_config = RULES
+
+    seeds: int = Field(
+        default=1, ge=1, le=10_000, description="Trainings per variant, one per seed."
+    )
+    metric: Literal["val_loss", "train_loss", "val_accuracy"] = Field(
+        default="val_loss", description="What ranks the variants."
+    )
+    variants: dict[str, dict[str, Any]] | None = Field(
+        default=None,
+        description="What each variant changes, as dotted keys. Default: high, standard and low, "
+        "at 10, 1 and 0.1 times optimizer.lr.",
+        examples=[{"high": {"optimizer.lr": 0.5}}],
+    )
+    grid: dict[str, list[Any]] | None = Field(
+        default=None,
+        description="A list of values for each dotted key; every combination is a variant.",
+        examples=[{"optimizer.lr": [0.1, 0.01]}],
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> CompareConfig:
+        if self.variants is not None and self.grid is not None:
+            raise refusal("cannot stand beside compare.variants", "Keep one of the two.", "grid")
+        return self
+
+
+class FindLrConfig(BaseModel):
+    """The LR range test of `lrexp find-lr`."""
+
+    model_config = RULES
+
+    min_lr: Positive = Field(default=1e-7, description="LR of the first step.")
+    max_lr: Positive = Field(default=10.0, description="LR of the last step.")
+    steps: int = Field(
+        default=100, ge=2, le=10_000_000, description="Optimizer steps from min to max."
+    )
+    seeds: int = Field(default=3, ge=1, le=10_000, description="Range tests that are combined.")
+    mode: Literal["exp", "linear"] = Field(default="exp", description="How the LR rises.")
+    stop_factor: float = Field(
+        default=4.0, gt=1, description="Stop when the smoothed loss is this many times its best."
+    )
+    rule: Literal["auto", "steepest", "minimum", "valley", "slide"] = Field(
+        default="auto", description="Which rule gives the suggestion."
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> FindLrConfig:
+        if self.min_lr >= self.max_lr:
+            what = f"must be greater than find_lr.min_lr, {self.min_lr:g}"
+            raise refusal(what, "Raise it, or lower min_lr.", "max_lr")
+        return self
+
+
+class ExperimentConfig(BaseModel):
+    """One experiment: a model, data, an optimizer, a schedule, and how long to train."""
+
+    model_config = RULES
+
+    name: Name = Field(default="experiment", description="Part of the name of each run's folder.")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_SEED,
+        description="The first seed; further ones are seed + 1, seed + 2, ...",
+    )
+    device: Device = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
+    precision: Literal["fp32", "fp64", "bf16"] = Field(
+        default="fp32", description="Numbers that are computed with; bf16 is mixed precision."
+    )
+    engine: Literal["auto", "sequential"] = Field(
+        default="auto", description="How trials are trained; never changes what they give."
+    )
+    model: ModelConfig = Field(description="What is trained.", examples=["mlp"])
+    data: DataConfig = Field(description="What it is trained on.", examples=["digits"])
+    loss: Text = Field(
+        description="A loss of torch.nn.functional, or an import path to a function of "
+        "(output, target).",
+        examples=["cross_entropy"],
+    )
+    optimizer: OptimizerConfig = Field(
+        description="How the weights are updated.", examples=[{"name": "SGD", "lr": 0.01}]
+    )
+    schedule: ScheduleConfig = Field(
+        default_factory=lambda: ScheduleConfig(name="constant"),
+        description="The LR of every step: a name, or a name and its parameters.",
+        examples=["cosine"],
+    )
+    train: TrainConfig = Field(
+        default_factory=TrainConfig, description="How long and how each trial trains."
+    )
+    compare: CompareConfig = Field(
+        default_factory=CompareConfig, description="What `lrexp compare` compares."
+    )
+    find_lr: FindLrConfig = Field(
+        default_factory=FindLrConfig, description="The LR range test of `lrexp find-lr`."
+    )

@@ -1,0 +1,110 @@
+"""What training sees of any data: batches in an order that (seed, epoch) fixes.
+
+Four kinds give them: resident tensors, map-style datasets read by workers, iterable datasets, and
+a user's own DataLoader. The training loop knows only the protocol here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
+
+import torch
+
+from lrexp.data.facts import Facts
+from lrexp.errors import ConfigError
+
+# The roles of the fixed random numbers that an evaluation uses, whatever the seed of the trial.
+EVALUATION = "evaluation"
+
+
+class Batches(Protocol):
+    """Training batches of exactly `batch_size` samples, and all samples in a fixed order."""
+
+    @property
+    def num_samples(self) -> int | None:
+        """Samples in one pass; None for an iterable without length."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in every training batch; an incomplete last one is left out."""
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Training batches in one pass; None for an iterable without length."""
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield the training batches of one pass, without the first `start` of them."""
+
+    def in_order(self) -> Iterator[tuple[Any, Any]]:
+        """Yield all samples in a fixed order, for evaluation; nothing is left out."""
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Batches:
+        """Return the same batches on `device`; floating tensors get `dtype`."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and validation batches, and what a model may need to know about them."""
+
+    train: Batches
+    val: Batches | None
+    facts: Facts
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Data:
+        """Return the same data on `device`; floating tensors get `dtype`."""
+        val = None if self.val is None else self.val.to(device, dtype)
+        return Data(self.train.to(device, dtype), val, self.facts)
+
+
+def pair_on(
+    batch: object, device: torch.device | None, dtype: torch.dtype | None
+) -> tuple[Any, Any]:
+    """Return (inputs, targets) of a batch, moved and cast; whole-number targets become int64.
+
+    Raises:
+        ConfigError: if the batch is no pair.
+    """
+    inputs, targets = as_pair(batch)
+    targets = _moved(targets, device, dtype)
+    if is_tensor(targets) and targets.dtype in _SMALL_WHOLE:
+        targets = targets.long()  # what cross_entropy asks for
+    return _moved(inputs, device, dtype), targets
+
+
+def as_pair(sample: object) -> tuple[Any, Any]:
+    """Return a sample or batch as (inputs, targets).
+
+    Raises:
+        ConfigError: if it is no tuple or list of two.
+    """
+    if isinstance(sample, tuple | list) and len(sample) == 2:
+        return sample[0], sample[1]
+    size = f" of {len(sample)}" if isinstance(sample, tuple | list | dict) else ""
+    raise ConfigError.single(
+        "data.name",
+        "every sample must be a pair (inputs, target)",
+        f"{type(sample).__name__}{size}",
+        "Return two things from the dataset; put several inputs into a tuple or dict of their own.",
+    )
+
+
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Return whether `value` is a tensor."""
+    return isinstance(value, torch.Tensor)
+
+
+_SMALL_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
+
+
+def _moved(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+    if is_tensor(value):
+        wanted = dtype if value.is_floating_point() else None
+        return value.to(device, wanted, non_blocking=device is not None and device.type == "cuda")
+    if isinstance(value, dict):
+        return {key: _moved(entry, device, dtype) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        entries = [_moved(entry, device, dtype) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
+    return value

@@ -1,0 +1,93 @@
+"""The cells of a CSV file as text: one header, every row as long as it, every line known."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrexp.data.argument_checks import raise_any
+from lrexp.data.files import read_text
+from lrexp.errors import ConfigError, Problem
+
+PATH = "data.args.path"
+_MOST_PROBLEMS = 10
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A file as text, by column, with the line that each row ends in."""
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: list[int]
+
+    def where(self, row: int) -> str:
+        """Return `FILE:LINE` of a row."""
+        return f"{self.path.name}:{self.lines[row]}"
+
+
+def read_cells(path: object, delimiter: object) -> Cells:
+    """Return the cells of a UTF-8 file; blank lines are left out.
+
+    Raises:
+        ConfigError: for an unreadable file, a name that the header has twice, rows of another
+            length than the header, unbalanced quotes, no rows.
+
+    Example:
+        >>> read_cells("houses.csv", ";").columns["price"]  # doctest: +SKIP
+        ['120000', '99500']
+    """
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n\0':
+        what = "must be one character"
+        raise ConfigError.single("data.args.delimiter", what, delimiter, 'E.g. ";" or "\\t".')
+    path, text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if row:  # a blank line is no row
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        what = f"is not valid CSV at {path.name}:{reader.line_num}: {error}"
+        raise ConfigError.single(PATH, what, str(path), "Mend the quotes there.") from None
+    header = [name.strip() for name in rows[0]]
+    problems = _header_problems(path, header) or _ragged(path, header, rows, lines)
+    raise_any(*problems)
+    if len(rows) == 1:
+        what = "has a header and no rows"
+        raise ConfigError.single(PATH, what, str(path), "Give a file with data below its header.")
+    columns = (list(column) for column in zip(*rows[1:], strict=True))
+    return Cells(path, dict(zip(header, columns, strict=True)), lines[1:])
+
+
+def _header_problems(path: Path, header: list[str]) -> list[Problem]:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if not twice:
+        return []
+    what = f"must name each column once; {path.name} has {_quoted(twice)} more than once"
+    return [Problem(PATH, what, str(path), "Rename the columns in the first line.")]
+
+
+def _ragged(
+    path: Path, header: list[str], rows: list[list[str]], lines: list[int]
+) -> list[Problem]:
+    wrong = [
+        Problem(
+            PATH,
+            f"must have {len(header)} cells in every row, as in the header; "
+            f"{path.name}:{line} has {len(row)}",
+            str(path),
+            "Mend the row, or quote cells that contain the delimiter.",
+        )
+        for row, line in zip(rows, lines, strict=True)
+        if len(row) != len(header)
+    ]
+    return wrong[:_MOST_PROBLEMS]
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

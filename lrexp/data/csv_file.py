@@ -1,0 +1,175 @@
+"""A CSV file with a target column: rows of text, then numbers, then a table.
+
+Every problem of the cells is collected and named by file, line and column. Nothing is guessed
+away: an empty cell, a stray word or an infinite number stops the reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lrexp.data.argument_checks import raise_any, wrong_choice
+from lrexp.data.csv_cells import PATH, Cells, read_cells
+from lrexp.data.table import Table
+from lrexp.errors import ConfigError, Problem, did_you_mean
+
+_TARGET = "data.args.target"
+
+# A target of whole numbers with no more distinct values than this is taken for classes.
+_MOST_CLASSES = 20
+
+
+def csv_file(
+    path: str,
+    target: str,
+    features: Sequence[str] | None = None,
+    delimiter: str = ",",
+    task: str | None = None,
+) -> Table:
+    """Return the columns of a CSV file as standardised features and a target.
+
+    Features are standardised by the training rows, and so is the target of a regression. Classes
+    are numbered in sorted order.
+
+    Args:
+        path: a UTF-8 file whose first line names the columns.
+        target: the column to predict.
+        features: numeric columns to predict it from; all others but the target if not given.
+        delimiter: the character between two cells.
+        task: `regression` or `classification`. Not given, a target of text is classification, and
+            so is one of whole numbers with at most 20 distinct values that repeat.
+
+    Raises:
+        ConfigError: with file, line and column of all that cannot be used.
+
+    Example:
+        >>> csv_file("houses.csv", target="price", delimiter=";")  # doctest: +SKIP
+    """
+    if task is not None:
+        raise_any(wrong_choice("data.args.task", task, ["regression", "classification"]))
+    cells = read_cells(path, delimiter)
+    names = _feature_names(cells, target, features)
+    columns, problems = [], []
+    for name in names:
+        values, wrong = _numbers(cells, name, "data.args.features")
+        columns.append(values)
+        problems += wrong
+    is_class = task == "classification" or (task is None and _looks_like_classes(cells, target))
+    labels, wrong = _classes(cells, target) if is_class else _numbers(cells, target, _TARGET)
+    raise_any(*problems, *wrong)
+    inputs = torch.from_numpy(np.stack(columns, axis=1))  # (rows, features)
+    targets = torch.from_numpy(labels)
+    if is_class:
+        num_classes = int(targets.max()) + 1
+        return Table(inputs, targets, num_classes, standardise_inputs=True)
+    return Table(inputs, targets[:, None], standardise_inputs=True, standardise_targets=True)
+
+
+def _feature_names(cells: Cells, target: object, features: object) -> list[str]:
+    known = cells.columns
+    problems = [_unknown_column(cells, _TARGET, target)]
+    if features is None:
+        names = [name for name in known if name != target]
+        if "" in names:
+            what = f"has a column without a name in {cells.path.name}"
+            remedy = "Name it in the first line, or list the columns in data.args.features."
+            problems.append(Problem(PATH, what, str(cells.path), remedy))
+        if not names:
+            what = "leaves no column to predict it from"
+            problems.append(Problem(_TARGET, what, target, "Add feature columns to the file."))
+    elif isinstance(features, list | tuple) and features:
+        names = list(features)
+        for number, name in enumerate(names):
+            key = f"data.args.features[{number}]"
+            problems.append(_unknown_column(cells, key, name))
+            if name == target or name in names[:number]:
+                what = "is the target" if name == target else "is there twice"
+                problems.append(Problem(key, what, name, "Remove it from the features."))
+    else:
+        what = "must be a list of column names"
+        raise ConfigError.single("data.args.features", what, features, "E.g. [width, height].")
+    raise_any(*problems)
+    return names
+
+
+def _unknown_column(cells: Cells, key: str, name: object) -> Problem | None:
+    if isinstance(name, str) and name in cells.columns:
+        return None
+    remedy = did_you_mean(str(name), cells.columns)
+    only = next(iter(cells.columns))
+    found = next((mark for mark in ";\t|," if mark in only), None)
+    if len(cells.columns) == 1 and found:
+        remedy = f"Its cells seem to be separated by {found!r}: set data.args.delimiter."
+    return Problem(key, f"is no column of {cells.path.name}", name, remedy)
+
+
+def _numbers(cells: Cells, name: str, key: str) -> tuple[np.ndarray, list[Problem]]:
+    """Return a column as float64, and what is wrong with it (its first bad cell)."""
+    column = cells.columns[name]
+    try:
+        values = np.array(column, dtype=np.float64)
+        if np.isfinite(values).all():
+            return values, []
+    except ValueError:
+        pass
+    row = next(row for row, cell in enumerate(column) if not _is_finite(cell))
+    what = f"column {name!r} must hold finite numbers; {cells.where(row)} does not"
+    return np.zeros(len(column)), [Problem(key, what, column[row], _remedy(column[row], key))]
+
+
+def _remedy(cell: str, key: str) -> str:
+    if not cell.strip():
+        return "Fill the cell or remove the row."
+    if key == _TARGET:
+        return "Mend the cell, or set data.args.task: classification."
+    return "Mend the cell, or list the numeric columns in data.args.features."
+
+
+def _is_finite(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def _looks_like_classes(cells: Cells, target: str) -> bool:
+    column = cells.columns[target]
+    whole = [_whole(cell) for cell in column]
+    if None not in whole:
+        return len(set(whole)) <= min(_MOST_CLASSES, len(column) - 1)
+    return not any(_is_number(cell) for cell in column)
+
+
+def _classes(cells: Cells, target: str) -> tuple[np.ndarray, list[Problem]]:
+    """Return a column as class numbers, in the sorted order of its values, and what is wrong."""
+    column = [cell.strip() for cell in cells.columns[target]]
+    problems = []
+    if "" in column:
+        what = f"column {target!r} must name a class; {cells.where(column.index(''))} does not"
+        problems.append(Problem(_TARGET, what, "", "Fill the cell or remove the row."))
+    whole = [_whole(cell) for cell in column]
+    labels = column if None in whole else whole
+    names, numbers = np.unique(np.array(labels), return_inverse=True)
+    if len(names) < 2:
+        what = f"must have at least two classes; column {target!r} has one"
+        problems.append(Problem(_TARGET, what, column[0], "Choose another target."))
+    return numbers.astype(np.int64), problems
+
+
+def _whole(cell: str) -> int | None:
+    try:
+        return int(cell)
+    except ValueError:
+        return None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

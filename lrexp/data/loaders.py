@@ -1,0 +1,154 @@
+"""A user's own DataLoader, used as it is: its batch size, sampler, collation and workers.
+
+Only its randomness is taken over: sampler and generator are seeded for each (seed, epoch), so that
+every variant of a seed sees the same batches. Workers that stay alive between epochs
+(persistent_workers) keep their own random numbers; their augmentation is not repeatable.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from lrexp.data.batches import EVALUATION, is_tensor, pair_on
+from lrexp.data.randomness import drawn_apart
+from lrexp.data.seeds import derive_seed
+from lrexp.errors import ConfigError
+
+
+class LoaderBatches:
+    """Batches of a user's DataLoader.
+
+    Args:
+        loader: gives pairs (inputs, targets); all its batches but the last have one size.
+
+    Raises:
+        ConfigError: if it gives no batch at all.
+
+    Example:
+        >>> dataset = torch.utils.data.TensorDataset(torch.zeros(6, 1), torch.zeros(6, 1))
+        >>> batches = LoaderBatches(DataLoader(dataset, batch_size=4, shuffle=True))
+        >>> batches.num_samples, batches.batches_per_epoch
+        (6, 1)
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.loader = loader
+        self.device = device
+        self.dtype = dtype
+        self._busy = False
+        self.batch_size, self.num_samples, self.batches_per_epoch = _sizes(loader)
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield the full batches of one pass; the first `start` of them are loaded and dropped.
+
+        Raises:
+            ConfigError: if a batch that is not the last has another size.
+        """
+        is_short = False
+        batches = self._drawn(derive_seed(seed, "order", epoch))
+        for number, batch in enumerate(batches):
+            if is_short:
+                raise _uneven(self.batch_size)
+            is_short = _size_of(batch) != self.batch_size
+            if number >= start and not is_short:
+                yield pair_on(batch, self.device, self.dtype)
+
+    def in_order(self) -> Iterator[tuple[Any, Any]]:
+        """Yield what one pass of the loader gives, in an order that is the same every time."""
+        for batch in self._drawn(derive_seed(0, EVALUATION)):
+            yield pair_on(batch, self.device, self.dtype)
+
+    def peek(self) -> tuple[Any, Any] | None:
+        """Return the first batch; None if there is none."""
+        first = next(self._drawn(derive_seed(0, EVALUATION)), None)
+        return None if first is None else pair_on(first, None, self.dtype)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> LoaderBatches:
+        """Return the same batches, each moved to `device` as it comes."""
+        moved = copy.copy(self)
+        moved.device, moved.dtype, moved._busy = torch.device(device), dtype, False
+        return moved
+
+    def _drawn(self, seed: int) -> Iterator[Any]:
+        loader = self.loader
+        if self._busy and loader.persistent_workers:
+            # A second pass would reset the workers under the first; it gets its own.
+            loader = copy.copy(loader)
+            loader._iterator = None
+        is_first, self._busy = not self._busy, True
+        try:
+            yield from drawn_apart(lambda: loader, seed, _generators(loader))
+        finally:
+            self._busy = not is_first
+
+
+def _sizes(loader: DataLoader[Any]) -> tuple[int, int | None, int | None]:
+    """Return (batch size, samples in a pass, full batches in a pass)."""
+    if loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset):
+        # Counting what the sampler gives is right for any sampler; len(loader) counts the rest too.
+        sampler = loader.batch_sampler
+        counts = [len(rows) for rows in drawn_apart(lambda: sampler, 0, _generators(loader))]
+        size = loader.batch_size or max(counts, default=0)
+        return _some(size if counts else 0), sum(counts), counts.count(size)
+    size = loader.batch_size or 0
+    if loader.batch_size is None:
+        first = next(drawn_apart(lambda: loader, 0, _generators(loader)), None)
+        size = 0 if first is None else _size_of(first)
+    return _some(size), *_declared(loader, size)
+
+
+def _some(size: int) -> int:
+    if size > 0:
+        return size
+    what = "must give at least one batch"
+    raise ConfigError.single("data.name", what, "an empty DataLoader", "Give it samples.")
+
+
+def _declared(loader: DataLoader[Any], size: int) -> tuple[int | None, int | None]:
+    """Return (samples, full batches) of a loader whose batches cannot be counted beforehand."""
+    try:
+        total = len(loader.dataset)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return None, None
+    if loader.batch_size is None:  # every item of the dataset is a batch
+        return total * size, total
+    return total, total // size
+
+
+def _size_of(batch: Any) -> int:
+    """Return the number of samples in a batch, by its first tensor."""
+    while isinstance(batch, tuple | list | dict) and batch:
+        batch = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
+    if is_tensor(batch) and batch.ndim:
+        return len(batch)
+    what = "must give batches of tensors"
+    remedy = "Let its collate_fn return a pair (inputs, targets) of tensors."
+    raise ConfigError.single("data.name", what, type(batch).__name__, remedy)
+
+
+def _generators(loader: DataLoader[Any]) -> list[torch.Generator]:
+    """Return the generators that belong to the loader and its samplers, each once."""
+    batch_sampler = loader.batch_sampler
+    owners = [loader, loader.sampler, batch_sampler, getattr(batch_sampler, "sampler", None)]
+    found = {id(g): g for owner in owners if (g := getattr(owner, "generator", None)) is not None}
+    return list(found.values())
+
+
+def _uneven(size: int) -> ConfigError:
+    return ConfigError.single(
+        "data.batch_size",
+        "must be the size of all batches of the DataLoader but the last",
+        size,
+        "Use a sampler with batches of one size.",
+    )

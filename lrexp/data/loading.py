@@ -1,0 +1,217 @@
+"""The two ways to data: by a name or import path with its arguments, and from Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils.data import DataLoader, TensorDataset
+
+from lrexp.data.argument_checks import raise_any, wrong_count
+from lrexp.data.batches import Batches, Data
+from lrexp.data.facts import Facts, facts_of
+from lrexp.data.images import fits_in_memory
+from lrexp.data.iterables import IterableBatches
+from lrexp.data.loaders import LoaderBatches
+from lrexp.data.registry import DATASETS
+from lrexp.data.resident import ResidentBatches, resident
+from lrexp.data.sources import Source, is_map_style, recognised
+from lrexp.data.streaming import StreamingBatches
+from lrexp.data.tensors import collected, require_alike
+from lrexp.data.vision import TorchvisionDataset
+from lrexp.errors import ConfigError, Problem
+
+InMemory = bool | Literal["auto"]
+
+
+def load_data(
+    factory: Callable[..., Any],
+    args: Mapping[str, Any],
+    *,
+    batch_size: int,
+    val_fraction: float,
+    workers: int = 0,
+    in_memory: InMemory = "auto",
+    directory: Path | None = None,
+) -> Data:
+    """Return the data that `factory(**args)` makes.
+
+    Args:
+        factory: of DATASETS, from `torchvision_dataset`, or the user's own.
+        args: its arguments.
+        batch_size: samples in every training batch.
+        val_fraction: in [0, 1), of a source that has no validation set of its own.
+        workers: loading processes for data that is not in memory.
+        in_memory: keep all samples as tensors; `auto` decides by what the data is.
+        directory: that relative paths of built-in data start from; a user's factory gets its
+            arguments as they are.
+
+    Raises:
+        ConfigError: with keys `data.…`, for anything that a change of the config can mend.
+        RunError: if a download is not possible.
+
+    Example:
+        >>> data = load_data(DATASETS["digits"], {}, batch_size=64, val_fraction=0.2)
+        >>> data.facts.num_classes, data.train.batches_per_epoch
+        (10, 22)
+    """
+    return data_from_objects(
+        factory(**_located(factory, args, directory)),
+        batch_size=batch_size,
+        val_fraction=val_fraction,
+        workers=workers,
+        in_memory=in_memory,
+    )
+
+
+def data_from_objects(
+    made: Any,
+    *,
+    batch_size: int | None = None,
+    val_fraction: float = 0.0,
+    workers: int = 0,
+    in_memory: InMemory = "auto",
+) -> Data:
+    """Return the data that Python objects give: (train, val) or train.
+
+    Each is a pair (inputs, targets) of tensors or arrays, a TensorDataset, a map-style or
+    iterable dataset, or a DataLoader, which is used as it is.
+
+    Args:
+        made: the objects.
+        batch_size: samples in every training batch; a DataLoader has its own and needs none.
+        val_fraction: as for `load_data`.
+        workers: as for `load_data`.
+        in_memory: as for `load_data`.
+
+    Raises:
+        ConfigError: with keys `data.…`.
+
+    Example:
+        >>> import torch
+        >>> data = data_from_objects((torch.zeros(8, 3), torch.zeros(8, 1)), batch_size=4)
+        >>> data.facts.in_features
+        3
+    """
+    raise_any(
+        None if batch_size is None else wrong_count("data.batch_size", batch_size),
+        wrong_count("data.workers", workers, at_least=0),
+        _wrong_in_memory(in_memory),
+    )
+    source = recognised(made, val_fraction)
+    options = _Options(batch_size, workers, _is_kept(source, in_memory), in_memory)
+    train = _batched(source.train, source, options)
+    _require_full_batch(train)
+    # A validation set never gives training batches, so the size of a DataLoader's is its own.
+    val_options = replace(options, batch_size=train.batch_size)
+    val = None if source.val is None else _batched(source.val, source, val_options, is_val=True)
+    if isinstance(train, ResidentBatches) and isinstance(val, ResidentBatches):
+        require_alike(train.source, val.source)
+    return Data(train, val, _facts(source, train, val))
+
+
+@dataclass(frozen=True)
+class _Options:
+    batch_size: int | None
+    workers: int
+    is_kept: bool  # datasets are read once and kept as tensors
+    in_memory: InMemory
+
+
+def _batched(
+    data: Any, source: Source, options: _Options, *, is_val: bool = False
+) -> ResidentBatches | StreamingBatches | IterableBatches | LoaderBatches:
+    if isinstance(data, DataLoader):
+        return _of_loader(data, None if is_val else options.batch_size)
+    if options.batch_size is None:
+        what = "must be given; only a DataLoader has its own"
+        raise ConfigError.single("data.batch_size", what, None, "Give e.g. 64.")
+    size, workers = options.batch_size, options.workers
+    if isinstance(data, tuple) and options.in_memory is not False:
+        inputs, targets = data
+        return resident(inputs, targets, size)
+    if isinstance(data, tuple):
+        data = TensorDataset(*data)
+    if not is_map_style(data):
+        if options.in_memory is True:
+            what = f"must not be true: a {type(data).__name__} has no length to reserve memory for"
+            raise ConfigError.single("data.in_memory", what, True, "Leave it out.")
+        return IterableBatches(data, size, workers)
+    if options.is_kept:
+        once = StreamingBatches(data, min(256, len(data)), workers=workers, collate=source.collate)
+        inputs, targets = collected(once.in_order(), len(data))
+        return resident(inputs, targets, size)
+    return StreamingBatches(data, size, workers=workers, collate=source.collate)
+
+
+def _of_loader(loader: DataLoader[Any], batch_size: int | None) -> LoaderBatches:
+    batches = LoaderBatches(loader)
+    if batch_size is not None and batch_size != batches.batch_size:
+        raise ConfigError.single(
+            "data.batch_size",
+            f"must be that of the DataLoader ({batches.batch_size})",
+            batch_size,
+            f"Set it to {batches.batch_size}, or give the dataset instead of a DataLoader.",
+        )
+    return batches
+
+
+def _is_kept(source: Source, in_memory: InMemory) -> bool:
+    if in_memory != "auto":
+        return in_memory
+    sides = [side for side in (source.train, source.val) if side is not None]
+    return source.may_be_kept and fits_in_memory(*sides)
+
+
+def _facts(source: Source, train: Any, val: Batches | None) -> Facts:
+    known = source.num_classes
+    complete = isinstance(train, ResidentBatches)
+    if isinstance(val, ResidentBatches):  # a class that only the validation set has counts too
+        known = facts_of(val.inputs, val.targets, num_samples=None, num_classes=known).num_classes
+    first = (train.inputs, train.targets) if complete else train.peek()
+    if first is None:
+        what = "must give at least one sample"
+        raise ConfigError.single("data.name", what, "an empty iterable", "Give it samples.")
+    return facts_of(
+        *first,
+        num_samples=train.num_samples,
+        num_classes=known,
+        vocab_size=source.vocab_size,
+        complete=complete,
+    )
+
+
+def _require_full_batch(train: Batches) -> None:
+    if train.batches_per_epoch == 0:
+        raise ConfigError.single(
+            "data.batch_size",
+            f"must not exceed the number of training samples ({train.num_samples})",
+            train.batch_size,
+            "Lower it, lower data.val_fraction, or give more data.",
+        )
+
+
+def _wrong_in_memory(value: object) -> Problem | None:
+    if value == "auto" or isinstance(value, bool):
+        return None
+    return Problem("data.in_memory", "must be auto, true or false", value, "Leave it out.")
+
+
+def _located(
+    factory: Callable[..., Any], args: Mapping[str, Any], directory: Path | None
+) -> dict[str, Any]:
+    """Return the arguments; relative paths of built-in data start from `directory`."""
+    is_ours = isinstance(factory, TorchvisionDataset) or factory in DATASETS.values()
+    if not is_ours:
+        return dict(args)
+    base = directory or Path()
+    return {
+        name: str(base / Path(value).expanduser()) if _is_path(name, value) else value
+        for name, value in args.items()
+    }
+
+
+def _is_path(name: str, value: object) -> bool:
+    return name in {"path", "root"} and isinstance(value, str | Path) and bool(str(value).strip())

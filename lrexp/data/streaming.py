@@ -1,0 +1,177 @@
+"""Data that is read while training: map-style datasets through torch's DataLoader with workers.
+
+The workers receive (seed, epoch, index) for every sample and seed the random numbers from it, so
+that the augmentation of a sample does not depend on the number of workers, on who reads it, or on
+where an epoch was continued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from lrexp.data.batches import EVALUATION, pair_on
+from lrexp.data.failure import Failure, attempt, opened
+from lrexp.data.randomness import random_state_kept, reseed
+from lrexp.data.seeds import derive_seed, permutation
+
+Key = tuple[int, int, int]  # (seed, epoch, index)
+
+_EVALUATION_SEED = derive_seed(0, EVALUATION)
+
+
+class StreamingBatches:
+    """Batches of a map-style dataset, loaded in the background where there are workers.
+
+    Args:
+        dataset: has `__len__` and `__getitem__`; samples are pairs (inputs, target).
+        batch_size: samples in every training batch.
+        workers: loading processes; 0 loads in this process.
+        collate: makes a batch of a list of samples.
+
+    Example:
+        >>> dataset = [(torch.tensor([float(i)]), i % 2) for i in range(6)]
+        >>> batches = StreamingBatches(dataset, batch_size=4)
+        >>> [len(x) for x, _ in batches.epoch(seed=0, epoch=0)]
+        [4]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        *,
+        workers: int = 0,
+        collate: Callable[[list[Any]], Any] = default_collate,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.workers = workers
+        self.collate = collate
+        self.device = device
+        self.dtype = dtype
+        self._plan = _Plan()
+        self._loader: DataLoader[Any] | None = None  # kept, with its workers, from pass to pass
+        self._busy = False
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in one pass."""
+        return len(self.dataset)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches in one pass."""
+        return self.num_samples // self.batch_size
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield the training batches of one pass; the first `start` of them are not even loaded."""
+        order = permutation(seed, epoch, self.num_samples)
+        size = self.batch_size
+        firsts = range(start * size, self.batches_per_epoch * size, size)
+        return self._loaded(
+            [(seed, epoch, index) for index in order[first : first + size].tolist()]
+            for first in firsts
+        )
+
+    def in_order(self) -> Iterator[tuple[Any, Any]]:
+        """Yield all samples as they lie; random augmentation is the same at every evaluation."""
+        total, size = self.num_samples, self.batch_size
+        return self._loaded(
+            [(_EVALUATION_SEED, 0, index) for index in range(first, min(first + size, total))]
+            for first in range(0, total, size)
+        )
+
+    def peek(self) -> tuple[Any, Any]:
+        """Return a batch of the first sample alone, read in this process."""
+        batch = _Samples(self.dataset, self.collate).read([(_EVALUATION_SEED, 0, 0)])
+        return pair_on(batch, None, self.dtype)
+
+    def to(
+        self, device: torch.device | str, dtype: torch.dtype = torch.float32
+    ) -> StreamingBatches:
+        """Return the same batches, each moved to `device` as it comes."""
+        return StreamingBatches(
+            self.dataset,
+            self.batch_size,
+            workers=self.workers,
+            collate=self.collate,
+            device=torch.device(device),
+            dtype=dtype,
+        )
+
+    def _loaded(self, batches: Iterable[list[Key]]) -> Iterator[tuple[Any, Any]]:
+        plan, loader, is_ours = self._idle_loader()
+        plan.batches = batches
+        self._busy = self._busy or is_ours
+        try:
+            for batch in loader:
+                yield pair_on(opened(batch), self.device, self.dtype)
+        finally:
+            self._busy = self._busy and not is_ours
+
+    def _idle_loader(self) -> tuple[_Plan, DataLoader[Any], bool]:
+        """Return a plan, its loader and whether it is the kept one.
+
+        Two passes at once, such as an evaluation amid an epoch, cannot share a set of persistent
+        workers: the second would reset the first. The second gets workers for itself.
+        """
+        if self._busy:
+            plan = _Plan()
+            return plan, self._new_loader(plan, keep_workers=False), False
+        if self._loader is None:
+            self._loader = self._new_loader(self._plan, keep_workers=self.workers > 0)
+        return self._plan, self._loader, True
+
+    def _new_loader(self, plan: _Plan, *, keep_workers: bool) -> DataLoader[Any]:
+        return DataLoader(
+            _Samples(self.dataset, self.collate),
+            batch_sampler=plan,
+            num_workers=self.workers,
+            collate_fn=_as_is,
+            pin_memory=self.device is not None and self.device.type == "cuda",
+            persistent_workers=keep_workers,
+            generator=torch.Generator(),  # else each pass would draw from the caller's
+        )
+
+
+@dataclass
+class _Plan:
+    """The batches of the next pass: a batch sampler that is filled anew every time."""
+
+    batches: Iterable[list[Key]] = ()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+
+@dataclass(frozen=True)
+class _Samples(Dataset[Any]):
+    """The dataset as a worker sees it: whole batches, by (seed, epoch, index)."""
+
+    dataset: Any
+    collate: Callable[[list[Any]], Any]
+
+    def __getitems__(self, keys: list[Key]) -> Any | Failure:
+        return attempt(lambda: self.read(keys))
+
+    def __getitem__(self, key: Key) -> Any | Failure:
+        return self.__getitems__([key])
+
+    def read(self, keys: list[Key]) -> Any:
+        samples = []
+        with random_state_kept():
+            for seed, epoch, index in keys:
+                reseed(derive_seed(seed, "augment", epoch, index))
+                samples.append(self.dataset[index])
+            return self.collate(samples)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

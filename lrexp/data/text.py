@@ -1,0 +1,80 @@
+"""Text at character level: windows of characters, and for each the character that comes next.
+
+The windows do not overlap, so that one epoch reads every character once and a duration in tokens
+means what it says. The validation part is the end of the text, not windows from its midst.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lrexp.data.argument_checks import raise_any, wrong_count
+from lrexp.data.files import read_text
+from lrexp.data.split import num_val_of
+from lrexp.data.table import Parts
+from lrexp.errors import ConfigError
+
+
+def text(path: str, seq_len: int = 64) -> TextWindows:
+    """Return a UTF-8 file as windows of `seq_len` characters.
+
+    Characters are numbered in the order of their code points, over the whole file.
+
+    Args:
+        path: the file.
+        seq_len: characters per sample, at least 1.
+
+    Raises:
+        ConfigError: if the file cannot be read or the text is too short for one window.
+
+    Example:
+        >>> text("input.txt", seq_len=128)  # doctest: +SKIP
+
+    Source:
+        nanoGPT, data/shakespeare_char (its windows start anywhere instead).
+    """
+    raise_any(wrong_count("data.args.seq_len", seq_len))
+    _, content = read_text(path)
+    points = np.frombuffer(content.encode("utf-32-le"), dtype="<u4")
+    characters, tokens = np.unique(points, return_inverse=True)
+    return TextWindows(torch.from_numpy(tokens.astype(np.int64)), seq_len, len(characters))
+
+
+@dataclass(frozen=True, eq=False)
+class TextWindows:
+    """A text as numbers, and the length of the windows to cut it into.
+
+    Example:
+        >>> parts = TextWindows(torch.tensor([0, 1, 2, 0, 1]), seq_len=2, vocab_size=3).split(0)
+        >>> [side.tolist() for side in parts.train]
+        [[[0, 1], [2, 0]], [[1, 2], [0, 1]]]
+    """
+
+    tokens: torch.Tensor  # (characters,) int64
+    seq_len: int
+    vocab_size: int
+
+    def split(self, val_fraction: float) -> Parts:
+        """Return windows of the first part of the text, and of its last `val_fraction`."""
+        num_val = num_val_of(len(self.tokens), val_fraction, "characters")
+        num_train = len(self.tokens) - num_val
+        train = self._windows(self.tokens[:num_train], "training")
+        val = self._windows(self.tokens[num_train:], "validation") if num_val else None
+        return Parts(train, val, vocab_size=self.vocab_size)
+
+    def _windows(self, tokens: torch.Tensor, part: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and next characters, both (windows, seq_len)."""
+        count = (len(tokens) - 1) // self.seq_len  # the last target needs one character more
+        if count < 1:
+            raise ConfigError.single(
+                "data.args.seq_len",
+                f"must be shorter than the {part} part of the text ({len(tokens)} characters)",
+                self.seq_len,
+                "Lower it, or give a longer text.",
+            )
+        used = count * self.seq_len
+        inputs, targets = tokens[:used], tokens[1 : used + 1]
+        return inputs.view(count, self.seq_len), targets.reshape(count, self.seq_len)

@@ -1,0 +1,202 @@
+"""The loss over the LR, as one range test saw it, and several of them as one curve.
+
+Seeds share the ramp, so their losses line up on its LRs. They are combined by the median, and a
+seed that stopped early counts as +inf above its stop: one unlucky seed neither bends the curve
+nor ends it, and LRs at which half of the seeds blew up are not part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lrexp.analysis.smooth import despike, local_linear
+from lrexp.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+BANDWIDTH = 0.2  # decades of LR over which a curve is smoothed; see `bandwidth_for`
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One seed's range test: the LR of every update and the batch loss before it.
+
+    Args:
+        lr: LRs, positive and increasing, (steps,).
+        loss: raw losses, (steps,); the curve ends before the first that is not finite.
+
+    Raises:
+        ConfigError: the arrays differ in length, or the LRs do not increase from above 0.
+
+    Example:
+        >>> Curve(lr=[0.1, 1.0, 10.0], loss=[2.0, 1.0, float("nan")]).num_finite
+        2
+    """
+
+    lr: Array
+    loss: Array
+
+    def __init__(self, lr: ArrayLike, loss: ArrayLike) -> None:
+        object.__setattr__(self, "lr", np.asarray(lr, dtype=np.float64))
+        object.__setattr__(self, "loss", np.asarray(loss, dtype=np.float64))
+        if self.lr.ndim != 1 or self.lr.shape != self.loss.shape:
+            shapes = (self.lr.shape, self.loss.shape)
+            remedy = "Give one loss for every LR."
+            raise ConfigError.single("loss", "must have the shape of lr", shapes, remedy)
+        if len(self.lr) and not (self.lr[0] > 0 and np.all(np.diff(self.lr) > 0)):
+            remedy = "Give the LRs of a ramp, lowest first."
+            raise ConfigError.single("lr", "must be positive and increase", self.lr[:3], remedy)
+
+    @property
+    def num_finite(self) -> int:
+        """How many losses there are before the first that is not finite."""
+        bad = np.flatnonzero(~np.isfinite(self.loss))
+        return int(bad[0]) if len(bad) else len(self.loss)
+
+
+@dataclass(frozen=True, eq=False)
+class CombinedCurve:
+    """The range tests of several seeds as one curve, on the LRs that half of them survived.
+
+    `loss` is the median of the raw losses, `smooth` its zero-lag smoothing over log10 LR, `low`
+    and `high` the lowest and highest smoothed loss of a seed (`high` is inf where one has stopped);
+    all have the shape (points,) of `lr`. `noise` is the standard error of `smooth`, measured on
+    the curve itself. `seeds` counts the curves.
+    """
+
+    lr: Array
+    loss: Array
+    smooth: Array
+    low: Array
+    high: Array
+    seeds: int
+    noise: float
+
+    @property
+    def log_lr(self) -> Array:
+        """log10 of the LR, (points,)."""
+        return np.log10(self.lr)
+
+
+def combine(curves: Sequence[Curve]) -> CombinedCurve:
+    """Combine the range tests of one ramp, run with several seeds, by their median.
+
+    Args:
+        curves: one for each seed; a seed that stopped early has fewer points.
+
+    Raises:
+        ConfigError: there is no curve, or their LRs differ.
+
+    Example:
+        >>> lr = [0.01, 0.1, 1.0]
+        >>> combine([Curve(lr, [3, 2, 9]), Curve(lr, [3, 1, 8]), Curve(lr[:2], [4, 1])]).loss
+        array([3., 1., 9.])
+    """
+    lr = _shared_lr(curves)
+    losses = np.full((len(curves), len(lr)), np.inf)  # (seeds, points)
+    for row, curve in zip(losses, curves, strict=True):
+        row[: curve.num_finite] = curve.loss[: curve.num_finite]
+    # the median of an even number is the mean of the middle two: inf as soon as half have stopped
+    survived = np.isinf(losses).sum(axis=0) * 2 < len(curves)
+    num_points = int(np.argmin(survived)) if not survived.all() else len(lr)
+    lr, losses = lr[:num_points], losses[:, :num_points]
+    median = np.median(losses, axis=0) if num_points else np.empty(0)
+    smooth, noise = smooth_over_log_lr(lr, median)
+    low, high = _band(lr, losses)
+    return CombinedCurve(lr, median, smooth, low, high, len(curves), noise)
+
+
+def smooth_over_log_lr(lr: Array, loss: Array) -> tuple[Array, float]:
+    """Return the smoothed loss and its standard error.
+
+    Spikes of one point are taken out, the blow-up is compressed (so that its huge values do not
+    reach back over the minimum), and a line is fitted around every point over log10 LR. The error
+    is measured, not modelled: even and odd points are smoothed by themselves, and half the
+    root-mean-square of their difference, from the start to the minimum, is the standard error.
+
+    Args:
+        lr: LRs, (points,).
+        loss: finite losses, (points,).
+    """
+    if len(lr) < 4:
+        return loss.copy(), 0.0
+    x = np.log10(lr)
+    calm = despike(loss)
+    centre, scale = _knee(calm)
+    bandwidth = bandwidth_for(x)
+    smooth = local_linear(x, _compress(calm, centre, scale), bandwidth)
+    even, odd = (
+        np.interp(x, part, local_linear(part, _compress(despike(half), centre, scale), bandwidth))
+        for part, half in ((x[0::2], loss[0::2]), (x[1::2], loss[1::2]))
+    )
+    # the blow-up is no noise: up to the minimum, or the middle where the minimum comes early
+    until = max(int(np.argmin(smooth)) + 1, len(x) // 2)
+    error = (even - odd)[:until][smooth[:until] <= centre]
+    noise = float(np.sqrt(np.mean(error**2)) / 2) if len(error) else 0.0
+    return _expand(smooth, centre, scale), noise
+
+
+def bandwidth_for(log_lr: Array) -> float:
+    """Return the width of the smoothing in decades: a property of the LRs, not of their number.
+
+    `max(min(0.2, span/20), spacing)`: 0.2 decades, less on a ramp of under four decades, and
+    never so little that a point has no neighbours.
+    """
+    span = float(log_lr[-1] - log_lr[0])
+    return max(min(BANDWIDTH, span / 20), span / (len(log_lr) - 1))
+
+
+def start_level(loss: Array) -> float:
+    """Return the median loss of the first tenth (three points at least): before any learning."""
+    return float(np.median(loss[: max(3, len(loss) // 10)]))
+
+
+def _shared_lr(curves: Sequence[Curve]) -> Array:
+    if not curves:
+        raise ConfigError.single("curves", "must not be empty", [], "Run at least one seed.")
+    longest = max(curves, key=lambda curve: len(curve.lr)).lr
+    for curve in curves:
+        if not np.allclose(curve.lr, longest[: len(curve.lr)], rtol=1e-9, atol=0.0):
+            raise ConfigError.single(
+                "curves", "must share the LRs of one ramp", len(curves), "Run them with one ramp."
+            )
+    return longest
+
+
+def _band(lr: Array, losses: Array) -> tuple[Array, Array]:
+    """Return the lowest and the highest smoothed loss over the seeds, inf where one has stopped."""
+    smooth = np.full_like(losses, np.inf)
+    for row, loss in zip(smooth, losses, strict=True):
+        alive = int(np.isfinite(loss).sum())
+        row[:alive] = smooth_over_log_lr(lr[:alive], loss[:alive])[0]
+    if not smooth.size:
+        return np.empty(0), np.empty(0)
+    return smooth.min(axis=0), smooth.max(axis=0)
+
+
+def _knee(loss: Array) -> tuple[float, float]:
+    """Return the loss above which a curve is compressed, and the scale of the compression.
+
+    As far above the start as the lowest loss is below it: what is higher is blow-up.
+    """
+    start = start_level(loss)
+    scale = start - float(loss.min())
+    return start + scale, scale if scale > 0 else float(np.ptp(loss))
+
+
+def _compress(loss: Array, centre: float, scale: float) -> Array:
+    if scale == 0:
+        return loss
+    above = np.maximum(loss - centre, 0.0) / scale
+    return np.where(loss > centre, centre + scale * np.log1p(above), loss)
+
+
+def _expand(loss: Array, centre: float, scale: float) -> Array:
+    if scale == 0:
+        return loss
+    above = np.maximum(loss - centre, 0.0) / scale
+    return np.where(loss > centre, centre + scale * np.expm1(above), loss)

@@ -1,0 +1,141 @@
+"""The rules that read one LR off a range test, each a function of the curve.
+
+They see the combined, smoothed curve over log10 LR without its first tenth and its diverging
+tail, and return an LR or None where the curve has nothing to read. A new rule is one function and
+one line in `RULES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lrexp.finder.curve import CombinedCurve
+from lrexp.finder.landmarks import landmarks
+
+Array = NDArray[np.float64]
+Rule = Callable[[CombinedCurve], "float | None"]
+
+POINTS_PER_DECADE = 99 / 8  # of the usual test, 100 steps over 1e-7 … 10
+SLIDE_INTERVAL = 15  # points of that test: 1.2 decades
+SLIDE_THRESHOLD = 0.03  # share of the curve's range, per decade
+
+
+def steepest(curve: CombinedCurve) -> float | None:
+    """Return the LR at which the smoothed loss falls fastest, `argmin dL / d log10 lr`.
+
+    Example:
+        >>> from lrexp.finder import Curve, combine
+        >>> lr = [10.0 ** (k / 4 - 4) for k in range(17)]
+        >>> loss = [2 - 1 / (1 + (0.01 / x) ** 2) for x in lr]
+        >>> round(steepest(combine([Curve(lr, loss)])), 4)
+        0.01
+    """
+    region = _region(curve)
+    if region is None:
+        return None
+    x, smooth = region
+    slope = np.gradient(smooth, x)
+    lowest = int(np.argmin(slope))
+    return float(10 ** x[lowest]) if slope[lowest] < 0 else None
+
+
+def minimum(curve: CombinedCurve) -> float | None:
+    """Return a tenth of the LR at which the smoothed loss is lowest."""
+    region = _region(curve)
+    if region is None:
+        return None
+    x, smooth = region
+    return float(10 ** (x[np.argmin(smooth)] - 1))
+
+
+def valley(curve: CombinedCurve) -> float | None:
+    """Return the LR at about half of the longest decrease; see `valley_index`.
+
+    The decrease is looked for from where the loss starts to fall: ripples of a flat start also
+    hold decreasing values, and would draw its beginning down by decades.
+
+    Source: fastai's `valley`, the default of its `lr_find`.
+    """
+    region = _region(curve, from_fall=True)
+    if region is None:
+        return None
+    x, smooth = _even(*region)
+    if not np.any(np.diff(smooth) < 0):
+        return None
+    return float(10 ** x[valley_index(smooth)])
+
+
+def slide(curve: CombinedCurve) -> float | None:
+    """Return the LR at which a window, slid in from the right, first finds equal slopes.
+
+    The window spans 15 points (1.2 decades). It moves left while the slopes at its two ends differ
+    by more than 0.03 of the curve's range per decade, and its left end is the answer.
+
+    Source: fastai's `slide`, whose threshold of 0.005 is in units of the loss.
+    """
+    region = _region(curve)
+    if region is None:
+        return None
+    x, smooth = _even(*region)
+    if len(x) <= SLIDE_INTERVAL:
+        return None
+    slope = np.gradient(smooth, x)
+    threshold = SLIDE_THRESHOLD * float(np.ptp(smooth))
+    left = len(x) - 1 - SLIDE_INTERVAL
+    # signed: the difference starts positive, and where it changes sign the slopes were equal
+    while left > 0 and slope[left + SLIDE_INTERVAL] - slope[left] > threshold:
+        left -= 1
+    return float(10 ** x[left])
+
+
+def valley_index(loss: ArrayLike) -> int:
+    """Return `start + ⌊s⌋ + ⌊s/2⌋`, s = (end − start)/3, of the longest decreasing subsequence.
+
+    Example:
+        >>> valley_index([9.0, 8, 7, 6, 5, 4, 3, 2, 1, 0])  # start 0, end 9, s = 3
+        4
+    """
+    start, end = longest_decrease(loss)
+    third = (end - start) / 3
+    return start + int(third) + int(third / 2)
+
+
+def longest_decrease(loss: ArrayLike) -> tuple[int, int]:
+    """Return the first and last index of the longest strictly decreasing subsequence.
+
+    A subsequence may skip points: a bump does not end a decrease. Of several longest ones it is
+    the one that ends first, and there the one whose members come first.
+
+    Example:
+        >>> longest_decrease([5.0, 4.0, 9.0, 3.0, 8.0])
+        (0, 3)
+    """
+    y = np.asarray(loss, dtype=np.float64)
+    length = np.ones(len(y), dtype=int)
+    origin = np.arange(len(y))  # where the longest decrease that ends here starts
+    for i in range(1, len(y)):
+        reach = np.where(y[:i] > y[i], length[:i], 0)
+        best = int(np.argmax(reach))
+        if reach[best]:
+            length[i], origin[i] = reach[best] + 1, origin[best]
+    end = int(np.argmax(length))
+    return int(origin[end]), end
+
+
+def _region(curve: CombinedCurve, *, from_fall: bool = False) -> tuple[Array, Array] | None:
+    """Return log10 LR and smoothed loss without the first tenth and the diverging tail."""
+    if len(curve.lr) < 3:
+        return None
+    marks = landmarks(curve)
+    here = slice(marks.fall if from_fall else marks.first, marks.edge + 1)
+    return (curve.log_lr[here], curve.smooth[here]) if marks.edge - here.start >= 2 else None
+
+
+def _even(x: Array, y: Array) -> tuple[Array, Array]:
+    """Resample to an even log10 LR grid of the usual density: counts of points become decades."""
+    num_points = max(3, 1 + round((x[-1] - x[0]) * POINTS_PER_DECADE))
+    grid = np.linspace(x[0], x[-1], num_points)
+    return grid, np.interp(grid, x, y)

@@ -1,0 +1,116 @@
+"""When a range test has seen enough: a rule as a pure state machine.
+
+The losses go in one by one, state in and state out, so that an engine may keep the state of many
+trials side by side, and a chunk of losses gives what single losses give.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol, TypeVar
+
+from lrexp.errors import ConfigError, Problem
+
+S = TypeVar("S")
+
+BETA = 0.9  # the smoothed loss looks back over about ten steps
+SETTLE = 5  # steps before any level is believed
+
+
+class StopRule(Protocol[S]):
+    """Decides from the losses so far, and nothing else, whether to stop."""
+
+    def init(self) -> S:
+        """Return the state before the first loss."""
+        ...
+
+    def update(self, state: S, loss: float) -> tuple[S, bool]:
+        """Return the state after one more loss, and whether to stop now."""
+        ...
+
+
+class RangeTestState(NamedTuple):
+    """What a range test remembers of its losses."""
+
+    steps: int = 0
+    smooth: float = 0.0  # debiased average, after `steps` losses
+    first: float = 0.0  # mean of the first losses
+    best: float = math.inf  # lowest smoothed loss
+    wobble: float = 0.0  # sum of |loss − smoothed loss before it|
+    noise: float = 0.0  # mean of the same, as of the best
+    stopped_at: int | None = None  # index of the loss that stopped the test
+
+
+class RangeTestStop:
+    """Stop a range test when its smoothed loss is far above the best it has reached.
+
+    Stops when `smooth > best + (stop_factor − 1) · max(best − floor, first − best, noise)`, from
+    the fifth loss on, and at once when a loss is not finite. With the floor alone this is the
+    usual `smooth > stop_factor · best`, measured from the lowest loss there can be. The other two
+    scales, what the test has gained and how much its losses scatter, take over where that fails:
+    a best loss near zero (where 4 × best is within the noise), and losses without a known floor
+    (negative ones, where 4 × best lies below best). None of them depends on where zero is, other
+    than by `floor`. `smooth` is an exponential average (β = 0.9) corrected for its start.
+
+    Args:
+        stop_factor: above 1; 4 is usual.
+        floor: the lowest value the loss can take (0 for cross-entropy and squared error), or None.
+
+    Raises:
+        ConfigError: `stop_factor` is not above 1, or `floor` is not finite.
+
+    Example:
+        >>> rule, state = RangeTestStop(stop_factor=4, floor=0.0), RangeTestState()
+        >>> for loss in [1.0, 0.9, 0.8, 0.7, 0.7, float("nan")]:
+        ...     state, stop = rule.update(state, loss)
+        >>> stop, state.stopped_at
+        (True, 5)
+    """
+
+    def __init__(self, stop_factor: float = 4.0, floor: float | None = None) -> None:
+        problems = []
+        if not (math.isfinite(stop_factor) and stop_factor > 1):
+            problems.append(
+                Problem("stop_factor", "must be a number above 1", stop_factor, "4 is usual.")
+            )
+        if floor is not None and not math.isfinite(floor):
+            remedy = "Give the lowest value of the loss, or none."
+            problems.append(Problem("floor", "must be finite", floor, remedy))
+        if problems:
+            raise ConfigError(problems)
+        self.stop_factor = stop_factor
+        self.floor = floor
+
+    def init(self) -> RangeTestState:
+        """Return the state before the first loss."""
+        return RangeTestState()
+
+    def update(self, state: RangeTestState, loss: float) -> tuple[RangeTestState, bool]:
+        """Return the state after `loss`, and whether to stop (and for good: it stays stopped)."""
+        if state.stopped_at is not None:
+            return state, True
+        if not math.isfinite(loss):
+            return state._replace(steps=state.steps + 1, stopped_at=state.steps), True
+        after = _advance(state, loss)
+        stop = after.steps > SETTLE and after.smooth > self.threshold(after)
+        return (after._replace(stopped_at=state.steps) if stop else after), stop
+
+    def threshold(self, state: RangeTestState) -> float:
+        """Return the smoothed loss above which the test stops."""
+        scale = max(state.first - state.best, state.noise)
+        if self.floor is not None:
+            scale = max(scale, state.best - self.floor)
+        return state.best + (self.stop_factor - 1.0) * scale
+
+
+def _advance(state: RangeTestState, loss: float) -> RangeTestState:
+    steps = state.steps + 1
+    gain = (1.0 - BETA) / (1.0 - BETA**steps)  # 1 at the first loss: the average starts there
+    smooth = state.smooth + gain * (loss - state.smooth)
+    wobble = state.wobble + (abs(loss - state.smooth) if state.steps else 0.0)
+    first = state.first + (loss - state.first) / steps if steps <= SETTLE else state.first
+    best, noise = state.best, state.noise
+    if smooth < best or steps <= SETTLE:  # a best among the first few losses would be luck
+        # the noise is taken at the best: a blow-up must not raise the bar for itself
+        best, noise = smooth, wobble / max(1, state.steps)
+    return RangeTestState(steps, smooth, first, best, wobble, noise)

@@ -1,0 +1,12 @@
+"""From a checked config to tasks: load data, resolve units, build schedules, probe the model.
+
+Everything that can be found wrong before training is found here, for all variants at once. What
+variants share is made once: data that several use is loaded once, and within a seed every variant
+with the same model starts from a deep copy of the same initial weights.
+"""
+
+from lrexp.plan.make import make_plan, plan_one
+from lrexp.plan.variant import Plan, VariantPlan, trace_lr
+from lrexp.plan.workshop import Objects
+
+__all__ = ["Objects", "Plan", "VariantPlan", "make_plan", "plan_one", "trace_lr"]

@@ -1,0 +1,185 @@
+"""Making a plan: every variant checked as far as that goes without training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from lrexp.config import Clock, Config, ExperimentConfig
+from lrexp.data import Data
+from lrexp.engine import has_momentum, pick_device
+from lrexp.errors import ConfigError, Problem
+from lrexp.plan.variant import Plan, VariantPlan
+from lrexp.plan.workshop import Objects, Workshop
+from lrexp.schedules import Controller, Schedule, build_schedule
+
+
+def make_plan(config: Config, objects: Objects | None = None) -> Plan:
+    """Return the plan of every variant of a config.
+
+    Raises:
+        ConfigError: every problem of every variant that shows before training.
+        UserCodeError: the user's own data, model or loss raised.
+    """
+    device = pick_device(config.experiment.device)
+    workshop = Workshop(config, objects or Objects(), device)
+    variants: dict[str, VariantPlan] = {}
+    problems = Problems()
+    for name, settings in config.variants.items():
+        with problems:
+            try:
+                variants[name] = _plan_variant(name, settings, config, workshop, device)
+            except ConfigError as error:
+                raise config.locate(name, error) from None
+    problems.raise_any()
+    return Plan(config, device, variants)
+
+
+def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
+    """Return the plan of the config itself as one variant, its `compare` section left aside."""
+    alone = replace(config, variants={name: config.experiment}, overrides={name: {}})
+    return make_plan(alone, objects)
+
+
+def make_clock(settings: ExperimentConfig, data: Data) -> Clock:
+    """Return the clock that turns a variant's durations into steps, its length included.
+
+    Raises:
+        ConfigError: an epoch has no full step, or `train.duration` comes to none.
+    """
+    accumulate, batches = settings.train.accumulate, data.train.batches_per_epoch
+    per_epoch = None if batches is None else batches // accumulate
+    if per_epoch == 0:
+        raise ConfigError.single(
+            "train.accumulate",
+            f"needs more batches than the {batches} of one epoch",
+            accumulate,
+            "Lower it, or lower data.batch_size.",
+        )
+    clock = Clock(
+        steps_per_epoch=per_epoch,
+        samples_per_step=data.train.batch_size * accumulate,
+        tokens_per_sample=data.facts.seq_len,
+    )
+    try:
+        return replace(clock, total_steps=clock.steps(settings.train.duration, at_least=1))
+    except ConfigError as error:
+        raise error.under("train.duration") from None
+
+
+def make_schedule(
+    settings: ExperimentConfig, clock: Clock, config: Config
+) -> Schedule | Controller:
+    """Return the schedule of one variant; problems have keys under `schedule`."""
+    assert clock.total_steps is not None
+    try:
+        return build_schedule(
+            config.names.schedule(settings),
+            config.names.schedule_params(settings),
+            lr=settings.optimizer.lr,
+            total_steps=clock.total_steps,
+            to_steps=clock.steps,
+            steps_per_epoch=clock.steps_per_epoch,
+        )
+    except ConfigError as error:
+        raise error.under("schedule") from None
+
+
+class Problems:
+    """Collects the ConfigErrors of independent checks, to report them together."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, ConfigError):
+            self.found += [p for p in error.problems if p not in self.found]
+            return True
+        return False
+
+    def raise_any(self) -> None:
+        """Raise what was collected, if anything."""
+        if self.found:
+            raise ConfigError(self.found)
+
+
+def _plan_variant(
+    name: str, settings: ExperimentConfig, config: Config, workshop: Workshop, device: Any
+) -> VariantPlan:
+    data = workshop.data(settings)
+    clock = make_clock(settings, data)  # nothing below makes sense without a length
+    problems, parts = Problems(), {}
+    with problems:
+        parts["schedule"] = make_schedule(settings, clock, config)
+        _check_monitor(parts["schedule"], data)
+        _check_momentum(parts["schedule"], config.names.optimizer(settings))
+    with problems:
+        parts["eval_every"] = _eval_every(settings, clock)
+    with problems:
+        _check_metric(settings, data)
+    with problems:
+        build = workshop.builder(settings, data)
+        parts["build"] = build
+        parts["loss"], parts["count_correct"] = workshop.probe(settings, data, build)
+        _check_accuracy(settings, parts["count_correct"])
+    problems.raise_any()
+    return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
+
+
+def _eval_every(settings: ExperimentConfig, clock: Clock) -> int:
+    try:
+        return clock.steps(settings.train.eval_every, at_least=1)
+    except ConfigError as error:
+        raise error.under("train.eval_every") from None
+
+
+def _check_metric(settings: ExperimentConfig, data: Data) -> None:
+    metric = settings.compare.metric
+    if metric.startswith("val_") and data.val is None:
+        raise ConfigError.single(
+            "compare.metric",
+            "needs validation data, and there is none",
+            metric,
+            "Set data.val_fraction above 0, or use train_loss.",
+        )
+
+
+def _check_accuracy(settings: ExperimentConfig, count_correct: Any) -> None:
+    if settings.compare.metric == "val_accuracy" and count_correct is None:
+        raise ConfigError.single(
+            "compare.metric",
+            "needs targets that are classes",
+            settings.compare.metric,
+            "Use val_loss or train_loss.",
+        )
+
+
+def _check_monitor(schedule: Schedule | Controller, data: Data) -> None:
+    monitor = "" if isinstance(schedule, Schedule) else schedule.monitor
+    if monitor.startswith("val_") and data.val is None:
+        raise ConfigError.single(
+            "schedule.monitor",
+            "needs validation data, and there is none",
+            monitor,
+            "Set data.val_fraction above 0, or monitor train_loss.",
+        )
+
+
+def _check_momentum(schedule: Schedule | Controller, optimizer: Any) -> None:
+    cycles = isinstance(schedule, Schedule) and schedule.momentum is not None
+    if cycles and not has_momentum(optimizer):
+        raise ConfigError.single(
+            "schedule.cycle_momentum",
+            f"needs an optimizer with momentum or betas, and {optimizer.__name__} has neither",
+            True,
+            "Set cycle_momentum: false.",
+        )

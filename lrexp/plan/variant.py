@@ -1,0 +1,94 @@
+"""What a plan is: for every variant, all that is needed to make the task of any seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lrexp.config import Clock, Config, ExperimentConfig
+from lrexp.data import Data
+from lrexp.engine import StopRule, Task, TrialId
+from lrexp.engine.task import LossFunction
+from lrexp.finder import DivergenceStop
+from lrexp.schedules import Controller, Schedule
+
+
+@dataclass(frozen=True)
+class VariantPlan:
+    """One variant, ready to give the task of any seed."""
+
+    name: str
+    settings: ExperimentConfig
+    device: torch.device
+    data: Data
+    clock: Clock
+    schedule: Schedule | Controller
+    eval_every: int
+    build: Callable[[int], tuple[nn.Module, Optimizer]] = field(repr=False)
+    loss: LossFunction
+    count_correct: Any = None
+    stop: StopRule = field(default_factory=DivergenceStop)
+
+    @property
+    def total_steps(self) -> int:
+        """Return the training's length in optimizer updates."""
+        assert self.clock.total_steps is not None
+        return self.clock.total_steps
+
+    def task(self, seed: int) -> Task:
+        """Return the task of one seed."""
+        train = self.settings.train
+        return Task(
+            trial=TrialId(self.name, seed),
+            build=lambda: self.build(seed),
+            loss=self.loss,
+            train=self.data.train,
+            val=self.data.val,
+            count_correct=self.count_correct,
+            schedule=self.schedule,
+            base_lr=self.settings.optimizer.lr,
+            total_steps=self.total_steps,
+            eval_every=self.eval_every,
+            accumulate=train.accumulate,
+            grad_clip=train.grad_clip,
+            autocast=self.settings.precision == "bf16",
+            stop=self.stop,
+            device=self.device,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All variants of a config, ready to be trained."""
+
+    config: Config
+    device: torch.device
+    variants: dict[str, VariantPlan]
+
+    def tasks(self, seeds: Sequence[int]) -> Iterator[Task]:
+        """Yield a task per trial, seed by seed, so that one seed's initial weights are shared."""
+        for seed in seeds:
+            for variant in self.variants.values():
+                yield variant.task(seed)
+
+
+def trace_lr(schedule: Schedule | Controller, total_steps: int) -> np.ndarray:
+    """Return the LR of every step, (total_steps,).
+
+    A controller is traced as it would run if what it monitors never changed.
+    """
+    if isinstance(schedule, Schedule):
+        return np.array([schedule.lr(step) for step in range(total_steps)])
+    state = schedule.init()
+    trace = np.empty(total_steps)
+    for step in range(total_steps):
+        trace[step] = schedule.lr(state, step)
+        if schedule.monitor == "loss":
+            state = schedule.observe(state, step, 1.0)
+    return trace

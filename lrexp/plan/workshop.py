@@ -1,0 +1,160 @@
+"""Making what trials are made of, once for all that share it: data, initial weights, the loss."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lrexp.config import Config, ExperimentConfig
+from lrexp.data import Data, data_from_objects, derive_seed, load_data
+from lrexp.engine import fit_accuracy, fit_loss, make_optimizer, preserved_rng, seed_everything
+from lrexp.engine.task import LossFunction
+from lrexp.errors import ConfigError, LrexpError, user_error
+from lrexp.models import fill_facts
+
+Build: TypeAlias = Callable[[int], tuple[nn.Module, Optimizer]]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Python objects that stand in for sections of the config, as in a notebook.
+
+    Args:
+        model: a function or class that gives the model, or a module to start every seed from.
+        data: what a data function would return.
+        loss: a function of (output, target).
+    """
+
+    model: Callable[..., nn.Module] | nn.Module | None = None
+    data: Any = None
+    loss: LossFunction | None = None
+
+    @property
+    def sections(self) -> frozenset[str]:
+        """Return the names of the sections that are given as objects."""
+        return frozenset(n for n in ("model", "data", "loss") if getattr(self, n) is not None)
+
+
+class Workshop:
+    """Makes the parts of trials for one config on one device."""
+
+    def __init__(self, config: Config, objects: Objects, device: torch.device) -> None:
+        self._config, self._names = config, config.names
+        self._objects, self._device = objects, device
+        self._data: dict[str, Data] = {}
+        self._initial: dict[str, nn.Module] = {}
+        self._initial_seed: int | None = None
+
+    def data(self, settings: ExperimentConfig) -> Data:
+        """Return the data on the device; variants with equal data settings share it."""
+        spec = settings.data
+        key = json.dumps([spec.model_dump(mode="json"), settings.precision], sort_keys=True)
+        if key not in self._data:
+            with preserved_rng(self._device), user_code(f"data {spec.name}"):
+                seed_everything(derive_seed(0, "data"))
+                loaded = self._load(settings)
+            self._data[key] = loaded.to(self._device, dtype_of(settings))
+        return self._data[key]
+
+    def builder(self, settings: ExperimentConfig, data: Data) -> Build:
+        """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
+        optimizer_class = self._names.optimizer(settings)
+        spec = settings.optimizer
+        groups = [(group.match, group.lr_scale) for group in spec.groups]
+
+        def build(seed: int) -> tuple[nn.Module, Optimizer]:
+            model = copy.deepcopy(self._initial_model(settings, data, seed))
+            model = model.to(self._device, dtype_of(settings))
+            try:
+                optimizer = make_optimizer(
+                    optimizer_class, model, lr=spec.lr, args=spec.args, groups=groups
+                )
+            except ConfigError as error:
+                raise error.under("optimizer") from None
+            return model, optimizer
+
+        return build
+
+    def probe(
+        self, settings: ExperimentConfig, data: Data, build: Build
+    ) -> tuple[LossFunction, Any]:
+        """Run one batch through a copy of the model; return the loss and accuracy that fit it."""
+        loss = self._objects.loss or self._names.loss(settings)
+        bfloat = settings.precision == "bf16"
+        with preserved_rng(self._device):
+            model, _ = build(settings.seed)
+            with user_code(f"data {settings.data.name}"):
+                inputs, targets = next(iter(data.train.epoch(settings.seed, 0)))
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat):
+                with user_code(f"model {settings.model.name}"):
+                    output = model.train()(inputs)
+                try:
+                    with user_code(f"loss {settings.loss}"):
+                        fitted = fit_loss(loss, output, targets)
+                except ConfigError as error:
+                    raise error.under("loss") from None
+        return fitted, fit_accuracy(output, targets)
+
+    def _load(self, settings: ExperimentConfig) -> Data:
+        spec = settings.data
+        options: dict[str, Any] = {
+            "batch_size": spec.batch_size,
+            "val_fraction": spec.val_fraction,
+            "workers": spec.workers,
+            "in_memory": spec.in_memory,
+        }
+        if self._objects.data is not None:
+            return data_from_objects(self._objects.data, **options)
+        directory = self._config.document.directory
+        return load_data(self._names.data(settings), spec.args, directory=directory, **options)
+
+    def _initial_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
+        """Return the seed's initial model on the CPU; only the current seed's are kept."""
+        if isinstance(self._objects.model, nn.Module):
+            return self._objects.model
+        if seed != self._initial_seed:
+            self._initial, self._initial_seed = {}, seed
+        key = json.dumps([settings.model.model_dump(mode="json"), repr(data.facts)])
+        if key not in self._initial:
+            factory = self._objects.model or self._names.model(settings)
+            args = fill_facts(factory, settings.model.args, data.facts)
+            with preserved_rng(self._device), user_code(f"model {settings.model.name}"):
+                seed_everything(derive_seed(seed, "init"))
+                model = factory(**args)
+            self._initial[key] = _checked(model)
+        return self._initial[key]
+
+
+@contextmanager
+def user_code(doing: str) -> Iterator[None]:
+    """Turn an exception of the user's own code into a UserCodeError with its file and line."""
+    try:
+        yield
+    except LrexpError:
+        raise
+    except Exception as error:
+        raise user_error(error, doing) from error
+
+
+def dtype_of(settings: ExperimentConfig) -> torch.dtype:
+    """Return the type of weights and inputs; bf16 keeps float32 and casts inside the step."""
+    return torch.float64 if settings.precision == "fp64" else torch.float32
+
+
+def _checked(model: object) -> nn.Module:
+    if isinstance(model, nn.Module):
+        return model
+    raise ConfigError.single(
+        "model.name",
+        "must give an nn.Module",
+        type(model).__name__,
+        "Name a class or function that returns the model.",
+    )

@@ -1,0 +1,16 @@
+"""Tables and pictures, made from run directories alone.
+
+What is drawn or printed is read from files, so that it looks the same while a run goes on, after
+it ended, and after a crash.
+"""
+
+from lrexp.report.notebook import plot_lr_schedule, plot_range_test
+from lrexp.report.plots import draw_overlay, draw_run, draw_schedules
+
+__all__ = [
+    "draw_overlay",
+    "draw_run",
+    "draw_schedules",
+    "plot_lr_schedule",
+    "plot_range_test",
+]

@@ -1,0 +1,135 @@
+"""Learning rates over the steps, as a run used them or as schedules give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lrexp.report import words
+from lrexp.report.curves import Array, Line, lr_traces, shared_epoch, thinned
+from lrexp.report.figure import Entry, Heading, finish, new_figure
+from lrexp.report.panels import handle
+from lrexp.report.style import INK, dress, lr_axis, mark, pad_x, step_axis
+from lrexp.report.text import count_text, lr_text, shortened
+from lrexp.store.read import Run
+
+PEAK_RATIO = 10.0  # of the largest to the smallest peak, from which the axis is logarithmic
+MEDIAN_RATIO = 20.0  # of a trace's peak to its median: most of it would lie on the floor
+
+
+def lr_figure(run: Run) -> Figure:
+    """Return the sheet of the LRs that a run used, one line for each variant."""
+    traces = {name: lr_traces(trials) for name, trials in run.variants.items()}
+    length, shared = shared_epoch(run)
+    is_test = run.command == "find-lr"
+    of_what = "the LR range test" if is_test else count_text(len(traces), "variant")
+    heading = Heading(
+        title=f"{shortened(run.name, 48)}: learning rate of {of_what}",
+        subtitle=words.run_subtitle(run),
+        source=run.path.name,
+    )
+    return _sheet(traces, heading, length if shared else None, legend=not is_test)
+
+
+def schedules_figure(
+    traces: Mapping[str, Array], title: str = "", steps_per_epoch: float | None = None
+) -> Figure:
+    """Return the sheet of LR traces that hold one value for each step."""
+    lines = {name: [_trace(lr)] for name, lr in traces.items()}
+    start = f"{shortened(title, 48)}: " if title else ""
+    steps = sorted({len(lr) for lr in traces.values()})
+    heading = Heading(
+        title=f"{start}learning rate of {count_text(len(traces), 'variant')}",
+        subtitle=f"before any training · {count_text(steps[-1] if steps else 0, 'step')}",
+    )
+    return _sheet(lines, heading, steps_per_epoch)
+
+
+def draw_traces(
+    ax: Axes, traces: Mapping[str, Sequence[Line]], steps_per_epoch: float | None = None
+) -> None:
+    """Draw LR traces on an axis that fits them; each has a first line, others are its other seeds.
+
+    Equal traces would hide each other: the earlier is the wider, and looks out on both sides.
+    """
+    dress(ax)
+    firsts = [lines[0] if lines else None for lines in traces.values()]
+    for i, (name, lines) in enumerate(traces.items()):
+        look = mark(i)
+        later = sum(_equal(firsts[i], other) for other in firsts[i + 1 :])
+        for rank, line in enumerate(lines):
+            ax.plot(
+                line.x, line.y, color=look.color, linestyle=look.dashes, label=name,
+                linewidth=1.0 if rank else 2.2 + 2.4 * later, alpha=0.5 if rank else 1.0,
+                marker="o" if len(line.x) == 1 else None,
+            )  # fmt: skip
+    drawn = [line for lines in traces.values() for line in lines if len(line.x)]
+    pad_x(ax, 0, max((float(line.x[-1]) for line in drawn), default=1.0))
+    _scale(ax, [line.y for line in drawn])
+    step_axis(ax, steps_per_epoch=steps_per_epoch)
+
+
+def wants_log_lr(traces: Sequence[Array]) -> bool:
+    """Return whether LRs are easier to read on a logarithmic axis.
+
+    So it is where variants peak a decade apart, or spend most of their time decades below a peak.
+    """
+    positive = [lr[lr > 0] for lr in traces if (lr > 0).any()]
+    if not positive:
+        return False
+    peaks = [float(lr.max()) for lr in positive]
+    low = any(float(np.median(lr)) * MEDIAN_RATIO < lr.max() for lr in positive)
+    return low or max(peaks) > 0.999 * PEAK_RATIO * min(peaks)
+
+
+def _sheet(
+    traces: Mapping[str, Sequence[Line]],
+    heading: Heading,
+    steps_per_epoch: float | None,
+    *,
+    legend: bool = True,
+) -> Figure:
+    figure = new_figure()
+    ax = figure.subplots()
+    draw_traces(ax, traces, steps_per_epoch)
+    ax.set_title("learning rate", loc="left", fontsize=12, color=INK, pad=8)
+    entries = [
+        Entry(handle(mark(i)), name, _note(lines)) for i, (name, lines) in enumerate(traces.items())
+    ]
+    finish(figure, heading, entries if legend else (), "variants")
+    return figure
+
+
+def _scale(ax: Axes, traces: Sequence[Array]) -> None:
+    values = np.concatenate(traces) if traces else np.array([1.0])
+    log = wants_log_lr(traces)
+    if log:
+        values = values[values > 0]
+        room = max(float(values.max() / values.min()) ** 0.06, 1.1)
+        ax.set_ylim(float(values.min()) / room, float(values.max()) * room)
+    else:
+        top = float(values.max()) or 1.0
+        ax.set_ylim(-0.015 * top, 1.06 * top)
+    lr_axis(ax, "y", log=log)
+
+
+def _trace(lr: Array) -> Line:
+    values = np.asarray(lr, dtype=np.float64)
+    return thinned(Line(np.arange(len(values), dtype=np.float64), values))
+
+
+def _note(lines: Sequence[Line]) -> str:
+    """Return `0.01`, or `peak 0.01, end 1e-5`."""
+    lr = lines[0].y if lines else np.empty(0)
+    if not len(lr):
+        return "not begun"
+    if lr.min() == lr.max():
+        return lr_text(float(lr[0]))
+    return f"peak {lr_text(float(lr.max()))}, end {lr_text(float(lr[-1]))}"
+
+
+def _equal(one: Line | None, other: Line | None) -> bool:
+    return one is not None and other is not None and np.array_equal(one.y, other.y)

@@ -1,0 +1,148 @@
+"""Pictures for notebooks: drawn on the caller's axes, or on a new figure that shows itself.
+
+Only here is pyplot used. As in `plots`, matplotlib is imported by the function that draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lrexp.errors import ConfigError
+from lrexp.report.curves import Array, Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from lrexp.finder import Curve, Suggestion
+
+FACTS = ("suggested_lr", "interval", "base_lr", "max_lr", "rules", "reason")
+MAX_POINTS = 20_000  # that a schedule is asked for, unless the caller says how many
+
+
+def plot_lr_schedule(
+    schedule: Callable[[int], float] | Mapping[str, Callable[[int], float]],
+    total_steps: int,
+    title: str | None = None,
+    figsize: tuple[float, float] = (12, 6),
+    point_interval: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the LR of every step of a schedule, or of several schedules on one axis.
+
+    Args:
+        schedule: a function of the step, or several by name.
+        total_steps: number of updates, at least 1; steps 0 … total_steps − 1 are drawn.
+        title: what stands above the picture.
+        figsize: width and height of a new figure, in inches.
+        point_interval: steps from one point to the next; None takes every step of a schedule of up
+            to 20,000 steps, and 20,000 points of a longer one. The last step is drawn always.
+        ax: where to draw; None makes a new pyplot figure.
+
+    Returns:
+        The Axes; its axis of LRs is logarithmic where that is easier to read.
+
+    Raises:
+        ConfigError: `schedule` is not callable, or a number is not a whole one from 1.
+
+    Example:
+        >>> schedule = lrexp.get_lr_scheduler(             # doctest: +SKIP
+        ...     max_lr=1e-4, min_lr=1e-6, warmup_steps=1000, max_steps=50_000
+        ... )
+        >>> plot_lr_schedule(schedule, total_steps=50_000)  # doctest: +SKIP
+    """
+    from lrexp.report.lr import draw_traces
+
+    steps = _steps(total_steps, point_interval)
+    schedules = dict(schedule) if isinstance(schedule, Mapping) else {"": schedule}
+    traces = {name: [Line(steps, _values(lr, steps))] for name, lr in schedules.items()}
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, ax = plt.subplots(figsize=figsize, layout="constrained")
+    draw_traces(ax, traces)
+    ax.set_ylabel("learning rate")
+    ax.set_title("Learning rate" if title is None else title, loc="left", parse_math=False)
+    if isinstance(schedule, Mapping) and schedules:
+        _add_legend(ax, list(schedules))
+    return ax
+
+
+def plot_range_test(
+    curves: Sequence[Curve], suggestion: Suggestion | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the loss over the LR, with the suggestion marked where there is one.
+
+    Args:
+        curves: one for each seed, of one ramp.
+        suggestion: what `lrexp.finder.suggest` read off them.
+        ax: where to draw; None makes a new pyplot figure, with a row below for each rule.
+
+    Returns:
+        The Axes with the curves.
+
+    Raises:
+        ConfigError: the curves do not share the LRs of one ramp.
+
+    Example:
+        >>> finder = lrexp.LRFinder(model, optimizer, loss_fn)   # doctest: +SKIP
+        >>> result = finder.run(train_loader)                    # doctest: +SKIP
+        >>> plot_range_test(result.curves, result.suggestion)    # doctest: +SKIP
+    """
+    from lrexp.report.range_test import draw_range_test, draw_with_strip, key_entries
+
+    facts = {} if suggestion is None else {name: getattr(suggestion, name) for name in FACTS}
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure(figsize=(12, 6.5), layout="constrained")
+        ax = draw_with_strip(figure, curves, facts)
+    else:
+        draw_range_test(ax, curves, facts)
+    ax.set_ylabel("loss")
+    entries = key_entries(len(curves), facts)
+    ax.legend(
+        [entry.handle for entry in entries],
+        [" ".join([entry.name, entry.note]).strip() for entry in entries],
+        loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False,
+    )  # fmt: skip
+    return ax
+
+
+def _add_legend(ax: Axes, names: list[str]) -> None:
+    from lrexp.report.panels import handle
+    from lrexp.report.style import drawable, mark
+
+    legend = ax.legend(
+        [handle(mark(i)) for i in range(len(names))],
+        ["-"] * len(names),  # set below: a label that begins with _ would be left out
+        loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False,
+    )  # fmt: skip
+    for label, name in zip(legend.get_texts(), names, strict=True):
+        label.set(parse_math=False, text=drawable(str(name), 40))
+
+
+def _steps(total_steps: int, point_interval: int | None) -> Array:
+    """Return the steps to draw, the last one among them."""
+    total = _checked("total_steps", total_steps)
+    if point_interval is None:
+        interval = -(-total // MAX_POINTS)
+    else:
+        interval = _checked("point_interval", point_interval)
+    return np.union1d(np.arange(0, total, interval), [total - 1]).astype(np.float64)
+
+
+def _checked(key: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ConfigError.single(key, "must be a whole number, at least 1", value, "Try 1000.")
+
+
+def _values(lr: Callable[[int], float], steps: Array) -> Array:
+    if not callable(lr):
+        remedy = "Give a function of the step, e.g. lrexp.get_lr_scheduler(...)."
+        raise ConfigError.single("schedule", "must be a function of the step", lr, remedy)
+    return np.array([float(lr(int(step))) for step in steps])

@@ -1,0 +1,90 @@
+"""Several runs on one sheet, to see what changed from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from lrexp.report import words
+from lrexp.report.figure import Entry, Heading, finish, new_figure
+from lrexp.report.loss import caption, evaluated, progress_note
+from lrexp.report.panels import Variant, draw_panels, handle, load_variant, x_axis
+from lrexp.report.range_curve import draw_curves, loss_view, run_curves, set_lr_limits, set_view
+from lrexp.report.style import COLORS, DASHES, Mark, dress, mark
+from lrexp.report.text import count_text, lr_text, shortened
+from lrexp.store.read import Run
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the runs; of the folders where names are equal."""
+    names = [run.name for run in runs]
+    return [r.path.name if names.count(r.name) > 1 else r.name for r in runs]
+
+
+def overlay_loss_figure(runs: Sequence[Run]) -> Figure:
+    """Return the sheet of several comparisons: a colour for each run, dashes for its variants.
+
+    Where that is not enough, every curve has a mark of its own.
+    """
+    axis = x_axis(runs)
+    entries: list[Entry] = []
+    variants: list[Variant] = []
+    for i, (run, label) in enumerate(zip(runs, run_labels(runs), strict=True)):
+        notes = {
+            row["variant"]: words.ranking_note(row)
+            for row in (run.summary or {}).get("ranking") or ()
+        }
+        for j, (name, trials) in enumerate(run.variants.items()):
+            look = _look(runs, i, j, len(variants))
+            variant = load_variant(name, trials, look, axis)
+            variants.append(variant)
+            note = notes.get(name, "") or progress_note(run, name)
+            entries.append(Entry(handle(look), label, " ".join([shortened(name, 26), note])))
+    measures = list(dict.fromkeys(m for run in runs for m in evaluated(run)))
+    figure = new_figure()
+    draw_panels(figure, variants, measures, axis)
+    what = words.measure_text((measures or ["train_loss"])[-1])
+    finish(figure, Heading(_title(runs, what), _subtitle(runs), caption(variants)), entries, "runs")
+    return figure
+
+
+def overlay_range_test_figure(runs: Sequence[Run]) -> Figure:
+    """Return the sheet of several range tests, each with its suggestion."""
+    figure = new_figure()
+    ax = figure.subplots()
+    dress(ax)
+    entries = []
+    all_curves = [run_curves(run) for run in runs]
+    for i, (run, label) in enumerate(zip(runs, run_labels(runs), strict=True)):
+        draw_curves(ax, all_curves[i], mark(i))
+        lr = (run.summary or {}).get("suggested_lr")
+        if lr:
+            ax.axvline(lr, color=mark(i).color, linestyle=(0, (4, 2)), linewidth=1.5)
+        text = f"suggests {lr_text(lr)}" if lr else "no suggestion"
+        entries.append(Entry(handle(mark(i)), label, text))
+    set_lr_limits(ax, [curve for curves in all_curves for curve in curves])
+    lows, highs = zip(*(loss_view(curves) for curves in all_curves), strict=True)
+    set_view(ax, min(lows), max(highs))
+    ax.set_title("loss before each update", loc="left", fontsize=12, pad=8)
+    finish(figure, Heading(_title(runs, "LR range test"), _subtitle(runs)), entries, "runs")
+    return figure
+
+
+def _look(runs: Sequence[Run], run: int, variant: int, index: int) -> Mark:
+    widest = max(len(r.variants) for r in runs)
+    if len(runs) <= len(COLORS) and widest <= len(DASHES):
+        return Mark(COLORS[run], DASHES[variant])
+    return mark(index)
+
+
+def _title(runs: Sequence[Run], what: str) -> str:
+    names = list(dict.fromkeys(shortened(run.name, 40) for run in runs))
+    listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{listed}: {what} of {count_text(len(runs), 'run')}"
+
+
+def _subtitle(runs: Sequence[Run]) -> str:
+    """Return what the runs have in common."""
+    told = [words.run_subtitle(run).split(" · ") for run in runs]
+    return " · ".join(part for part in told[0] if all(part in other for other in told))

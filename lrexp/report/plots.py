@@ -1,0 +1,96 @@
+"""Drawing pictures: which ones, and into which files.
+
+matplotlib takes a third of a second to import; it is imported by the function that draws, so that
+tables, which share this package, do not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrexp.store.read import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+
+    from lrexp.finder import Curve, Suggestion
+
+
+def draw_run(run: Run, out: Path | None = None) -> list[Path]:
+    """Draw the pictures of one run from its files: loss.png, lr.png, and range_test.png of find-lr.
+
+    Args:
+        run: finished, running or interrupted.
+        out: folder for the pictures; None is the run's own plots/.
+
+    Raises:
+        RunError: a file of the run is damaged, or the disk refuses.
+
+    Example:
+        >>> [path.name for path in draw_run(load_run("runs/..."))]  # doctest: +SKIP
+        ['loss.png', 'lr.png']
+    """
+    from lrexp.report.figure import save
+    from lrexp.report.loss import loss_figure
+    from lrexp.report.lr import lr_figure
+    from lrexp.report.range_test import range_test_figure, range_test_loss_figure
+    from lrexp.report.style import house_style
+
+    if run.command == "find-lr":
+        figures = {
+            "range_test": range_test_figure,
+            "loss": range_test_loss_figure,
+            "lr": lr_figure,
+        }
+    else:
+        figures = {"loss": loss_figure, "lr": lr_figure}
+    folder = run.path / "plots" if out is None else out
+    with house_style():
+        return [save(draw(run), folder / f"{name}.png") for name, draw in figures.items()]
+
+
+def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
+    """Draw several runs on one sheet: overlay-loss.png, and overlay-range-test.png of find-lr.
+
+    Args:
+        runs: at least one; comparisons and range tests go onto different sheets.
+        out: folder for the pictures.
+    """
+    from lrexp.report.figure import save
+    from lrexp.report.overlay import overlay_loss_figure, overlay_range_test_figure
+    from lrexp.report.style import house_style
+
+    tests = [run for run in runs if run.command == "find-lr"]
+    comparisons = [run for run in runs if run.command != "find-lr"]
+    paths = []
+    with house_style():
+        if comparisons:
+            paths.append(save(overlay_loss_figure(comparisons), out / "overlay-loss.png"))
+        if tests:
+            paths.append(save(overlay_range_test_figure(tests), out / "overlay-range-test.png"))
+    return paths
+
+
+def draw_schedules(
+    traces: Mapping[str, np.ndarray],
+    path: Path,
+    title: str = "",
+    steps_per_epoch: float | None = None,
+) -> Path:
+    """Draw LR traces, one value for each step, into one PNG file and return its path.
+
+    Args:
+        traces: by variant, (steps,) each; their lengths may differ.
+        path: the file.
+        title: name of the experiment.
+        steps_per_epoch: gives the picture an axis of epochs.
+    """
+    from lrexp.report.figure import save
+    from lrexp.report.lr import schedules_figure
+    from lrexp.report.style import house_style
+
+    with house_style():
+        return save(schedules_figure(traces, title, steps_per_epoch), path)

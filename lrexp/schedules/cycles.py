@@ -1,0 +1,167 @@
+"""Schedules that rise again: `cosine_restarts` and `cyclic`.
+
+Arguments and errors as in `decays.py`. Cycles count from the end of the warmup, which leads to the
+LR they start from, so that the LR does not jump there.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from lrexp.schedules import checks
+from lrexp.schedules.decays import half_cosine
+from lrexp.schedules.schedule import Schedule, Steps
+from lrexp.schedules.warmup import blend, warmed
+
+CyclicMode = Literal["triangular", "triangular2", "exp_range"]
+
+
+def cosine_restarts(
+    lr: float,
+    total_steps: int,
+    *,
+    cycle: Steps,
+    cycle_mult: float = 1.0,
+    cycle_decay: float = 1.0,
+    warmup: Steps = 0,
+    warmup_start: float | None = None,
+    min_lr: float | None = 0.0,
+    final_div_factor: float | None = None,
+) -> Schedule:
+    """A cosine per cycle, each starting from the peak again.
+
+    In cycle i, x of the way through it: `lr = m + (p−m)·½(1 + cos πx)` with the peak
+    `p = max(m, η·cycle_decay^i)`. Where T is the end of a cycle, the LR held after T is m: the
+    restart that would follow belongs to no training.
+
+    Args:
+        cycle: length of the first cycle, at least 1 step.
+        cycle_mult: length of each cycle relative to the last, at least 1.
+        cycle_decay: peak of each cycle relative to the last, in (0, 1].
+
+    Example:
+        >>> [round(cosine_restarts(1.0, 4, cycle=2, cycle_decay=0.5)(s), 3) for s in range(5)]
+        [1.0, 0.5, 0.5, 0.25, 0.0]
+
+    Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
+    """
+    checks.require(
+        *checks.span(lr, total_steps, warmup, warmup_start),
+        checks.floor(lr, min_lr, final_div_factor),
+        checks.at_least("cycle", cycle, 1, "step"),
+        checks.between("cycle_mult", cycle_mult, 1, math.inf),
+        checks.inside("cycle_decay", cycle_decay, 0, 1, closed="]"),
+    )
+    low = checks.floor_of(lr, min_lr, final_div_factor)
+    place = _cycles(cycle, cycle_mult, total_steps - warmup)
+
+    def after(step: int) -> float:
+        index, x = place(min(step, total_steps) - warmup)
+        return blend(low, max(low, lr * cycle_decay**index), half_cosine(x))
+
+    return Schedule(warmed(lr, warmup, warmup_start, after))
+
+
+def cyclic(
+    lr: float,
+    total_steps: int,
+    *,
+    base_lr: float | None = None,
+    step_size_up: Steps | None = None,
+    step_size_down: Steps | None = None,
+    mode: CyclicMode = "triangular",
+    gamma: float = 1.0,
+    cycle_momentum: bool = False,
+    base_momentum: float = 0.8,
+    max_momentum: float = 0.9,
+    warmup: Steps = 0,
+    warmup_start: float | None = None,
+) -> Schedule:
+    """Triangles between `base_lr` and η, as torch's CyclicLR with max_lr = η.
+
+    `lr = base_lr + (η−base_lr)·t·scale`, where t rises 0 → 1 in `step_size_up` steps and falls back
+    in `step_size_down`; scale is 1 (triangular), ½^cycle (triangular2) or γ^(s−W) (exp_range).
+    A warmup leads to `base_lr`, from which the first cycle rises.
+
+    Args:
+        base_lr: in (0, η]; η/10 by default.
+        step_size_up: at least 1; an eighth of the steps after the warmup by default, which makes
+            four cycles (torch's fixed 2000 steps may be longer than the training).
+        step_size_down: as `step_size_up` by default.
+        gamma: in (0, 1], for exp_range only.
+        cycle_momentum: whether momentum goes from `max_momentum` to `base_momentum` and back while
+            the LR does the contrary.
+
+    Example:
+        >>> s = cyclic(1.0, 8, base_lr=0.5, step_size_up=2)
+        >>> [s(i) for i in range(6)]
+        [0.5, 0.75, 1.0, 0.75, 0.5, 0.75]
+
+    Source: Smith, https://arxiv.org/abs/1506.01186; torch.optim.lr_scheduler.CyclicLR
+    """
+    checks.require(
+        *checks.span(lr, total_steps, warmup, warmup_start),
+        None if base_lr is None else checks.up_to("base_lr", base_lr, lr, "the peak LR"),
+        None if step_size_up is None else checks.at_least("step_size_up", step_size_up, 1),
+        None if step_size_down is None else checks.at_least("step_size_down", step_size_down, 1),
+        checks.one_of("mode", mode, get_args(CyclicMode)),
+        checks.inside("gamma", gamma, 0, 1, closed="]"),
+        checks.truth("cycle_momentum", cycle_momentum),
+        checks.inside("base_momentum", base_momentum, 0, 1, closed="["),
+        checks.inside("max_momentum", max_momentum, 0, 1, closed="["),
+    )
+    low = lr / 10 if base_lr is None else base_lr
+    up = step_size_up or max(1, (total_steps - warmup) // 8)
+    height = _triangles(up, step_size_down or up, mode, gamma)
+
+    def after(step: int) -> float:
+        return blend(low, lr, height(min(step, total_steps) - warmup))
+
+    def momentum(step: int) -> float:
+        x = height(max(0, min(step, total_steps) - warmup))
+        return max_momentum - (max_momentum - base_momentum) * x
+
+    return Schedule(warmed(low, warmup, warmup_start, after), momentum if cycle_momentum else None)
+
+
+def _cycles(length: int, mult: float, span: int) -> Callable[[int], tuple[int, float]]:
+    """Return step -> (index of its cycle, part of it done in [0, 1]), for 0 <= step <= span."""
+    if mult == 1:  # by division: a list of starts could be as long as the training
+
+        def equal(step: int) -> tuple[int, float]:
+            index, done = divmod(step, length)
+            return (index - 1, 1.0) if step == span and done == 0 else (index, done / length)
+
+        return equal
+
+    starts = [0.0]
+    while starts[-1] < span:
+        starts.append(starts[-1] + length * mult ** (len(starts) - 1))
+
+    def growing(step: int) -> tuple[int, float]:
+        # at the horizon the cycle that ends there, not the one that would start
+        index = bisect_right(starts, step if step < span else span - 0.5) - 1
+        return index, min(1.0, (step - starts[index]) / (starts[index + 1] - starts[index]))
+
+    return growing
+
+
+def _triangles(up: int, down: int, mode: str, gamma: float) -> Callable[[int], float]:
+    """Return step -> height in [0, 1], the arithmetic of torch's CyclicLR."""
+    period, ratio = up + down, up / (up + down)
+    scales: dict[str, Callable[[int, int], float]] = {
+        "triangular": lambda cycle, step: 1.0,
+        "triangular2": lambda cycle, step: 0.5**cycle,
+        "exp_range": lambda cycle, step: gamma**step,
+    }
+    scale = scales[mode]
+
+    def height(step: int) -> float:
+        cycle = step // period
+        x = step / period - cycle
+        return (x / ratio if x <= ratio else (1 - x) / (1 - ratio)) * scale(cycle, step)
+
+    return height

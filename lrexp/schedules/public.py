@@ -1,0 +1,195 @@
+"""Schedules for a training loop of one's own: pure functions of the step, by plain arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil, floor
+from typing import Any
+
+from lrexp.errors import ConfigError, Problem, did_you_mean
+from lrexp.schedules import checks
+from lrexp.schedules.combine import Part, combine
+from lrexp.schedules.milestones import multi_step
+from lrexp.schedules.parameters import parameter_problems, parameters
+from lrexp.schedules.registry import SCHEDULES
+from lrexp.schedules.schedule import Schedule
+
+# Schedules that take more than numbers, or that are not known ahead of training.
+_OTHERS = ("combined", "plateau", "adaptive_cycle", "lambda")
+
+
+def get_lr_scheduler(
+    max_lr: float,
+    min_lr: float | None = 0.0,
+    warmup_steps: int = 0,
+    *,
+    max_steps: int,
+    decay_type: str = "cosine",
+    warmup_start: float | None = None,
+    final_div_factor: float | None = None,
+    **parameters_of_type: Any,
+) -> Schedule:
+    """Warmup, then a decay from `max_lr` to `min_lr` at `max_steps`: a pure function of the step.
+
+    Args:
+        max_lr: the peak η, above 0.
+        min_lr: the floor, in [0, max_lr]; may be None where `final_div_factor` is given.
+        warmup_steps: W < max_steps; `lr = max_lr·(s+1)/W` before it.
+        max_steps: T, at least 1; the last value is held from there on.
+        decay_type: cosine, linear, constant, exponential, ...: any name of a pure schedule.
+        warmup_start: part of the peak that the warmup starts from, for `lr = 0` at step 0.
+        final_div_factor: the floor as max_lr / final_div_factor; wins over `min_lr`.
+        parameters_of_type: what that schedule takes beside these, e.g. `power=2`; durations in
+            steps.
+
+    Raises:
+        ConfigError: a number is out of its range, or a name is not known.
+
+    Example:
+        >>> schedule = get_lr_scheduler(max_lr=1.0, min_lr=0.01, warmup_steps=4, max_steps=12)
+        >>> [round(schedule(s), 4) for s in (0, 3, 8, 12)]
+        [0.25, 1.0, 0.505, 0.01]
+    """
+    names = [name for name in SCHEDULES if name not in _OTHERS]
+    if decay_type not in names:
+        remedy = did_you_mean(str(decay_type), names)
+        raise ConfigError.single("decay_type", "is not a schedule of this kind", decay_type, remedy)
+    factory = SCHEDULES[decay_type]
+    params = {**parameters_of_type, "warmup": warmup_steps, "warmup_start": warmup_start}
+    if final_div_factor is not None:
+        params["final_div_factor"] = final_div_factor
+    # A schedule without a floor refuses one that is asked for, and is not bothered by the default.
+    if "min_lr" in parameters(factory) or min_lr not in (None, 0):
+        params["min_lr"] = min_lr
+    words = {"lr": "max_lr", "total_steps": "max_steps", "warmup": "warmup_steps"}
+    try:
+        checks.require(*parameter_problems(decay_type, factory, params))
+        schedule = factory(max_lr, max_steps, **params)
+    except ConfigError as error:
+        raise _renamed(error, words) from None
+    assert isinstance(schedule, Schedule)
+    return schedule
+
+
+def get_combined_lr_scheduler(
+    schedules: Mapping[tuple[int, int], Schedule | Callable[[int], float]],
+) -> Schedule:
+    """The schedules in turn on half-open ranges [start, end), each from its own step 0.
+
+    Args:
+        schedules: (start, end) -> a schedule or any function step -> LR, in any order; together
+            they cover the steps from 0 without gaps or overlaps. The last value is held after the
+            last end.
+
+    Raises:
+        ConfigError: a gap, an overlap, an empty range, or no range that starts at 0.
+
+    Example:
+        >>> s = get_combined_lr_scheduler({(0, 2): lambda s: 1.0, (2, 4): lambda s: 0.5 - 0.1 * s})
+        >>> [s(i) for i in range(4)]
+        [1.0, 1.0, 0.5, 0.4]
+    """
+    if not isinstance(schedules, Mapping) or not all(map(_is_range, schedules)):
+        remedy = "Give {(0, 1000): a, (1000, 5000): b}."
+        raise ConfigError.single(
+            "schedules", "must map (start, end) to schedules", schedules, remedy
+        )
+    ranges = sorted(schedules)
+    checks.require(*(_callable(bounds, schedules[bounds]) for bounds in ranges))
+    parts = [Part(start, end, schedules[start, end]) for start, end in ranges]
+    return combine(parts, [str(bounds) for bounds in ranges])
+
+
+def get_multi_step_lr_scheduler(
+    max_lr: float,
+    warmup_steps: int,
+    total_tokens: float,
+    tokens_per_step: float,
+    *,
+    step_milestones: Sequence[float] = (0.8, 0.9),
+    step_factors: Sequence[float] = (0.316, 0.1),
+    min_lr: float | None = None,
+    warmup_start: float | None = None,
+) -> Schedule:
+    """Warmup, then max_lr × a factor from each milestone on, given as parts of a token budget.
+
+    The training has T = ⌈total_tokens / tokens_per_step⌉ steps, and milestone i lies at step
+    ⌊step_milestones[i]·T⌋ (exactly: 0.29 of 100 steps is step 29).
+
+    Args:
+        max_lr: the peak η, above 0.
+        warmup_steps: W < T; wins over a milestone inside it.
+        total_tokens: above 0, and `tokens_per_step` too.
+        step_milestones: parts of the training in [0, 1], rising.
+        step_factors: one per milestone, relative to max_lr (not cumulative).
+        min_lr: where given, the LR is never below it.
+
+    Raises:
+        ConfigError: a number is out of its range, unsorted milestones, lengths that differ.
+
+    Example:
+        >>> schedule = get_multi_step_lr_scheduler(
+        ...     max_lr=1.0, warmup_steps=2, total_tokens=1000, tokens_per_step=100,
+        ...     step_milestones=[0.5, 0.8, 0.9], step_factors=[0.5, 0.1, 0.01],
+        ... )
+        >>> [schedule(s) for s in range(10)]
+        [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.1, 0.01]
+
+    Source: the schedule of DeepSeek LLM, https://arxiv.org/abs/2401.02954, whose milestones and
+    factors are the default.
+    """
+    checks.require(
+        checks.positive("total_tokens", total_tokens),
+        checks.positive("tokens_per_step", tokens_per_step),
+        *_fractions(step_milestones),
+    )
+    total_steps = ceil(_exact(total_tokens) / _exact(tokens_per_step))
+    words = {"lr": "max_lr", "warmup": "warmup_steps", "factors": "step_factors"}
+    words["milestones"] = "step_milestones"
+    try:
+        return multi_step(
+            max_lr,
+            total_steps,
+            milestones=[floor(_exact(part) * total_steps) for part in step_milestones],
+            factors=list(step_factors),
+            warmup=warmup_steps,
+            warmup_start=warmup_start,
+            min_lr=0.0 if min_lr is None else min_lr,
+        )
+    except ConfigError as error:
+        raise _renamed(error, words) from None
+
+
+def _exact(value: float) -> Fraction:
+    """Return the number as it is written: 0.29 is 29/100, not the float below it."""
+    return Fraction(str(value))
+
+
+def _fractions(milestones: Sequence[float]) -> list[Problem | None]:
+    key = "step_milestones"
+    wrong = [checks.between(f"{key}[{i}]", part, 0, 1) for i, part in enumerate(milestones)]
+    if not any(wrong) and sorted(set(milestones)) != list(milestones):
+        wrong.append(Problem(key, "must rise", list(milestones), "List them in order."))
+    return wrong
+
+
+def _is_range(bounds: object) -> bool:
+    return isinstance(bounds, tuple) and len(bounds) == 2 and all(map(checks.is_whole, bounds))
+
+
+def _callable(bounds: tuple[int, int], schedule: object) -> Problem | None:
+    if callable(schedule):
+        return None
+    return Problem(str(bounds), "must be a schedule", schedule, "Give a function step -> LR.")
+
+
+def _renamed(error: ConfigError, words: Mapping[str, str]) -> ConfigError:
+    """Return the error with the names of the arguments that the caller used."""
+
+    def rename(key: str) -> str:
+        head, bracket, rest = key.partition("[")
+        return words.get(head, head) + bracket + rest
+
+    return ConfigError([replace(p, key=rename(p.key)) for p in error.problems])

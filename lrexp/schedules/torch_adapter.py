@@ -1,0 +1,242 @@
+"""Any class of torch.optim.lr_scheduler as a pure function of the step.
+
+A torch scheduler can only be stepped forward, and it changes its optimizer. So it is stepped on a
+stand-in optimizer, the values are kept in a table that grows as far as is asked, and the real
+optimizer is never touched. This is the only module of the package that imports torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from array import array
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch.optim import lr_scheduler
+
+from lrexp.errors import ConfigError, Problem, UserCodeError
+from lrexp.schedules import checks
+from lrexp.schedules.from_function import checked_value
+from lrexp.schedules.plateau import Monitor, Plateau, plateau
+from lrexp.schedules.schedule import Schedule, Steps
+from lrexp.schedules.torch_args import args_problems
+from lrexp.schedules.warmup import warmed
+
+Interval = Literal["epoch", "step"]
+
+_PER_STEP = ("OneCycleLR", "CyclicLR")  # stepped per batch in torch's documentation
+# Filled in here, or meant for resuming by hand; `verbose` is deprecated and only warns.
+_FILLED = ("optimizer", "last_epoch", "verbose")
+_INSTEAD = {
+    "LambdaLR": "Use {name: lambda, function: package.module:name}, a function step -> factor.",
+    "MultiplicativeLR": "Use {name: lambda, function: package.module:name}, step -> factor.",
+    "SequentialLR": "Use {name: combined, parts: [...]}, or the warmup that every schedule takes.",
+    "ChainedScheduler": "Use {name: combined, parts: [...]}, or one schedule with a warmup.",
+}
+
+
+def torch_class_names() -> list[str]:
+    """Return the scheduler classes of the installed torch, the ones without a config form too."""
+    return [
+        name
+        for name, value in vars(lr_scheduler).items()
+        if not name.startswith("_") and name != "LRScheduler" and is_scheduler(value)
+    ]
+
+
+def torch_class(name: str) -> type | None:
+    """Return the scheduler class of that name, None where there is none."""
+    return getattr(lr_scheduler, name) if name in torch_class_names() else None
+
+
+def is_scheduler(value: object) -> bool:
+    """Whether `value` is a class of torch schedulers, a user's own included."""
+    return isinstance(value, type) and issubclass(value, lr_scheduler.LRScheduler)
+
+
+def is_plateau(scheduler: type) -> bool:
+    """Whether the class reacts to a metric, and so needs `torch_plateau`."""
+    return issubclass(scheduler, lr_scheduler.ReduceLROnPlateau)
+
+
+def torch_problems(scheduler: type, args: Mapping[str, object]) -> list[Problem]:
+    """Return what keeps the class, or its args, from being used from a config."""
+    if scheduler.__name__ in _INSTEAD:
+        rule = "takes Python objects, which a config cannot hold"
+        return [Problem("name", rule, scheduler.__name__, _INSTEAD[scheduler.__name__])]
+    if is_plateau(scheduler) and scheduler is not lr_scheduler.ReduceLROnPlateau:
+        remedy = "Use plateau, or a controller of your own."
+        return [Problem("name", "is a subclass of ReduceLROnPlateau", scheduler.__name__, remedy)]
+    peak = {"max_lr": 1.0} if scheduler.__name__ in _PER_STEP else {}  # η, see `_completed`
+    return args_problems(scheduler, {**peak, **args}, filled=_FILLED)
+
+
+def torch_schedule(
+    lr: float,
+    total_steps: int,
+    scheduler: type,
+    steps_per_epoch: int | None,
+    *,
+    args: dict[str, Any] | None = None,
+    interval: Interval | None = None,
+    warmup: Steps = 0,
+    warmup_start: float | None = None,
+) -> Schedule:
+    """The LR that this class gives after k calls of `step()`, k = s or the epochs begun before s.
+
+    Epochs and steps count from the start of training; a warmup replaces the first W steps. The LR
+    of step T − 1 is held from T on (several classes rise again, or raise, after their end).
+
+    Args:
+        scheduler: the class.
+        args: its arguments but for the optimizer. Where OneCycleLR and CyclicLR are given no
+            max_lr it is η (one that is given is absolute), and OneCycleLR knows the total_steps.
+        interval: epoch or step; step for OneCycleLR and CyclicLR, else epoch by default.
+
+    Raises:
+        ConfigError: the class refuses the args, or ends before the training does.
+        UserCodeError: on evaluation, where the class raises or gives no LR.
+
+    Example:
+        >>> args = {"step_size": 2, "gamma": 0.5}
+        >>> s = torch_schedule(1.0, 12, lr_scheduler.StepLR, 3, args=args)
+        >>> [s(i) for i in (0, 5, 6, 11)]
+        [1.0, 1.0, 0.5, 0.5]
+    """
+    kind = interval or ("step" if scheduler.__name__ in _PER_STEP else "epoch")
+    checks.require(
+        *checks.span(lr, total_steps, warmup, warmup_start),
+        checks.one_of("interval", kind, ("epoch", "step")),
+        _epochs_known(kind, steps_per_epoch),
+        *torch_problems(scheduler, args or {}),
+    )
+    length = 1 if kind == "step" else steps_per_epoch or 1
+    last = (total_steps - 1) // length
+    table = _Table(lr, scheduler, _completed(scheduler, args or {}, lr, last + 1))
+    table.check(last)
+
+    def lr_of(step: int) -> float:
+        return table.lr(min(step, total_steps - 1) // length)
+
+    def momentum_of(step: int) -> float:
+        return table.momentum(min(step, total_steps - 1) // length)
+
+    warm = warmed(lr, warmup, warmup_start, lr_of)
+    return Schedule(warm, momentum_of if table.cycles_momentum else None)
+
+
+def torch_plateau(
+    lr: float,
+    total_steps: int,
+    *,
+    args: dict[str, Any] | None = None,
+    monitor: Monitor = "val_loss",
+    warmup: Steps = 0,
+    warmup_start: float | None = None,
+) -> Plateau:
+    """ReduceLROnPlateau by its torch name: `plateau` with torch's defaults and `args`.
+
+    It is stepped at every evaluation with the `monitor`.
+
+    Example:
+        >>> torch_plateau(0.1, 100, args={"patience": 3}).factor
+        0.1
+    """
+    given = args or {}
+    checks.require(*torch_problems(lr_scheduler.ReduceLROnPlateau, given))
+    signature = inspect.signature(lr_scheduler.ReduceLROnPlateau)
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name not in (*_FILLED, "mode")  # torch's default is min; here mode follows the monitor
+    }
+    try:
+        return plateau(
+            lr,
+            total_steps,
+            monitor=monitor,
+            warmup=warmup,
+            warmup_start=warmup_start,
+            **{**defaults, **given},
+        )
+    except ConfigError as error:
+        args_error = ConfigError([p for p in error.problems if p.key in defaults | given])
+        others = [p for p in error.problems if p.key not in defaults | given]
+        raise ConfigError([*others, *args_error.under("args").problems]) from None
+
+
+def _completed(
+    scheduler: type, args: Mapping[str, Any], lr: float, num_values: int
+) -> dict[str, Any]:
+    """Return the args with what the training knows, for the classes that ask for it."""
+    known: dict[str, Any] = {"max_lr": lr} if scheduler.__name__ in _PER_STEP else {}
+    if scheduler.__name__ == "OneCycleLR" and not {"total_steps", "epochs"} & set(args):
+        known["total_steps"] = num_values
+    return {**known, **args}
+
+
+class _Table:
+    """LR and momentum after k steps of a torch scheduler, for k as far as was asked yet."""
+
+    def __init__(self, lr: float, scheduler: type, args: Mapping[str, Any]) -> None:
+        self._title = scheduler.__name__
+        self._args = dict(args)
+        parameter = torch.nn.Parameter(torch.zeros(1, device="cpu"))
+        # momentum only for the classes that cycle it; nothing is ever optimized
+        self._optimizer = torch.optim.SGD([parameter], lr=lr, momentum=0.9)
+        try:
+            self._scheduler = scheduler(self._optimizer, **args)
+        except Exception as error:
+            raise self._refusal(error) from None
+        self._optimizer.step()  # torch warns about schedulers that step before their optimizer
+        self.cycles_momentum = bool(getattr(self._scheduler, "cycle_momentum", False))
+        self._lrs, self._momenta = array("d"), array("d")
+
+    def check(self, last: int) -> None:
+        """Raise `ConfigError` where the first values fail or the class ends before `last`."""
+        one_cycle = isinstance(self._scheduler, lr_scheduler.OneCycleLR)
+        horizon = self._scheduler.total_steps if one_cycle else last + 1
+        if horizon <= last:
+            rule = f"must be at least {last + 1}, the length of the training"
+            remedy = f"Raise it; {self._title} cannot be stepped beyond it."
+            raise ConfigError.single("args.total_steps", rule, horizon, remedy)
+        try:
+            self.lr(min(2, last))
+        except UserCodeError as error:
+            raise self._refusal(error.__cause__ or error) from None
+
+    def lr(self, index: int) -> float:
+        """Return the LR after `index` steps."""
+        self._grow(index)
+        return self._lrs[index]
+
+    def momentum(self, index: int) -> float:
+        """Return the momentum after `index` steps."""
+        self._grow(index)
+        return self._momenta[index]
+
+    def _grow(self, index: int) -> None:
+        while len(self._lrs) <= index:
+            if self._lrs:
+                try:
+                    self._scheduler.step()
+                except Exception as error:
+                    message = f"{self._title} raised at its step {len(self._lrs)}: {error!r}"
+                    raise UserCodeError(message) from error
+            group = self._optimizer.param_groups[0]
+            lr = checked_value(group["lr"], len(self._lrs), self._title)
+            self._momenta.append(float(group["momentum"]))
+            self._lrs.append(lr)
+
+    def _refusal(self, error: BaseException) -> ConfigError:
+        rule = f"{self._title} refuses its arguments: {type(error).__name__}: {error}"
+        remedy = "See the class in torch's documentation."
+        return ConfigError.single("args", rule, self._args, remedy)
+
+
+def _epochs_known(kind: str, steps_per_epoch: int | None) -> Problem | None:
+    if kind != "epoch" or steps_per_epoch is not None:
+        return None
+    rule = "epoch needs data with a length, whose steps per epoch are known"
+    return Problem("interval", rule, kind, "Use interval: step, and count steps in args.")

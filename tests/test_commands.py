@@ -1,0 +1,332 @@
+"""Every command, end to end, on real data, as a user would run it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lrexp as library
+
+ROOT = Path(__file__).parents[1]
+
+
+CONFIG = """\
+name: small
+model: {name: mlp, args: {hidden: [32]}}
+data: {name: digits, batch_size: 64, val_fraction: 0.2}
+loss: cross_entropy
+optimizer: {name: SGD, lr: 0.1, args: {momentum: 0.9}}   # the peak
+schedule: {name: cosine, warmup: 10%}
+train: {duration: 3ep, eval_every: 1ep}
+compare:
+  seeds: 2
+  variants:
+    standard: {}
+    high: {optimizer.lr: 1e5}
+    low: {optimizer.lr: 1e-4}
+find_lr: {min_lr: 1e-4, max_lr: 10, steps: 60, seeds: 2}
+"""
+STEPS = 3 * 22  # 1,438 training samples, 22 full batches of 64
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_compare_writes_a_run_that_explains_itself(
+    lrexp: Callable, config: Path, tmp_path: Path
+) -> None:
+    answer = lrexp("compare", config, "--out", "run")
+    assert answer.code == 0, answer.err
+    run = tmp_path / "run"
+    assert {p.name for p in run.iterdir()} >= {
+        "config.yaml", "resolved.yaml", "environment.json", "status.json", "trials",
+        "summary.json", "summary.csv", "plots",
+    }  # fmt: skip
+    assert (run / "config.yaml").read_text() == CONFIG
+    status = json.loads((run / "status.json").read_text())
+    assert status["status"] == "complete"
+    assert status["counts"] == {"finished": 4, "diverged": 2}
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["packages"]["torch"]
+    assert environment["device"] == "cpu"
+    assert {p.name for p in (run / "plots").iterdir()} == {"loss.png", "lr.png"}
+    assert all(p.stat().st_size > 10_000 for p in (run / "plots").iterdir())
+
+    good = run / "trials/standard/seed-0"
+    steps, evals = rows(good / "steps.csv"), rows(good / "evals.csv")
+    assert [int(row["step"]) for row in steps] == list(range(STEPS))
+    assert float(steps[0]["lr"]) == pytest.approx(0.1 / 6)  # warmup of 6 steps
+    assert float(steps[5]["lr"]) == 0.1
+    assert [int(row["step"]) for row in evals] == [0, 22, 44, 66]
+    assert [float(row["epoch"]) for row in evals] == [0, 1, 2, 3]
+    assert float(evals[-1]["val_accuracy"]) > 0.8
+    mean = np.mean([float(row["loss"]) for row in steps[44:]])
+    assert float(evals[-1]["train_loss"]) == pytest.approx(mean)
+    result = json.loads((good / "result.json").read_text())
+    assert result["outcome"] == "finished"
+    assert result["final"]["val_loss"] == pytest.approx(float(evals[-1]["val_loss"]))
+    assert json.loads((run / "trials/high/seed-1/result.json").read_text())["outcome"] == "diverged"
+
+    ranking = json.loads((run / "summary.json").read_text())["ranking"]
+    assert [row["variant"] for row in ranking] == ["standard", "low", "high"]
+    assert ranking[0]["diagnosis"]["word"] == "converging well"
+    assert ranking[1]["diagnosis"]["word"] == "too slow"
+    assert ranking[2]["diagnosis"]["word"] == "diverged"
+    assert ranking[2]["outcomes"] == {"diverged": 2}
+    for word in ("standard", "low", "high", "diverged", "too slow", "run"):
+        assert word in answer.out
+
+
+def test_variants_of_a_seed_share_weights_and_batches(lrexp: Callable, config: Path) -> None:
+    answer = lrexp("compare", config, "--out", "run")
+    assert answer.code == 0, answer.err
+    first = {
+        (variant, seed): rows(Path(f"run/trials/{variant}/seed-{seed}/steps.csv"))[0]["loss"]
+        for variant in ("standard", "high", "low")
+        for seed in (0, 1)
+    }
+    assert len({first[variant, 0] for variant in ("standard", "high", "low")}) == 1
+    assert first["standard", 0] != first["standard", 1]
+
+
+def test_equal_variants_are_equal_to_the_bit_whatever_their_place(
+    lrexp: Callable, config: Path
+) -> None:
+    drop = "model.args={hidden: [32], dropout: 0.5}"
+    for name, variants in {
+        "one": "{a: {}, other: {optimizer.lr: 0.01, data.batch_size: 32}, b: {}}",
+        "two": "{b: {}, other: {optimizer.lr: 0.01, data.batch_size: 32}, a: {}}",
+        "alone": "{b: {}}",
+    }.items():
+        words = ("--set", f"compare.variants={variants}", "--set", drop, "--out", name)
+        answer = lrexp("compare", config, *words)
+        assert answer.code == 0, answer.err
+    curves = {
+        Path(f"{run}/trials/{variant}/seed-1/{file}").read_text()
+        for run, variant in (("one", "a"), ("one", "b"), ("two", "a"), ("two", "b"), ("alone", "b"))
+        for file in ("steps.csv",)
+    }
+    assert len(curves) == 1
+
+
+def test_without_a_compare_section_there_are_a_high_a_standard_and_a_low_rate(
+    lrexp: Callable, tmp_path: Path
+) -> None:
+    config = tmp_path / "plain.yaml"
+    config.write_text(CONFIG[: CONFIG.index("compare:")])
+    answer = lrexp("compare", config, "--json", "--quiet")
+    assert answer.code == 0, answer.err
+    summary = json.loads(answer.out)
+    by_name = {row["variant"]: row["settings"] for row in summary["ranking"]}
+    assert {name: s["optimizer.lr"] for name, s in by_name.items()} == {
+        "high": 1.0, "standard": pytest.approx(0.1), "low": pytest.approx(0.01),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["schedule=linear", "optimizer={name: AdamW, lr: 0.01}", "data.batch_size=32",
+     "model.args={hidden: [8]}", "train.grad_clip=1.0", "loss=multi_margin_loss",
+     "train.accumulate=2"],
+)  # fmt: skip
+def test_any_key_may_differ_between_variants(change: str, lrexp: Callable, config: Path) -> None:
+    key, _, value = change.partition("=")
+    variants = f"compare.variants={{base: {{}}, changed: {{{key}: {value}}}}}"
+    answer = lrexp("compare", config, "--seeds", 1, "--set", variants, "--json")
+    assert answer.code == 0, answer.err
+    summary = json.loads(answer.out)
+    curves = {
+        p.parent.parent.name: p.read_text()
+        for p in Path(summary["run"]).glob("trials/*/seed-0/steps.csv")
+    }
+    assert curves["base"] != curves["changed"]
+
+
+def test_running_the_resolved_config_again_repeats_the_run(lrexp: Callable, config: Path) -> None:
+    variants = (
+        "compare.variants={a: {}, b: {data.batch_size: 32, schedule: {name: wsd, warmup: 1ep}}}"
+    )
+    assert lrexp("compare", config, "--set", variants, "--out", "one").code == 0
+    answer = lrexp("compare", "one/resolved.yaml", "--out", "two")
+    assert answer.code == 0, answer.err
+    files = sorted(p.relative_to("one") for p in Path("one").glob("trials/*/*/*.csv"))
+    assert len(files) == 8
+    for file in files:
+        assert (Path("one") / file).read_text() == (Path("two") / file).read_text()
+
+
+def test_json_is_the_only_thing_on_stdout(lrexp: Callable, config: Path) -> None:
+    answer = lrexp("compare", config, "--json")
+    summary = json.loads(answer.out)
+    assert Path(summary["run"]).is_dir()
+    assert {"mean", "sd", "values", "outcomes", "diagnosis"} <= summary["ranking"][0].keys()
+    assert "standard" in answer.err  # progress
+    assert lrexp("compare", config, "--json", "--quiet").err == ""
+
+
+def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
+    lrexp: Callable, config: Path, tmp_path: Path
+) -> None:
+    answer = lrexp("find-lr", config, "--out", "run", "--write", "tuned.yaml", "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert found.keys() >= {
+        "suggested_lr",
+        "interval",
+        "base_lr",
+        "max_lr",
+        "rules",
+        "reason",
+        "run",
+    }
+    low, high = found["interval"]
+    assert low <= found["suggested_lr"] <= high
+    assert 0.005 < found["suggested_lr"] < 2
+    assert found["base_lr"] < found["max_lr"]
+    assert {"steepest", "minimum", "valley", "slide", "auto"} <= found["rules"].keys()
+    assert (tmp_path / "run/plots/range_test.png").stat().st_size > 10_000
+    steps = rows(tmp_path / "run/trials/range_test/seed-0/steps.csv")
+    assert float(steps[0]["lr"]) == 1e-4
+
+    tuned = (tmp_path / "tuned.yaml").read_text()
+    assert "# the peak" in tuned  # comments survive
+    plan = library.config.load_config(tmp_path / "tuned.yaml")
+    assert plan.experiment.optimizer.lr == pytest.approx(found["suggested_lr"], rel=1e-3)
+    assert lrexp("compare", "tuned.yaml", "--seeds", 1, "--quiet").code == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["find_lr.max_lr=1e-6", "find_lr.min_lr=1e-9"],  # flat
+        ["find_lr.min_lr=1e6", "find_lr.max_lr=1e9"],  # diverges from the start
+    ],
+)
+def test_find_lr_refuses_with_exit_code_4_when_there_is_no_signal(
+    changes: list[str], lrexp: Callable, config: Path
+) -> None:
+    words = [word for change in changes for word in ("--set", change)]
+    answer = lrexp("find-lr", config, *words, "--json", "--write", "tuned.yaml")
+    assert answer.code == 4, answer.err
+    found = json.loads(answer.out)
+    assert found["suggested_lr"] is None
+    assert len(found["reason"]) > 20
+    assert not Path("tuned.yaml").exists()
+
+
+def test_plot_redraws_from_the_files_alone(lrexp: Callable, config: Path) -> None:
+    assert lrexp("compare", config, "--seeds", 1, "--out", "one", "--quiet").code == 0
+    assert lrexp("compare", config, "--seeds", 1, "--out", "two", "--quiet").code == 0
+    for file in Path("one/plots").iterdir():
+        file.unlink()
+    Path("one/summary.json").unlink()  # as if it were still running
+    answer = lrexp("plot", "one")
+    assert answer.code == 0, answer.err
+    assert {p.name for p in Path("one/plots").iterdir()} >= {"loss.png", "lr.png"}
+    answer = lrexp("plot", "one", "two", "--out", "both")
+    assert answer.code == 0, answer.err
+    pictures = [Path(line) for line in answer.out.splitlines()]
+    assert pictures
+    assert all(p.parent == Path("both") and p.stat().st_size > 10_000 for p in pictures)
+
+
+def test_schedule_draws_every_variant_without_training(lrexp: Callable) -> None:
+    answer = lrexp("schedule", ROOT / "configs/schedules.yaml", "--json", "--out", "lr.png")
+    assert answer.code == 0, answer.err
+    traces = json.loads(answer.out)["lr"]
+    assert len(traces) == 9
+    assert {len(trace) for trace in traces.values()} == {12 * 22}
+    assert set(traces["constant"]) == {0.003}
+    assert max(traces["cosine"]) == pytest.approx(0.003)
+    assert Path("lr.png").stat().st_size > 10_000
+    assert not Path("runs").exists()
+
+
+def test_validate_prints_the_config_in_steps(lrexp: Callable, config: Path) -> None:
+    answer = lrexp("validate", config)
+    assert answer.code == 0, answer.err
+    assert "duration: 66st" in answer.out
+    assert "warmup: 6st" in answer.out
+    assert "grad_clip: null" in answer.out  # defaults are there
+
+
+def test_runs_lists_what_lies_there(lrexp: Callable, config: Path) -> None:
+    assert "No runs" in lrexp("runs", ".").out
+    assert lrexp("compare", config, "--seeds", 1, "--quiet").code == 0
+    answer = lrexp("runs")
+    assert answer.code == 0
+    for word in ("small", "compare", "complete", "standard"):
+        assert word in answer.out
+    (entry,) = json.loads(lrexp("runs", "--json").out)
+    assert (entry["status"], entry["best_variant"]) == ("complete", "standard")
+
+
+def test_init_writes_a_config_that_runs(lrexp: Callable) -> None:
+    assert lrexp("init").code == 0
+    answer = lrexp("compare", "lrexp.yaml", "--set", "train.duration=1ep", "--seeds", 1)
+    assert answer.code == 0, answer.err
+    before = Path("lrexp.yaml").read_text()
+    assert lrexp("init").code == 2
+    assert lrexp("init", "--force").code == 0
+    assert Path("lrexp.yaml").read_text() == before
+
+
+def test_schema_is_json_schema(lrexp: Callable) -> None:
+    schema = json.loads(lrexp("schema").out)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert {"model", "data", "optimizer", "train", "compare", "find_lr"} <= schema[
+        "properties"
+    ].keys()
+
+
+def test_version_and_help_need_no_torch() -> None:
+    script = (
+        "import sys; from lrexp.cli import run; code = run(['--help']) + run(['--version']);"
+        "heavy = {'torch', 'matplotlib', 'pydantic_core', 'numpy', 'sklearn'} & set(sys.modules);"
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert library.__version__ in done.stdout
+
+
+def test_ctrl_c_ends_with_130_and_leaves_a_readable_run(tmp_path: Path, config: Path) -> None:
+    import signal
+
+    words = [sys.executable, "-m", "lrexp", "compare", str(config), "--out", "run"]
+    long = [*words, "--set", "train.duration=100000ep"]
+    process = subprocess.Popen(
+        long, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    steps = tmp_path / "run/trials/standard/seed-0/steps.csv"
+    deadline = time.monotonic() + 60
+    while not (steps.exists() and steps.stat().st_size > 5000):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert status["status"] == "interrupted"
+    run = library.load_run(tmp_path / "run")
+    assert run.summary is None
+    assert len(run.trials[0].steps["loss"]) > 50

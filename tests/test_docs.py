@@ -1,0 +1,55 @@
+"""The README and the help name everything there is, and what they show runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lrexp.cli import app
+from lrexp.config import ExperimentConfig
+from lrexp.data import DATASETS
+from lrexp.models import MODELS
+from lrexp.schedules import SCHEDULES
+
+ROOT = Path(__file__).parents[1]
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_readme_and_shows_an_example(name: str, lrexp: Callable) -> None:
+    assert f"lrexp {name}" in README
+    answer = lrexp(name, "--help")
+    assert answer.code == 0
+    assert f"Example: lrexp {name}" in " ".join(answer.out.split())
+
+
+@pytest.mark.parametrize("name", [*SCHEDULES, *DATASETS, *MODELS])
+def test_every_built_in_name_is_in_the_readme(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("key", ExperimentConfig.model_fields)
+def test_every_section_of_a_config_is_in_the_readme(key: str) -> None:
+    assert re.search(rf"^{key}:|`{key}", README, re.MULTILINE)
+
+
+def test_every_commands_options_in_the_readme_exist(lrexp: Callable) -> None:
+    for line in re.findall(r"^\s*(?:\.venv/bin/)?lrexp (.*)$", README, re.MULTILINE):
+        words = shlex.split(line.partition("#")[0])
+        command, options = words[0], [w for w in words if w.startswith("--")]
+        if command.startswith("-"):
+            continue
+        assert command in COMMANDS, line
+        shown = lrexp(command, "--help").out
+        assert [o for o in options if o.split("=")[0] not in shown] == [], line
+
+
+def test_files_named_in_the_readme_exist() -> None:
+    for path in set(re.findall(r"(?:configs|lrexp|tests)/[\w./-]+\.(?:yaml|py|md|png)", README)):
+        assert (ROOT / path).exists(), path

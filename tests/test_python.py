@@ -1,0 +1,272 @@
+"""The Python functions, as in a notebook."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+import lrexp
+
+SETTINGS = {
+    "optimizer": {"name": "SGD", "lr": 0.1},
+    "train": {"duration": "2ep"},
+    "compare": {"variants": {"a": {}, "b": {"optimizer.lr": 0.01}}},
+    "find_lr": {"min_lr": 1e-4, "steps": 50, "seeds": 2},
+}
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    bunch = load_digits()
+    return torch.tensor(bunch.data / 16, dtype=torch.float32), torch.tensor(bunch.target)
+
+
+def halves() -> tuple[Any, Any]:
+    x, y = digits()
+    return (x[:1200], y[:1200]), (x[1200:], y[1200:])
+
+
+def make_model() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 32), nn.Dropout(0.1), nn.ReLU(), nn.Linear(32, 10))
+
+
+def test_every_public_name_is_there() -> None:
+    for name in lrexp.__all__:
+        assert getattr(lrexp, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        lrexp.nothing  # noqa: B018
+
+
+def test_compare_takes_a_dict_and_python_objects(tmp_path: Path) -> None:
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    run = lrexp.compare(
+        SETTINGS,
+        model=make_model,
+        data=halves(),
+        loss=functional.cross_entropy,
+        seeds=2,
+        runs_dir=tmp_path,
+    )
+    assert [row["variant"] for row in run.summary["ranking"]] == ["a", "b"]
+    assert [(t.variant, t.seed) for t in run.trials] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    assert run.trials[0].steps["loss"].shape == (2 * 18,)
+    again = lrexp.load_run(run.path)
+    assert again.summary == run.summary
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert (np.random.get_state()[1] == before[2]).all()  # noqa: NPY002
+
+
+def test_a_module_instance_is_where_every_seed_starts_and_is_left_alone(tmp_path: Path) -> None:
+    model = make_model()
+    weights = copy.deepcopy(model.state_dict())
+    run = lrexp.compare(
+        SETTINGS, model=model, data=halves(), loss=functional.cross_entropy, runs_dir=tmp_path
+    )
+    with torch.no_grad():
+        x, y = halves()[1]
+        expected = functional.cross_entropy(copy.deepcopy(model).eval()(x), y).item()
+    assert run.trials[0].evals["val_loss"][0] == pytest.approx(expected, rel=1e-5)
+    assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
+
+
+def test_objects_mix_with_sections_of_a_file(tmp_path: Path) -> None:
+    config = tmp_path / "exp.yaml"
+    config.write_text(
+        "model: {name: mlp}\ndata: {name: digits}\nloss: cross_entropy\n"
+        "optimizer: {name: SGD, lr: 0.1}\ntrain: {duration: 5st}\n"
+        "compare: {variants: {only: {}}}\n"
+    )
+    run = lrexp.compare(config, data=halves(), runs_dir=tmp_path / "runs")
+    assert run.summary["ranking"][0]["outcomes"] == {"finished": 1}
+
+
+def test_find_lr_takes_objects_too(tmp_path: Path) -> None:
+    found = lrexp.find_lr(
+        SETTINGS, model=make_model, data=halves(), loss=functional.cross_entropy, runs_dir=tmp_path
+    )
+    assert found.suggested_lr is not None
+    assert found.interval is not None
+    assert found.interval[0] <= found.suggested_lr <= found.interval[1]
+    assert found.run is not None
+    assert (found.run.path / "plots/range_test.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": 3}, "model"),
+        ({"data": "digits"}, "data"),
+        ({"data": (torch.zeros(5, 64), torch.zeros(5, dtype=torch.long))}, "data.batch_size"),
+        ({"loss": functional.mse_loss}, "loss"),
+        ({"seeds": 0}, "compare.seeds"),
+        ({"overrides": {"optimizer.rl": 1}}, "optimizer.rl"),
+    ],
+)
+def test_wrong_objects_are_explained(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "model": make_model, "data": halves(), "loss": functional.cross_entropy,
+        "runs_dir": tmp_path / "runs",
+    }  # fmt: skip
+    with pytest.raises(lrexp.LrexpError, match=message):
+        lrexp.compare(SETTINGS, **{**given, **changes})
+    assert not (tmp_path / "runs").exists()
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    return copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def warm_training() -> tuple[nn.Module, torch.optim.Optimizer, DataLoader]:
+    """A model, optimizer and loader in the middle of a training."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    generator = torch.Generator().manual_seed(5)
+    loader = DataLoader(TensorDataset(*digits()), 64, shuffle=True, generator=generator)
+    for x, y in loader:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model, optimizer, loader
+
+
+def test_lr_finder_leaves_everything_as_it_was_and_the_training_bit_identical() -> None:
+    def batches_after(find: bool) -> tuple[Any, list[torch.Tensor]]:
+        model, optimizer, loader = warm_training()
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        if find:
+            finder = lrexp.LRFinder(model, optimizer, functional.cross_entropy)
+            finder.run(loader, min_lr=1e-4, steps=50, seeds=2)
+        assert all(map(torch.equal, grads, (p.grad for p in model.parameters())))
+        for x, y in loader:
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        return state_of(model, optimizer), [torch.rand(3), loader.generator.get_state()]
+
+    with_find, without = batches_after(True), batches_after(False)
+    assert same(with_find[0], without[0])
+    assert same(with_find[1], without[1])
+
+
+def test_lr_finder_leaves_everything_as_it_was_when_an_exception_flies() -> None:
+    model, optimizer, loader = warm_training()
+    before, rng, order = (
+        state_of(model, optimizer),
+        torch.get_rng_state(),
+        loader.generator.get_state(),
+    )
+    calls = iter(range(1000))
+
+    def failing_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 7:
+            raise ArithmeticError("step 7")
+        return functional.cross_entropy(output, target)
+
+    finder = lrexp.LRFinder(model, optimizer, failing_loss)
+    with pytest.raises(lrexp.UserCodeError, match="step 7"):
+        finder.run(loader)
+    assert same(state_of(model, optimizer), before)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert torch.equal(loader.generator.get_state(), order)
+    assert model.training
+    with pytest.raises(lrexp.LrexpError, match=r"Call run\(\) first"):
+        finder.get_optimal_lr()
+
+
+def test_lr_finder_suggests_a_rate_that_trains(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = make_model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    finder = lrexp.LRFinder(model, optimizer, functional.cross_entropy)
+    result = finder.run(DataLoader(TensorDataset(*digits()), 64, shuffle=True))
+    lr = finder.get_optimal_lr()
+    assert lr == result.suggested_lr
+    assert lr is not None
+    assert 3e-4 < lr < 0.3
+    axes = finder.plot_loss()
+    assert axes.get_xscale() == "log"
+    axes.figure.savefig(tmp_path / "plot.png")
+
+    def final_loss(rate: float) -> float:
+        torch.manual_seed(1)
+        twin = copy.deepcopy(model)
+        opt = torch.optim.AdamW(twin.parameters(), lr=rate)
+        x, y = digits()
+        for i in range(100):
+            rows = torch.arange(64 * i, 64 * (i + 1)) % len(x)
+            opt.zero_grad()
+            functional.cross_entropy(twin(x[rows]), y[rows]).backward()
+            opt.step()
+        with torch.no_grad():
+            return functional.cross_entropy(twin.eval()(x), y).item()
+
+    grid = {rate: final_loss(rate) for rate in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)}
+    start, best = 2.3, min(grid.values())
+    regret = (final_loss(lr) - best) / (start - best)
+    assert regret < 0.15, (lr, grid)
+
+
+def test_lr_finder_ramps_once_per_update_and_hits_both_ends() -> None:
+    model = make_model()
+    optimizer = torch.optim.SGD(
+        [{"params": model[0].parameters(), "lr": 1.0}, {"params": model[3].parameters(), "lr": 0.1}]
+    )
+    finder = lrexp.LRFinder(model, optimizer, functional.cross_entropy)
+    result = finder.run(digits(), min_lr=1e-5, max_lr=1e-3, steps=30, seeds=1, mode="linear")
+    (curve,) = result.curves
+    assert curve.lr == pytest.approx(np.linspace(1e-5, 1e-3, 30))
+
+
+@pytest.mark.parametrize("change", [{"steps": 1}, {"min_lr": -1}, {"seeds": 0}, {"max_lr": 1e-9},
+                                    {"stop_factor": 0.5}, {"rule": "best"}, {"mode": "log"}])  # fmt: skip
+def test_lr_finder_explains_wrong_arguments(change: dict[str, Any]) -> None:
+    model = make_model()
+    finder = lrexp.LRFinder(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), functional.cross_entropy
+    )
+    with pytest.raises(lrexp.ConfigError, match=next(iter(change))):
+        finder.run(digits(), **change)
+
+
+def test_schedules_are_drawn_on_given_or_new_axes() -> None:
+    import matplotlib.pyplot as plt
+
+    a = lrexp.get_lr_scheduler(
+        max_lr=1e-4, min_lr=1e-6, warmup_steps=1000, max_steps=50_000, decay_type="cosine"
+    )
+    b = lrexp.get_lr_scheduler(max_lr=1e-4, warmup_steps=10, max_steps=1000, decay_type="linear")
+    both = lrexp.get_combined_lr_scheduler({(0, 10_000): a, (10_000, 30_000): b})
+    steps = lrexp.get_multi_step_lr_scheduler(
+        max_lr=1e-4, warmup_steps=2000, total_tokens=300_000_000_000, tokens_per_step=2048 * 2048,
+        step_milestones=[0.5, 0.8, 0.9], step_factors=[0.5, 0.1, 0.01],
+    )  # fmt: skip
+    assert a(999) == pytest.approx(1e-4)
+    assert both(10_000) == b(0)
+    assert steps(int(0.5 * 71526)) == pytest.approx(0.5e-4)
+    axes = lrexp.plot_lr_schedule(a, total_steps=50_000)
+    assert len(axes.lines) == 1
+    _, given = plt.subplots()
+    assert lrexp.plot_lr_schedule({"a": a, "b": b}, total_steps=10_000, ax=given) is given
+    assert len(given.lines) == 2
+    plt.close("all")
