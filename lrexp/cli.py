@@ -298,7 +298,10 @@ def _overrides(pairs: list[str] | None) -> list[tuple[str, Any]]:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise ConfigError.single("--set", "takes KEY=VALUE", pair, "E.g. optimizer.lr=0.1.")
-        parsed.append((key.strip(), parse_value(value)))
+        try:
+            parsed.append((key.strip(), parse_value(value)))
+        except ConfigError as error:
+            raise error.placed(lambda _, key=key: f"--set {key.strip()}") from None
     return parsed
 
 

@@ -152,7 +152,7 @@ def find_lr(
         writer.summary(range_test_summary(suggestion, all_seeds))
         draw_run(load_run(writer.directory))
         if write is not None and suggestion.suggested_lr is not None:
-            text = with_optimizer_lr(loaded.document, suggestion.suggested_lr)
+            text = with_optimizer_lr(loaded.document, float(f"{suggestion.suggested_lr:.3g}"))
             write_whole(Path(write), text)
     return RangeTest(suggestion, tuple(curves), load_run(writer.directory))
 

@@ -8,6 +8,7 @@ Source: Fan & Gijbels, Local Polynomial Modelling and Its Applications, 1996, ch
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import accumulate
 
 import numpy as np
@@ -80,15 +81,35 @@ def local_linear(x: ArrayLike, y: ArrayLike, bandwidth: float) -> Array:
     position = np.asarray(x, dtype=np.float64)
     value, weight = _weighted(y)
     out = np.empty_like(value)
-    rows = max(1, 2_000_000 // max(1, len(value)))  # bounds the memory of long curves
-    for start in range(0, len(value), rows):
-        here = slice(start, start + rows)
-        distance = (position[None, :] - position[here, None]) / bandwidth  # (rows, points)
+    for here, distance in _distances(position, bandwidth):
         kernel = np.exp(-0.5 * distance**2) * weight
         s0, s1, s2 = (np.sum(kernel * distance**power, axis=1) for power in (0, 1, 2))
         t0, t1 = (np.sum(kernel * distance**power * value, axis=1) for power in (0, 1))
         out[here] = _line_at_zero(s0, s1, s2, t0, t1, weight[here])
     return out
+
+
+def local_linear_gain(x: ArrayLike, bandwidth: float) -> Array:
+    """Return how much of independent noise `local_linear` lets through at every point.
+
+    The smoothed value is a weighted sum of the values; the gain is `√Σ weight²`, so the standard
+    error of the smoothed value is gain × standard deviation of the noise. It is larger at the ends.
+
+    Example:
+        >>> local_linear_gain([0.0, 1.0], bandwidth=1.0).round(6).tolist()  # a line through both
+        [1.0, 1.0]
+    """
+    position = np.asarray(x, dtype=np.float64)
+    gain = np.ones_like(position)
+    for here, distance in _distances(position, bandwidth):
+        kernel = np.exp(-0.5 * distance**2)
+        s0, s1, s2 = (np.sum(kernel * distance**power, axis=1) for power in (0, 1, 2))
+        has_slope = _has_slope(s0, s1, s2)
+        line = kernel * (s2[:, None] - s1[:, None] * distance)
+        line /= np.where(has_slope, s0 * s2 - s1 * s1, 1.0)[:, None]
+        weights = np.where(has_slope[:, None], line, kernel / s0[:, None])
+        gain[here] = np.sqrt(np.sum(weights**2, axis=1))
+    return gain
 
 
 def despike(values: ArrayLike) -> Array:
@@ -152,16 +173,25 @@ def _shifted(values: Array) -> Array:
     return np.concatenate([[0.0], values[:-1]])
 
 
-def _line_at_zero(
-    s0: Array, s1: Array, s2: Array, t0: Array, t1: Array, weight: Array
-) -> Array:
+def _line_at_zero(s0: Array, s1: Array, s2: Array, t0: Array, t1: Array, weight: Array) -> Array:
     """Return the value at distance 0 of the weighted least-squares line, from its moments."""
-    determinant = s0 * s2 - s1 * s1
-    # a point without neighbours has no slope: its weighted mean is the value itself
-    has_slope = determinant > 1e-9 * s0 * s2
-    line = (s2 * t0 - s1 * t1) / np.where(has_slope, determinant, 1.0)
+    has_slope = _has_slope(s0, s1, s2)
+    line = (s2 * t0 - s1 * t1) / np.where(has_slope, s0 * s2 - s1 * s1, 1.0)
     mean = t0 / np.where(s0 > 0, s0, 1.0)
     return np.where(weight > 0, np.where(has_slope, line, mean), np.nan)
+
+
+def _has_slope(s0: Array, s1: Array, s2: Array) -> NDArray[np.bool_]:
+    # a point without neighbours has none: its weighted mean is the value itself
+    return s0 * s2 - s1 * s1 > 1e-9 * s0 * s2
+
+
+def _distances(x: Array, bandwidth: float) -> Iterator[tuple[slice, Array]]:
+    """Yield blocks of rows and their distances to every point, in bandwidths, (rows, points)."""
+    rows = max(1, 2_000_000 // max(1, len(x)))  # bounds the memory of long curves
+    for start in range(0, len(x), rows):
+        here = slice(start, start + rows)
+        yield here, (x[None, :] - x[here, None]) / bandwidth
 
 
 def _quotient(total: Array, mass: Array, weight: Array) -> Array:

@@ -78,7 +78,8 @@ def check_arguments(
     for name, parameter in named.items():
         given = name in args or name in filled or name in automatic
         if parameter.default is parameter.empty and not given:
-            remedy = f"Add it to args: {{{name}: ...}}."
+            example = f"${name}" if name in facts else "..."
+            remedy = f"Add it to args: {{{name}: {example}}}."
             problems.append(Problem(name, f"is required by {title}", NOTHING, remedy))
     return problems
 

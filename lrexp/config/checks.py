@@ -46,7 +46,8 @@ def _model(name: str, section: Section, names: Names) -> list[Problem]:
     from lrexp.models import FACTS, FILLED
 
     function = names.resolve("model", name)
-    return _args("model", function, section, facts=FACTS, automatic=FILLED)
+    automatic = () if ":" in name else FILLED  # a model of one's own is told with $in_features
+    return _args("model", function, section, facts=FACTS, automatic=automatic)
 
 
 def _data(name: str, section: Section, names: Names) -> list[Problem]:

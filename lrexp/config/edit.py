@@ -45,7 +45,8 @@ def _edited(text: str, path: KeyPath, value: object) -> str | None:
         node = _child(node, part)
     if not isinstance(node, yaml.ScalarNode) or isinstance(value, dict | list):
         return None
-    written = to_yaml({"x": value}).removeprefix("x: ").rstrip("\n")
+    # As it is written inside brackets, where more must be quoted than outside.
+    written = to_yaml({"x": value}).removeprefix("{x: ").removesuffix("}\n")
     return text[: node.start_mark.index] + written + text[node.end_mark.index :]
 
 

@@ -117,6 +117,7 @@ def _attribute(module: ModuleType, attribute: str, path: str) -> AnyCallable:
         if not hasattr(found, word):
             public = [n for n in vars(found) if not n.startswith("_") and callable(vars(found)[n])]
             remedy = did_you_mean(word, public) if public else "It has no public callable."
+            remedy = remedy if len(remedy) < 200 else "Correct the name."
             raise ConfigError.single("", f"names {word!r}, which does not exist", path, remedy)
         found = getattr(found, word)
     if isinstance(found, ModuleType) or not callable(found):

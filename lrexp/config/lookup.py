@@ -100,7 +100,7 @@ def _optimizer(name: str) -> AnyCallable:
         and found is not torch.optim.Optimizer
     }
     if name == _NO_CLOSURE:
-        what = "evaluates the loss several times per step, which trials do not do"
+        what = "needs a closure that evaluates the loss again, which trials do not have"
         raise ConfigError.single("", what, name, "Use another optimizer.")
     if name in known:
         return known[name]

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 Scalar: TypeAlias = bool | int | float | str | None
 
-MAX_INT_DIGITS = 300  # such an int still fits a float; a longer one is text
+MAX_INT_LENGTH = 300  # such an int still fits a float; a longer one is text
 
 # A leading zero makes text (0777, 007): people who write it mean octal or an identifier.
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -44,9 +44,9 @@ def parse_scalar(text: str) -> Scalar:
     """
     if text in _WORDS:
         return _WORDS[text]
-    if len(text) <= MAX_INT_DIGITS and _INT.fullmatch(text):
+    if len(text) <= MAX_INT_LENGTH and _INT.fullmatch(text):
         return int(text)
-    if len(text) <= MAX_INT_DIGITS and _HEX.fullmatch(text):
+    if len(text) <= MAX_INT_LENGTH and _HEX.fullmatch(text):
         return int(text, base=16)
     if _FLOAT.fullmatch(text) and not _INT.fullmatch(text):
         return float(text)

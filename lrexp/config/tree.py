@@ -110,11 +110,11 @@ def _next_part(node: object, path: KeyPath, rest: str, key: str) -> tuple[str | 
     if (path[:2] == ("compare", "variants") and len(path) == 3) or path == ("compare", "grid"):
         return rest, ""  # dotted keys are keys here
     known = sorted(node, key=len, reverse=True) if isinstance(node, Mapping) else []
-    for name in known:
+    for name in known if not key.endswith(".") else []:
         if rest == name or (rest.startswith((f"{name}.", f"{name}[")) and name):
             return name, rest[len(name) :].removeprefix(".")
     name = re.split(r"[.\[]", rest, maxsplit=1)[0]
-    if not name.strip() or rest == f"{name}.":
+    if not name.strip() or key.endswith("."):
         what = "is no dotted key"
         raise ConfigError.single(key, what, NOTHING, "Write it like optimizer.lr.")
     return name, rest[len(name) :].removeprefix(".")

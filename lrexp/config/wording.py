@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, PydanticUndefined
 
 from lrexp.config.keys import field_at, unknown_key
 from lrexp.config.scalars import parse_scalar
@@ -77,7 +77,7 @@ def _remedy(kind: str, path: KeyPath, given: object) -> str:
         number = parse_scalar(given)
         if isinstance(number, int | float):
             return f"Remove the quotes: {number}."
-    if kind == "int_from_float" and isinstance(given, float) and given.is_integer():
+    if kind == "int_type" and isinstance(given, float) and given.is_integer():
         return f"Write {int(given)}."
     example = _example(path)
     if example is None:
@@ -91,9 +91,8 @@ def _example(path: KeyPath) -> str | None:
     field = field_at(path)
     if field is None:
         return None
-    default = None if field.is_required() else field.get_default(call_default_factory=False)
-    value = field.examples[0] if field.examples else default
-    if value is None or isinstance(value, BaseModel):
+    value = field.examples[0] if field.examples else field.default
+    if value is None or value is PydanticUndefined:
         return None
     return str(value) if isinstance(value, str | int | float) else _flow(value)
 

@@ -9,6 +9,8 @@ import yaml
 
 from lrexp.config.scalars import parse_scalar
 
+_LINE_BREAKS = set("\r\x85\u2028\u2029\ufeff")
+
 
 class _Dumper(yaml.SafeDumper):
     """Quotes what is text here but a number to other readers, and the other way round."""
@@ -39,6 +41,8 @@ def to_yaml(tree: Mapping[str, object]) -> str:
 
 def _represent_str(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None if isinstance(parse_scalar(text), str) else "'"
+    if _LINE_BREAKS & set(text):
+        style = '"'  # YAML 1.1 folds these; escapes keep them
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

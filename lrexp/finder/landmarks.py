@@ -39,7 +39,7 @@ class Landmarks:
     diverges: bool
     start: float  # loss before any learning
     drop: float  # start − lowest smoothed loss
-    noise: float  # standard error of the smoothed loss
+    noise: float  # standard error of the smoothed loss at its minimum
 
 
 def landmarks(curve: CombinedCurve) -> Landmarks:
@@ -55,7 +55,7 @@ def landmarks(curve: CombinedCurve) -> Landmarks:
     x, smooth = curve.log_lr, curve.smooth
     first = int(np.searchsorted(x, x[0] + SETTLED_SHARE * (x[-1] - x[0])))
     minimum = first + int(np.argmin(smooth[first:]))
-    lowest, noise = float(smooth[minimum]), curve.noise
+    lowest, noise = float(smooth[minimum]), float(curve.noise[minimum])
     fall = _last_at_start(smooth, start_level(curve.loss), first, minimum, noise)
     # all that comes before the fall is the start: a better average than the first tenth
     start = float(np.median(curve.loss[: max(fall, 3)]))

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 Rule = Callable[[CombinedCurve], "float | None"]
 
 POINTS_PER_DECADE = 99 / 8  # of the usual test, 100 steps over 1e-7 … 10
+MARGIN = 5.0  # how far `auto` stays below the edge of stability
 SLIDE_INTERVAL = 15  # points of that test: 1.2 decades
 SLIDE_THRESHOLD = 0.03  # share of the curve's range, per decade
 
@@ -89,6 +90,36 @@ def slide(curve: CombinedCurve) -> float | None:
     while left > 0 and slope[left + SLIDE_INTERVAL] - slope[left] > threshold:
         left -= 1
     return float(10 ** x[left])
+
+
+def auto(curve: CombinedCurve) -> float | None:
+    """Return the median of three rules in log LR, well below the edge of stability.
+
+    `min(median(steepest, valley, lowest/5), edge/5)`, with `lowest` the LR of the lowest smoothed
+    loss and `edge` the last one before the loss rises for good (no bound where it never does).
+
+    The three read different parts of the curve (a slope, the middle of the fall, its end), so
+    that one misled reading is outvoted. A fifth, because a range test stays for few steps at each
+    LR: it passes the LRs that would diverge in a longer training before the loss shows it, by a
+    factor of 2 to 5 in deep nets; fastai's tenth gives away speed where the minimum is clear.
+    """
+    region = _region(curve)
+    readings = [lr for lr in (steepest(curve), valley(curve)) if lr is not None]
+    if region is None or not readings:
+        return None
+    marks = landmarks(curve)
+    readings.append(float(curve.lr[marks.minimum]) / MARGIN)
+    middle = float(10 ** np.median(np.log10(readings)))
+    return min(middle, float(curve.lr[marks.edge]) / MARGIN) if marks.diverges else middle
+
+
+RULES: dict[str, Rule] = {
+    "auto": auto,
+    "steepest": steepest,
+    "minimum": minimum,
+    "valley": valley,
+    "slide": slide,
+}
 
 
 def valley_index(loss: ArrayLike) -> int:

@@ -1,13 +1,17 @@
 """When a range test has seen enough: a rule as a pure state machine.
 
-The losses go in one by one, state in and state out, so that an engine may keep the state of many
-trials side by side, and a chunk of losses gives what single losses give.
+A stop rule reads losses one by one, state in and state out, so that an engine may keep the states
+of many trials side by side; `first_stop` reads a chunk of them and gives the very same answer.
+The rule for trainings is in `divergence`.
 """
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from lrexp.errors import ConfigError, Problem
 
@@ -27,6 +31,25 @@ class StopRule(Protocol[S]):
     def update(self, state: S, loss: float) -> tuple[S, bool]:
         """Return the state after one more loss, and whether to stop now."""
         ...
+
+    def first_stop(self, losses: ArrayLike, state: S) -> tuple[S, int | None]:
+        """Return the state after a chunk of losses, and the index in it that stops, or None."""
+        ...
+
+
+def first_stop(rule: StopRule[S], losses: ArrayLike, state: S) -> tuple[S, int | None]:
+    """Feed losses to `rule` one by one, up to the first that stops it.
+
+    Example:
+        >>> rule = RangeTestStop()
+        >>> first_stop(rule, [1.0, float("inf"), 3.0], rule.init())[1]
+        1
+    """
+    for index, loss in enumerate(np.asarray(losses, dtype=np.float64).tolist()):
+        state, stop = rule.update(state, loss)
+        if stop:
+            return state, index
+    return state, None
 
 
 class RangeTestState(NamedTuple):
@@ -95,9 +118,16 @@ class RangeTestStop:
         stop = after.steps > SETTLE and after.smooth > self.threshold(after)
         return (after._replace(stopped_at=state.steps) if stop else after), stop
 
+    def first_stop(
+        self, losses: ArrayLike, state: RangeTestState
+    ) -> tuple[RangeTestState, int | None]:
+        """Return the state after a chunk of losses, and the index in it that stops, or None."""
+        return first_stop(self, losses, state)
+
     def threshold(self, state: RangeTestState) -> float:
         """Return the smoothed loss above which the test stops."""
-        scale = max(state.first - state.best, state.noise)
+        rounding = 1e-6 * max(abs(state.first), abs(state.best))  # of a loss in single precision
+        scale = max(state.first - state.best, state.noise, rounding)
         if self.floor is not None:
             scale = max(scale, state.best - self.floor)
         return state.best + (self.stop_factor - 1.0) * scale

@@ -6,6 +6,8 @@ it ended, and after a crash.
 
 from lrexp.report.notebook import plot_lr_schedule, plot_range_test
 from lrexp.report.plots import draw_overlay, draw_run, draw_schedules
+from lrexp.report.ranking import ranking_table
+from lrexp.report.tables import runs_table, schedule_table, suggestion_panel
 
 __all__ = [
     "draw_overlay",
@@ -13,4 +15,8 @@ __all__ = [
     "draw_schedules",
     "plot_lr_schedule",
     "plot_range_test",
+    "ranking_table",
+    "runs_table",
+    "schedule_table",
+    "suggestion_panel",
 ]

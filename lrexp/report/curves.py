@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lrexp.analysis import zero_lag
 from lrexp.analysis.decimate import thin
+from lrexp.analysis.smooth import zero_lag
 from lrexp.store.read import Run, TrialRecord
 
 Array = NDArray[np.float64]
 
+HUGE = 1e30  # far above any picture, and safe to calculate with
+FEW_POINTS = 40  # of a line, that are marked one by one
 NUM_POINTS = 3_000  # of a drawn line: about four for each pixel column of a panel
 
 
@@ -49,7 +51,8 @@ class LossCurves:
 
     kept_raw: tuple[Line, ...]  # one for each seed that did not diverge
     smooth: Spread | None  # of the same seeds
-    diverged: tuple[Line, ...]  # raw, one for each seed that did
+    diverged_raw: tuple[Line, ...]  # one for each seed that did
+    diverged: tuple[Line, ...]  # smoothed
     diverged_at: tuple[int, ...]  # their last steps
 
 
@@ -58,18 +61,21 @@ def loss_curves(trials: Sequence[TrialRecord]) -> LossCurves:
     begun = [trial for trial in trials if len(trial.steps["step"])]
     lost = [trial for trial in begun if outcome(trial) == "diverged"]
     kept = [_training(trial) for trial in begun if outcome(trial) != "diverged"]
-    longest = max((len(line.x) for line in kept), default=0)
+    blown = [_training(trial) for trial in lost]
+    longest = max((len(line.x) for line in kept + blown), default=0)
     return LossCurves(
         kept_raw=tuple(thinned(line) for line in kept),
         smooth=spread([smoothed(line, longest) for line in kept]),
-        diverged=tuple(thinned(_training(trial)) for trial in lost),
+        diverged_raw=tuple(thinned(line) for line in blown),
+        diverged=tuple(_smoothed_blow_up(line, longest) for line in blown),
         diverged_at=tuple(_stopped_at(trial) for trial in lost),
     )
 
 
 def measure_curves(trials: Sequence[TrialRecord], measure: str) -> tuple[Spread | None, list[Line]]:
     """Return an evaluated measure: seeds that did not diverge as one, the others each by itself."""
-    kept, lost = [], []
+    kept: list[Line] = []
+    lost: list[Line] = []
     for trial in trials:
         if measure in trial.evals:
             line = _finite(trial.evals["step"], trial.evals[measure])
@@ -106,6 +112,18 @@ def smoothed(line: Line, num_steps: int) -> Line:
     sizes = np.diff([*starts, len(line.x)])
     x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, line.y))
     return Line(x, zero_lag(y, span=span / block))
+
+
+def _smoothed_blow_up(line: Line, num_steps: int) -> Line:
+    """Smooth in a scale that is linear near the start and logarithmic far above it.
+
+    Else the last values, larger by orders of magnitude, would reach back over the steps before.
+    """
+    if len(line.y) <= FEW_POINTS:
+        return line  # a few steps of growth are all there is to see
+    scale = float(np.abs(line.y[:3]).mean()) or 1.0
+    shape = smoothed(Line(line.x, np.arcsinh(np.clip(line.y, -HUGE, HUGE) / scale)), num_steps)
+    return Line(shape.x, scale * np.sinh(shape.y))
 
 
 def outcome(trial: TrialRecord) -> str:
@@ -156,6 +174,7 @@ def _finite(x: NDArray[np.generic], y: Array) -> Line:
 
 
 def thinned(line: Line) -> Line:
+    """Return a line of at most `NUM_POINTS` points, its peaks among them."""
     return Line(*thin(line.x, line.y, NUM_POINTS))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -103,9 +104,7 @@ def _add_heading(figure: Figure, heading: Heading) -> None:
     _fit(title, full)
     subtitle = _text(figure, left, 0.925, heading.subtitle, fontsize=11, color=MUTED, va="top")
     _fit(subtitle, full)
-    source = _text(
-        figure, 1 - MARGIN, 0.016, heading.source, fontsize=8.5, color=MUTED, ha="right"
-    )
+    source = _text(figure, 1 - MARGIN, 0.016, heading.source, fontsize=8.5, color=MUTED, ha="right")
     _fit(source, 0.4)
     caption = _text(figure, left, 0.016, heading.caption, fontsize=8.5, color=MUTED)
     _fit(caption, full - _width(source) - MARGIN)
@@ -114,25 +113,21 @@ def _add_heading(figure: Figure, heading: Heading) -> None:
 def _add_legend(figure: Figure, entries: Sequence[Entry], title: str) -> float:
     """Add the legend right of the panels and return where it begins, as a fraction of the width."""
     room = LEGEND_TOP - PANELS_BOTTOM
-    for size, with_notes, columns in LEGEND_LOOKS:
-        legend = _legend(figure, entries, title, size, with_notes, columns)
+    for look in LEGEND_LOOKS:
+        legend = _legend(figure, entries, title, look)
         width, height = _size(figure, legend)
         if height <= room and width <= LEGEND_WIDTH:
             return 1 - MARGIN - width
         legend.remove()
     entries = [*entries[:57], Entry(Line2D([], []), f"and {len(entries) - 57} more")]
-    legend = _legend(figure, entries, title, 7.0, False, 2)
+    legend = _legend(figure, entries, title, LEGEND_LOOKS[-1])
     return 1 - MARGIN - _size(figure, legend)[0]
 
 
 def _legend(
-    figure: Figure,
-    entries: Sequence[Entry],
-    title: str,
-    size: float,
-    with_notes: bool,
-    columns: int,
+    figure: Figure, entries: Sequence[Entry], title: str, look: tuple[float, bool, int]
 ) -> Legend:
+    size, with_notes, columns = look
     legend = figure.legend(
         handles=[entry.handle for entry in entries],
         labels=["-"] * len(entries),  # set below: a label that begins with _ would be left out
@@ -161,7 +156,7 @@ def _size(figure: Figure, legend: Legend) -> tuple[float, float]:
     return box.width / (SIZE[0] * DPI), box.height / (SIZE[1] * DPI)
 
 
-def _text(figure: Figure, x: float, y: float, text: str, **look: object) -> Text:
+def _text(figure: Figure, x: float, y: float, text: str, **look: Any) -> Text:
     return figure.text(x, y, drawable(text), parse_math=False, **look)
 
 

@@ -67,11 +67,13 @@ def progress_note(run: Run, name: str) -> str:
     ended = len(outcomes) - outcomes.count("open")
     if not outcomes:
         return "not begun"
-    notes = [] if ended == planned else ["not ended" if planned == 1 else f"{ended} of {planned} ended"]
-    for kind in ("diverged", "failed"):
-        if count := outcomes.count(kind):
-            notes.append(kind if count == planned else f"{count} of {planned} {kind}")
-    return ", ".join(notes)
+    progress = "not ended" if planned == 1 else f"{ended} of {planned} ended"
+    notes = [
+        kind if count == planned else f"{count} of {planned} {kind}"
+        for kind in ("diverged", "failed")
+        if (count := outcomes.count(kind))
+    ]
+    return ", ".join(notes if ended == planned else [progress, *notes])
 
 
 def _entries(run: Run, variants: Sequence[Variant]) -> list[Entry]:

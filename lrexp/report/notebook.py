@@ -6,7 +6,6 @@ Only here is pyplot used. As in `plots`, matplotlib is imported by the function 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +22,7 @@ FACTS = ("suggested_lr", "interval", "base_lr", "max_lr", "rules", "reason")
 MAX_POINTS = 20_000  # that a schedule is asked for, unless the caller says how many
 
 
-def plot_lr_schedule(
+def plot_lr_schedule(  # noqa: PLR0917 (the order of the arguments is public)
     schedule: Callable[[int], float] | Mapping[str, Callable[[int], float]],
     total_steps: int,
     title: str | None = None,
@@ -108,6 +107,7 @@ def plot_range_test(
         [entry.handle for entry in entries],
         [" ".join([entry.name, entry.note]).strip() for entry in entries],
         loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False,
+        fontsize="small",
     )  # fmt: skip
     return ax
 
@@ -141,7 +141,7 @@ def _checked(key: str, value: object) -> int:
     raise ConfigError.single(key, "must be a whole number, at least 1", value, "Try 1000.")
 
 
-def _values(lr: Callable[[int], float], steps: Array) -> Array:
+def _values(lr: object, steps: Array) -> Array:
     if not callable(lr):
         remedy = "Give a function of the step, e.g. lrexp.get_lr_scheduler(...)."
         raise ConfigError.single("schedule", "must be a function of the step", lr, remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from lrexp.report import words
 from lrexp.report.curves import (
+    FEW_POINTS,
     Array,
     Line,
     LossCurves,
@@ -23,6 +25,7 @@ from lrexp.report.curves import (
 )
 from lrexp.report.style import (
     INK,
+    MUTED,
     NOTE_BOX,
     Mark,
     drawable,
@@ -32,10 +35,9 @@ from lrexp.report.style import (
     step_axis,
     wants_log,
 )
-from lrexp.report.text import steps_text
 from lrexp.store.read import Run, TrialRecord
 
-FEW_POINTS = 40  # of a line, that are marked one by one
+DENSE = 1_000  # points of a raw curve from which it fills an area
 MAX_LABELS = 6  # of diverged variants; more would cover the curves
 
 
@@ -102,7 +104,9 @@ def draw_panels(
         title = words.measure_text(measure)
         ax.set_title(title, loc="left", fontsize=12, color=INK, pad=8, parse_math=False)
         step_axis(ax, unit=axis.unit, steps_per_epoch=axis.steps_per_epoch)
-    _label_diverged(panels[0], variants)
+        if not ax.lines:
+            ax.text(0.5, 0.5, "no steps yet", transform=ax.transAxes, ha="center", color=MUTED)
+    _label_diverged(panels[0], variants, name_width=12 if len(panels) > 2 else 20)
 
 
 def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
@@ -123,10 +127,10 @@ def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
 
 def _draw_training(ax: Axes, variants: Sequence[Variant]) -> tuple[float, float]:
     """Draw raw losses faint, the smoothed median strong, seeds as a band; return the view."""
-    seeds = max((len(v.curves.kept_raw) for v in variants), default=1)
     for v in variants:
-        for line in v.curves.kept_raw:
-            faint = max(0.1, 0.3 / max(1, seeds))
+        raw = v.curves.kept_raw + v.curves.diverged_raw
+        for line in raw:
+            faint = max(0.1, (0.3 if len(line.x) < DENSE else 0.2) / len(raw))
             ax.plot(line.x * v.scale, line.y, color=v.mark.color, alpha=faint, linewidth=0.6)
     for v in variants:
         if v.curves.smooth is not None:
@@ -153,38 +157,37 @@ def _draw_measure(ax: Axes, variants: Sequence[Variant], measure: str) -> tuple[
     return float(values.min()), float(values.max())
 
 
-def _label_diverged(ax: Axes, variants: Sequence[Variant]) -> None:
-    """Say below the top edge which variants left the picture, and where."""
+def _label_diverged(ax: Axes, variants: Sequence[Variant], name_width: int) -> None:
+    """Mark on the top edge where variants left the picture, and say so in a list below it."""
     lost = [v for v in variants if v.curves.diverged_at]
     shown = lost if len(lost) <= MAX_LABELS else lost[: MAX_LABELS - 1]
-    low, high = ax.get_xlim()
-    for row, v in enumerate(shown):
-        x, y = min(v.curves.diverged_at) * v.scale, 0.965 - 0.05 * row
-        on_the_left = x < low + 0.5 * (high - low)
-        ax.plot(
-            [x], [y], transform=ax.get_xaxis_transform(), clip_on=False, zorder=6,
-            marker="X", markersize=8, color=v.mark.color, markeredgecolor="white", linestyle="none",
-        )  # fmt: skip
-        ax.annotate(
-            _diverged_text(v), (x, y), xycoords=("data", "axes fraction"),
-            xytext=(9 if on_the_left else -9, 0), textcoords="offset points",
-            ha="left" if on_the_left else "right", va="center", fontsize=9.5, color=INK,
-            parse_math=False, bbox=NOTE_BOX, zorder=5,
-        )  # fmt: skip
+    rows = [(_diverged_text(v, name_width), v.mark.color) for v in shown]
     if len(lost) > len(shown):
-        ax.text(
-            0.5, 0.965 - 0.05 * len(shown), f"and {len(lost) - len(shown)} more diverged",
-            transform=ax.transAxes, ha="center", va="center", fontsize=9.5, bbox=NOTE_BOX, zorder=5,
+        rows.append((f"and {len(lost) - len(shown)} more diverged", "white"))
+    for row, (text, color) in enumerate(rows):
+        at = (0.03, 0.965 - 0.05 * row)
+        ax.annotate(
+            text, at, xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
+            va="center", fontsize=9.5, color=INK, bbox=NOTE_BOX, parse_math=False, zorder=5,
         )  # fmt: skip
+        ax.plot(*at, transform=ax.transAxes, **_cross(color))
+    for v in shown:
+        x = min(v.curves.diverged_at) * v.scale
+        ax.plot(x, 1.0, transform=ax.get_xaxis_transform(), **_cross(v.mark.color))
 
 
-def _diverged_text(v: Variant) -> str:
+def _cross(color: str) -> dict[str, Any]:
+    look = {"marker": "X", "markersize": 8, "color": color, "markeredgecolor": "white"}
+    return {**look, "linestyle": "none", "clip_on": False, "zorder": 6}
+
+
+def _diverged_text(v: Variant, name_width: int) -> str:
     first, last = min(v.curves.diverged_at), max(v.curves.diverged_at)
-    steps = f"step {steps_text(first)}" if first == last else f"steps {first:,} to {last:,}"
+    steps = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
     num_lost, num_seeds = len(v.curves.diverged_at), len(v.trials)
     share = f"all {num_seeds}" if num_lost == num_seeds else f"{num_lost} of {num_seeds}"
     seeds = f" ({share} seeds)" if num_seeds > 1 else ""
-    return f"{drawable(v.name, 20)} diverged at {steps}{seeds}"
+    return f"{drawable(v.name, name_width)} diverged at {steps}{seeds}"
 
 
 def _draw_spread(ax: Axes, v: Variant, spread: Spread) -> None:
@@ -219,7 +222,8 @@ def _view_of_lost(losses: Sequence[Array]) -> tuple[float, float]:
         return 0.0, 1.0
     start = float(np.median([loss[0] for loss in losses]))
     low = min(float(loss.min()) for loss in losses)
-    return low, start + max(2 * (start - low), abs(start), 1e-12)
+    high = max(float(loss.max()) for loss in losses)
+    return low, min(high, start + 10 * max(start - low, abs(start)))
 
 
 def _end(v: Variant) -> float:

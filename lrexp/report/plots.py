@@ -6,7 +6,7 @@ tables, which share this package, do not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,6 @@ from lrexp.store.read import Run
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.axes import Axes
-
-    from lrexp.finder import Curve, Suggestion
 
 
 def draw_run(run: Run, out: Path | None = None) -> list[Path]:

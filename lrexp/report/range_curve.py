@@ -26,7 +26,7 @@ def run_curves(run: Run) -> list[Curve]:
 def draw_curves(
     ax: Axes, curves: Sequence[Curve], look: Mark = CURVE, xs: Sequence[Array] | None = None
 ) -> CombinedCurve | None:
-    """Draw the curves over their LRs, or over `xs`; return them as one, None where there is none."""
+    """Draw the curves over their LRs, or over `xs`; return them as one, or None without any."""
     xs = [curve.lr for curve in curves] if xs is None else xs
     for x, curve in zip(xs, curves, strict=True):
         n = curve.num_finite

@@ -48,7 +48,7 @@ def draw_suggestion(ax: Axes, facts: Mapping[str, Any]) -> None:
     lr = facts.get("suggested_lr")
     if lr:
         ax.axvline(lr, color=ACCENT, linewidth=2, zorder=3)
-        on_the_left = _position(ax, lr) < 0.75
+        on_the_left = _position(ax, lr) < 0.3  # right of it the blow-up may be in the way
         ax.annotate(
             f"suggested {lr_text(lr)}", (lr, 0.955), xycoords=("data", "axes fraction"),
             xytext=(9 if on_the_left else -9, 0), textcoords="offset points",

@@ -52,7 +52,8 @@ def range_test_figure(run: Run) -> Figure:
     elif facts.get("reason"):
         result += " gives no suggestion"
     title = f"{shortened(run.name, 48)}: {result}"
-    heading = Heading(title, words.run_subtitle(run), source=run.path.name)
+    note = str(facts.get("note") or "")
+    heading = Heading(title, words.run_subtitle(run), caption=note, source=run.path.name)
     finish(figure, heading, key_entries(len(curves), facts))
     return figure
 
@@ -78,7 +79,8 @@ def range_test_loss_figure(run: Run) -> Figure:
 def key_entries(seeds: int, facts: Mapping[str, Any]) -> list[Entry]:
     """Return what a legend says of the curves and of the marked LRs."""
     color = CURVE.color
-    strong, faint = Line2D([], [], color=color, lw=2.4), Line2D([], [], color=color, alpha=0.5, lw=1)
+    strong = Line2D([], [], color=color, lw=2.4)
+    faint = Line2D([], [], color=color, alpha=0.5, lw=1)
     entries = [Entry(strong, "median, smoothed" if seeds > 1 else "smoothed")]
     if seeds > 1:
         entries.append(Entry(Patch(color=color, alpha=0.16, lw=0), "lowest to highest seed"))
@@ -100,7 +102,9 @@ def draw_with_strip(figure: Figure, curves: Sequence[Curve], facts: Mapping[str,
         draw_range_test(ax, curves, facts)
         return ax
     ratios = (10, 0.6 + 0.5 * len(rows))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+    panels = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+    upper: Axes = panels[0]
+    lower: Axes = panels[1]
     draw_range_test(upper, curves, facts)
     draw_strip(lower, rows)
     lower.set_xlabel("learning rate")
@@ -110,6 +114,7 @@ def draw_with_strip(figure: Figure, curves: Sequence[Curve], facts: Mapping[str,
 
 
 def draw_range_test(ax: Axes, curves: Sequence[Curve], facts: Mapping[str, Any]) -> None:
+    """Draw the curves over log LR with what was found marked on them."""
     dress(ax)
     draw_ranges(ax, facts)
     combined = draw_curves(ax, curves)

@@ -128,10 +128,10 @@ def log_axis(ax: Axes, which: str, text: Callable[[float], str] = number_text) -
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     decades = abs(float(np.log10(high / low)))
-    subs = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    subs = [1.0, 2.0, 5.0] if decades < 2.5 else [1.0]
     if decades < 0.7:
-        subs = tuple(float(s) for s in range(1, 10))
-    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
+        subs = [float(digit) for digit in range(1, 10)]
+    axis.set_major_locator(LogLocator(base=10, subs=subs))
     axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(1, 10)), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_formatter(NullFormatter())
@@ -161,19 +161,25 @@ def step_axis(ax: Axes, *, unit: str = "step", steps_per_epoch: float | None = N
     Call it when the limits are set: an axis of epochs is drawn where it has an epoch to show.
     """
     ax.set_xlabel(unit)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_locator(_whole_numbers())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: steps_text(value)))
     if unit != "step" or not steps_per_epoch or ax.get_xlim()[1] < steps_per_epoch:
         return
-    per_epoch = steps_per_epoch
-    top = ax.secondary_xaxis(
-        "top", functions=(lambda step: step / per_epoch, lambda epoch: epoch * per_epoch)
-    )
-    top.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
+    length = steps_per_epoch
+    top = ax.secondary_xaxis("top", functions=(_scaled(1 / length), _scaled(length)))
+    top.xaxis.set_major_locator(_whole_numbers())
     top.tick_params(color=GRID, labelcolor=MUTED, labelsize="small", length=3)
     top.spines["top"].set_visible(False)
     # a title at the right, not a label of the axis: that would take a line of its own
     ax.set_title("epoch", loc="right", fontsize="small", color=MUTED, pad=8)
+
+
+def _whole_numbers() -> MaxNLocator:
+    return MaxNLocator(nbins=7, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+
+
+def _scaled(factor: float) -> Callable[[Any], Any]:
+    return lambda values: values * factor
 
 
 @lru_cache(maxsize=1)
@@ -185,15 +191,9 @@ def _fonts() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _glyphs() -> frozenset[int]:
     """Return the code points that every weight in use can draw."""
-    regular, bold = (
-        set().union(
-            *(
-                FT2Font(font_manager.findfont(font_manager.FontProperties(family=name, weight=weight)))
-                .get_charmap()
-                .keys()
-                for name in _fonts()
-            )
-        )
-        for weight in ("normal", "bold")
-    )
-    return frozenset(regular & bold)
+    return frozenset(_glyphs_of("normal") & _glyphs_of("bold"))
+
+
+def _glyphs_of(weight: str) -> set[int]:
+    fonts = [font_manager.FontProperties(family=name, weight=weight) for name in _fonts()]
+    return {glyph for font in fonts for glyph in FT2Font(font_manager.findfont(font)).get_charmap()}

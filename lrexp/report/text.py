@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from os.path import commonprefix
 
 ELLIPSIS = "…"
+_JOINT = re.compile(r"[=,;:/ _|]|(?<!\de)-")  # where a name may be parted; not inside 1e-5
 
 
 def lr_text(lr: float | None, digits: int = 3) -> str:
@@ -20,13 +21,11 @@ def lr_text(lr: float | None, digits: int = 3) -> str:
         return "–"
     if lr == 0 or math.isinf(lr) or 1e-3 <= abs(lr) < 1e5:
         return number_text(lr, digits)
-    mantissa, exponent = f"{lr:.{digits - 1}e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    return f"{mantissa}e{int(exponent)}"
+    return _power_text(lr, digits)
 
 
-def number_text(value: float | None, digits: int = 4) -> str:
-    """Return a number with so many significant digits, and without zeros that say nothing.
+def number_text(value: float | None, digits: int = 4, *, zeros: bool = False) -> str:
+    """Return a number with so many significant digits; `zeros` keeps those at its end.
 
     Example:
         >>> [number_text(value) for value in (0.123456, 12.0, 123456.0, 1.5e-7, math.inf, None)]
@@ -39,10 +38,8 @@ def number_text(value: float | None, digits: int = 4) -> str:
     if 1e-4 <= abs(value) < 1e6:
         decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
         text = f"{value:.{decimals}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    return f"{mantissa}e{int(exponent)}"
+        return text.rstrip("0").rstrip(".") if "." in text and not zeros else text
+    return _power_text(value, digits)
 
 
 def mean_sd_text(mean: float | None, sd: float | None) -> str:
@@ -94,16 +91,19 @@ def told_apart(names: Sequence[str], width: int) -> list[str]:
     """Return names of at most `width` characters; what all long ones share is left out first.
 
     Example:
-        >>> told_apart(["optimizer.lr=0.1, warm", "optimizer.lr=0.5, warm"], 12)
-        ['…0.1, warm', '…0.5, warm']
+        >>> told_apart(["optimizer.lr=0.1, warm", "optimizer.lr=0.01, warm"], 10)
+        ['…0.1…', '…0.01…']
     """
     if all(len(name) <= width for name in names) or len(set(names)) < 2:
         return [shortened(name, width) for name in names]
-    start = len(commonprefix(list(names)))
-    names = [ELLIPSIS + name[start:] for name in names] if start > 1 else list(names)
+    shared = _shared_start(names)
+    start = max((joint.end() for joint in _JOINT.finditer(shared)), default=0)
+    names = [ELLIPSIS + name[start:] if start > 1 else name for name in names]
     if any(len(name) > width for name in names):
-        end = len(commonprefix([name[::-1] for name in names]))
-        names = [name[: len(name) - end] + ELLIPSIS for name in names] if end > 1 else names
+        shared = _shared_start([name[::-1] for name in names])[::-1]
+        joint = _JOINT.search(shared)
+        end = len(shared) - joint.start() if joint else 0
+        names = [name[: len(name) - end] + ELLIPSIS if end > 1 else name for name in names]
     return [shortened(name, width) for name in names]
 
 
@@ -121,3 +121,17 @@ def shortened(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return text[: width - 1 - tail] + ELLIPSIS + text[len(text) - tail :]
+
+
+def _shared_start(names: Sequence[str]) -> str:
+    shortest = min(names, key=len)
+    for i, letter in enumerate(shortest):
+        if any(name[i] != letter for name in names):
+            return shortest[:i]
+    return shortest
+
+
+def _power_text(value: float, digits: int) -> str:
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"

@@ -112,9 +112,9 @@ def ranking_note(row: Mapping[str, Any]) -> str:
 
 
 def _progress(run: Run) -> list[str]:
-    if run.summary is not None:  # every trial has ended
-        return []
     status = str(run.status.get("status", "interrupted"))
+    if run.summary is not None or status == "complete":
+        return []
     ended = sum(trial.result is not None for trial in run.trials)
     planned = len(run.variants) * max(1, len(seeds_of(run)))
     return [f"{status}, {ended} of {count_text(planned, 'trial')} ended"]

@@ -1,7 +1,7 @@
 """What a factory's signature says about its parameters, and whether values from a config fit.
 
 The keyword-only parameters of a factory are what a config may set; the others are filled in by
-the builder. Annotations say how a value is read: `Steps` is a duration such as `5%` or `10ep`.
+`build_schedule`. Annotations say how a value is read: `Steps` is a duration such as `5%` or `10ep`.
 Ranges are the factories' own business.
 """
 

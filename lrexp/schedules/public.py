@@ -143,7 +143,8 @@ def get_multi_step_lr_scheduler(
     checks.require(
         checks.positive("total_tokens", total_tokens),
         checks.positive("tokens_per_step", tokens_per_step),
-        *_fractions(step_milestones),
+        *_fractions("step_milestones", step_milestones),
+        _list_problem("step_factors", step_factors),
     )
     total_steps = ceil(_exact(total_tokens) / _exact(tokens_per_step))
     words = {"lr": "max_lr", "warmup": "warmup_steps", "factors": "step_factors"}
@@ -167,12 +168,20 @@ def _exact(value: float) -> Fraction:
     return Fraction(str(value))
 
 
-def _fractions(milestones: Sequence[float]) -> list[Problem | None]:
-    key = "step_milestones"
-    wrong = [checks.between(f"{key}[{i}]", part, 0, 1) for i, part in enumerate(milestones)]
-    if not any(wrong) and sorted(set(milestones)) != list(milestones):
-        wrong.append(Problem(key, "must rise", list(milestones), "List them in order."))
+def _fractions(key: str, parts: Sequence[float]) -> list[Problem]:
+    no_list = _list_problem(key, parts)
+    if no_list is not None:
+        return [no_list]
+    wrong = [p for i, part in enumerate(parts) if (p := checks.between(f"{key}[{i}]", part, 0, 1))]
+    if not wrong and sorted(set(parts)) != list(parts):
+        wrong.append(Problem(key, "must rise", list(parts), "List them in order."))
     return wrong
+
+
+def _list_problem(key: str, value: object) -> Problem | None:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return None
+    return Problem(key, "must be a list", value, "Give e.g. [0.5, 0.9].")
 
 
 def _is_range(bounds: object) -> bool:

@@ -145,25 +145,17 @@ def torch_plateau(
     """
     given = args or {}
     checks.require(*torch_problems(lr_scheduler.ReduceLROnPlateau, given))
-    signature = inspect.signature(lr_scheduler.ReduceLROnPlateau)
-    defaults = {
-        name: parameter.default
-        for name, parameter in signature.parameters.items()
-        if name not in (*_FILLED, "mode")  # torch's default is min; here mode follows the monitor
-    }
+    known = inspect.signature(lr_scheduler.ReduceLROnPlateau).parameters
+    # torch's default of mode is min; here it follows the monitor
+    defaults = {n: p.default for n, p in known.items() if n not in (*_FILLED, "mode")}
+    own: dict[str, Any] = {**defaults, **given}
+    start: dict[str, Any] = {"warmup": warmup, "warmup_start": warmup_start}
     try:
-        return plateau(
-            lr,
-            total_steps,
-            monitor=monitor,
-            warmup=warmup,
-            warmup_start=warmup_start,
-            **{**defaults, **given},
-        )
+        return plateau(lr, total_steps, monitor=monitor, **start, **own)
     except ConfigError as error:
-        args_error = ConfigError([p for p in error.problems if p.key in defaults | given])
-        others = [p for p in error.problems if p.key not in defaults | given]
-        raise ConfigError([*others, *args_error.under("args").problems]) from None
+        in_args = ConfigError([p for p in error.problems if p.key in own]).under("args")
+        others = [p for p in error.problems if p.key not in own]
+        raise ConfigError([*others, *in_args.problems]) from None
 
 
 def _completed(
@@ -192,6 +184,7 @@ class _Table:
         self._optimizer.step()  # torch warns about schedulers that step before their optimizer
         self.cycles_momentum = bool(getattr(self._scheduler, "cycle_momentum", False))
         self._lrs, self._momenta = array("d"), array("d")
+        self._failure: UserCodeError | None = None
 
     def check(self, last: int) -> None:
         """Raise `ConfigError` where the first values fail or the class ends before `last`."""
@@ -218,16 +211,25 @@ class _Table:
 
     def _grow(self, index: int) -> None:
         while len(self._lrs) <= index:
-            if self._lrs:
-                try:
-                    self._scheduler.step()
-                except Exception as error:
-                    message = f"{self._title} raised at its step {len(self._lrs)}: {error!r}"
-                    raise UserCodeError(message) from error
-            group = self._optimizer.param_groups[0]
-            lr = checked_value(group["lr"], len(self._lrs), self._title)
-            self._momenta.append(float(group["momentum"]))
-            self._lrs.append(lr)
+            if self._failure is not None:  # what it would give next is anybody's guess
+                raise self._failure
+            try:
+                self._append()
+            except UserCodeError as error:
+                self._failure = error
+                raise
+
+    def _append(self) -> None:
+        if self._lrs:
+            try:
+                self._scheduler.step()
+            except Exception as error:
+                message = f"{self._title} raised at its step {len(self._lrs)}: {error!r}"
+                raise UserCodeError(message) from error
+        group = self._optimizer.param_groups[0]
+        lr = checked_value(group["lr"], len(self._lrs), self._title)
+        self._momenta.append(float(group["momentum"]))
+        self._lrs.append(lr)
 
     def _refusal(self, error: BaseException) -> ConfigError:
         rule = f"{self._title} refuses its arguments: {type(error).__name__}: {error}"

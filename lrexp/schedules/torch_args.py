@@ -76,7 +76,8 @@ def _value_problems(key: str, value: object, hint: str) -> list[Problem]:
 def _rule(value: object, hint: str) -> str:
     """Return the rule of a numeric or boolean annotation that a plain value breaks, or nothing."""
     rule = ""
-    numeric = ("int" in hint or "float" in hint) and "Any" not in hint
+    open_ended = "Any" in hint or "Callable" in hint
+    numeric = ("int" in hint or "float" in hint) and not open_ended
     if isinstance(value, bool):
         if numeric and "bool" not in hint:
             rule = "must be a number"

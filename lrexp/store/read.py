@@ -12,7 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -65,15 +65,15 @@ class Run:
     name: str
     command: str  # "compare" | "find-lr"
     config: dict[str, Any]  # resolved.yaml
-    status: dict[str, Any]  # status.json; `status` is the true one, see `true_status`
+    status: dict[str, Any]  # status.json, but `interrupted` where the process is gone
     trials: tuple[TrialRecord, ...]  # those that have begun, by variant, then by seed
     summary: dict[str, Any] | None  # None until every trial has ended
 
     @property
     def variants(self) -> dict[str, tuple[TrialRecord, ...]]:
         """The trials of every variant, in the order of the config; empty where none has begun."""
-        found = {trial.variant: () for trial in self.trials}
-        names = dict.fromkeys([*self.status.get("variants", ()), *found])
+        planned = self.status.get("variants", ())
+        names = dict.fromkeys([*planned, *(trial.variant for trial in self.trials)])
         return {name: tuple(t for t in self.trials if t.variant == name) for name in names}
 
 
@@ -89,6 +89,11 @@ class RunEntry:
     suggested_lr: float | None  # of a range test that has ended
     started: datetime | None  # with time zone
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the entry as JSON has it."""
+        started = self.started.isoformat() if self.started else None
+        return {**asdict(self), "path": str(self.path), "started": started}
+
 
 def load_run(path: str | Path) -> Run:
     """Return a run as its directory shows it; curves are read when they are asked for.
@@ -100,15 +105,14 @@ def load_run(path: str | Path) -> Run:
     path = Path(path)
     _check_run_directory(path)
     status = _status(path)
-    summary = _read_json(path / "summary.json")
     return Run(
         path=path,
         name=str(status.get("name", path.name)),
-        command=str(status.get("command") or (summary or {}).get("command", "compare")),
+        command=str(status.get("command", "compare")),
         config=_read_config(path),
         status=status,
         trials=tuple(_trials(path, status)),
-        summary=summary,
+        summary=_read_json(path / "summary.json"),
     )
 
 
@@ -153,13 +157,10 @@ def _parse(path: Path, body: bytes, num_columns: int) -> np.ndarray:
         return np.empty((0, num_columns))
     try:
         table = np.loadtxt(io.BytesIO(body), delimiter=",", comments=None, ndmin=2)
+        if table.shape[1] != num_columns:
+            raise ValueError(f"{table.shape[1]} columns under a header of {num_columns}")
     except ValueError as error:
         raise RunError(f"{path}: is damaged: {error}. Delete the broken line.") from error
-    if table.shape[1] != num_columns:
-        raise RunError(
-            f"{path}: is damaged: {num_columns} columns in the header, {table.shape[1]} below it. "
-            "Delete the broken line."
-        )
     return table
 
 
@@ -228,7 +229,7 @@ def _may_be_alive(host: object, pid: object) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        pass  # it exists, but is another user's; or the number is no pid here
     return True
 
 

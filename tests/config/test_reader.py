@@ -79,12 +79,9 @@ MERGE_BOMB = "x0: &x0 {a: 1}\n" + "\n".join(
         ("a: 1\nb: \x07", 2, "control character U+0007"),
         ("a: 1\n\nb: x\0y", 3, "control character U+0000"),
         ("a: *b", 1, "has no anchor"),
-        ("a: &x 1\nb: &x 2", None, ""),
     ],
 )
 def test_refusals(text: str, line: int | None, message: str) -> None:
-    if not message:  # an anchor may be used again in YAML 1.2; PyYAML allows or refuses it
-        return
     start = time.perf_counter()
     with pytest.raises(ConfigError) as caught:
         read_yaml(text, "f")
@@ -109,8 +106,10 @@ PLAIN = st.recursive(
     | st.floats(allow_nan=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     | st.sampled_from(["yes", "1e-3", "10:30", "0777", "<<", "null", "=", "1_000", "~", "- a"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text("abc.<:1 ", max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text("abc.<:1 ", max_size=5), inner, max_size=3)
+    ),
     max_leaves=15,
 )
 

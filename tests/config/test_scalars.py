@@ -39,6 +39,6 @@ def test_what_python_writes_is_read_back(number: float) -> None:
     assert parse_scalar(repr(number)) == number
 
 
-@given(st.integers(-(10**300) + 1, 10**300 - 1))
+@given(st.integers(-(10**298), 10**298))
 def test_integers_are_read_back(number: int) -> None:
     assert parse_scalar(str(number)) == number

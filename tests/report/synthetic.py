@@ -38,7 +38,11 @@ def write_status(path: Path, **changes: Any) -> None:
 
 
 def write_config(path: Path, variants: Mapping[str, Mapping[str, Any]], **changes: Any) -> None:
-    section = {"seeds": 1, "metric": "val_loss", "variants": {k: dict(v) for k, v in variants.items()}}
+    section = {
+        "seeds": 1,
+        "metric": "val_loss",
+        "variants": {k: dict(v) for k, v in variants.items()},
+    }
     config = CONFIG | {"compare": section} | changes
     (path / "resolved.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
@@ -69,10 +73,17 @@ def write_trial(
             cells = [before.mean() if len(before) else np.nan, value]
             cells += [accuracy[epoch]] if accuracy is not None else []
             step = min(epoch * steps_per_epoch, len(loss))
-            lines.append(",".join([str(step), f"{step / steps_per_epoch:.6g}", *(f"{c:.12g}" for c in cells)]))
+            lines.append(
+                ",".join(
+                    [str(step), f"{step / steps_per_epoch:.6g}", *(f"{c:.12g}" for c in cells)]
+                )
+            )
         (path / "evals.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if outcome is not None:
-        result = {"outcome": outcome, "stopped_at": len(loss) - 1 if outcome == "diverged" else None}
+        result = {
+            "outcome": outcome,
+            "stopped_at": len(loss) - 1 if outcome == "diverged" else None,
+        }
         (path / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -200,6 +211,11 @@ def write_find_lr(
     }
     reason = "The loss never falls: over the whole range it stays within the noise of its start."
     none = dict.fromkeys(good, None) | {"rules": dict.fromkeys(good["rules"]), "reason": reason}
-    result = {"command": "find-lr", "seeds": list(range(seeds)), **(good if signal else none), **summary}
+    result = {
+        "command": "find-lr",
+        "seeds": list(range(seeds)),
+        **(good if signal else none),
+        **summary,
+    }
     (path / "summary.json").write_text(json.dumps(result), encoding="utf-8")
     return path

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.optim import lr_scheduler as torch_lr
 from schedules.torch_oracle import stepped
+from torch.optim import lr_scheduler as torch_lr
 
 from lrexp.schedules import SCHEDULES
 

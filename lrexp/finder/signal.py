@@ -1,0 +1,96 @@
+"""Whether a range test has a signal at all, and if not, what to tell the user.
+
+A curve that never fell by more than its own noise would still have a steepest point and a
+minimum; to name an LR from it would be a guess. What counts as a fall is relative to the noise
+and range of the curve, never an amount of loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lrexp.analysis.smooth import local_linear_gain
+from lrexp.finder.curve import CombinedCurve, Curve, bandwidth_for
+from lrexp.finder.landmarks import Landmarks, landmarks
+
+MIN_POINTS = 10
+FEW_POINTS = 12.0
+
+
+def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
+    """Return why the combined curve has no usable signal, or None where it has one.
+
+    Args:
+        curve: the combined curve.
+        curves: the curves that were combined.
+    """
+    if len(curve.lr) < MIN_POINTS:
+        return _too_short(curve, curves)
+    marks = landmarks(curve)
+    if marks.minimum == marks.first and marks.diverges:
+        return _from_the_start(curve)
+    if marks.drop > _needed(len(curve.lr)) * _error_of_drop(curve, marks):
+        return None
+    return _not_descending(curve, marks)
+
+
+def _needed(num_points: int) -> float:
+    """Return how many standard errors a fall must measure.
+
+    The lowest of some twenty independent stretches of pure noise is often 2 and rarely (1 in 100)
+    4 errors low; with few points the error itself is uncertain, as in Student's t.
+    """
+    return 4.0 * (1.0 + FEW_POINTS / num_points)
+
+
+def _error_of_drop(curve: CombinedCurve, marks: Landmarks) -> float:
+    """Return the standard error of `start − minimum`; the start is a median of the points before."""
+    gain = local_linear_gain(curve.log_lr, bandwidth_for(curve.log_lr))[marks.minimum]
+    noise = float(curve.noise[marks.minimum]) / float(gain)  # of one loss
+    return noise * math.hypot(gain, 1.25 / math.sqrt(max(marks.fall, 3)))
+
+
+def _too_short(curve: CombinedCurve, curves: Sequence[Curve]) -> str:
+    lowest = max(curves, key=lambda one: len(one.lr)).lr[:1]
+    at_once = sum(one.num_finite == 0 for one in curves)
+    if 2 * at_once >= len(curves):
+        return (
+            f"The loss was not finite at the first step, before any update, in {at_once} of "
+            f"{len(curves)} seeds: the LR is not the cause. Check the data for NaN and the model "
+            "and loss for overflow."
+        )
+    ends = [one.loss[-1] for one in curves]
+    if sum(not end <= one.loss[0] for end, one in zip(ends, curves, strict=True)) * 2 > len(curves):
+        return (
+            f"The loss diverged from the start, within {len(curve.lr)} steps of the lowest LR "
+            f"({lowest[0]:.2g}): lower find_lr.min_lr by a factor of 100."
+        )
+    return (
+        f"The range test has too few points ({len(curve.lr)}, at least {MIN_POINTS} are needed): "
+        "raise find_lr.steps, 100 is a good number."
+    )
+
+
+def _from_the_start(curve: CombinedCurve) -> str:
+    return (
+        f"The loss diverged from the start, at the lowest LRs of the test ({curve.lr[0]:.2g}): "
+        "lower find_lr.min_lr by a factor of 100."
+    )
+
+
+def _not_descending(curve: CombinedCurve, marks: Landmarks) -> str:
+    span = f"from {curve.lr[0]:.2g} to {curve.lr[-1]:.2g}"
+    more = (
+        "more steps, more seeds or a larger batch (find_lr.steps, find_lr.seeds, data.batch_size)"
+    )
+    if curve.smooth[-1] - marks.start > _needed(len(curve.lr)) * curve.noise[-1]:
+        return (
+            f"The loss never fell by more than its noise before it rose (LR {span}): use {more}. "
+            "If that does not help, check the sign of the loss, the targets, and that the "
+            "parameters get gradients."
+        )
+    return (
+        f"The loss stayed flat {span}: it moved by no more than its noise. Raise find_lr.max_lr "
+        f"if that is low, else use {more}, and check that the parameters get gradients."
+    )

@@ -1,0 +1,144 @@
+"""The table that a comparison ends with, and the sentences below it.
+
+The table takes the form that fits the console: with every seed's value where there is room, else
+with those values among the sentences. Numbers are never cut; names fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lrexp.report import words
+from lrexp.report.cells import cell, column, least_width, natural_width, new_table
+from lrexp.report.text import count_text, mean_sd_text, number_text
+
+MAX_SEED_VALUES = 6  # more values than these say less than their mean and sd
+STYLES = {"converging well": "green", "diverged": "red", "failed": "red"}
+
+
+def ranking_table(summary: Mapping[str, Any]) -> RenderableType:
+    """Return what summary.json of a comparison says, as something that rich prints.
+
+    Example:
+        >>> from rich.console import Console                                  # doctest: +SKIP
+        >>> Console().print(ranking_table(load_run("runs/...").summary))       # doctest: +SKIP
+    """
+    return _Ranking(summary)
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Chooses the form of the table when the width of the console is known."""
+
+    summary: Mapping[str, Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield heading, table and sentences; a screen too narrow for any table gets no table."""
+        yield Padding(_heading(self.summary), (1, 0, 0, 2))
+        wide, narrow = _wide_table(self.summary), _narrow_table(self.summary)
+        if natural_width(wide, console, options) <= options.max_width:
+            yield wide
+            yield _sentences(self.summary)
+        elif least_width(narrow, console, options) <= options.max_width:
+            yield narrow
+            yield _sentences(self.summary, changes=True)
+        else:
+            yield _sentences(self.summary, changes=True, value=True)
+
+
+def _heading(summary: Mapping[str, Any]) -> Text:
+    better = "higher" if summary.get("direction") == "max" else "lower"
+    num_variants, num_seeds = len(summary["ranking"]), len(summary.get("seeds") or ())
+    text = Text(words.measure_text(summary["metric"]).capitalize(), "bold")
+    counts = f"{count_text(num_variants, 'variant')} × {count_text(num_seeds, 'seed')}"
+    return text.append(f", {better} is better · {counts}", "not bold dim")
+
+
+def _wide_table(summary: Mapping[str, Any]) -> Table:
+    seeds = _shown_seeds(summary)
+    table = new_table("", "variant", "changes", column(_value_head(summary)))
+    for seed in seeds:
+        table.add_column(Text(f"seed {seed}"), justify="right", no_wrap=True, style="dim")
+    table.add_column(Text("diagnosis"))
+    for row in summary["ranking"]:
+        values = [_seed_value(value) for value in row["values"][: len(seeds)]]
+        changes = cell(_changes(row))
+        table.add_row(*_first_cells(row), changes, _value(row), *values, _diagnosis(row))
+    return table
+
+
+def _narrow_table(summary: Mapping[str, Any]) -> Table:
+    table = new_table("", "variant", column(_value_head(summary)), "diagnosis")
+    for row in summary["ranking"]:
+        table.add_row(*_first_cells(row), _value(row), _diagnosis(row))
+    return table
+
+
+def _sentences(
+    summary: Mapping[str, Any], *, changes: bool = False, value: bool = False
+) -> RenderableType:
+    """Return a paragraph for each variant, with what no table says of it."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(overflow="fold", max_width=28)
+    grid.add_column(overflow="fold")
+    seeds = _shown_seeds(summary)
+    for row in summary["ranking"]:
+        text = Text()
+        if value:
+            text.append_text(_value(row)).append(", ").append_text(_diagnosis(row)).append("\n")
+        text.append(str(row["diagnosis"]["sentence"]))
+        values = "  ".join(_seed_value(value) for value in row["values"][: len(seeds)])
+        facts = [_changes(row), f"seeds {values}" if values else ""]
+        if changes and any(facts):
+            text.append("\n" + " · ".join(fact for fact in facts if fact), "dim")
+        grid.add_row(cell(row["variant"], "bold"), text)
+    return Padding(grid, (0, 0, 1, 2))
+
+
+def _first_cells(row: Mapping[str, Any]) -> tuple[Text, Text]:
+    style = "bold" if row["rank"] == 1 else ""
+    return Text(str(row["rank"]), style), cell(row["variant"], style)
+
+
+def _value_head(summary: Mapping[str, Any]) -> str:
+    return "mean ± sd" if len(summary.get("seeds") or ()) > 1 else "value"
+
+
+def _value(row: Mapping[str, Any]) -> Text:
+    style = "bold" if row["rank"] == 1 else ""
+    return Text(mean_sd_text(row.get("mean"), row.get("sd")), style)
+
+
+def _seed_value(value: float | None) -> str:
+    return number_text(value, zeros=True)
+
+
+def _changes(row: Mapping[str, Any]) -> str:
+    settings = row.get("settings") or {}
+    return ", ".join(words.setting_text(key, value) for key, value in settings.items())
+
+
+def _diagnosis(row: Mapping[str, Any]) -> Text:
+    """Return the word, with the number of seeds that did not finish where it is not all or none."""
+    word = str(row["diagnosis"]["word"])
+    text = Text(word, STYLES.get(word, "yellow"))
+    outcomes = row.get("outcomes") or {}
+    total = sum(outcomes.values())
+    for kind in ("diverged", "failed"):
+        count = outcomes.get(kind, 0)
+        if count and total > 1:
+            share = f"all {total}" if count == total else f"{count} of {total}"
+            text.append(f" ({share})" if kind == word else f" ({share} {kind})", "red")
+    return text
+
+
+def _shown_seeds(summary: Mapping[str, Any]) -> Sequence[int]:
+    seeds: Sequence[int] = summary.get("seeds") or ()
+    return seeds if 1 < len(seeds) <= MAX_SEED_VALUES else ()

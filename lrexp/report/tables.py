@@ -1,0 +1,180 @@
+"""What commands print besides the ranking: a suggestion, a list of runs, a list of schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.panel import Panel
+from rich.table import Column, Table
+from rich.text import Text
+
+from lrexp.report.cells import cell, column, least_width, natural_width, new_table, words_column
+from lrexp.report.text import count_text, lr_text
+from lrexp.store.read import RunEntry
+
+STATUS_STYLES = {"complete": "green", "running": "cyan", "failed": "red", "damaged": "red"}
+
+
+def suggestion_panel(summary: Mapping[str, Any]) -> RenderableType:
+    """Return what summary.json of a range test says: the LR, its interval, every rule's LR.
+
+    Example:
+        >>> from rich.console import Console                                     # doctest: +SKIP
+        >>> Console().print(suggestion_panel(load_run("runs/...").summary))       # doctest: +SKIP
+    """
+    lr, interval = summary.get("suggested_lr"), summary.get("interval")
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(no_wrap=True, style="dim")
+    lines.add_column(overflow="fold")
+    if lr is None:
+        lines.add_row("suggested LR", Text("none", "bold yellow"))
+        lines.add_row("because", Text(str(summary.get("reason") or "the curve has no signal")))
+    else:
+        lines.add_row("suggested LR", Text(lr_text(lr), "bold green"))
+    if interval:
+        lines.add_row("interval", Text(f"{lr_text(interval[0])} to {lr_text(interval[1])}"))
+    if summary.get("base_lr") and summary.get("max_lr"):
+        text = f"{lr_text(summary['base_lr'])} to {lr_text(summary['max_lr'])}"
+        lines.add_row("base to max LR", Text(text).append("  for cyclic schedules", "dim"))
+    if summary.get("note"):
+        lines.add_row("note", Text(str(summary["note"])))
+    rules = {name: rule_lr for name, rule_lr in (summary.get("rules") or {}).items() if rule_lr}
+    if rules:
+        lines.add_row()
+    for name, rule_lr in rules.items():
+        lines.add_row(cell(name), Text(lr_text(rule_lr)))
+    seeds = count_text(len(summary.get("seeds") or ()), "seed")
+    title = Text.assemble(("LR range test", "bold"), (f" · {seeds}", "dim"))
+    return Panel(lines, title=title, expand=False, padding=(1, 2))
+
+
+def schedule_table(traces: Mapping[str, np.ndarray]) -> RenderableType:
+    """Return the LRs of schedules in numbers: first, highest and where, last.
+
+    Args:
+        traces: by variant, one LR for each step, (steps,).
+    """
+    return _Schedules(traces)
+
+
+@dataclass(frozen=True)
+class _Schedules:
+    """Takes two lines for each schedule where a table would be cut."""
+
+    traces: Mapping[str, np.ndarray]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table."""
+        heads = ("steps", "first LR", "peak LR", "at step", "last LR")
+        table = new_table("variant", *(column(head) for head in heads))
+        for name, lr in self.traces.items():
+            table.add_row(cell(name), *_lr_numbers(lr))
+        if least_width(table, console, options) <= options.max_width:
+            yield table
+            return
+        for name, lr in self.traces.items():
+            steps, first, peak, at, last = _lr_numbers(lr)
+            text = f"\n  {first} → {last} in {steps} steps, peak {peak} at {at}"
+            yield cell(name, "bold").append(text, "not bold")
+
+
+def _lr_numbers(lr: np.ndarray) -> tuple[str, str, str, str, str]:
+    if not len(lr):
+        return ("0", "–", "–", "–", "–")
+    peak = int(np.argmax(lr))
+    first, highest, last = (lr_text(float(lr[step])) for step in (0, peak, -1))
+    return (f"{len(lr):,}", first, highest, f"{peak:,}", last)
+
+
+def runs_table(runs: Sequence[RunEntry], now: datetime | None = None) -> RenderableType:
+    """Return a list of runs: name, command, status, best variant, age, and the folder.
+
+    Args:
+        runs: as `list_runs` gives them.
+        now: the time from which ages are counted; with a time zone.
+    """
+    return _Runs(runs, now or datetime.now(timezone.utc))
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Takes one line for each run where the console is wide enough, else two."""
+
+    runs: Sequence[RunEntry]
+    now: datetime
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table."""
+        table = _one_line_each(self.runs, self.now)
+        fits = natural_width(table, console, options) <= options.max_width
+        yield table if fits else _two_lines_each(self.runs, self.now)
+
+
+def _one_line_each(runs: Sequence[RunEntry], now: datetime) -> Table:
+    table = new_table(
+        words_column("run", 22),
+        "command",
+        "status",
+        words_column("best", 22),
+        column("age"),
+        Column(Text("folder"), no_wrap=True),
+    )
+    for run in runs:
+        table.add_row(
+            cell(run.name),
+            cell(run.command),
+            _status(run),
+            cell(best_text(run)),
+            Text(age_text(run.started, now)),
+            Text(run.path.name, "dim"),
+        )
+    return table
+
+
+def _two_lines_each(runs: Sequence[RunEntry], now: datetime) -> Table:
+    best = words_column("best\nage", 20)
+    table = new_table(words_column("run\nfolder", 50), "command\nstatus", best)
+    for run in runs:
+        table.add_row(
+            cell(run.name, "bold").append(f"\n{run.path.name}", "not bold"),
+            cell(run.command).append("\n").append_text(_status(run)),
+            cell(best_text(run)).append(f"\n{age_text(run.started, now)}", "dim"),
+        )
+    return table
+
+
+def _status(run: RunEntry) -> Text:
+    return cell(run.status, STATUS_STYLES.get(run.status, "yellow"))
+
+
+def best_text(run: RunEntry) -> str:
+    """Return the best variant of a comparison, the suggested LR of a range test."""
+    if run.best_variant is not None:
+        return run.best_variant
+    if run.suggested_lr is not None:
+        return f"lr {lr_text(run.suggested_lr)}"
+    ended_without = run.command == "find-lr" and run.status == "complete"
+    return "no suggestion" if ended_without else "–"
+
+
+def age_text(started: datetime | None, now: datetime) -> str:
+    """Return how long ago something was: `40 s`, `12 min`, `5 h`, `3 d`.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> now = datetime(2026, 11, 21, tzinfo=timezone.utc)
+        >>> age_text(now - timedelta(hours=5, minutes=59), now)
+        '5 h'
+    """
+    if started is None:
+        return "–"
+    seconds = max(0.0, (now - started).total_seconds())
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
