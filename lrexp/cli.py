@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,10 +120,11 @@ def compare(
         runs_dir=runs_dir,
         console=_stderr(quiet),
     )
+    summary = run.summary or {}
     if json:
-        _print_json({**run.summary, "run": str(run.path)})
+        _print_json({**summary, "run": str(run.path)})
     elif not quiet:
-        _stdout().print(ranking_table(run.summary))
+        _stdout().print(ranking_table(summary))
         _print_files(run.path, f"lrexp compare {config} --seeds 5   for a spread to judge by")
 
 
@@ -160,10 +162,11 @@ def find_lr(
         console=_stderr(quiet),
     )
     assert result.run is not None
+    summary = result.run.summary or {}
     if json:
-        _print_json({**result.run.summary, "run": str(result.run.path)})
+        _print_json({**summary, "run": str(result.run.path)})
     elif not quiet:
-        _stdout().print(suggestion_panel(result.run.summary))
+        _stdout().print(suggestion_panel(summary))
         _print_files(result.run.path, f"lrexp compare {write or config}")
     if result.suggested_lr is None:
         raise typer.Exit(NO_SIGNAL)
@@ -219,7 +222,9 @@ def runs(
 
     found = list_runs(directory)
     if json:
-        _print_json([run.to_plain() for run in found])
+        _print_json(
+            [{**asdict(run), "path": str(run.path), "started": str(run.started)} for run in found]
+        )
     else:
         _stdout().print(runs_table(found) if found else f"No runs in {directory}.")
 
@@ -301,7 +306,8 @@ def _overrides(pairs: list[str] | None) -> list[tuple[str, Any]]:
         try:
             parsed.append((key.strip(), parse_value(value)))
         except ConfigError as error:
-            raise error.placed(lambda _, key=key: f"--set {key.strip()}") from None
+            place = f"--set {key.strip()}"
+            raise ConfigError([replace(p, place=place) for p in error.problems]) from None
     return parsed
 
 

@@ -113,13 +113,10 @@ def _join(prefix: str, key: str) -> str:
 
 def _shown(value: object) -> str:
     """Return the value as YAML writes it, on one line and without control characters."""
-    text = {True: "true", False: "false", None: "null"}.get(value) if _is_word(value) else None
-    text = repr(value) if text is None else text
+    if value is None:
+        return "null"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_word(value: object) -> bool:
-    return value is None or isinstance(value, bool)
 
 
 def user_error(error: BaseException, doing: str) -> UserCodeError:

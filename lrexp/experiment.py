@@ -20,7 +20,7 @@ from lrexp.engine import ENGINES, Task, TrialId, loss_floor, preserved_rng
 from lrexp.errors import InterruptedRunError, RunError
 from lrexp.finder import Curve, RangeTestStop, ramp, suggest
 from lrexp.lr_finder import RangeTest
-from lrexp.plan import Objects, Plan, VariantPlan, make_plan, plan_one, trace_lr
+from lrexp.plan import Objects, Plan, VariantPlan, make_plan, plan_one, plan_schedules, trace_lr
 from lrexp.record import Recorder
 from lrexp.report import draw_overlay, draw_run, draw_schedules
 from lrexp.report.progress import observe
@@ -99,7 +99,7 @@ def compare(
     }
     with _recorded(plan, "compare", _destination(out, runs_dir), lengths) as writer:
         recorder = _train(plan, plan.tasks(all_seeds), writer, lengths, console, stops=True)
-        writer.summary(comparison_summary(load_run(writer.directory), plan))
+        writer.summary(comparison_summary(load_run(writer.directory), loaded))
         draw_run(load_run(writer.directory))
         recorder.raise_failures(writer.directory)
     return load_run(writer.directory)
@@ -189,8 +189,7 @@ def schedule(
     A schedule that reacts to the loss is drawn as it would run if the loss never changed.
     """
     loaded = load_config(config, _changes(overrides, {}), trust=trust)
-    plan = make_plan(loaded, train=False)
-    traces = {name: trace_lr(variant) for name, variant in plan.variants.items()}
+    traces = {name: trace_lr(*planned) for name, planned in plan_schedules(loaded).items()}
     path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
     draw_schedules(traces, path, title=loaded.experiment.name)
     return Traces(traces, str(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -124,7 +124,7 @@ class LRFinder:
         max_lr: float = 10.0,
         steps: int = 100,
         seeds: int = 3,
-        mode: str = "exp",
+        mode: Literal["exp", "linear"] = "exp",
         stop_factor: float = 4.0,
         rule: str = "auto",
         seed: int = 0,

@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
 
+from lrexp.analysis import (
+    Diagnosis,
+    VariantSummary,
+    combine_diagnoses,
+    diagnose,
+    final_loss,
+    summarise,
+)
+from lrexp.config import Config
 from lrexp.finder import Suggestion
+from lrexp.record import HIGHER_IS_BETTER
+from lrexp.store import Run, TrialRecord
+
+
+def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
+    """Return summary.json of a comparison whose trials have all ended."""
+    metric = config.experiment.compare.metric
+    outcomes = {name: {t.seed: _outcome(t) for t in ts} for name, ts in run.variants.items()}
+    values = {name: {t.seed: _final(t, metric) for t in ts} for name, ts in run.variants.items()}
+    direction: Literal["min", "max"] = "max" if metric in HIGHER_IS_BETTER else "min"
+    seeds = list(run.status["seeds"])
+    ranking = summarise(values, outcomes, direction, seeds)
+    diagnoses = _diagnoses(run, {name: v.loss for name, v in config.variants.items()})
+    return {
+        "command": "compare",
+        "metric": metric,
+        "direction": direction,
+        "seeds": seeds,
+        "ranking": [
+            {
+                **_row(row),
+                "diagnosis": asdict(diagnoses[row.variant]),
+                "settings": config.overrides[row.variant],
+            }
+            for row in ranking
+        ],
+    }
 
 
 def range_test_summary(suggestion: Suggestion, seeds: Sequence[int]) -> dict[str, Any]:
@@ -24,5 +61,47 @@ def range_test_summary(suggestion: Suggestion, seeds: Sequence[int]) -> dict[str
     }
 
 
-def comparison_summary(run: Any, plan: Any) -> dict[str, Any]:
-    return {}
+def _diagnoses(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
+    """Return what each variant did; ends are compared among variants with the same loss."""
+    best: dict[str, float] = {}
+    for name, trials in run.variants.items():
+        for trial in trials:
+            end = final_loss(trial.steps["loss"], trial.evals)
+            if _outcome(trial) == "finished" and end is not None:
+                best[loss_names[name]] = min(end, best.get(loss_names[name], end))
+    return {
+        name: combine_diagnoses([_diagnosis(t, run, best.get(loss_names[name])) for t in trials])
+        for name, trials in run.variants.items()
+    }
+
+
+def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagnosis:
+    return diagnose(
+        trial.steps["loss"],
+        trial.evals,
+        _outcome(trial),
+        stopped_at=(trial.result or {}).get("stopped_at"),
+        total_steps=run.status["total_steps"][trial.variant],
+        best_final=best_final,
+    )
+
+
+def _row(row: VariantSummary) -> dict[str, Any]:
+    return {
+        "variant": row.variant,
+        "rank": row.rank,
+        "mean": row.mean,
+        "sd": row.sd,
+        "values": list(row.values),
+        "outcomes": row.outcomes,
+        "difference": asdict(row.difference),
+    }
+
+
+def _outcome(trial: TrialRecord) -> str:
+    return str((trial.result or {}).get("outcome", "failed"))
+
+
+def _final(trial: TrialRecord, metric: str) -> float | None:
+    value = (trial.result or {}).get("final", {}).get(metric)
+    return None if value is None else float(value)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from lrexp.errors import ConfigError
 
 Array = NDArray[np.float64]
+Moments = tuple[Array, Array, Array]
 
 
 def ema(values: ArrayLike, beta: float = 0.9) -> Array:
@@ -57,9 +58,7 @@ def zero_lag(values: ArrayLike, span: float) -> Array:
     if not span > 1:
         return np.where(weight > 0, y, np.nan)
     beta = 1.0 - 1.0 / span
-    s0, s1, s2 = _two_sided(weight, beta)
-    t0, t1, _ = _two_sided(weight * y, beta)
-    return _line_at_zero(s0, s1, s2, t0, t1, weight)
+    return _line_at_zero(_two_sided(weight, beta), _two_sided(weight * y, beta), weight)
 
 
 def local_linear(x: ArrayLike, y: ArrayLike, bandwidth: float) -> Array:
@@ -83,9 +82,8 @@ def local_linear(x: ArrayLike, y: ArrayLike, bandwidth: float) -> Array:
     out = np.empty_like(value)
     for here, distance in _distances(position, bandwidth):
         kernel = np.exp(-0.5 * distance**2) * weight
-        s0, s1, s2 = (np.sum(kernel * distance**power, axis=1) for power in (0, 1, 2))
-        t0, t1 = (np.sum(kernel * distance**power * value, axis=1) for power in (0, 1))
-        out[here] = _line_at_zero(s0, s1, s2, t0, t1, weight[here])
+        moments = _moments(kernel, distance)
+        out[here] = _line_at_zero(moments, _moments(kernel * value, distance), weight[here])
     return out
 
 
@@ -103,7 +101,7 @@ def local_linear_gain(x: ArrayLike, bandwidth: float) -> Array:
     gain = np.ones_like(position)
     for here, distance in _distances(position, bandwidth):
         kernel = np.exp(-0.5 * distance**2)
-        s0, s1, s2 = (np.sum(kernel * distance**power, axis=1) for power in (0, 1, 2))
+        s0, s1, s2 = _moments(kernel, distance)
         has_slope = _has_slope(s0, s1, s2)
         line = kernel * (s2[:, None] - s1[:, None] * distance)
         line /= np.where(has_slope, s0 * s2 - s1 * s1, 1.0)[:, None]
@@ -148,7 +146,7 @@ def _decayed_sum(values: Array, beta: float) -> Array:
     return np.fromiter(accumulate(values.tolist(), lambda s, v: beta * s + v), float, len(values))
 
 
-def _one_sided(values: Array, beta: float) -> tuple[Array, Array, Array]:
+def _one_sided(values: Array, beta: float) -> Moments:
     """Return `Σ_{j≤i} β^(i−j)·(i−j)^p·v_j` for p = 0, 1, 2."""
     # i−j grows by one with each step to the right: M1 ← β(M1 + M0), M2 ← β(M2 + 2·M1 + M0)
     zeroth = _decayed_sum(values, beta)
@@ -156,7 +154,7 @@ def _one_sided(values: Array, beta: float) -> tuple[Array, Array, Array]:
     return zeroth, first, _decayed_sum(beta * (_shifted(zeroth) + 2 * _shifted(first)), beta)
 
 
-def _two_sided(values: Array, beta: float) -> tuple[Array, Array, Array]:
+def _two_sided(values: Array, beta: float) -> Moments:
     """Return `Σ_j β^|i−j|·(j−i)^p·v_j` for p = 0, 1, 2."""
     left = _one_sided(values, beta)
     mirrored = left if _is_symmetric(values) else _one_sided(values[::-1], beta)
@@ -173,8 +171,16 @@ def _shifted(values: Array) -> Array:
     return np.concatenate([[0.0], values[:-1]])
 
 
-def _line_at_zero(s0: Array, s1: Array, s2: Array, t0: Array, t1: Array, weight: Array) -> Array:
-    """Return the value at distance 0 of the weighted least-squares line, from its moments."""
+def _moments(kernel: Array, distance: Array) -> Moments:
+    """Return `Σ_j kernel·distance^p` for p = 0, 1, 2, each (rows,)."""
+    first = kernel * distance
+    return kernel.sum(axis=1), first.sum(axis=1), (first * distance).sum(axis=1)
+
+
+def _line_at_zero(mass: Moments, value: Moments, weight: Array) -> Array:
+    """Return the least-squares line at distance 0, from the moments of weights and values."""
+    s0, s1, s2 = mass
+    t0, t1, _ = value
     has_slope = _has_slope(s0, s1, s2)
     line = (s2 * t0 - s1 * t1) / np.where(has_slope, s0 * s2 - s1 * s1, 1.0)
     mean = t0 / np.where(s0 > 0, s0, 1.0)

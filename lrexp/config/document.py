@@ -41,7 +41,7 @@ class Document:
         """Return where a dotted key stands; of a key that is absent, where its parent stands.
 
         Example:
-            >>> read_document("exp.yaml").place_of("optimizer.lr")
+            >>> read_document("exp.yaml").place_of("optimizer.lr")  # doctest: +SKIP
             'exp.yaml:12'
         """
         while key and key not in self._by_key:

@@ -22,7 +22,7 @@ def with_optimizer_lr(document: Document, lr: float) -> str:
     comes from an alias, a setting is new), the copy is written anew, without comments.
 
     Example:
-        >>> print(with_optimizer_lr(read_document("exp.yaml"), 0.14))
+        >>> print(with_optimizer_lr(read_document("exp.yaml"), 0.14))  # doctest: +SKIP
         optimizer: {name: SGD, lr: 0.14}  # found by lrexp
     """
     changes = {k: v for k, v in document.overrides.items() if k not in _RUN_ONLY}

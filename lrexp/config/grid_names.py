@@ -34,11 +34,12 @@ def value_labels(values: Sequence[object]) -> list[str]:
         ['0.5', '1e-07', 'cosine', 'cosine+warmup=5%']
     """
     labels = [_short(value) for value in values]
-    for longer in (_long, _numbered):
-        clashing = [i for i, label in enumerate(labels) if _count(label, labels) > 1]
-        for i in clashing:
-            labels[i] = longer(values[i], i)
-    return labels
+    clashing = [i for i, label in enumerate(labels) if _count(label, labels) > 1]
+    for i in clashing:
+        labels[i] = _long(values[i])
+    if all(_count(label, labels) == 1 for label in labels):
+        return labels
+    return [f"{label}-{i}" for i, label in enumerate(labels, start=1)]
 
 
 def combination_name(axes: Sequence[str], labels: Sequence[str], index: int) -> str:
@@ -62,15 +63,11 @@ def _short(value: object) -> str:
     return _clean(str(value))
 
 
-def _long(value: object, index: int) -> str:
+def _long(value: object) -> str:
     if isinstance(value, Mapping):
         rest = [f"{key}={_short(item)}" for key, item in value.items() if key != "name"]
         return _clean("+".join([_short(value), *rest]), MAX_LENGTH)
-    return repr(value) if isinstance(value, int | float) else _numbered(value, index)
-
-
-def _numbered(value: object, index: int) -> str:
-    return f"{_short(value)}-{index + 1}"
+    return repr(value) if isinstance(value, float) else _short(value)
 
 
 def _clean(text: str, length: int = _MAX_LABEL) -> str:

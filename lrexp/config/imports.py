@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 from lrexp.config.local_modules import find_file, home_of, import_from
@@ -55,8 +55,8 @@ def import_callable(
         UserCodeError: the module raised while it was imported.
 
     Example:
-        >>> import_callable("model:make_net", directories=[Path("configs")])
-        <function make_net at 0x...>
+        >>> import_callable("torch.nn:Linear", directories=[])
+        <class 'torch.nn.modules.linear.Linear'>
     """
     match = _PATH.fullmatch(path)
     if not match:
@@ -131,8 +131,8 @@ def _check_origin(
     found: AnyCallable, path: str, directories: Sequence[Path], trust: Sequence[str]
 ) -> None:
     """Refuse what a reachable module merely imported: `model:system` after `from os import ...`."""
-    while isinstance(found, functools.partial):
-        found = found.func
+    while isinstance(found, functools.partial | MethodType):  # a class method
+        found = found.func if isinstance(found, functools.partial) else found.__func__
     origin = getattr(found, "__module__", None)
     if isinstance(found, BuiltinFunctionType) and (origin or "torch").partition(".")[0] == "torch":
         return  # functions of torch written in C++

@@ -19,6 +19,9 @@ def json_schema() -> dict[str, Any]:
         ['cross_entropy']
     """
     schema = ExperimentConfig.model_json_schema()
+    for name, field in ExperimentConfig.model_fields.items():
+        # left out where it equals the description of the section itself
+        schema["properties"][name].setdefault("description", field.description)
     for section in NAMED_SECTIONS:
         entry = schema["properties"][section]
         whole = {"$ref": entry.pop("$ref")}

@@ -46,7 +46,9 @@ def load_config(
         UserCodeError: the user's own module raised while it was imported.
 
     Example:
-        >>> config = load_config("exp.yaml", [("optimizer.lr", 0.1)])
+        >>> optimizer = {"name": "SGD", "lr": 0.1}
+        >>> source = {"model": "mlp", "data": "digits", "loss": "cross_entropy"}
+        >>> config = load_config({**source, "optimizer": optimizer}, [("seed", 3)])
         >>> {name: v.optimizer.lr for name, v in config.variants.items()}
         {'high': 1.0, 'standard': 0.1, 'low': 0.01}
     """

@@ -27,7 +27,8 @@ def resolve_units(experiment: ExperimentConfig, clock: Clock) -> ExperimentConfi
         ConfigError: a duration means nothing to this clock; its key is "".
 
     Example:
-        >>> resolve_units(experiment, Clock(total_steps=220, steps_per_epoch=22)).train.eval_every
+        >>> clock = Clock(total_steps=220, steps_per_epoch=22)
+        >>> resolve_units(experiment, clock).train.eval_every  # doctest: +SKIP
         '22st'
     """
     tree = experiment.model_dump()
@@ -46,7 +47,7 @@ def resolved_tree(config: Config, clocks: Mapping[str, Clock]) -> dict[str, Any]
             durations as they were written.
 
     Example:
-        >>> resolved_tree(config, {"high": clock, "standard": clock, "low": clock})["train"]
+        >>> resolved_tree(config, {"high": clock})["train"]  # doctest: +SKIP
         {'duration': '220st', 'eval_every': '22st', 'accumulate': 1, 'grad_clip': None}
     """
     clock = _clock_of_base(config, clocks)

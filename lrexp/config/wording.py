@@ -40,8 +40,8 @@ def schema_problems(tree: Mapping[str, object]) -> list[Problem]:
     """Return everything in a config that does not fit the schema, in the schema's order.
 
     Example:
-        >>> print(schema_problems({"optimizer": {"name": "SGD", "lr": True}, ...})[0])
-        optimizer.lr: must be a number (got true). E.g. `lr: 0.01`.
+        >>> print(schema_problems({"seed": True})[0])
+        seed: must be a whole number (got true). E.g. `seed: 0`.
     """
     try:
         ExperimentConfig.model_validate(tree)

@@ -45,10 +45,9 @@ def opened(value: T | Failure) -> T:
     """Return the value that a worker sent, or raise the exception that it had."""
     if not isinstance(value, Failure):
         return value
-    error = value.error
-    if isinstance(error, ConfigError):  # pickling keeps its problems and loses its message
-        raise ConfigError(error.problems)
-    raise error.with_traceback(_replayed(value.frames))
+    if isinstance(value.error, ConfigError):  # pickling keeps its problems, not its message
+        raise ConfigError(value.error.problems)
+    raise value.error.with_traceback(_replayed(value.frames))
 
 
 def _picklable(error: Exception) -> Exception:

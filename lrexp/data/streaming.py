@@ -111,8 +111,14 @@ class StreamingBatches:
         plan.batches = batches
         self._busy = self._busy or is_ours
         try:
-            for batch in loader:
-                yield pair_on(opened(batch), self.device, self.dtype)
+            for batch in map(opened, loader):
+                yield pair_on(batch, self.device, self.dtype)
+        except Exception:
+            # Let go of the workers before a traceback holds on to them: found by the garbage
+            # collector later, they are not told to stop and are waited for in vain, 5 seconds.
+            self._loader = None
+            del loader
+            raise
         finally:
             self._busy = self._busy and not is_ours
 

@@ -29,7 +29,7 @@ def make_update(
                 loss = task.loss(model(inputs), targets)
         else:
             loss = task.loss(model(inputs), targets)
-        (loss if scale == 1 else loss * scale).backward()
+        torch.autograd.backward(loss if scale == 1 else loss * scale)
         return loss.detach()
 
     def update(micro_batches: list[Any]) -> Tensor:

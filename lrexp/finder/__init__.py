@@ -6,7 +6,6 @@ the rules read LRs off it, and `suggest` gives the answer with an interval or re
 
 from lrexp.finder.curve import CombinedCurve, Curve, combine
 from lrexp.finder.divergence import DivergenceState, DivergenceStop
-from lrexp.finder.landmarks import Landmarks, landmarks
 from lrexp.finder.ramp import ramp
 from lrexp.finder.rules import RULES, auto, minimum, slide, steepest, valley
 from lrexp.finder.stop import RangeTestState, RangeTestStop, StopRule, first_stop
@@ -18,7 +17,6 @@ __all__ = [
     "Curve",
     "DivergenceState",
     "DivergenceStop",
-    "Landmarks",
     "RangeTestState",
     "RangeTestStop",
     "StopRule",
@@ -26,7 +24,6 @@ __all__ = [
     "auto",
     "combine",
     "first_stop",
-    "landmarks",
     "minimum",
     "ramp",
     "slide",

@@ -45,7 +45,7 @@ def _needed(num_points: int) -> float:
 
 
 def _error_of_drop(curve: CombinedCurve, marks: Landmarks) -> float:
-    """Return the standard error of `start − minimum`; the start is a median of the points before."""
+    """Return the standard error of start − minimum; the start is a median of what is before."""
     gain = local_linear_gain(curve.log_lr, bandwidth_for(curve.log_lr))[marks.minimum]
     noise = float(curve.noise[marks.minimum]) / float(gain)  # of one loss
     return noise * math.hypot(gain, 1.25 / math.sqrt(max(marks.fall, 3)))

@@ -5,8 +5,8 @@ variants share is made once: data that several use is loaded once, and within a 
 with the same model starts from a deep copy of the same initial weights.
 """
 
-from lrexp.plan.make import make_plan, plan_one
+from lrexp.plan.make import make_plan, plan_one, plan_schedules
 from lrexp.plan.variant import Plan, VariantPlan, trace_lr
 from lrexp.plan.workshop import Objects
 
-__all__ = ["Objects", "Plan", "VariantPlan", "make_plan", "plan_one", "trace_lr"]
+__all__ = ["Objects", "Plan", "VariantPlan", "make_plan", "plan_one", "plan_schedules", "trace_lr"]

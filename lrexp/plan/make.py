@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from lrexp.config import Clock, Config, ExperimentConfig
 from lrexp.data import Data
@@ -13,6 +16,8 @@ from lrexp.errors import ConfigError, Problem
 from lrexp.plan.variant import Plan, VariantPlan
 from lrexp.plan.workshop import Objects, Workshop
 from lrexp.schedules import Controller, Schedule, build_schedule
+
+T = TypeVar("T")
 
 
 def make_plan(config: Config, objects: Objects | None = None) -> Plan:
@@ -24,22 +29,33 @@ def make_plan(config: Config, objects: Objects | None = None) -> Plan:
     """
     device = pick_device(config.experiment.device)
     workshop = Workshop(config, objects or Objects(), device)
-    variants: dict[str, VariantPlan] = {}
-    problems = Problems()
-    for name, settings in config.variants.items():
-        with problems:
-            try:
-                variants[name] = _plan_variant(name, settings, config, workshop, device)
-            except ConfigError as error:
-                raise config.locate(name, error) from None
-    problems.raise_any()
-    return Plan(config, device, variants)
+
+    def plan(name: str, settings: ExperimentConfig) -> VariantPlan:
+        return _plan_variant(name, settings, config, workshop, device)
+
+    return Plan(config, device, _for_every_variant(config, plan))
 
 
 def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
     """Return the plan of the config itself as one variant, its `compare` section left aside."""
     alone = replace(config, variants={name: config.experiment}, overrides={name: {}})
     return make_plan(alone, objects)
+
+
+def plan_schedules(config: Config) -> dict[str, tuple[Schedule | Controller, int]]:
+    """Return every variant's schedule and its number of steps, without making a model.
+
+    Raises:
+        ConfigError, UserCodeError: as `make_plan`, as far as data and schedules go.
+    """
+    workshop = Workshop(config, Objects(), torch.device("cpu"))
+
+    def plan(_: str, settings: ExperimentConfig) -> tuple[Schedule | Controller, int]:
+        clock = make_clock(settings, workshop.data(settings))
+        assert clock.total_steps is not None
+        return make_schedule(settings, clock, config), clock.total_steps
+
+    return _for_every_variant(config, plan)
 
 
 def make_clock(settings: ExperimentConfig, data: Data) -> Clock:
@@ -112,12 +128,27 @@ class Problems:
             raise ConfigError(self.found)
 
 
+def _for_every_variant(config: Config, plan: Callable[[str, ExperimentConfig], T]) -> dict[str, T]:
+    """Return `plan(name, settings)` of every variant, or raise the problems of all of them."""
+    made: dict[str, T] = {}
+    problems = Problems()
+    for name, settings in config.variants.items():
+        with problems:
+            try:
+                made[name] = plan(name, settings)
+            except ConfigError as error:
+                raise config.locate(name, error) from None
+    problems.raise_any()
+    return made
+
+
 def _plan_variant(
     name: str, settings: ExperimentConfig, config: Config, workshop: Workshop, device: Any
 ) -> VariantPlan:
     data = workshop.data(settings)
     clock = make_clock(settings, data)  # nothing below makes sense without a length
-    problems, parts = Problems(), {}
+    problems = Problems()
+    parts: dict[str, Any] = {}
     with problems:
         parts["schedule"] = make_schedule(settings, clock, config)
         _check_monitor(parts["schedule"], data)

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.ft2font import FT2Font
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from lrexp.report.text import lr_text, number_text, shortened, steps_text
 
@@ -131,8 +131,12 @@ def log_axis(ax: Axes, which: str, text: Callable[[float], str] = number_text) -
     subs = [1.0, 2.0, 5.0] if decades < 2.5 else [1.0]
     if decades < 0.7:
         subs = [float(digit) for digit in range(1, 10)]
-    axis.set_major_locator(LogLocator(base=10, subs=subs))
-    axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(1, 10)), numticks=12))
+    if decades < 0.4:  # may hold none of those digits
+        axis.set_major_locator(MaxNLocator(nbins=6))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(LogLocator(base=10, subs=subs))
+        axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(1, 10)), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_formatter(NullFormatter())
 

@@ -12,13 +12,6 @@ import pytest
 from lrexp.config import Config, load_config
 from lrexp.config import local_modules as local
 
-GOOD = """\
-model: mlp
-data: digits
-loss: cross_entropy
-optimizer: {name: SGD, lr: 0.01}
-"""
-
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:

@@ -232,8 +232,8 @@ def test_a_mistake_is_explained(
     change: str, key: str, line: int, said: str, write: Callable[..., Path]
 ) -> None:
     found = problems_of(write(changed(change)))
-    assert ("exp.yaml:%d" % line, key) in found, found
-    assert said in found["exp.yaml:%d" % line, key]
+    assert (f"exp.yaml:{line}", key) in found, found
+    assert said in found[f"exp.yaml:{line}", key]
 
 
 @pytest.mark.parametrize(("raw", "key", "line", "said"), FILES)

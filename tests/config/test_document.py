@@ -14,7 +14,7 @@ from lrexp.config.reader import read_yaml
 from lrexp.config.tree import dotted, expand, get, locate, put
 from lrexp.errors import ConfigError
 
-from .conftest import GOOD
+from .good_config import GOOD
 
 TREE = {
     "optimizer": {"lr": 0.1, "groups": [{"match": "a"}, {"match": "b"}]},

@@ -20,7 +20,7 @@ from lrexp.config import (
 )
 from lrexp.config.reader import read_yaml
 
-from .conftest import GOOD
+from .good_config import GOOD
 
 CLOCK = Clock(total_steps=220, steps_per_epoch=22, samples_per_step=64, tokens_per_sample=None)
 
@@ -67,7 +67,7 @@ schedule:
 def test_loading_it_again_gives_the_same(name: str, write: Callable[..., Path]) -> None:
     base = GOOD if not CONFIGS[name].startswith("model") else GOOD.replace("model: mlp\n", "")
     config = load_config(write(base + CONFIGS[name]))
-    clocks = {variant: CLOCK for variant in config.variants}
+    clocks = dict.fromkeys(config.variants, CLOCK)
     if "batch" in clocks:
         clocks["batch"] = Clock(440, 44, 32)
         clocks["short"] = Clock(110, 22, 64)
@@ -82,7 +82,7 @@ def test_loading_it_again_gives_the_same(name: str, write: Callable[..., Path]) 
 
 def test_what_is_written(write: Callable[..., Path]) -> None:
     config = load_config(write(GOOD + CONFIGS["variants"]))
-    clocks = {name: CLOCK for name in config.variants}
+    clocks = dict.fromkeys(config.variants, CLOCK)
     clocks |= {"batch": Clock(440, 44, 32), "short": Clock(110, 22, 64)}
     tree = resolved_tree(config, clocks)
     assert tree["schedule"] == {"name": "cosine", "warmup": "22st", "min_lr": 1e-5}

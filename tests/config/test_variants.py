@@ -14,7 +14,7 @@ from lrexp.config.safe_names import make_safe, why_unsafe
 from lrexp.config.variants import MAX_VARIANTS, read_variants
 from lrexp.errors import ConfigError
 
-from .conftest import GOOD
+from .good_config import GOOD
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,8 @@ def test_axis_names(keys: list[str], names: list[str]) -> None:
         (["10ep", "5%", "a/b:c"], ["10ep", "5%", "a.b.c"]),
         ([[128, 128], [64]], ["128x128", "64"]),
         (["cosine", {"name": "cosine", "warmup": "5%"}, {"name": "cosine", "warmup": "9%"}],
-         ["cosine-1", "cosine+warmup=5%", "cosine+warmup=9%"]),
+         ["cosine", "cosine+warmup=5%", "cosine+warmup=9%"]),
+        (["x", "é", "x-2"], ["x-1", "x-2", "x-2-3"]),
         (["SGD", "sgd"], ["SGD-1", "sgd-2"]),  # one folder on some file systems
         ([{"name": "wsd", "decay": 5}], ["wsd"]),
         (["my_models:make_net"], ["my_models.make_net"]),

@@ -1,0 +1,109 @@
+"""The user's own modules: what they raise, their siblings, two of the same name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lrexp.config import load_config, resolve
+from lrexp.errors import ConfigError, UserCodeError
+
+from .good_config import GOOD
+
+# the module's text | where it raises | what it raises
+RAISING = [
+    ("x = 1\nraise ValueError('no data')\n", "mine.py:2", "ValueError: no data"),
+    ("def f(:\n  pass\n", "mine.py:1", "SyntaxError"),
+    ("import absent_package\n", "mine.py:1", "No module named 'absent_package'"),
+    ("import helper\n", "helper.py:2", "KeyError: 'x'"),
+    ("import sys\nsys.exit(3)\n", "mine.py:2", "SystemExit: 3"),
+    ("from torch import absent_name\n", "mine.py:1", "cannot import name 'absent_name'"),
+]
+
+
+@pytest.mark.parametrize(("text", "place", "said"), RAISING)
+def test_a_module_that_raises(text: str, place: str, said: str, write: Callable[..., Path]) -> None:
+    write(text, "mine.py")
+    write("\n{}['x']\n", "helper.py")
+    config = write(GOOD.replace("model: mlp", "model: mine:make"))
+    with pytest.raises(UserCodeError) as caught:
+        load_config(config)
+    assert caught.value.exit_code == 3
+    assert place in str(caught.value)
+    assert said in str(caught.value)
+    assert "mine:make" in str(caught.value)
+
+
+def test_problems_of_the_config_come_before_a_module_that_raises(
+    write: Callable[..., Path],
+) -> None:
+    write("raise ValueError\n", "mine.py")
+    config = write(GOOD.replace("model: mlp", "model: mine:make").replace("0.01", "-1"))
+    with pytest.raises(ConfigError, match=r"optimizer.lr"):
+        load_config(config)
+
+
+def test_nothing_is_imported_twice_or_printed_to_stdout(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("print('importing')\ndef make(): ...\n", "mine.py")
+    config = write(GOOD.replace("model: mlp", "model: mine:make").replace("digits", "mine:make"))
+    load_config(config)
+    load_config(config)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("importing") == 1
+
+
+def test_two_folders_with_modules_of_the_same_names(write: Callable[..., Path]) -> None:
+    for folder in ("a", "b"):
+        write(f"WHO = '{folder}'\n", f"{folder}/helper.py")
+        write(
+            "import helper\nfrom part.inner import inner\n"
+            "def make():\n    return helper.WHO, inner()\n"
+            "def late():\n    import lazy\n    return lazy.WHO\n",
+            f"{folder}/model.py",
+        )
+        write("", f"{folder}/part/__init__.py")
+        write(f"def inner():\n    return '{folder}'\n", f"{folder}/part/inner.py")
+        write(GOOD.replace("model: mlp", "model: model:make"), f"{folder}/exp.yaml")
+    write("WHO = 'a'\n", "a/lazy.py")
+
+    def make(folder: str) -> Callable[..., object]:
+        config = load_config(f"{folder}/exp.yaml")
+        return config.names.model(config.experiment)
+
+    a, b = make("a"), make("b")
+    assert (a(), b()) == (("a", "a"), ("b", "b"))
+    assert make("a") is a
+    assert make("b") is b
+    assert resolve("model", "model:late", directories=[Path("a").absolute()])() == "a"
+
+
+def test_a_module_that_changed_is_imported_anew(write: Callable[..., Path]) -> None:
+    write("def make(): return 1\n", "mine.py")
+    first = resolve("model", "mine:make", directories=[Path.cwd()])
+    write("def make(): return 22\n", "mine.py")
+    second = resolve("model", "mine:make", directories=[Path.cwd()])
+    assert (first(), second()) == (1, 22)
+
+
+def test_a_library_of_the_same_name_stays_what_it_is(write: Callable[..., Path]) -> None:
+    write("import torch\ndef make(): return 'own'\n", "yaml.py")
+    assert resolve("model", "yaml:make", directories=[Path.cwd()])() == "own"
+    assert sys.modules["yaml"] is yaml
+    assert sys.modules["torch"] is torch
+
+
+def test_beside_the_config_comes_before_the_working_directory(write: Callable[..., Path]) -> None:
+    write("def make(): return 'cwd'\n", "mine.py")
+    write("def only(): return 'cwd'\n", "other.py")
+    write("def make(): return 'beside'\n", "configs/mine.py")
+    config = load_config(write(GOOD.replace("model: mlp", "model: mine:make"), "configs/e.yaml"))
+    assert config.names.model(config.experiment)() == "beside"
+    assert config.names.resolve("model", "other:only")() == "cwd"

@@ -1,0 +1,290 @@
+"""The picture of a comparison, asked through its axes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from lrexp.report.loss import loss_figure
+from lrexp.report.style import house_style
+from lrexp.store.read import load_run
+
+from .looks import legend_texts, notes, overlaps, raw, strong, words_of
+from .synthetic import (
+    exploding,
+    learning,
+    ranking,
+    validation,
+    write_compare,
+    write_config,
+    write_status,
+    write_trial,
+)
+
+
+def draw(path: Path) -> Figure:
+    with house_style():
+        return loss_figure(load_run(path))
+
+
+def test_a_comparison_has_a_panel_for_training_and_one_for_validation(tmp_path: Path) -> None:
+    figure = draw(write_compare(tmp_path / "run", seeds=5))
+    training, val = figure.axes
+    assert training.get_title("left") == "training loss"
+    assert val.get_title("left") == "validation loss"
+    assert len(raw(training)) == 15  # 3 variants × 5 seeds
+    assert len(raw(val)) == 0
+    for ax in figure.axes:
+        assert [len(strong(ax, name)) for name in ("standard", "low")] == [1, 1]
+        assert len(ax.collections) == 2  # the bands of the two that did not diverge
+        assert ax.get_xlabel() == "step"
+        assert ax.get_title("right") == "epoch"
+        assert len(ax.child_axes) == 1
+    assert training.get_yscale() == val.get_yscale() == "log"  # from 2.3 to 0.05
+    assert overlaps(figure) == []
+
+
+def test_the_heading_says_what_is_compared_with_what(tmp_path: Path) -> None:
+    figure = draw(write_compare(tmp_path / "run", seeds=5))
+    title, subtitle, source, caption = words_of(figure)
+    assert title == "digits-lr: validation loss of 3 learning rates, 5 seeds"
+    assert subtitle == "mlp on digits · SGD (momentum 0.9) · constant schedule · batch size 64"
+    assert source == "run"
+    assert caption.startswith("Line: median of the seeds")
+
+
+def test_the_legend_stands_right_of_the_panels_in_the_order_of_the_ranking(tmp_path: Path) -> None:
+    figure = draw(write_compare(tmp_path / "run", seeds=3))
+    figure.canvas.draw()
+    [legend] = figure.legends
+    assert legend.get_title().get_text() == "ranked by validation loss"
+    right_most = max(ax.get_window_extent().x1 for ax in figure.axes)
+    assert legend.get_window_extent().x0 > right_most
+    names = [text.split("\n")[0] for text in legend_texts(figure)]
+    assert names == ["standard", "low", "high"]
+    assert " ± " in legend_texts(figure)[0]
+    assert legend_texts(figure)[2] == "high\ndiverged"
+    colors = {name: strong(figure.axes[0], name)[0].get_color() for name in names}
+    for handle, name in zip(legend.legend_handles, names, strict=True):
+        assert to_rgba(handle.get_color()) == to_rgba(colors[name])
+
+
+def test_curves_that_diverged_are_clipped_and_labelled(tmp_path: Path) -> None:
+    figure = draw(write_compare(tmp_path / "run", seeds=5))
+    training, val = figure.axes
+    assert notes(training) == ["high diverged at steps 10 to 14 (all 5 seeds)"]
+    lines = strong(training, "high")
+    assert len(lines) == 5  # each seed by itself
+    assert max(line.get_ydata().max() for line in lines) > 1e4
+    assert 2.3 < training.get_ylim()[1] < 30
+    assert notes(val) == []
+
+
+def test_a_seed_that_diverged_is_no_part_of_the_median(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", seeds=3, lrs={"a": 0.01})
+    shutil.rmtree(path / "trials/a/seed-1")
+    write_trial(path / "trials/a/seed-1", exploding(1, 60), 0.01, outcome="diverged")
+    figure = draw(path)
+    assert notes(figure.axes[0]) == ["a diverged at step 59 (1 of 3 seeds)"]
+    median, lost = strong(figure.axes[0], "a")
+    assert median.get_ydata().max() < 3
+    assert median.get_xdata()[-1] == 229
+    assert lost.get_xdata()[-1] == 58  # the last finite loss
+    assert lost.get_linewidth() < median.get_linewidth()
+
+
+def test_many_diverged_variants_do_not_cover_the_curves(tmp_path: Path) -> None:
+    lrs = {"fine": 0.01, **{f"high {i}": 0.5 + i for i in range(9)}}
+    figure = draw(write_compare(tmp_path / "run", seeds=1, lrs=lrs))
+    assert notes(figure.axes[0])[-1] == "and 4 more diverged"
+    assert len(notes(figure.axes[0])) == 6
+
+
+def test_when_all_diverged_the_start_is_shown(tmp_path: Path) -> None:
+    figure = draw(write_compare(tmp_path / "run", seeds=1, lrs={"a": 0.5, "b": 1.0}))
+    low, high = figure.axes[0].get_ylim()
+    assert low < 2.3 < high < 100
+    assert len(notes(figure.axes[0])) == 2
+
+
+def test_one_seed_has_no_band_and_no_validation_no_panel(tmp_path: Path) -> None:
+    figure = draw(write_compare(tmp_path / "run", seeds=1, validated=False))
+    [ax] = figure.axes
+    assert len(ax.collections) == 0
+    assert words_of(figure)[0] == "digits-lr: training loss of 3 learning rates, 1 seed"
+    assert "diverged at step 10" in notes(ax)[0]
+    assert overlaps(figure) == []
+
+
+@pytest.mark.parametrize("count", [12, 32])
+def test_no_two_of_many_variants_look_alike(tmp_path: Path, count: int) -> None:
+    lrs = {f"lr={lr:.3g}": lr for lr in np.geomspace(1e-4, 0.3, count).tolist()}
+    figure = draw(write_compare(tmp_path / "run", seeds=2, epochs=2, lrs=lrs))
+    lines = [strong(figure.axes[0], name)[0] for name in lrs]
+    looks = {(line.get_color(), line.get_linestyle(), line._dash_pattern) for line in lines}
+    assert len({str(look) for look in looks}) == count
+    assert len(legend_texts(figure)) == count
+    assert overlaps(figure) == []
+
+
+def test_more_variants_than_a_legend_holds_are_counted(tmp_path: Path) -> None:
+    lrs = {f"lr={lr:.3g}": lr for lr in np.geomspace(1e-4, 0.3, 90).tolist()}
+    figure = draw(write_compare(tmp_path / "run", seeds=1, epochs=1, lrs=lrs))
+    assert len(legend_texts(figure)) == 58
+    assert legend_texts(figure)[-1] == "and 33 more"
+    assert overlaps(figure) == []
+
+
+def test_accuracy_gets_a_panel_where_it_ranks(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    write_status(path, variants=["adam", "sgd"], seeds=[0])
+    write_config(path, {"adam": {"optimizer.name": "Adam"}, "sgd": {}})
+    for name in ("adam", "sgd"):
+        val = validation(learning(0, 0.02, 230))
+        accuracy = np.clip(1 - val / 2.6, 0, 1)
+        write_trial(
+            path / f"trials/{name}/seed-0", learning(0, 0.02, 230), 0.1, val=val, accuracy=accuracy
+        )
+    values = {"adam": [0.96], "sgd": [0.95]}
+    settings = {"adam": {"optimizer.name": "Adam"}, "sgd": {}}
+    summary = ranking(["adam", "sgd"], values, settings=settings, metric="val_accuracy")
+    (path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    figure = draw(path)
+    assert [ax.get_title("left") for ax in figure.axes] == [
+        "training loss",
+        "validation loss",
+        "validation accuracy",
+    ]
+    assert [ax.get_yscale() for ax in figure.axes] == ["log", "log", "linear"]
+    assert words_of(figure)[0] == "digits-lr: validation accuracy of 2 optimizers, 1 seed"
+    assert words_of(figure)[1] == "mlp on digits · constant schedule · batch size 64"
+    assert overlaps(figure) == []
+
+
+def test_batch_sizes_are_compared_over_epochs(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    write_status(path, variants=["64", "16"], seeds=[0])
+    write_config(path, {"64": {"data.batch_size": 64}, "16": {"data.batch_size": 16}})
+    for name, per_epoch in (("64", 23), ("16", 92)):
+        loss = learning(0, 0.02, 5 * per_epoch)
+        val = validation(loss, per_epoch)
+        write_trial(path / f"trials/{name}/seed-0", loss, 0.1, steps_per_epoch=per_epoch, val=val)
+    figure = draw(path)
+    assert words_of(figure)[0] == "digits-lr: validation loss of 2 batch sizes, 1 seed"
+    for ax in figure.axes:
+        assert ax.get_xlabel() == "epoch"
+        assert ax.child_axes == []
+    ends = [strong(figure.axes[1], name)[0].get_xdata()[-1] for name in ("64", "16")]
+    assert ends == [5.0, 5.0]
+
+
+def test_an_interrupted_run_says_how_far_it_got(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", seeds=3, summary=False, status="interrupted")
+    shutil.rmtree(path / "trials/low/seed-1")
+    shutil.rmtree(path / "trials/low/seed-2")
+    (path / "trials/low/seed-0/result.json").unlink()
+    steps = path / "trials/low/seed-0/steps.csv"
+    steps.write_text(steps.read_text()[:500])  # torn in the middle of a row
+    shutil.rmtree(path / "trials/standard/seed-2")
+    figure = draw(path)
+    assert words_of(figure)[1].startswith("interrupted, 5 of 9 trials ended · mlp on digits")
+    assert legend_texts(figure) == [
+        "high\ndiverged",
+        "standard\n2 of 3 ended",
+        "low\n0 of 3 ended",
+    ]
+    assert 0 < strong(figure.axes[0], "low")[0].get_xdata()[-1] < 60
+
+
+def test_a_run_that_just_began_has_an_empty_picture(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    write_status(path, status="running", variants=["a", "b"], seeds=[0])
+    write_config(path, {"a": {"optimizer.lr": 1.0}, "b": {}})
+    figure = draw(path)
+    assert notes(figure.axes[0]) == ["no steps yet"]
+    assert legend_texts(figure) == ["a\nnot begun", "b\nnot begun"]
+    assert words_of(figure)[1].startswith("running, 0 of 2 trials ended")
+
+
+@pytest.mark.parametrize(
+    ("loss", "scale"),
+    [
+        ([1.0], "linear"),  # one step
+        ([0.0, 0.0], "linear"),
+        ([-1.0, -5.0], "linear"),
+        ([2.0, 1.0, 0.5], "linear"),
+        ([1e4, 1e2, 1e-2], "log"),
+        ([1e300, 1e-300], "log"),
+        ([np.nan], "linear"),
+        ([np.inf, 1.0], "linear"),
+    ],
+)
+def test_short_and_strange_losses_are_drawn(tmp_path: Path, loss: list[float], scale: str) -> None:
+    path = tmp_path / "run"
+    write_status(path, variants=["a"], seeds=[0])
+    write_config(path, {"a": {"optimizer.lr": 1.0}})
+    finite = bool(np.isfinite(loss).all())
+    outcome = "finished" if finite else "diverged"
+    write_trial(path / "trials/a/seed-0", np.array(loss), 0.1, outcome=outcome)
+    figure = draw(path)
+    figure.canvas.draw()
+    [ax] = figure.axes
+    assert ax.get_yscale() == scale
+    low, high = ax.get_ylim()
+    inside = [x for x in loss if np.isfinite(x)]
+    assert low < high
+    assert all(low <= x <= high for x in inside)
+    if inside:
+        assert strong(ax, "a")[0].get_marker() == "o"  # a few points are seen one by one
+
+
+def test_a_million_steps_keep_their_peaks(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    write_status(path, variants=["a"], seeds=[0])
+    write_config(path, {"a": {"optimizer.lr": 1.0}})
+    loss = learning(0, 5e-6, 1_000_000)
+    loss[777_777], loss[123_456] = 40.0, 0.001
+    write_trial(path / "trials/a/seed-0", loss, 0.1, steps_per_epoch=10_000)
+    [ax] = draw(path).axes
+    [faint] = raw(ax)
+    assert len(faint.get_ydata()) <= 3_000
+    assert faint.get_ydata().max() == 40.0
+    assert faint.get_ydata().min() == 0.001
+    assert faint.get_xdata()[np.argmax(faint.get_ydata())] == 777_777
+    [smooth] = strong(ax, "a")
+    assert len(smooth.get_ydata()) <= 3_000
+    expected = 0.05 + 2.25 * np.exp(-5e-6 * smooth.get_xdata())
+    np.testing.assert_allclose(smooth.get_ydata(), expected * np.exp(0.18**2 / 2), rtol=0.02)
+    assert ax.get_ylim()[1] < 10  # the peak has no say in the view
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a $x^2$ b", r"\$ \alpha_{", "_hidden", "[red]x[/red]", "日本 😀 \n\t\x1b[31m", "long " * 40, "%d"],
+)
+def test_names_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "run"
+    write_status(path, name=name, variants=["a"], seeds=[0])
+    write_config(path, {"a": {"optimizer.lr": 1.0}}, model={"name": name})
+    write_trial(path / "trials/a/seed-0", learning(0, 0.01, 50), 0.1)
+    figure = draw(path)
+    assert overlaps(figure) == []  # drawn: a missing glyph or bad TeX would have warned or raised
+    title = words_of(figure)[0]
+    assert title.endswith(": training loss of 1 learning rate, 1 seed")
+    if name.isascii() and name.isprintable() and len(name) < 40:
+        assert title.startswith(name)
+
+
+def test_long_names_of_variants_differ_in_the_legend(tmp_path: Path) -> None:
+    start = "optimizer.lr=0.1-schedule=cosine-warmup=5%-momentum="
+    lrs = {f"{start}{m}-nesterov=true": 0.01 for m in ("0.9", "0.95", "_$0.99$")}
+    figure = draw(write_compare(tmp_path / "run", seeds=1, epochs=1, lrs=lrs))
+    names = {text.split("\n")[0] for text in legend_texts(figure)}
+    assert names == {"…0.9-nesterov=true", "…0.95-nesterov=true", "…_$0.99$-nesterov=true"}
+    assert overlaps(figure) == []
