@@ -142,7 +142,7 @@ def test_without_a_compare_section_there_are_a_high_a_standard_and_a_low_rate(
 @pytest.mark.parametrize(
     "change",
     ["schedule=linear", "optimizer={name: AdamW, lr: 0.01}", "data.batch_size=32",
-     "model.args={hidden: [8]}", "train.grad_clip=1.0", "loss=multi_margin_loss",
+     "model.args={hidden: [8]}", "train.grad_clip=0.1", "loss=multi_margin_loss",
      "train.accumulate=2"],
 )  # fmt: skip
 def test_any_key_may_differ_between_variants(change: str, lrexp: Callable, config: Path) -> None:
@@ -207,7 +207,7 @@ def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     tuned = (tmp_path / "tuned.yaml").read_text()
     assert "# the peak" in tuned  # comments survive
     plan = library.config.load_config(tmp_path / "tuned.yaml")
-    assert plan.experiment.optimizer.lr == pytest.approx(found["suggested_lr"], rel=1e-3)
+    assert plan.experiment.optimizer.lr == pytest.approx(found["suggested_lr"], rel=5e-3)
     assert lrexp("compare", "tuned.yaml", "--seeds", 1, "--quiet").code == 0
 
 

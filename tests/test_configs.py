@@ -17,16 +17,17 @@ SHORTER = {  # the same experiment, shorter where the whole of it would take lon
     "adaptive": ["train.duration=8ep", "compare.seeds=1"],
     "gpt": ["train.duration=3e4tok"],
     "grid": ["compare.seeds=1", "train.duration=4ep"],
-    "mnist": ["data.args.download=false", "data.args.root=data", "train.duration=10st",
+    "mnist": ["data.args.download=false", "train.duration=10st",
               "data.batch_size=8"],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[str(p.relative_to(ROOT)) for p in CONFIGS])
 def test_every_config_runs(path: Path, lrexp: Callable, tmp_path: Path) -> None:
+    changes = [word for change in SHORTER.get(path.stem, []) for word in ("--set", change)]
     if path.stem == "mnist":
         write_mnist(tmp_path / "data", "FashionMNIST")
-    changes = [word for change in SHORTER.get(path.stem, []) for word in ("--set", change)]
+        changes += ["--set", f"data.args.root={tmp_path / 'data'}"]
     answer = lrexp("compare", path, *changes, "--json")
     assert answer.code == 0, answer.err
     summary = json.loads(answer.out)

@@ -7,6 +7,7 @@ curve alone cannot tell: whether a flat end is the floor or a place where the tr
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from lrexp.errors import ConfigError
 WORDS = ("diverged", "unstable", "too slow", "plateaued", "overfitting", "converging well")
 
 FAR_ABOVE = 10.0  # times its own size that a loss must have risen to have diverged
-BEHIND = 0.25  # of the way from the start to the best end: ending this far behind is behind
-STEADY = 0.4  # share of the drop in the second half; a straight line has 0.5
+BEHIND = 0.25  # of the way from the start to the best end: ending farther back is behind
+EARLY = 0.4  # of the steps: who made four fifths of the drop by then, and stopped, is stuck
 
 Evals = Mapping[str, ArrayLike]
 
@@ -47,12 +48,15 @@ def diagnose(
 
     - diverged: the outcome says so, a loss is not finite, or the end is far above the start.
     - unstable: it ended above its start, lost much of what it had gained, or rose far above its
-      start on the way.
-    - too slow: still falling with most of the way ahead, or it hardly moved.
-    - plateaued: stopped falling far above where others got (or, with none to compare, having
-      removed less than half of a positive loss).
+      start on the way (in the first tenth, only if it did not end well after that).
+    - too slow: it hardly moved; or it ended behind, having fallen all along; or it fell in nearly
+      a straight line, with more than half of a positive loss left.
+    - plateaued: it ended behind, having made its way early and stopped falling.
     - overfitting: val_loss rises from its lowest while the training loss does not.
     - converging well: none of these.
+
+    Behind: a quarter or more of the way from the start to `best_final` was left, or, without one
+    to compare with, more than half of a positive loss.
 
     Args:
         losses: raw loss of every step, (steps,).
@@ -70,17 +74,17 @@ def diagnose(
     total = len(y) if total_steps is None else total_steps
     if outcome == "failed":
         return Diagnosis("failed", f"An exception ended it at step {len(y)} of {total}.")
-    measured = trace(y)
+    measured = trace(y, column(evals, "val_loss")[1])
     found = _diverged(y, evals, outcome, stopped_at, total, measured)
     if found or measured is None:
         return found or Diagnosis("too slow", "No step was made: raise train.duration.")
     behind = _behind(measured, evals, best_final, y)
     return (
-        _unstable(measured)
+        _unstable(measured, behind, len(y))
         or _overfitting(evals)
         or _slow(measured, behind)
         or _plateaued(measured, behind)
-        or _well(measured, behind)
+        or _well(measured)
     )
 
 
@@ -130,14 +134,19 @@ def _diverged(
             )
         return Diagnosis("diverged", f"Loss became non-finite at step {bad[0]} of {total}: {lower}")
     if measured is None:
-        return Diagnosis("diverged", "It diverged at once: " + lower) if outcome != "finished" else None
+        return (
+            Diagnosis("diverged", "It diverged at once: " + lower)
+            if outcome != "finished"
+            else None
+        )
     rose = f"Loss rose from {measured.start:.3g} to {measured.end:.3g}"
     if outcome == "diverged":
         at = len(y) - 1 if stopped_at is None else stopped_at
         return Diagnosis("diverged", f"{rose} and was stopped at step {at} of {total}: {lower}")
     if not _all_finite(evals):
         return Diagnosis("diverged", f"An evaluated loss was non-finite: {lower}")
-    if -measured.drop > FAR_ABOVE * max(abs(measured.start), measured.range) and measured.moved:
+    size = max(abs(measured.start), measured.range)
+    if measured.end_lowest > measured.start + FAR_ABOVE * size:
         return Diagnosis("diverged", f"{rose} and did not come back: {lower}")
     return None
 
@@ -148,16 +157,21 @@ def _all_finite(evals: Evals | None) -> bool:
     return not any(np.isinf(np.asarray((evals or {})[name], dtype=float)).any() for name in names)
 
 
-def _unstable(t: Trace) -> Diagnosis | None:
+def _unstable(t: Trace, behind: float | None, num_steps: int) -> Diagnosis | None:
     lower = "lower the LR by 2 to 5×, or add warmup or gradient clipping."
-    size = max(t.range, 4.0 * t.error)
-    if t.highest - t.start > max(size, 0.5 * abs(t.start)):
+    ended_well = t.moved and not _is_behind(t, behind)
+    peak = t.highest - t.start
+    if ended_well:  # then a rise in the first tenth was a transient
+        limit = max(t.range, 4.0 * t.error, 0.5 * abs(t.start)) if t.highest_at > 0.1 else math.inf
+    else:
+        limit = max(6.0 * t.late_noise, 0.25 * t.range, 0.25 * abs(t.start))
+    if peak > limit:
+        at = f"around step {t.highest_at * num_steps:.0f}"
         return Diagnosis(
             "unstable",
-            f"Loss rose from {t.start:.3g} to {t.highest:.3g} around step {t.highest_at} before it "
-            f"ended at {t.end:.3g}: {lower}",
+            f"Loss rose from {t.start:.3g} to {t.highest:.3g} {at} and ended at {t.end:.3g}: {lower}",
         )
-    if t.moved and -t.drop > 0.1 * t.range:
+    if t.moved and -t.drop > max(0.1 * t.range, 4.0 * t.error):
         return Diagnosis(
             "unstable", f"Loss ended above its start ({t.start:.3g} to {t.end:.3g}): {lower}"
         )
@@ -190,9 +204,7 @@ def _overfitting(evals: Evals | None) -> Diagnosis | None:
     )
 
 
-def _behind(
-    t: Trace, evals: Evals | None, best_final: float | None, y: np.ndarray
-) -> float | None:
+def _behind(t: Trace, evals: Evals | None, best_final: float | None, y: np.ndarray) -> float | None:
     """Return how far it ended from the best end, as a share of the way there; None if unknown."""
     end = final_loss(y, evals)
     if best_final is None or end is None:
@@ -203,43 +215,52 @@ def _behind(
     return min(1.0, max(0.0, (end - best_final) / way)) if way > 0 else 0.0
 
 
+def _is_behind(t: Trace, behind: float | None) -> bool:
+    return behind > BEHIND if behind is not None else _half_left(t)
+
+
+def _half_left(t: Trace) -> bool:
+    return t.start > 0 and t.end > 0.5 * t.start
+
+
 def _slow(t: Trace, behind: float | None) -> Diagnosis | None:
-    higher = "raise the LR (10× is a good first try) or train longer."
     if not t.moved:
         return Diagnosis(
             "too slow",
             f"Loss did not move ({t.start:.3g} to {t.end:.3g}): raise the LR, 10× is a good first "
             "try; if it is high already, lower it, for the model may have died at once.",
         )
-    if not t.still_falling:
+    fell_all_along = t.still_falling or t.pace > EARLY
+    straight = t.still_falling and t.steady and _half_left(t)
+    if not (straight or (fell_all_along and _is_behind(t, behind))):
         return None
-    much_left = t.end > 0.5 * t.start if t.start > 0 else True
-    if (behind or 0.0) > BEHIND or (t.second_half > STEADY and much_left):
-        left = f", {100 * behind:.0f} % of the way behind the best variant" if behind else ""
-        return Diagnosis(
-            "too slow",
-            f"Loss was still falling at the end ({t.start:.3g} to {t.end:.3g}{left}): {higher}",
-        )
-    return None
-
-
-def _plateaued(t: Trace, behind: float | None) -> Diagnosis | None:
-    if t.still_falling:
-        return None
-    stuck = behind > BEHIND if behind is not None else t.start > 0 and t.end > 0.5 * t.start
-    if not stuck:
-        return None
-    compared = "" if behind is None else f", {100 * behind:.0f} % of the way behind the best variant"
     return Diagnosis(
-        "plateaued",
-        f"Loss fell from {t.start:.3g} to {t.end:.3g} and stopped falling{compared}: try a schedule "
-        "that lowers the LR, or another LR (a third, or 3×).",
+        "too slow",
+        f"Loss fell all along, but only from {t.start:.3g} to {t.end:.3g}{_compared(behind)}: raise "
+        "the LR (10× is a good first try) or train longer.",
     )
 
 
-def _well(t: Trace, behind: float | None) -> Diagnosis:
-    if t.still_falling:
-        rest = "and was still falling: a longer training would gain."
-    else:
-        rest = "and levelled off."
-    return Diagnosis("converging well", f"Loss fell from {t.start:.3g} to {t.end:.3g} {rest}")
+def _plateaued(t: Trace, behind: float | None) -> Diagnosis | None:
+    if not _is_behind(t, behind):
+        return None
+    return Diagnosis(
+        "plateaued",
+        f"Loss fell from {t.start:.3g} to {t.end:.3g} early and then stopped{_compared(behind)}: "
+        "try another LR (a third, or 3×), or a schedule that lowers it.",
+    )
+
+
+def _compared(behind: float | None) -> str:
+    if not behind:
+        return ""
+    return f" ({100 * (1 - behind):.0f} % of the way that the best variant made)"
+
+
+def _well(t: Trace) -> Diagnosis:
+    ending = (
+        "and was still falling: train longer to gain more."
+        if t.still_falling
+        else "and levelled off."
+    )
+    return Diagnosis("converging well", f"Loss fell from {t.start:.3g} to {t.end:.3g} {ending}")

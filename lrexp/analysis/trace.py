@@ -21,15 +21,18 @@ Array = NDArray[np.float64]
 class Trace:
     """Numbers of the finite part of a loss curve, in the unit of the loss."""
 
-    start: float  # mean of the first few losses
-    middle: float  # mean around half of the training
+    start: float  # mean of the first few losses, before any blow-up
     end: float  # mean of the last tenth
+    end_lowest: float  # lowest loss of the last tenth
     lowest: float  # of the smoothed loss
     highest: float  # of the smoothed loss, over short stretches
-    highest_at: int  # its step
-    late_drop: float  # mean of the third quarter − mean of the last
-    late_error: float  # standard error of `late_drop`
-    error: float  # standard error of start − end
+    highest_at: float  # where, as a share of the steps
+    quarters: tuple[float, ...]  # mean of each quarter
+    pace: float  # share of the steps until four fifths of the drop were made
+    error: float  # standard error of `end − start`
+    late_noise: float  # standard deviation of a loss in the second half
+    quarter_error: float  # standard error of the difference of two late quarters
+    val_moved: bool  # whether val_loss, first to last, changed by more than its late scatter
 
     @property
     def drop(self) -> float:
@@ -43,53 +46,75 @@ class Trace:
 
     @property
     def moved(self) -> bool:
-        """Whether the end differs from the start by more than noise."""
-        return abs(self.drop) > 4.0 * self.error
+        """Whether the loss fell or rose by more than noise."""
+        quarters = abs(self.quarters[0] - self.quarters[-1]) > 4.0 * self.quarter_error
+        return abs(self.drop) > 4.0 * self.error or quarters or self.val_moved
 
     @property
     def still_falling(self) -> bool:
         """Whether the last quarter fell by more than noise, and more than a 20th of the drop."""
-        return self.late_drop > max(0.05 * self.drop, 3.0 * self.late_error)
+        late_drop = self.quarters[-2] - self.quarters[-1]
+        return late_drop > max(0.05 * self.drop, 3.0 * self.quarter_error)
 
     @property
-    def second_half(self) -> float:
-        """The share of the drop made in the second half: 0.5 for a straight line."""
-        return (self.middle - self.end) / self.drop if self.drop > 0 else 0.0
+    def steady(self) -> bool:
+        """Whether it fell nearly in a straight line: over a third of the drop came at the end."""
+        half = (self.quarters[0] + self.quarters[1] - self.quarters[2] - self.quarters[3]) / 2
+        return half > 0.4 * self.drop  # 0.5 for a straight line
 
 
-def trace(losses: ArrayLike) -> Trace | None:
+def trace(losses: ArrayLike, val: ArrayLike = ()) -> Trace | None:
     """Measure a loss curve up to its first non-finite value; None where there is none before it.
 
     Args:
         losses: raw loss of every step, (steps,).
+        val: val_loss of every evaluation, (evaluations,): less noisy, it helps to see a movement.
 
     Example:
-        >>> measured = trace([4.0, 3.0, 2.0, 1.0])
-        >>> measured.drop, measured.second_half
-        (3.0, 0.5)
+        >>> measured = trace([5.0, 4.0, 3.0, 2.0, 1.0])
+        >>> measured.drop, measured.pace
+        (4.0, 0.8)
     """
     y = finite_part(losses)
     n = len(y)
     if not n:
         return None
-    first, last = max(1, min(5, n // 20)), max(1, n // 10)
-    around = y[(n - 1) // 2 - (last - 1) // 2 : n // 2 + (last - 1) // 2 + 1]
-    quarter = max(1, n // 4)
-    late = y[-2 * quarter :] if n >= 2 * quarter else y
-    third, fourth = late[:-quarter], late[-quarter:]
-    noise, late_noise = scatter(y), scatter(late)
-    peaks = zero_lag(y, span=max(2.0, n / 100))
+    last = max(1, n // 10)
+    late_noise = scatter(y[n // 2 :])
+    start, num_first = _start(y, late_noise)
+    end = float(y[-last:].mean())
+    smooth, peaks = zero_lag(y, span=max(1.0, n / 20)), zero_lag(y, span=max(1.0, n / 100))
+    fallen = np.flatnonzero(smooth <= start - 0.8 * (start - end))
     return Trace(
-        start=float(y[:first].mean()),
-        middle=float(around.mean()),
-        end=float(y[-last:].mean()),
-        lowest=float(zero_lag(y, span=max(2.0, n / 20)).min()),
+        start=start,
+        end=end,
+        end_lowest=float(y[-last:].min()),
+        lowest=float(smooth.min()),
         highest=float(peaks.max()),
-        highest_at=int(peaks.argmax()),
-        late_drop=float(third.mean() - fourth.mean()) if len(third) else 0.0,
-        late_error=late_noise * float(np.sqrt(2.0 / quarter)),
-        error=noise * float(np.sqrt(1.0 / first + 1.0 / last)),
+        highest_at=float(peaks.argmax()) / n,
+        quarters=tuple(float(part.mean()) for part in np.array_split(y, 4) if len(part)),
+        pace=float(fallen[0]) / n if len(fallen) else 1.0,
+        error=max(late_noise, scatter(y[:num_first])) * float(np.sqrt(1 / num_first + 1 / last)),
+        late_noise=late_noise,
+        quarter_error=late_noise * float(np.sqrt(2.0 / max(1, n // 4))),
+        val_moved=_has_moved(np.asarray(val, dtype=np.float64)),
     )
+
+
+def _has_moved(val: Array) -> bool:
+    late = val[len(val) // 2 :]
+    return len(late) >= 3 and abs(float(val[0] - val[-1])) > 4.0 * scatter(late)
+
+
+def _start(y: Array, noise: float) -> tuple[float, int]:
+    """Return the level before training, and over how many losses it is a mean.
+
+    The first few, for one batch alone may be lucky; but where the rest of them lies far above the
+    first, they have blown up already, and the first alone is the start.
+    """
+    count = max(1, min(5, len(y) // 20))
+    mean = float(y[:count].mean())
+    return (float(y[0]), 1) if mean - float(y[0]) > 4.0 * noise else (mean, count)
 
 
 def finite_part(losses: ArrayLike) -> Array:

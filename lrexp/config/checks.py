@@ -7,6 +7,8 @@ in it or elsewhere, so that one reading finds every problem.
 from __future__ import annotations
 
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -58,6 +60,7 @@ def _optimizer(name: str, section: Section, names: Names) -> list[Problem]:
     function = names.resolve("optimizer", name)
     filled = {"lr": "optimizer.lr", "params": "the model"}
     problems = _args("optimizer", function, section, filled=filled)
+    problems += _not_finite(section.get("args"))  # torch compares with <, which NaN passes
     if problems or ":" in name:
         return problems
     return _refused_by_torch(function, section)
@@ -108,6 +111,14 @@ def _args(section: str, function: AnyCallable, value: Section, **options: Any) -
     return [replace(p, key=f"{section}.args.{p.key}") for p in problems]
 
 
+def _not_finite(args: object) -> list[Problem]:
+    return [
+        Problem(f"optimizer.args.{key}", "must be a finite number", value, "Correct it.")
+        for key, value in (args.items() if isinstance(args, Mapping) else ())
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+
+
 def _refused_by_torch(cls: AnyCallable, section: Section) -> list[Problem]:
     """Try the settings on one small parameter: torch checks ranges when it makes an optimizer."""
     import torch
@@ -117,7 +128,9 @@ def _refused_by_torch(cls: AnyCallable, section: Section) -> list[Problem]:
     if not usable or not isinstance(args, Mapping):
         return []
     try:
-        cls([torch.nn.Parameter(torch.zeros(1, 1))], lr=lr, **args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the engine makes it again, and warns then
+            cls([torch.nn.Parameter(torch.zeros(1, 1))], lr=lr, **args)
     except (ValueError, TypeError, RuntimeError) as error:
         said = str(error).split("\n", maxsplit=1)[0]
         what = f"is refused by {section['name']}: {said}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lrexp.config.schema import ExperimentConfig
-from lrexp.config.tree import NAMED_SECTIONS
+from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 
 
 def json_schema() -> dict[str, Any]:
@@ -22,16 +22,20 @@ def json_schema() -> dict[str, Any]:
     for name, field in ExperimentConfig.model_fields.items():
         # left out where it equals the description of the section itself
         schema["properties"][name].setdefault("description", field.description)
-    for section in NAMED_SECTIONS:
-        entry = schema["properties"][section]
-        whole = {"$ref": entry.pop("$ref")}
-        entry["anyOf"] = [{"type": "string", "minLength": 1}, whole]
-    for section in ("schedule", "train", "compare", "find_lr"):  # all lines may be commented out
-        entry = schema["properties"][section]
-        forms = entry.pop("anyOf", None) or [{"$ref": entry.pop("$ref")}]
-        entry["anyOf"] = [*forms, {"type": "null"}]
+        section = getattr(field.annotation, "__name__", "")
+        if section in schema["$defs"]:
+            entry = schema["properties"][name]
+            for key in ("$ref", "allOf"):  # versions of pydantic differ
+                entry.pop(key, None)
+            entry["anyOf"] = _forms(name, {"$ref": f"#/$defs/{section}"})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "lrexp experiment",
     }
+
+
+def _forms(name: str, whole: dict[str, Any]) -> list[dict[str, Any]]:
+    short = [{"type": "string", "minLength": 1}] if name in NAMED_SECTIONS else []
+    empty = [{"type": "null"}] if name in OPTIONAL_SECTIONS else []  # all lines commented out
+    return [*short, whole, *empty]

@@ -21,7 +21,7 @@ _Stamp: TypeAlias = tuple[int, int]  # time of last change in ns, size
 _known: dict[Path, dict[str, tuple[ModuleType, _Stamp]]] = {}
 
 # Never taken from a user's folder, whatever lies there.
-RESERVED = frozenset({*sys.stdlib_module_names, "torch", "torchvision"})
+RESERVED = frozenset({*sys.stdlib_module_names, "lrexp", "torch", "torchvision"})
 
 
 def find_file(module: str, directory: Path) -> Path | None:
@@ -82,23 +82,26 @@ def _swapped_in(directory: Path) -> Iterator[None]:
         for name in known:
             sys.modules.pop(name, None)
         known.clear()
+    tops = {name.partition(".")[0] for name in sys.modules}
+    ours = {top for top in tops if home_of(top, [directory])}
     hidden = {
         name: module
         for name, module in list(sys.modules.items())
-        if home_of(name, [directory]) and not _lies_in(module, directory)
+        if name.partition(".")[0] in ours and not _lies_in(module, directory)
     }
     for name in hidden:
         del sys.modules[name]
     sys.modules.update({name: module for name, (module, _) in known.items()})
+    before = set(sys.modules)
     sys.path.insert(0, str(directory))
     importlib.invalidate_caches()  # the file may have been written a moment ago
     try:
         yield
     finally:
         sys.path.remove(str(directory))
-        for name, module in list(sys.modules.items()):
-            if _lies_in(module, directory):
-                known[name] = (module, _stamp(module))
+        for name in set(sys.modules) - before:
+            if _lies_in(sys.modules[name], directory):
+                known[name] = (sys.modules[name], _stamp(sys.modules[name]))
         # A library's module of the same name comes back; another config's gives way.
         elsewhere = {name: m for name, m in hidden.items() if not _is_of_a_config(name, m)}
         sys.modules.update(elsewhere)

@@ -16,6 +16,7 @@ from lrexp.errors import NOTHING, ConfigError
 KeyPath: TypeAlias = tuple[str | int, ...]
 
 NAMED_SECTIONS = ("model", "data", "optimizer", "schedule")  # a bare string means {name: it}
+OPTIONAL_SECTIONS = ("schedule", "train", "compare", "find_lr")  # an empty one is as good as none
 
 _ABSENT = object()
 _INDEX = re.compile(r"\[(\d{1,6})\]")
@@ -83,8 +84,7 @@ def expand(tree: Mapping[str, object]) -> dict[str, object]:
         >>> expand({"schedule": "cosine", "train": None})
         {'schedule': {'name': 'cosine'}}
     """
-    optional = ("schedule", "train", "compare", "find_lr")
-    expanded = {k: v for k, v in tree.items() if v is not None or k not in optional}
+    expanded = {k: v for k, v in tree.items() if v is not None or k not in OPTIONAL_SECTIONS}
     for section in NAMED_SECTIONS:
         value = expanded.get(section)
         if isinstance(value, str):

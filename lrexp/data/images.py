@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from torch.utils.data import default_collate
 
 from lrexp.data.batches import as_pair
-from lrexp.errors import ConfigError
+from lrexp.errors import ConfigError, LrexpError
 
 _MOST_BYTES = 2 * 2**30  # of images, that are kept in memory without being asked to
 
@@ -65,15 +67,30 @@ def require_one_size(shapes: set[tuple[int, ...]]) -> None:
         )
 
 
-def require_classes(dataset: Any, name: str) -> None:
+@contextmanager
+def readable(dataset: Any) -> Iterator[None]:
+    """Turn what a sample's reading raises into a ConfigError, which names the file if torch does."""
+    try:
+        yield
+    except LrexpError:
+        raise
+    except Exception as error:  # image decoding raises all sorts
+        name, reason = type(dataset).__name__, " ".join(str(error).split())
+        what = f"has a sample that cannot be read: {type(error).__name__}: {reason}"
+        remedy = "Mend or remove the file, or correct data.args."
+        raise ConfigError.single("data.name", what, name, remedy) from error
+
+
+def require_classes(dataset: Any) -> None:
     """Raise ConfigError unless the samples are (image, class): a detection dataset has boxes."""
-    image, label = as_pair(dataset[0])
+    with readable(dataset):
+        image, label = as_pair(dataset[0])
     is_label = isinstance(label, int | float) or (torch.is_tensor(label) and label.ndim == 0)
     if not torch.is_tensor(image) or not is_label:
         raise ConfigError.single(
             "data.name",
             "must give pairs (image, class); its target is of another kind",
-            f"{name} with {type(image).__name__} and {type(label).__name__}",
+            f"{type(dataset).__name__} with {type(image).__name__} and {type(label).__name__}",
             "Choose a dataset for classification, or write a dataset of your own.",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lrexp.data.argument_checks import raise_any, wrong_count
 from lrexp.data.batches import Batches, Data
 from lrexp.data.facts import Facts, facts_of
-from lrexp.data.images import fits_in_memory
+from lrexp.data.images import fits_in_memory, readable
 from lrexp.data.iterables import IterableBatches
 from lrexp.data.loaders import LoaderBatches
 from lrexp.data.registry import DATASETS
@@ -141,7 +142,8 @@ def _batched(
         return IterableBatches(data, size, workers)
     if options.is_kept:
         once = StreamingBatches(data, min(256, len(data)), workers=workers, collate=source.collate)
-        inputs, targets = collected(once.in_order(), len(data))
+        with readable(data) if source.may_be_kept else nullcontext():
+            inputs, targets = collected(once.in_order(), len(data))
         return resident(inputs, targets, size)
     return StreamingBatches(data, size, workers=workers, collate=source.collate)
 

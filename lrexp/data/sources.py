@@ -43,7 +43,7 @@ def recognised(made: object, val_fraction: float) -> Source:
     if isinstance(made, Parts):
         return Source(made.train, made.val, made.num_classes, made.vocab_size)
     if isinstance(made, Images):
-        require_classes(made.train, type(made.train).__name__)
+        require_classes(made.train)
         train, val = (made.train, made.val) if made.val else _split(made.train, val_fraction)
         num_classes = _num_classes(made.train)
         return Source(train, val, num_classes, None, stack_images, made.is_plain)

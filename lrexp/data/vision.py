@@ -139,6 +139,8 @@ def _explained(dataset: TorchvisionDataset, args: Mapping[str, Any]) -> Iterator
         shown = {key: value for key, value in args.items() if key != "transform"}
         raise ConfigError.single("data.args", what, shown, "See torchvision's docs.") from error
     except (RuntimeError, OSError) as error:
+        if not _is_absence(error):
+            raise _damaged(name, root, error) from error
         folder = _folder(dataset, root)
         if args.get("download"):
             raise RunError(
@@ -159,6 +161,12 @@ def _damaged(name: str, root: object, error: Exception) -> ConfigError:
     what = f"has files of {name} that cannot be read: {type(error).__name__}: {_reason(error)}"
     remedy = "Remove the files and download them again."
     return ConfigError.single("data.args.root", what, str(root), remedy)
+
+
+def _is_absence(error: Exception) -> bool:
+    """Return whether files are missing or could not be fetched, rather than read and found bad."""
+    words = ("not found", "found no", "corrupted", "download")  # as torchvision says it
+    return isinstance(error, OSError) or any(word in str(error).lower() for word in words)
 
 
 def _reason(error: Exception) -> str:

@@ -42,18 +42,19 @@ def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
     return make_plan(alone, objects)
 
 
-def plan_schedules(config: Config) -> dict[str, tuple[Schedule | Controller, int]]:
-    """Return every variant's schedule and its number of steps, without making a model.
+def plan_schedules(config: Config) -> dict[str, tuple[Schedule | Controller, int, int]]:
+    """Return every variant's schedule, its steps and those between evaluations; makes no model.
 
     Raises:
         ConfigError, UserCodeError: as `make_plan`, as far as data and schedules go.
     """
     workshop = Workshop(config, Objects(), torch.device("cpu"))
 
-    def plan(_: str, settings: ExperimentConfig) -> tuple[Schedule | Controller, int]:
+    def plan(_: str, settings: ExperimentConfig) -> tuple[Schedule | Controller, int, int]:
         clock = make_clock(settings, workshop.data(settings))
         assert clock.total_steps is not None
-        return make_schedule(settings, clock, config), clock.total_steps
+        schedule = make_schedule(settings, clock, config)
+        return schedule, clock.total_steps, _eval_every(settings, clock)
 
     return _for_every_variant(config, plan)
 

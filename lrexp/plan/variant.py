@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lrexp.config import Clock, Config, ExperimentConfig
 from lrexp.data import Data
-from lrexp.engine import StopRule, Task, TrialId
+from lrexp.engine import Task, TrialId
 from lrexp.engine.task import LossFunction
 from lrexp.finder import DivergenceStop
 from lrexp.schedules import Controller, Schedule
@@ -33,7 +33,6 @@ class VariantPlan:
     build: Callable[[int], tuple[nn.Module, Optimizer]] = field(repr=False)
     loss: LossFunction
     count_correct: Any = None
-    stop: StopRule = field(default_factory=DivergenceStop)
 
     @property
     def total_steps(self) -> int:
@@ -58,7 +57,7 @@ class VariantPlan:
             accumulate=train.accumulate,
             grad_clip=train.grad_clip,
             autocast=self.settings.precision == "bf16",
-            stop=self.stop,
+            stop=divergence_stop(self.total_steps),
             device=self.device,
         )
 
@@ -78,17 +77,27 @@ class Plan:
                 yield variant.task(seed)
 
 
-def trace_lr(schedule: Schedule | Controller, total_steps: int) -> np.ndarray:
+def divergence_stop(total_steps: int) -> DivergenceStop:
+    """Return the rule that ends a diverged training of this length.
+
+    "For good" is at least its last quarter: 100 steps, fewer in a training of under 400.
+    """
+    return DivergenceStop(patience=min(100, max(10, total_steps // 4)))
+
+
+def trace_lr(schedule: Schedule | Controller, total_steps: int, eval_every: int) -> np.ndarray:
     """Return the LR of every step, (total_steps,).
 
-    A controller is traced as it would run if what it monitors never changed.
+    A controller is traced as it would run if what it monitors never changed: the training loss
+    of every step, or what is evaluated every `eval_every` steps.
     """
     if isinstance(schedule, Schedule):
         return np.array([schedule.lr(step) for step in range(total_steps)])
     state = schedule.init()
     trace = np.empty(total_steps)
+    every = 1 if schedule.monitor == "loss" else eval_every
     for step in range(total_steps):
         trace[step] = schedule.lr(state, step)
-        if schedule.monitor == "loss":
+        if (step + 1) % every == 0:
             state = schedule.observe(state, step, 1.0)
     return trace

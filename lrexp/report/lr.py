@@ -12,7 +12,7 @@ from lrexp.report import words
 from lrexp.report.curves import Array, Line, lr_traces, shared_epoch, thinned
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.panels import handle
-from lrexp.report.style import INK, dress, lr_axis, mark, pad_x, step_axis
+from lrexp.report.style import INK, dress, log_limits, lr_axis, mark, pad_x, step_axis
 from lrexp.report.text import count_text, lr_text, shortened
 from lrexp.store.read import Run
 
@@ -108,8 +108,7 @@ def _scale(ax: Axes, traces: Sequence[Array]) -> None:
     log = wants_log_lr(traces)
     if log:
         values = values[values > 0]
-        room = max(float(values.max() / values.min()) ** 0.06, 1.1)
-        ax.set_ylim(float(values.min()) / room, float(values.max()) * room)
+        ax.set_ylim(*log_limits(float(values.min()), float(values.max()), 0.06, 0.06))
     else:
         top = float(values.max()) or 1.0
         ax.set_ylim(-0.015 * top, 1.06 * top)

@@ -30,6 +30,7 @@ from lrexp.report.style import (
     Mark,
     drawable,
     dress,
+    log_limits,
     number_axis,
     pad_x,
     step_axis,
@@ -207,8 +208,7 @@ def _draw_line(ax: Axes, v: Variant, line: Line, width: float = 2.2) -> None:
 def _set_view(ax: Axes, low: float, high: float, *, log: bool, head: float = 0.06) -> None:
     """Set the y axis; `head` is the room above the highest loss, as a fraction of the range."""
     if log:
-        ratio = high / low if high > low else 10.0
-        ax.set_ylim(low / ratio**0.06, high * ratio**head)
+        ax.set_ylim(*log_limits(low, high, 0.06, head))
     else:
         span = (high - low) or abs(high) or 1.0
         ax.set_ylim(low - 0.06 * span, high + head * span)

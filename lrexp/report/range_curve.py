@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from lrexp.finder.curve import CombinedCurve, Curve, combine, start_level
 from lrexp.report.curves import Array, outcome
-from lrexp.report.style import COLORS, Mark, lr_axis, number_axis, wants_log
+from lrexp.report.style import COLORS, Mark, log_limits, lr_axis, number_axis, wants_log
 from lrexp.store.read import Run
 
 CURVE = Mark(COLORS[0], "-")
@@ -65,7 +65,7 @@ def loss_view(curves: Sequence[Curve]) -> tuple[float, float]:
 def set_view(ax: Axes, low: float, high: float) -> None:
     """Set the y axis to these losses, with some of the blow-up above them."""
     if wants_log(low, high):
-        ax.set_ylim(low / (high / low) ** 0.06, high * (high / low) ** 0.2)
+        ax.set_ylim(*log_limits(low, high, 0.06, 0.2))
     else:
         room = (high - low) or 0.1 * abs(high) or 1.0
         ax.set_ylim(low - 0.07 * room, high + 0.3 * room)
@@ -76,8 +76,7 @@ def set_lr_limits(ax: Axes, curves: Sequence[Curve]) -> None:
     """Make the x axis one of log LR that shows the whole ramp."""
     lrs = np.concatenate([curve.lr for curve in curves]) if curves else np.empty(0)
     low, high = (float(lrs.min()), float(lrs.max())) if len(lrs) else (1e-7, 10.0)
-    room = (high / low) ** 0.015 if high > low else 2.0
     ax.set_xscale("log")
-    ax.set_xlim(low / room, high * room)
+    ax.set_xlim(*log_limits(low, high, 0.015, 0.015))
     lr_axis(ax, "x", log=True)
     ax.set_xlabel("learning rate")

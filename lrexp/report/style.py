@@ -113,6 +113,13 @@ def wants_log(low: float, high: float) -> bool:
     return low > 0 and high > LOG_RATIO * low
 
 
+def log_limits(low: float, high: float, foot: float, head: float) -> tuple[float, float]:
+    """Return limits of a logarithmic axis, with room as fractions of the range in decades."""
+    bottom, top = float(np.log10(low)), float(np.log10(high))
+    span = (top - bottom) or 1.0
+    return 10 ** max(bottom - foot * span, -305.0), 10 ** min(top + head * span, 305.0)
+
+
 def pad_x(ax: Axes, first: float, last: float) -> None:
     """Set the limits of a linear x axis with a little room for the marks at its ends."""
     room = 0.012 * (last - first) or 0.5

@@ -131,6 +131,7 @@ TABLE: list[tuple[str, str, int, str]] = [
     ("optimizer: {name: SGD, lr: 1, args: {momentum: '0.9'}}", "optimizer.args.momentum", 5, "must be a number (got '0.9')"),
     ("optimizer: {name: SGD, lr: 1, args: {nesterov: no}}", "optimizer.args.nesterov", 5, "must be true or false (got 'no')"),
     ("optimizer: {name: SGD, lr: 1, args: {momentum: -1}}", "optimizer.args", 5, "is refused by SGD: Invalid momentum"),
+    ("optimizer: {name: SGD, lr: 1, args: {momentum: .nan}}", "optimizer.args.momentum", 5, "must be a finite number"),
     ("optimizer: {name: Adam, lr: 1, args: {betas: [0.9]}}", "optimizer.args.betas", 5, "must be a list of 2"),
     ("schedule: {name: cosine, warmpu: 5%}", "schedule.warmpu", 6, "Did you mean 'warmup'?"),
     ("schedule: {name: cosine, min_lr: low}", "schedule.min_lr", 6, "(got 'low')"),

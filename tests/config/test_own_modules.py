@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +108,29 @@ def test_beside_the_config_comes_before_the_working_directory(write: Callable[..
     config = load_config(write(GOOD.replace("model: mlp", "model: mine:make"), "configs/e.yaml"))
     assert config.names.model(config.experiment)() == "beside"
     assert config.names.resolve("model", "other:only")() == "cwd"
+
+
+def test_modules_that_the_caller_imported_itself_stay(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook, which imports a module beside it before it calls lrexp."""
+    write("class Net: ...\n", "nets.py")
+    write("import nets\ndef make(): return nets.Net()\n", "mine.py")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    nets = importlib.import_module("nets")
+    made = resolve("model", "mine:make", directories=[Path.cwd()])()
+    assert type(made) is nets.Net
+    write("class Net: ...\n\n", "nets.py")  # edited; the notebook has not imported it again
+    resolve("model", "mine:make", directories=[Path.cwd()])
+    assert sys.modules["nets"] is nets
+    del sys.modules["nets"]
+
+
+def test_lrexp_itself_is_never_taken_from_a_folder(write: Callable[..., Path]) -> None:
+    write("", "lrexp/__init__.py")
+    write("def make(): return 1\n", "mine.py")
+    before = {name: module for name, module in sys.modules.items() if name.startswith("lrexp")}
+    resolve("model", "mine:make", directories=[Path.cwd()])
+    assert {n: sys.modules[n] for n in before} == before
+    with pytest.raises(ConfigError, match="--trust lrexp"):
+        resolve("model", "lrexp:make", directories=[Path.cwd()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.config.scalars import parse_scalar
@@ -35,10 +35,12 @@ def test_nan_is_a_number() -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@settings(deadline=None)
 def test_what_python_writes_is_read_back(number: float) -> None:
     assert parse_scalar(repr(number)) == number
 
 
 @given(st.integers(-(10**298), 10**298))
+@settings(deadline=None)
 def test_integers_are_read_back(number: int) -> None:
     assert parse_scalar(str(number)) == number

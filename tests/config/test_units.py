@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.config import Clock, Duration, parse_duration
@@ -86,6 +86,7 @@ def test_parse_duration() -> None:
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**4), st.integers(0, 10**6))
+@settings(deadline=None)
 def test_rounding_is_down_and_whole_epochs_are_exact(per_epoch: int, epochs: int, sa: int) -> None:
     clock = Clock(steps_per_epoch=per_epoch, samples_per_step=7)
     assert clock.steps(f"{epochs}ep") == per_epoch * epochs

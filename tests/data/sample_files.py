@@ -64,7 +64,7 @@ def write_images(root: Path, sizes: list[tuple[int, int]], per_class: int = 4) -
     """Write `cat/` and `dog/` with PNG files; cats are red and dogs are blue."""
     for name, colour in (("cat", (255, 0, 0)), ("dog", (0, 0, 255))):
         folder = root / name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
             size = sizes[number % len(sizes)]
             Image.new("RGB", size, colour).save(folder / f"{number}.png")

@@ -186,7 +186,9 @@ def test_the_order_is_that_of_the_permutation() -> None:
 def test_resident_evaluation_goes_in_larger_chunks(
     shape: tuple[int, ...], batch_size: int, expected: list[int]
 ) -> None:
-    batches = data_from_objects((torch.zeros(shape), torch.zeros(shape[0], 1)), batch_size=batch_size)
+    batches = data_from_objects(
+        (torch.zeros(shape), torch.zeros(shape[0], 1)), batch_size=batch_size
+    )
     assert [len(x) for x, _ in batches.train.in_order()] == expected
 
 

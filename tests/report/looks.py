@@ -46,7 +46,7 @@ def overlaps(figure: Figure) -> list[str]:
         f"{a} and {b}"
         for i, a in enumerate(names)
         for b in names[i + 1 :]
-        if boxes[a].shrunk(0.99).overlaps(boxes[b])
+        if boxes[a].shrunk(0.99, 0.99).overlaps(boxes[b])
     ]
     outside = [
         name

@@ -127,8 +127,7 @@ def test_no_two_of_many_variants_look_alike(tmp_path: Path, count: int) -> None:
     lrs = {f"lr={lr:.3g}": lr for lr in np.geomspace(1e-4, 0.3, count).tolist()}
     figure = draw(write_compare(tmp_path / "run", seeds=2, epochs=2, lrs=lrs))
     lines = [strong(figure.axes[0], name)[0] for name in lrs]
-    looks = {(line.get_color(), line.get_linestyle(), line._dash_pattern) for line in lines}
-    assert len({str(look) for look in looks}) == count
+    assert len({f"{line.get_color()} {line._dash_pattern}" for line in lines}) == count
     assert len(legend_texts(figure)) == count
     assert overlaps(figure) == []
 
