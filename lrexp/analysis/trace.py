@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from lrexp.analysis.smooth import zero_lag
 
 Array = NDArray[np.float64]
+Evals = Mapping[str, ArrayLike]  # column -> values, nan where absent
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Trace:
 
     start: float  # mean of the first few losses, before any blow-up
     end: float  # mean of the last tenth
-    end_lowest: float  # lowest loss of the last tenth
+    end_typical: float  # median of the last tenth
     lowest: float  # of the smoothed loss
     highest: float  # of the smoothed loss, over short stretches
     highest_at: float  # where, as a share of the steps
@@ -32,7 +33,7 @@ class Trace:
     error: float  # standard error of `end − start`
     late_noise: float  # standard deviation of a loss in the second half
     quarter_error: float  # standard error of the difference of two late quarters
-    val_moved: bool  # whether val_loss, first to last, changed by more than its late scatter
+    evaluated_moved: bool  # whether the evaluations changed by more than their late scatter
 
     @property
     def drop(self) -> float:
@@ -48,7 +49,7 @@ class Trace:
     def moved(self) -> bool:
         """Whether the loss fell or rose by more than noise."""
         quarters = abs(self.quarters[0] - self.quarters[-1]) > 4.0 * self.quarter_error
-        return abs(self.drop) > 4.0 * self.error or quarters or self.val_moved
+        return abs(self.drop) > 4.0 * self.error or quarters or self.evaluated_moved
 
     @property
     def still_falling(self) -> bool:
@@ -63,12 +64,12 @@ class Trace:
         return half > 0.4 * self.drop  # 0.5 for a straight line
 
 
-def trace(losses: ArrayLike, val: ArrayLike = ()) -> Trace | None:
+def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
     """Measure a loss curve up to its first non-finite value; None where there is none before it.
 
     Args:
         losses: raw loss of every step, (steps,).
-        val: val_loss of every evaluation, (evaluations,): less noisy, it helps to see a movement.
+        evaluated: losses of the evaluations, (evaluations,): less noisy, they help to see movement.
 
     Example:
         >>> measured = trace([5.0, 4.0, 3.0, 2.0, 1.0])
@@ -88,7 +89,7 @@ def trace(losses: ArrayLike, val: ArrayLike = ()) -> Trace | None:
     return Trace(
         start=start,
         end=end,
-        end_lowest=float(y[-last:].min()),
+        end_typical=float(np.median(y[-last:])),
         lowest=float(smooth.min()),
         highest=float(peaks.max()),
         highest_at=float(peaks.argmax()) / n,
@@ -97,13 +98,13 @@ def trace(losses: ArrayLike, val: ArrayLike = ()) -> Trace | None:
         error=max(late_noise, scatter(y[:num_first])) * float(np.sqrt(1 / num_first + 1 / last)),
         late_noise=late_noise,
         quarter_error=late_noise * float(np.sqrt(2.0 / max(1, n // 4))),
-        val_moved=_has_moved(np.asarray(val, dtype=np.float64)),
+        evaluated_moved=_has_moved(np.asarray(evaluated, dtype=np.float64)),
     )
 
 
-def _has_moved(val: Array) -> bool:
-    late = val[len(val) // 2 :]
-    return len(late) >= 3 and abs(float(val[0] - val[-1])) > 4.0 * scatter(late)
+def _has_moved(evaluated: Array) -> bool:
+    late = evaluated[len(evaluated) // 2 :]
+    return len(late) >= 3 and abs(float(evaluated[0] - evaluated[-1])) > 4.0 * scatter(late)
 
 
 def _start(y: Array, noise: float) -> tuple[float, int]:
@@ -131,7 +132,7 @@ def scatter(y: Array) -> float:
     return float(np.sqrt(np.mean((y[2:] - 2 * y[1:-1] + y[:-2]) ** 2) / 6))
 
 
-def column(evals: Mapping[str, ArrayLike] | None, name: str) -> tuple[Array, Array]:
+def column(evals: Evals | None, name: str) -> tuple[Array, Array]:
     """Return steps and finite values of a column of the evaluations; empty where it is absent."""
     if not evals or name not in evals:
         return np.empty(0), np.empty(0)
@@ -141,7 +142,7 @@ def column(evals: Mapping[str, ArrayLike] | None, name: str) -> tuple[Array, Arr
     return steps[finite], values[finite]
 
 
-def final_loss(losses: ArrayLike, evals: Mapping[str, ArrayLike] | None = None) -> float | None:
+def final_loss(losses: ArrayLike, evals: Evals | None = None) -> float | None:
     """Return where a training ended: the last val_loss, else train_loss, else its last losses.
 
     The lowest of these over the variants of a comparison is `best_final` of `diagnose`.

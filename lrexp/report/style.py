@@ -134,7 +134,7 @@ def log_axis(ax: Axes, which: str, text: Callable[[float], str] = number_text) -
     getattr(ax, f"set_{which}scale")("log")
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
-    decades = abs(float(np.log10(high / low)))
+    decades = abs(float(np.log10(high) - np.log10(low)))
     subs = [1.0, 2.0, 5.0] if decades < 2.5 else [1.0]
     if decades < 0.7:
         subs = [float(digit) for digit in range(1, 10)]

@@ -1,0 +1,190 @@
+"""Pictures of learning rates: of runs, of schedules, and in a notebook."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from lrexp.errors import ConfigError
+from lrexp.report import plot_lr_schedule
+from lrexp.report.lr import lr_figure, schedules_figure, wants_log_lr
+from lrexp.report.style import house_style
+from lrexp.store.read import load_run
+
+from .looks import legend_texts, overlaps, strong, words_of
+from .synthetic import learning, write_compare, write_config, write_find_lr, write_status, write_trial
+
+STEPS = np.arange(1000)
+COSINE = 0.05 * (1 + np.cos(np.pi * STEPS / 1000))
+
+
+@pytest.mark.parametrize(
+    ("traces", "log"),
+    [
+        ([COSINE], False),
+        ([COSINE, np.full(10, 0.02)], False),
+        ([np.full(10, 0.5), np.full(10, 0.01), np.full(10, 1e-4)], True),  # high, standard, low
+        ([np.full(10, 0.1), np.full(10, 0.01)], True),
+        ([np.geomspace(1e-7, 10, 100)], True),  # the ramp of a range test
+        ([np.linspace(0, 0.1, 100)], False),
+        ([np.zeros(5)], False),
+        ([], False),
+    ],
+)
+def test_the_axis_fits_the_rates(traces: list[np.ndarray], log: bool) -> None:
+    assert wants_log_lr(traces) is log
+
+
+def test_a_comparison_has_one_line_for_each_variant(tmp_path: Path) -> None:
+    with house_style():
+        figure = lr_figure(load_run(write_compare(tmp_path / "run", seeds=3)))
+    [ax] = figure.axes
+    assert {name: len(strong(ax, name)) for name in ("high", "standard", "low")} == {
+        "high": 1,
+        "standard": 1,
+        "low": 1,
+    }
+    assert legend_texts(figure) == ["high\n0.5", "standard\n0.01", "low\n1e-4"]
+    assert ax.get_yscale() == "log"
+    assert words_of(figure)[0] == "digits-lr: learning rate of 3 variants"
+    assert ax.get_xlim()[0] < 0 < 229 < ax.get_xlim()[1]
+    assert overlaps(figure) == []
+    labels = {text.get_text() for text in ax.get_yticklabels()}
+    assert {"1e-4", "0.001", "0.01", "0.1"} <= labels
+
+
+def test_seeds_whose_rates_differ_are_all_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    write_status(path, variants=["plateau"], seeds=[0, 1, 2])
+    write_config(path, {"plateau": {"schedule": "plateau"}})
+    for seed, drop in enumerate((50, 50, 80)):
+        lr = np.where(np.arange(100) < drop, 0.1, 0.01)
+        write_trial(path / f"trials/plateau/seed-{seed}", learning(seed, 0.01, 100), lr)
+    with house_style():
+        [ax] = lr_figure(load_run(path)).axes
+    first, other = strong(ax, "plateau")
+    assert first.get_linewidth() > other.get_linewidth()
+
+
+def test_equal_rates_do_not_hide_each_other() -> None:
+    traces = {"a": np.full(9, 0.1), "b": np.full(9, 0.1), "c": np.full(9, 0.1)}
+    with house_style():
+        [ax] = schedules_figure(traces).axes
+    widths = [strong(ax, name)[0].get_linewidth() for name in traces]
+    assert widths == sorted(widths, reverse=True)
+    assert len(set(widths)) == 3
+
+
+def test_the_ramp_of_a_range_test_is_drawn_without_a_legend(tmp_path: Path) -> None:
+    with house_style():
+        figure = lr_figure(load_run(write_find_lr(tmp_path / "run")))
+    assert figure.legends == []
+    assert figure.axes[0].get_yscale() == "log"
+    assert words_of(figure)[0] == "digits-lr: learning rate of the LR range test"
+    assert overlaps(figure) == []
+
+
+def test_a_run_that_just_began_has_a_picture_of_rates_too(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", summary=False, status="running")
+    shutil.rmtree(path / "trials")
+    with house_style():
+        figure = lr_figure(load_run(path))
+    assert legend_texts(figure) == ["high\nnot begun", "standard\nnot begun", "low\nnot begun"]
+    figure.canvas.draw()
+
+
+def test_schedules_are_drawn_with_their_epochs(tmp_path: Path) -> None:
+    spike = COSINE.copy()
+    spike[500] = 0.3
+    with house_style():
+        figure = schedules_figure({"cosine": COSINE, "spike": spike}, "demo", steps_per_epoch=50)
+    [ax] = figure.axes
+    assert words_of(figure)[:2] == [
+        "demo: learning rate of 2 variants",
+        "before any training · 1,000 steps",
+    ]
+    assert strong(ax, "spike")[0].get_ydata().max() == 0.3
+    assert legend_texts(figure)[0].startswith("cosine\npeak 0.1, end ")
+    figure.canvas.draw()
+    top = ax.child_axes[0].get_xticklabels()
+    assert [text.get_text() for text in top][1:-1] == ["0", "5", "10", "15", "20"]
+    assert overlaps(figure) == []
+
+
+def test_a_long_schedule_keeps_its_peak() -> None:
+    lr = np.full(1_000_000, 0.1)
+    lr[654_321] = 0.7
+    with house_style():
+        [ax] = schedules_figure({"a": lr}).axes
+    line = strong(ax, "a")[0]
+    assert len(line.get_ydata()) <= 3_000
+    assert line.get_ydata().max() == 0.7
+
+
+def test_a_notebook_gets_axes_with_every_step() -> None:
+    ax = plot_lr_schedule(lambda step: 0.1 / (1 + step), total_steps=500)
+    assert ax.get_title("left") == "Learning rate"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "learning rate")
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 0.1 / (1 + np.arange(500)))
+    assert ax.get_legend() is None
+    assert tuple(ax.figure.get_size_inches()) == (12, 6)
+
+
+def test_several_schedules_share_the_axes_they_are_given() -> None:
+    _, ax = plt.subplots()
+    schedules = {"_up $x$": lambda s: 0.001 * s, "down": lambda s: 0.1 - 0.001 * s}
+    assert plot_lr_schedule(schedules, 100, title="A $t$", figsize=(3, 3), ax=ax) is ax
+    assert len(ax.lines) == 2
+    assert ax.get_title("left") == "A $t$"
+    legend = ax.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["_up $x$", "down"]
+    ax.figure.canvas.draw()
+    assert legend.get_window_extent().x0 >= ax.get_window_extent().x1
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "point_interval", "steps"),
+    [
+        (1, None, [0]),
+        (3, None, [0, 1, 2]),
+        (10, 4, [0, 4, 8, 9]),
+        (10, 100, [0, 9]),
+    ],
+)
+def test_the_last_step_is_always_drawn(
+    total_steps: int, point_interval: int | None, steps: list[int]
+) -> None:
+    ax = plot_lr_schedule(lambda step: step + 1.0, total_steps, point_interval=point_interval)
+    assert ax.lines[0].get_xdata().tolist() == steps
+
+
+def test_a_long_schedule_is_asked_for_few_points() -> None:
+    asked: list[int] = []
+    plot_lr_schedule(lambda step: asked.append(step) or 0.1, total_steps=1_000_000)
+    assert len(asked) <= 20_001
+    assert asked[-1] == 999_999
+    assert all(type(step) is int for step in asked)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "total_steps", "point_interval", "key"),
+    [
+        (math.sqrt, 0, None, "total_steps"),
+        (math.sqrt, True, None, "total_steps"),
+        (math.sqrt, 10.0, None, "total_steps"),
+        (math.sqrt, 10, 0, "point_interval"),
+        (0.1, 10, None, "schedule"),
+        ({"a": 0.1}, 10, None, "schedule"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    schedule: object, total_steps: object, point_interval: object, key: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{key}: must be"):
+        plot_lr_schedule(schedule, total_steps, point_interval=point_interval)
+    assert plt.get_fignums() == []
