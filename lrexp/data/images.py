@@ -69,7 +69,7 @@ def require_one_size(shapes: set[tuple[int, ...]]) -> None:
 
 @contextmanager
 def readable(dataset: Any) -> Iterator[None]:
-    """Turn what a sample's reading raises into a ConfigError, which names the file if torch does."""
+    """Turn what is raised while samples are read into a ConfigError."""
     try:
         yield
     except LrexpError:

@@ -141,7 +141,9 @@ def _batched(
             raise ConfigError.single("data.in_memory", what, True, "Leave it out.")
         return IterableBatches(data, size, workers)
     if options.is_kept:
-        once = StreamingBatches(data, min(256, len(data)), workers=workers, collate=source.collate)
+        once = StreamingBatches(
+            data, min(256, len(data)), workers=workers, collate=source.collate, dtype=None
+        )
         with readable(data) if source.may_be_kept else nullcontext():
             inputs, targets = collected(once.in_order(), len(data))
         return resident(inputs, targets, size)

@@ -56,7 +56,8 @@ class ResidentBatches:
         """Yield all samples as they lie, in chunks larger than a training batch."""
         for first in range(0, self.num_samples, self._chunk_size):
             rows = slice(first, first + self._chunk_size)
-            yield self.inputs[rows], self.targets[rows]
+            # Copies: a forward that works in place must not change the data of later trials.
+            yield self.inputs[rows].clone(), self.targets[rows].clone()
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> ResidentBatches:
         """Return the same batches with both tensors on `device`; floating ones get `dtype`."""

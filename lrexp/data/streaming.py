@@ -32,6 +32,8 @@ class StreamingBatches:
         batch_size: samples in every training batch.
         workers: loading processes; 0 loads in this process.
         collate: makes a batch of a list of samples.
+        device: where batches are moved to.
+        dtype: of floating tensors; None leaves them as they are.
 
     Example:
         >>> dataset = [(torch.tensor([float(i)]), i % 2) for i in range(6)]
@@ -48,7 +50,7 @@ class StreamingBatches:
         workers: int = 0,
         collate: Callable[[list[Any]], Any] = default_collate,
         device: torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = torch.float32,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size

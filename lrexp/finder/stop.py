@@ -18,7 +18,7 @@ from lrexp.errors import ConfigError, Problem
 S = TypeVar("S")
 
 BETA = 0.9  # the smoothed loss looks back over about ten steps
-SETTLE = 5  # steps before any level is believed
+SETTLE = 5  # steps before any level is believed, and losses in a row that make a rise
 
 
 class StopRule(Protocol[S]):
@@ -61,19 +61,21 @@ class RangeTestState(NamedTuple):
     best: float = math.inf  # lowest smoothed loss
     wobble: float = 0.0  # sum of |loss − smoothed loss before it|
     noise: float = 0.0  # mean of the same, as of the best
+    above: int = 0  # how many losses in a row have been above the bar
     stopped_at: int | None = None  # index of the loss that stopped the test
 
 
 class RangeTestStop:
     """Stop a range test when its smoothed loss is far above the best it has reached.
 
-    Stops when `smooth > best + (stop_factor − 1) · max(best − floor, first − best, noise)`, from
-    the fifth loss on, and at once when a loss is not finite. With the floor alone this is the
-    usual `smooth > stop_factor · best`, measured from the lowest loss there can be. The other two
-    scales, what the test has gained and how much its losses scatter, take over where that fails:
-    a best loss near zero (where 4 × best is within the noise), and losses without a known floor
-    (negative ones, where 4 × best lies below best). None of them depends on where zero is, other
-    than by `floor`. `smooth` is an exponential average (β = 0.9) corrected for its start.
+    Stops when the smoothed loss and each of the last five losses exceed the bar
+    `best + (stop_factor − 1) · max(best − floor, first − best, 2 · noise)`, and at once when a loss
+    is not finite: one spike is no rise. With the floor alone the bar is the usual
+    `stop_factor · best`, measured from the lowest loss there can be. The other two scales, what the
+    test has gained and how much its losses scatter, take over where that fails: a best loss near
+    zero (where 4 × best is within the noise), and losses without a known floor (negative ones,
+    where 4 × best lies below best). None of them depends on where zero is, other than by `floor`.
+    The smoothed loss is an exponential average (β = 0.9) corrected for its start.
 
     Args:
         stop_factor: above 1; 4 is usual.
@@ -115,8 +117,10 @@ class RangeTestStop:
         if not math.isfinite(loss):
             return state._replace(steps=state.steps + 1, stopped_at=state.steps), True
         after = _advance(state, loss)
-        stop = after.steps > SETTLE and after.smooth > self.threshold(after)
-        return (after._replace(stopped_at=state.steps) if stop else after), stop
+        bar = self.threshold(after)
+        above = state.above + 1 if loss > bar and after.steps > SETTLE else 0
+        stop = above >= SETTLE and after.smooth > bar
+        return after._replace(above=above, stopped_at=state.steps if stop else None), stop
 
     def first_stop(
         self, losses: ArrayLike, state: RangeTestState
@@ -125,9 +129,9 @@ class RangeTestStop:
         return first_stop(self, losses, state)
 
     def threshold(self, state: RangeTestState) -> float:
-        """Return the smoothed loss above which the test stops."""
+        """Return the bar: the loss above which the test stops."""
         rounding = 1e-6 * max(abs(state.first), abs(state.best))  # of a loss in single precision
-        scale = max(state.first - state.best, state.noise, rounding)
+        scale = max(state.first - state.best, 2.0 * state.noise, rounding)
         if self.floor is not None:
             scale = max(scale, state.best - self.floor)
         return state.best + (self.stop_factor - 1.0) * scale

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import nn
 
 from lrexp.data.argument_checks import raise_any, wrong_choice, wrong_count
@@ -53,14 +55,13 @@ class TorchvisionModel:
             RunError: if the weights are not on disk and cannot be downloaded.
         """
         raise_any(wrong_count("model.args.num_classes", num_classes))
-        if self.name in _OLD:
-            arguments = {"aux_logits": False, "init_weights": True, **arguments}
         if weights is None:
-            return self._built({"num_classes": num_classes, **arguments})
+            old = {"aux_logits": False, "init_weights": True} if self.name in _OLD else {}
+            return self._built({"num_classes": num_classes, **old, **arguments})
         entry = self._weights(weights)
-        if arguments.get("image_size") == 224:  # filled in from the data, and the weights' own
-            del arguments["image_size"]
         model = self._built({"weights": entry, **arguments})
+        if self.name in _OLD:
+            _remove_auxiliary_heads(model)
         _replace_head(model, len(entry.meta["categories"]), num_classes)
         return model
 
@@ -96,15 +97,27 @@ class TorchvisionModel:
         try:
             with redirect_stdout(sys.stderr):  # torch.hub may print the address there
                 return self.builder(**arguments)
-        except TypeError as error:
-            what = f"do not fit {self.name}: {error}"
-            raise ConfigError.single("model.args", what, arguments, "Correct them.") from error
         except (URLError, OSError) as error:
-            entry = arguments["weights"]
-            raise RunError(
-                f"model.args.weights: {entry} of {self.name} could not be downloaded: {error}. "
-                f"Check the network, or put {entry.url} into ~/.cache/torch/hub/checkpoints."
-            ) from error
+            raise self._no_download(arguments["weights"], error) from error
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            if "weights" in arguments and "hash" in str(error):  # torch.hub got another file
+                raise self._no_download(arguments["weights"], error) from error
+            what = f"do not fit {self.name}: {' '.join(str(error).split())}"
+            raise ConfigError.single("model.args", what, arguments, "Correct them.") from error
+
+    def _no_download(self, weights: Any, error: Exception) -> RunError:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        return RunError(
+            f"model.args.weights: {weights} of {self.name} could not be downloaded: {error}. "
+            f"Check the network, or put {weights.url} into {folder}."
+        )
+
+
+def _remove_auxiliary_heads(model: Any) -> None:
+    model.aux_logits = False
+    for name in ("AuxLogits", "aux1", "aux2"):
+        if hasattr(model, name):
+            setattr(model, name, None)
 
 
 def _replace_head(model: nn.Module, before: int, num_classes: int) -> None:

@@ -25,8 +25,17 @@ def natural_width(table: Table, console: Console, options: ConsoleOptions) -> in
 
 
 def least_width(table: Table, console: Console, options: ConsoleOptions) -> int:
-    """Return the columns of the screen below which a word or a number would be cut."""
-    return Measurement.get(console, options.update(width=10_000), table).minimum
+    """Return the columns of the screen below which a word or a number would be cut.
+
+    rich's own minimum takes a number such as `0.12 ± 0.01` for three words.
+    """
+    wide = options.update(width=10_000)
+    total = len(table.columns) + 1  # the edges, and a space between two columns
+    for column in table.columns:
+        cells = [Measurement.get(console, wide, c) for c in (column.header, *column.cells)]
+        widest = max(cell.maximum if column.no_wrap else cell.minimum for cell in cells)
+        total += min(widest, column.max_width or widest) + sum(table.padding[1::2])
+    return total
 
 
 def words_column(name: str, max_width: int = 30) -> Column:

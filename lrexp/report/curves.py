@@ -67,7 +67,7 @@ def loss_curves(trials: Sequence[TrialRecord]) -> LossCurves:
         kept_raw=tuple(thinned(line) for line in kept),
         smooth=spread([smoothed(line, longest) for line in kept]),
         diverged_raw=tuple(thinned(line) for line in blown),
-        diverged=tuple(_smoothed_blow_up(line, longest) for line in blown),
+        diverged=tuple(_smoothed_if_long(line, longest) for line in blown),
         diverged_at=tuple(_stopped_at(trial) for trial in lost),
     )
 
@@ -88,13 +88,11 @@ def spread(lines: Sequence[Line]) -> Spread | None:
     lines = [line for line in lines if len(line.x)]
     if not lines:
         return None
-    longest = max(lines, key=lambda line: len(line.x))
-    rows = np.full((len(lines), len(longest.x)), np.nan)  # (seeds, points)
-    for row, line in zip(rows, lines, strict=True):
-        row[: len(line.y)] = line.y
-    # every column has a number: the longest line has one everywhere
+    x = max(lines, key=lambda line: len(line.x)).x
+    rows = np.array([np.interp(x, line.x, line.y, np.nan, np.nan) for line in lines])
+    # every column has a number: that of the longest line; rows are (seeds, points)
     low, middle, high = np.nanmin(rows, 0), np.nanmedian(rows, 0), np.nanmax(rows, 0)
-    return Spread(longest.x, middle, low, high, len(lines))
+    return Spread(x, middle, low, high, len(lines))
 
 
 def smoothed(line: Line, num_steps: int) -> Line:
@@ -102,28 +100,31 @@ def smoothed(line: Line, num_steps: int) -> Line:
 
     The smoothing looks a fortieth of `num_steps`, the length of the longest seed, to each side
     (more where that is under five steps). Long lines are averaged over blocks first: what a block
-    hides, the smoothing would have hidden.
+    hides, the smoothing would have hidden. Losses far above the start are compressed meanwhile,
+    or a single one of 1e9 would bend the curve for many steps around it.
     """
     block = max(1, math.ceil(num_steps / NUM_POINTS))
     span = max(num_steps / 40, min(5.0, num_steps / 8))
     starts = np.arange(0, len(line.x), block)
     if not len(starts):
         return line
+    knee, scale = _knee(line.y)
+    above = np.clip(line.y - knee, 0.0, HUGE) / scale
+    compressed = np.where(above > 0, knee + scale * np.log1p(above), line.y)
     sizes = np.diff([*starts, len(line.x)])
-    x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, line.y))
-    return Line(x, zero_lag(y, span=span / block))
+    x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, compressed))
+    y = zero_lag(y, span=span / block)
+    return Line(x, np.where(y > knee, knee + scale * np.expm1((y - knee) / scale), y))
 
 
-def _smoothed_blow_up(line: Line, num_steps: int) -> Line:
-    """Smooth in a scale that is linear near the start and logarithmic far above it.
+def _knee(losses: Array) -> tuple[float, float]:
+    """Return the loss above which a curve is blow-up, and the scale of the compression.
 
-    Else the last values, larger by orders of magnitude, would reach back over the steps before.
+    As far above the start as the lowest losses are below it, and at least twice the start.
     """
-    if len(line.y) <= FEW_POINTS:
-        return line  # a few steps of growth are all there is to see
-    scale = float(np.abs(line.y[:3]).mean()) or 1.0
-    shape = smoothed(Line(line.x, np.arcsinh(np.clip(line.y, -HUGE, HUGE) / scale)), num_steps)
-    return Line(shape.x, scale * np.sinh(shape.y))
+    start = float(np.median(losses[: max(3, len(losses) // 50)]))
+    scale = max(start - float(np.percentile(losses, 1)), abs(start)) or 1.0
+    return start + scale, scale
 
 
 def outcome(trial: TrialRecord) -> str:
@@ -176,6 +177,11 @@ def _finite(x: NDArray[np.generic], y: Array) -> Line:
 def thinned(line: Line) -> Line:
     """Return a line of at most `NUM_POINTS` points, its peaks among them."""
     return Line(*thin(line.x, line.y, NUM_POINTS))
+
+
+def _smoothed_if_long(line: Line, num_steps: int) -> Line:
+    """A few steps of growth are all there is to see of a short one."""
+    return line if len(line.y) <= FEW_POINTS else smoothed(line, num_steps)
 
 
 def _stopped_at(trial: TrialRecord) -> int:

@@ -8,6 +8,7 @@ and no setting of the user has a say.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def save(figure: Figure, path: Path) -> Path:
         figure.savefig(temporary, format="png", dpi=DPI)
         temporary.replace(path)  # a picture that someone looks at is never half a picture
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise RunError(
             f"{path}: cannot be written: {error.strerror or error}. "
             "Free some space or choose another folder with --out."

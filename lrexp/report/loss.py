@@ -38,14 +38,20 @@ def loss_figure(run: Run) -> Figure:
 
 
 def evaluated(run: Run) -> list[str]:
-    """Return the measures that get a panel: validation loss, and the metric that ranks."""
+    """Return the measures that get a panel: validation loss, and the metric that ranks.
+
+    Training loss, evaluated, is a mean over many batches: beside the batch losses it gets a panel
+    only where it ranks, and where there is a curve of it.
+    """
     metric = str((run.summary or run.config.get("compare") or {}).get("metric", ""))
     candidates = dict.fromkeys(["val_loss", metric])
     return [
         measure
         for measure in candidates
-        if measure != "train_loss"
-        and any(np.isfinite(t.evals.get(measure, np.empty(0))).any() for t in run.trials)
+        if any(
+            np.isfinite(t.evals.get(measure, np.empty(0))).sum() > (measure == "train_loss")
+            for t in run.trials
+        )
     ]
 
 

@@ -18,6 +18,7 @@ from lrexp.store.read import Run
 
 PEAK_RATIO = 10.0  # of the largest to the smallest peak, from which the axis is logarithmic
 MEDIAN_RATIO = 20.0  # of a trace's peak to its median: most of it would lie on the floor
+TAIL = 1e-3  # of the smallest peak, below which tails are cut
 
 
 def lr_figure(run: Run) -> Figure:
@@ -72,17 +73,23 @@ def draw_traces(
     step_axis(ax, steps_per_epoch=steps_per_epoch)
 
 
-def wants_log_lr(traces: Sequence[Array]) -> bool:
-    """Return whether LRs are easier to read on a logarithmic axis.
+def lr_view(traces: Sequence[Array]) -> tuple[float, float, bool]:
+    """Return the lowest and highest LR to show, and whether on a logarithmic axis.
 
-    So it is where variants peak a decade apart, or spend most of their time decades below a peak.
+    It is logarithmic where a trace spends most of its time decades below its peak, as a ramp does,
+    and where variants peak a decade apart. In the latter case the tails of schedules that end near
+    0 are cut: they would take most of the axis.
     """
     positive = [lr[lr > 0] for lr in traces if (lr > 0).any()]
     if not positive:
-        return False
+        return 0.0, 1.0, False
     peaks = [float(lr.max()) for lr in positive]
-    low = any(float(np.median(lr)) * MEDIAN_RATIO < lr.max() for lr in positive)
-    return low or max(peaks) > 0.999 * PEAK_RATIO * min(peaks)
+    low, high = min(float(lr.min()) for lr in positive), max(peaks)
+    if any(float(np.median(lr)) * MEDIAN_RATIO < lr.max() for lr in positive):
+        return low, high, True
+    if high > 0.999 * PEAK_RATIO * min(peaks):
+        return max(low, min(peaks) * TAIL), high, True
+    return 0.0, high, False
 
 
 def _sheet(
@@ -104,14 +111,8 @@ def _sheet(
 
 
 def _scale(ax: Axes, traces: Sequence[Array]) -> None:
-    values = np.concatenate(traces) if traces else np.array([1.0])
-    log = wants_log_lr(traces)
-    if log:
-        values = values[values > 0]
-        ax.set_ylim(*log_limits(float(values.min()), float(values.max()), 0.06, 0.06))
-    else:
-        top = float(values.max()) or 1.0
-        ax.set_ylim(-0.015 * top, 1.06 * top)
+    low, high, log = lr_view(traces)
+    ax.set_ylim(*(log_limits(low, high, 0.06, 0.06) if log else (-0.015 * high, 1.06 * high)))
     lr_axis(ax, "y", log=log)
 
 

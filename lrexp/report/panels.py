@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from lrexp.report import words
 from lrexp.report.curves import (
     FEW_POINTS,
-    Array,
     Line,
     LossCurves,
     Spread,
@@ -30,14 +29,14 @@ from lrexp.report.style import (
     Mark,
     drawable,
     dress,
-    log_limits,
-    number_axis,
     pad_x,
     step_axis,
     wants_log,
 )
+from lrexp.report.view import Seen, clipped_view, loss_view, set_loss_axis, view_of_lost
 from lrexp.store.read import Run, TrialRecord
 
+PANEL_TITLES = {"loss": "training loss", "train_loss": "training loss, mean between evaluations"}
 DENSE = 1_000  # points of a raw curve from which it fills an area
 MAX_LABELS = 6  # of diverged variants; more would cover the curves
 
@@ -97,33 +96,17 @@ def draw_panels(
     ]
     num_lost = sum(bool(v.curves.diverged) for v in variants)
     log = any(wants_log(*view) for view in losses) and all(low > 0 for low, _ in losses)
-    for ax, measure, view in zip(panels, ["train_loss", *measures], spreads, strict=True):
+    for ax, measure, view in zip(panels, ["loss", *measures], spreads, strict=True):
         dress(ax)
         pad_x(ax, 0.0, last)
-        room = 0.055 * min(MAX_LABELS, num_lost) if measure == "train_loss" else 0.0
-        _set_view(ax, *view, log=log and "loss" in measure, head=0.06 + room)
-        title = words.measure_text(measure)
+        room = 0.055 * min(MAX_LABELS, num_lost) if measure == "loss" else 0.0
+        set_loss_axis(ax, *view, log=log and "loss" in measure, head=0.06 + room)
+        title = PANEL_TITLES.get(measure) or words.measure_text(measure)
         ax.set_title(title, loc="left", fontsize=12, color=INK, pad=8, parse_math=False)
         step_axis(ax, unit=axis.unit, steps_per_epoch=axis.steps_per_epoch)
         if not ax.lines:
             ax.text(0.5, 0.5, "no steps yet", transform=ax.transAxes, ha="center", color=MUTED)
     _label_diverged(panels[0], variants, name_width=12 if len(panels) > 2 else 20)
-
-
-def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
-    """Return the lowest and the highest loss to show.
-
-    Seeds that diverged have no say, unless all did; nor do rare peaks of the raw losses.
-    """
-    lows, highs = [], []
-    for curve in curves:
-        if curve.smooth is not None:
-            raw = np.concatenate([line.y for line in curve.kept_raw])
-            lows += [float(np.percentile(raw, 1)), float(curve.smooth.middle.min())]
-            highs += [float(np.percentile(raw, 99)), float(curve.smooth.middle[0])]
-    if lows:
-        return min(lows), max(highs)
-    return _view_of_lost([line.y for curve in curves for line in curve.diverged])
 
 
 def _draw_training(ax: Axes, variants: Sequence[Variant]) -> tuple[float, float]:
@@ -143,19 +126,23 @@ def _draw_training(ax: Axes, variants: Sequence[Variant]) -> tuple[float, float]
 
 def _draw_measure(ax: Axes, variants: Sequence[Variant], measure: str) -> tuple[float, float]:
     """Draw what was evaluated, the median of the seeds in a band; return the view."""
-    kept_values, lost_values = [], []
+    seen, lost_values = [], []
     for v in variants:
         kept, lost = measure_curves(v.trials, measure)
         if kept is not None:
             _draw_spread(ax, v, kept)
-            kept_values += [kept.low, kept.high]
+            low, high = float(kept.low.min()), float(kept.high.max())
+            seen.append(Seen(low, high, float(kept.middle[0]), float(kept.middle[-1])))
         for line in lost:
             _draw_line(ax, v, line, width=1.3)
             lost_values.append(line.y)
-    if not kept_values:
-        return _view_of_lost(lost_values)
-    values = np.concatenate(kept_values)
-    return float(values.min()), float(values.max())
+    if not seen:
+        return view_of_lost(lost_values)
+    if "loss" not in measure:
+        return min(s.low for s in seen), max(s.high for s in seen)
+    # the first value of an unstable variant may be its blow-up: all begin where most of them do
+    start = float(np.median([s.start for s in seen]))
+    return clipped_view([replace(s, start=start) for s in seen])
 
 
 def _label_diverged(ax: Axes, variants: Sequence[Variant], name_width: int) -> None:
@@ -203,27 +190,6 @@ def _draw_line(ax: Axes, v: Variant, line: Line, width: float = 2.2) -> None:
         line.x * v.scale, line.y, color=v.mark.color, linestyle=v.mark.dashes, linewidth=width,
         marker="o" if len(line.x) <= FEW_POINTS else None, markersize=3.5, label=v.name,
     )  # fmt: skip
-
-
-def _set_view(ax: Axes, low: float, high: float, *, log: bool, head: float = 0.06) -> None:
-    """Set the y axis; `head` is the room above the highest loss, as a fraction of the range."""
-    if log:
-        ax.set_ylim(*log_limits(low, high, 0.06, head))
-    else:
-        span = (high - low) or abs(high) or 1.0
-        ax.set_ylim(low - 0.06 * span, high + head * span)
-    number_axis(ax, "y", log=log)
-
-
-def _view_of_lost(losses: Sequence[Array]) -> tuple[float, float]:
-    """Return the view where every seed diverged: around the losses that they began with."""
-    losses = [loss for loss in losses if len(loss)]
-    if not losses:
-        return 0.0, 1.0
-    start = float(np.median([loss[0] for loss in losses]))
-    low = min(float(loss.min()) for loss in losses)
-    high = max(float(loss.max()) for loss in losses)
-    return low, min(high, start + 10 * max(start - low, abs(start)))
 
 
 def _end(v: Variant) -> float:

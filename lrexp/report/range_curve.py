@@ -57,8 +57,9 @@ def loss_view(curves: Sequence[Curve]) -> tuple[float, float]:
         return float(firsts.min()), start + max(abs(start), 1e-12)
     lowest = int(np.argmin(combined.smooth))
     until_lowest = float(combined.smooth[: lowest + 1].max())  # there may be a hill on the way
-    noise_low, noise_high = np.percentile(firsts, [1, 99])
-    low = min(float(combined.smooth[lowest]), float(noise_low))
+    noise_high = np.percentile(firsts, 99)
+    dips = np.percentile(np.concatenate(raw), 2)  # the losses of a seed that goes lower
+    low = min(float(combined.smooth[lowest]), float(combined.low.min()), float(dips))
     return low, max(start_level(combined.smooth), until_lowest, min(float(noise_high), OPEN_END))
 
 

@@ -117,7 +117,7 @@ def log_limits(low: float, high: float, foot: float, head: float) -> tuple[float
     """Return limits of a logarithmic axis, with room as fractions of the range in decades."""
     bottom, top = float(np.log10(low)), float(np.log10(high))
     span = (top - bottom) or 1.0
-    return 10 ** max(bottom - foot * span, -305.0), 10 ** min(top + head * span, 305.0)
+    return 10 ** max(bottom - foot * span, -250.0), 10 ** min(top + head * span, 250.0)
 
 
 def pad_x(ax: Axes, first: float, last: float) -> None:

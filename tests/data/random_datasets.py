@@ -22,7 +22,7 @@ class Augmented(Dataset[Any]):
         return SAMPLES
 
     def __getitem__(self, index: int) -> Any:
-        drawn = torch.rand(()).item(), random.random(), np.random.rand()
+        drawn = torch.rand(()).item(), random.random(), np.random.rand()  # noqa: NPY002 (users do)
         return torch.tensor([float(index), *drawn], dtype=torch.float64), index % 3
 
 
@@ -42,7 +42,7 @@ class SizedStream(Stream):
         return SAMPLES
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} {second}")
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lrexp.data import Data, load_data, torchvision_dataset
+
 
 def write_mnist(root: Path, name: str = "MNIST", train: int = 40, test: int = 12) -> np.ndarray:
     """Write raw idx files as yann.lecun.com describes them; return the training images."""
@@ -68,3 +70,10 @@ def write_images(root: Path, sizes: list[tuple[int, int]], per_class: int = 4) -
         for number in range(per_class):
             size = sizes[number % len(sizes)]
             Image.new("RGB", size, colour).save(folder / f"{number}.png")
+
+
+def load(name: str, folder: Path, **args: Any) -> Data:
+    """Load a torchvision dataset by name; the arguments of load_data may be among `args`."""
+    options = {"batch_size": 4, "val_fraction": 0.25, "directory": folder}
+    options |= {key: args.pop(key) for key in ("in_memory", "workers", "batch_size") if key in args}
+    return load_data(torchvision_dataset(name), args, **options)

@@ -46,7 +46,7 @@ def read(batches: Iterator[Any]) -> list[Any]:
 
 
 def numbers_drawn() -> list[Any]:
-    return [torch.rand(2).tolist(), random.random(), np.random.rand()]
+    return [torch.rand(2).tolist(), random.random(), np.random.rand()]  # noqa: NPY002
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_callers_random_numbers_are_untouched(kind: str) -> None:
     def seeded() -> None:
         torch.manual_seed(5)
         random.seed(5)
-        np.random.seed(5)
+        np.random.seed(5)  # noqa: NPY002
 
     seeded()
     expected = [numbers_drawn() for _ in range(4)]
@@ -200,6 +200,19 @@ def test_floating_tensors_take_the_dtype_and_keep_their_precision() -> None:
     inputs, targets = next(data.to("cpu", torch.float64).train.epoch(0, 0))
     assert inputs.equal(third[:4])
     assert targets.equal(third[:4])
+
+
+def test_a_forward_that_works_in_place_does_not_change_the_data() -> None:
+    x, y = torch.ones(8, 2), torch.ones(8, 1)
+    batches = data_from_objects((x, y), batch_size=4).train
+    for pass_over in (batches.in_order, lambda: batches.epoch(0, 0)):
+        for inputs, targets in pass_over():
+            inputs.mul_(2)
+            targets.mul_(2)
+    assert all(
+        (inputs == 1).all() and (targets == 1).all() for inputs, targets in batches.in_order()
+    )
+    assert (x == 1).all()
 
 
 @pytest.mark.parametrize("kind", ["tensors", "dataset", "iterable", "loader"])

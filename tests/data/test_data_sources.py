@@ -162,6 +162,14 @@ def test_uneven_batches_of_a_loader_are_told() -> None:
         list(data.train.epoch(0, 0))
 
 
+def test_data_kept_in_memory_keep_their_precision() -> None:
+    third = torch.full((1,), 1 / 3, dtype=torch.float64)
+    data = data_from_objects([(third, 1 / 3)] * 4, batch_size=2, in_memory=True)
+    inputs, targets = next(data.to("cpu", torch.float64).train.epoch(0, 0))
+    assert inputs.tolist() == [[1 / 3], [1 / 3]]
+    assert targets.tolist() == [1 / 3, 1 / 3]
+
+
 def test_user_datasets_are_kept_in_memory_only_when_asked() -> None:
     kept = data_from_objects(Augmented(), batch_size=4, in_memory=True, val_fraction=0.2)
     assert type(kept.train).__name__ == type(kept.val).__name__ == RESIDENT

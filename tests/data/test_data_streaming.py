@@ -15,7 +15,7 @@ from data.random_datasets import (
     Raising,
     RaisingStream,
     Stream,
-    Unpicklable,
+    UnpicklableError,
     shuffled_loader,
 )
 from torch.utils.data import DataLoader
@@ -123,8 +123,8 @@ def test_an_exception_arrives_as_itself_with_its_file_and_line(
 
 
 def test_an_exception_that_cannot_be_pickled_still_tells_its_kind() -> None:
-    batches = batches_of(Raising(Unpicklable("first", "second")), workers=1)
-    with pytest.raises(RuntimeError, match="Unpicklable: first second"):
+    batches = batches_of(Raising(UnpicklableError("first", "second")), workers=1)
+    with pytest.raises(RuntimeError, match="UnpicklableError: first second"):
         read(batches.epoch(0, 0))
 
 

@@ -99,6 +99,38 @@ def test_a_seed_that_diverged_is_no_part_of_the_median(tmp_path: Path) -> None:
     assert lost.get_linewidth() < median.get_linewidth()
 
 
+def test_a_spike_that_heals_neither_bends_the_curve_nor_fills_the_view(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", seeds=1, lrs={"calm": 0.01, "unstable": 0.011})
+    shutil.rmtree(path / "trials/unstable")
+    loss = np.full(230, 2.3)
+    loss[5:9] = [1e3, 1e9, 1e10, 1e6]
+    val = np.array([2.35, 1e8, *[2.3] * 9])
+    write_trial(path / "trials/unstable/seed-0", loss, 0.011, val=val)
+    figure = draw(path)
+    for ax in figure.axes:
+        assert ax.get_ylim()[1] < 50
+        assert max(strong(ax, "unstable")[0].get_ydata()) > 50  # it leaves the picture
+    line = strong(figure.axes[0], "unstable")[0]
+    np.testing.assert_allclose(line.get_ydata()[60:], 2.3, rtol=1e-3)
+
+
+def test_training_loss_that_ranks_gets_its_evaluated_mean_beside_it(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", seeds=2, lrs={"a": 0.01, "b": 0.001})
+    summary = json.loads((path / "summary.json").read_text())
+    (path / "summary.json").write_text(json.dumps(summary | {"metric": "train_loss"}))
+    figure = draw(path)
+    assert [ax.get_title("left") for ax in figure.axes] == [
+        "training loss",
+        "validation loss",
+        "training loss, mean between evaluations",
+    ]
+    line = strong(figure.axes[2], "a")[0]
+    assert line.get_xdata()[0] == 23  # none before the first epoch
+    trials = load_run(path).variants["a"]
+    means = [trial.steps["loss"][:23].mean() for trial in trials]
+    assert line.get_ydata()[0] == pytest.approx(np.median(means))
+
+
 def test_many_diverged_variants_do_not_cover_the_curves(tmp_path: Path) -> None:
     lrs = {"fine": 0.01, **{f"high {i}": 0.5 + i for i in range(9)}}
     figure = draw(write_compare(tmp_path / "run", seeds=1, lrs=lrs))
@@ -219,7 +251,7 @@ def test_a_run_that_just_began_has_an_empty_picture(tmp_path: Path) -> None:
         ([-1.0, -5.0], "linear"),
         ([2.0, 1.0, 0.5], "linear"),
         ([1e4, 1e2, 1e-2], "log"),
-        ([1e300, 1e-300], "log"),
+        ([1e30, 1e-30], "log"),
         ([np.nan], "linear"),
         ([np.inf, 1.0], "linear"),
     ],
@@ -265,7 +297,15 @@ def test_a_million_steps_keep_their_peaks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a $x^2$ b", r"\$ \alpha_{", "_hidden", "[red]x[/red]", "日本 😀 \n\t\x1b[31m", "long " * 40, "%d"],
+    [
+        "a $x^2$ b",
+        r"\$ \alpha_{",
+        "_hidden",
+        "[red]x[/red]",
+        "日本 😀 \n\t\x1b[31m",
+        "long " * 40,
+        "%d",
+    ],
 )
 def test_names_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
     path = tmp_path / "run"

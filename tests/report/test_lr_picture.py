@@ -12,32 +12,42 @@ import pytest
 
 from lrexp.errors import ConfigError
 from lrexp.report import plot_lr_schedule
-from lrexp.report.lr import lr_figure, schedules_figure, wants_log_lr
+from lrexp.report.lr import lr_figure, lr_view, schedules_figure
 from lrexp.report.style import house_style
 from lrexp.store.read import load_run
 
 from .looks import legend_texts, overlaps, strong, words_of
-from .synthetic import learning, write_compare, write_config, write_find_lr, write_status, write_trial
+from .synthetic import (
+    learning,
+    write_compare,
+    write_config,
+    write_find_lr,
+    write_status,
+    write_trial,
+)
 
 STEPS = np.arange(1000)
 COSINE = 0.05 * (1 + np.cos(np.pi * STEPS / 1000))
 
 
 @pytest.mark.parametrize(
-    ("traces", "log"),
+    ("traces", "view"),
     [
-        ([COSINE], False),
-        ([COSINE, np.full(10, 0.02)], False),
-        ([np.full(10, 0.5), np.full(10, 0.01), np.full(10, 1e-4)], True),  # high, standard, low
-        ([np.full(10, 0.1), np.full(10, 0.01)], True),
-        ([np.geomspace(1e-7, 10, 100)], True),  # the ramp of a range test
-        ([np.linspace(0, 0.1, 100)], False),
-        ([np.zeros(5)], False),
-        ([], False),
+        ([COSINE], (0.0, 0.1, False)),
+        ([COSINE, np.full(10, 0.02)], (0.0, 0.1, False)),
+        ([np.full(10, 0.5), np.full(10, 0.01), np.full(10, 1e-4)], (1e-4, 0.5, True)),
+        ([np.full(10, 0.1), np.full(10, 0.01)], (0.01, 0.1, True)),
+        ([COSINE, COSINE / 10], (1e-5, 0.1, True)),  # without the tails, which end at 2e-8
+        ([np.array([1e-7, 1e-3, 10.0])], (1e-7, 10.0, True)),  # the ramp of a range test
+        ([np.linspace(0, 0.1, 100)], (0.0, 0.1, False)),
+        ([np.zeros(5)], (0.0, 1.0, False)),
+        ([], (0.0, 1.0, False)),
     ],
 )
-def test_the_axis_fits_the_rates(traces: list[np.ndarray], log: bool) -> None:
-    assert wants_log_lr(traces) is log
+def test_the_axis_fits_the_rates(traces: list[np.ndarray], view: tuple[float, float, bool]) -> None:
+    low, high, log = lr_view(traces)
+    assert (low, high) == pytest.approx(view[:2])
+    assert log is view[2]
 
 
 def test_a_comparison_has_one_line_for_each_variant(tmp_path: Path) -> None:
@@ -52,7 +62,9 @@ def test_a_comparison_has_one_line_for_each_variant(tmp_path: Path) -> None:
     assert legend_texts(figure) == ["high\n0.5", "standard\n0.01", "low\n1e-4"]
     assert ax.get_yscale() == "log"
     assert words_of(figure)[0] == "digits-lr: learning rate of 3 variants"
-    assert ax.get_xlim()[0] < 0 < 229 < ax.get_xlim()[1]
+    left, right = ax.get_xlim()
+    assert left < 0
+    assert right > 229
     assert overlaps(figure) == []
     labels = {text.get_text() for text in ax.get_yticklabels()}
     assert {"1e-4", "0.001", "0.01", "0.1"} <= labels

@@ -110,7 +110,9 @@ def test_a_test_that_goes_on_shows_what_there_is(tmp_path: Path) -> None:
     path = write_find_lr(tmp_path / "run", seeds=2)
     (path / "summary.json").unlink()
     (path / "trials/range_test/seed-1/result.json").unlink()
-    write_status(path, command="find-lr", status="running", variants=["range_test"], seeds=[0, 1, 2])
+    write_status(
+        path, command="find-lr", status="running", variants=["range_test"], seeds=[0, 1, 2]
+    )
     figure = draw(path)
     assert len(raw(figure.axes[0])) == 1  # the seed that has ended
     assert words_of(figure)[0] == "digits-lr: LR range test with 3 seeds"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 import lrexp.report.tables
@@ -45,7 +46,7 @@ def shown(table: RenderableType, width: int = 80, **terminal: Any) -> str:
     console = Console(width=width, file=io.StringIO(), **{"color_system": None, **terminal})
     console.print(table)
     text = console.file.getvalue()
-    assert all(len(line) <= width for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines())
+    assert all(cell_len(line) <= width for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines())
     return text
 
 

@@ -1,0 +1,122 @@
+"""A training is stopped when it is lost for good, and left alone when it may come back."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lrexp.errors import ConfigError
+from lrexp.finder import DivergenceStop
+
+RULE = DivergenceStop()
+
+
+def stop_index(losses: object, rule: DivergenceStop = RULE) -> int | None:
+    return rule.first_stop(losses, rule.init())[1]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("at", [0, 2, 3, 500])
+def test_a_loss_that_is_not_finite_stops_at_once(bad: float, at: int) -> None:
+    state, index = RULE.first_stop([1.0] * at + [bad], RULE.init())
+    assert index == state.stopped_at == at
+    assert RULE.update(state, 0.0) == (state, True)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        (np.r_[np.ones(50), np.full(300, 1e6)], 50 + 99),
+        (np.r_[np.ones(50), np.full(99, 1e6), np.ones(50)], None),  # one loss short
+        (np.r_[np.ones(1000), np.full(500, 20.0)], 1333),  # the last quarter: 334 of 1334
+        (np.r_[np.ones(50), np.full(300, 10.9)], None),  # below the bar of 1 + 10·1
+        (np.r_[np.ones(50), np.full(300, 11.1)], 50 + 99),
+        (np.r_[np.full(50, -2.0), np.full(300, 17.9)], None),  # −2 + 10·2
+        (np.r_[np.full(50, -2.0), np.full(300, 18.1)], 50 + 99),
+        (np.r_[1.0, -9.0, np.full(300, 40.0)], None),  # −9 was seen: the scale is at least 10
+        (2.0 * 1.05 ** np.arange(300), 150),  # slow, steady growth: above 22 from step 50 on
+    ],
+)
+def test_far_above_the_start_for_good(losses: np.ndarray, expected: int | None) -> None:
+    index = stop_index(losses)
+    assert index == expected or (expected is not None and index == pytest.approx(expected, abs=2))
+
+
+def test_an_early_explosion_that_recovers_is_left_alone() -> None:
+    # as AdamW on a small regression does at a huge rate: up to 1e13 within four steps, and back
+    recovering = np.r_[1.1, 1e12, 4e12, 1e13, 1e13 * 0.97 ** np.arange(1100), np.full(500, 0.9)]
+    assert stop_index(recovering) is None
+
+
+def test_a_spike_and_a_warmup_transient_are_left_alone() -> None:
+    steps = np.arange(2000)
+    spike = 2.3 * np.exp(-steps / 300) + 500.0 * np.exp(-np.maximum(steps - 200, 0) / 30) * (steps >= 200)
+    warmup = 2.3 + 60.0 * np.exp(-(((steps - 150) / 40) ** 2)) - steps / 1000
+    assert stop_index(spike) is None
+    assert stop_index(warmup) is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", ["chi-square", "rare", "reward", "near zero", "one sample"])
+def test_noisy_trainings_are_left_alone(kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = 3000
+    losses = {
+        "chi-square": rng.chisquare(1, n) * np.linspace(1, 0.2, n),
+        "rare": np.where(rng.uniform(size=n) < 0.05, 10.0, 0.01) * rng.uniform(0.5, 1.5, n),
+        "reward": rng.normal(size=n) - np.linspace(0, 5, n),
+        "near zero": 1e-9 * rng.lognormal(0, 2, n),
+        "one sample": rng.exponential(2.3, n),
+    }[kind]
+    assert stop_index(losses) is None
+
+
+def test_it_depends_on_the_losses_alone_and_keeps_its_scale() -> None:
+    losses = np.r_[np.ones(30), 40 + np.random.default_rng(0).normal(size=300)]
+    assert stop_index(losses) == stop_index(losses) == stop_index(losses * 2.0**-20)
+
+
+LOSSES = st.lists(
+    st.floats(-2, 2) | st.floats(20, 1e4) | st.sampled_from([math.nan, math.inf]), max_size=120
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(losses=LOSSES, cuts=st.lists(st.integers(0, 120), max_size=4))
+def test_chunks_give_what_single_losses_give(losses: list[float], cuts: list[int]) -> None:
+    rule = DivergenceStop(factor=2.0, patience=5)
+    state, stopped = rule.init(), None
+    for index, loss in enumerate(losses):
+        state, stop = rule.update(state, loss)
+        if stop:
+            stopped = index
+            break
+    chunked, found, start = rule.init(), None, 0
+    for end in [*sorted(cuts), len(losses)]:
+        if found is None and end > start:
+            chunked, index = rule.first_stop(np.array(losses[start:end]), chunked)
+            found = None if index is None else start + index
+            start = end
+    assert (chunked, found) == (state, stopped)
+
+
+def test_a_million_calm_losses_take_one_pass() -> None:
+    losses = np.random.default_rng(0).uniform(1, 3, size=1_000_000)
+    start = time.perf_counter()
+    state, index = RULE.first_stop(losses[3:], RULE.first_stop(losses[:3], RULE.init())[0])
+    assert index is None
+    assert state.steps == 1_000_000
+    assert state.lowest == losses.min()
+    assert time.perf_counter() - start < 1.0  # 2 ms; a Python loop takes a second
+
+
+@pytest.mark.parametrize("arguments", [{"factor": 0.0}, {"factor": math.nan}, {"patience": 0}])
+def test_bad_arguments(arguments: dict) -> None:
+    with pytest.raises(ConfigError) as raised:
+        DivergenceStop(**arguments)
+    assert [problem.key for problem in raised.value.problems] == list(arguments)
