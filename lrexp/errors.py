@@ -8,6 +8,7 @@ line prints the message and ends with `exit_code`; it never shows a traceback un
 from __future__ import annotations
 
 import difflib
+import enum
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -58,11 +59,13 @@ class Problem:
         return f"{where}{self.what}{given}. {self.remedy}".rstrip()
 
 
-class _Nothing:
-    """Marks a problem where no value was given."""
+class _Nothing(enum.Enum):
+    """Marks a problem where no value was given; an enum stays itself when it is pickled."""
+
+    NOTHING = enum.auto()
 
 
-NOTHING = _Nothing()
+NOTHING = _Nothing.NOTHING
 
 
 class ConfigError(LrexpError, ValueError):
@@ -80,6 +83,10 @@ class ConfigError(LrexpError, ValueError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
+        """Pickle the problems, not the message made of them; worker processes raise these too."""
+        return ConfigError, (self.problems,)
 
     @classmethod
     def single(cls, key: str, what: str, given: object, remedy: str) -> ConfigError:

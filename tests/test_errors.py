@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 
@@ -52,6 +53,12 @@ def test_each_layer_adds_what_it_knows() -> None:
 )
 def test_exit_codes(error: LrexpError, code: int) -> None:
     assert error.exit_code == code
+
+
+def test_a_config_error_survives_the_way_from_a_worker_process() -> None:
+    error = ConfigError.single("lr", "is required", NOTHING, "Give it.")
+    assert str(pickle.loads(pickle.dumps(error))) == "lr: is required. Give it."
+    assert pickle.loads(pickle.dumps(error)).problems == error.problems
 
 
 def test_did_you_mean_lists_all_names_when_none_is_close() -> None:

@@ -56,9 +56,9 @@ class IterableBatches:
         Raises:
             ConfigError: if one pass does not fill a single batch.
         """
-        roles = _Pass(self.dataset, self.batch_size, derive_seed(seed, "augment", epoch))
+        one_pass = _Pass(self.dataset, self.batch_size, derive_seed(seed, "augment", epoch))
         is_empty = True
-        for number, batch in enumerate(self._loaded(roles, self.workers)):
+        for number, batch in enumerate(self._loaded(one_pass, self.workers)):
             is_empty = False
             if number >= start:
                 yield pair_on(batch, self.device, self.dtype)

@@ -16,7 +16,6 @@ from lrexp.engine.task import (
     Record,
     Started,
     Steps,
-    StopRule,
     Task,
     TrialId,
 )
@@ -32,7 +31,6 @@ __all__ = [
     "Record",
     "Started",
     "Steps",
-    "StopRule",
     "Task",
     "TrialId",
     "fit_accuracy",

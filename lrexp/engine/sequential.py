@@ -78,6 +78,7 @@ def train(task: Task) -> Iterator[Record]:
             evaluation = _evaluation(task, model, done, {"train_loss": losses.mean_since_last()})
             yield evaluation
             lr_source.observe_evaluation(step, evaluation.values)
+    losses.end()
     yield Ended(task.trial, losses.num_steps, losses.stopped_at, time.perf_counter() - begun)
 
 
@@ -164,13 +165,16 @@ class _Losses:
         """Read the held losses from the device, ask the stop rule, and return the last one."""
         losses: list[float] = torch.stack(self._held).tolist()
         self._held = []
-        for loss in losses:
-            self._read.append(loss)
-            self._rule_state, stop = self.task.stop.update(self._rule_state, loss)
-            if stop:
-                self.stopped_at = self.num_steps + len(self._read) - 1
-                break
+        self._rule_state, stop = self.task.stop.first_stop(losses, self._rule_state)
+        self._read += losses if stop is None else losses[: stop + 1]
+        if stop is not None:
+            self.stopped_at = self.num_steps + len(self._read) - 1
         return self._read[-1]
+
+    def end(self) -> None:
+        """Ask the rule about a training that ran to its end."""
+        if self.stopped_at is None and self.task.stop.never_came_back(self._rule_state):
+            self.stopped_at = self.num_steps - 1
 
     def flush(self) -> Steps:
         """Hand out all steps since the last flush, up to the stopping one."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrexp.data import Batches
+from lrexp.finder import StopRule
 from lrexp.schedules import Controller, Schedule
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
@@ -27,16 +28,6 @@ class TrialId:
 
     variant: str
     seed: int
-
-
-class StopRule(Protocol):
-    """Decides from the losses seen so far whether a training ends early; state in, state out."""
-
-    def init(self) -> Any:
-        """Return the state before the first step."""
-
-    def update(self, state: Any, loss: float) -> tuple[Any, bool]:
-        """Return the state after one more step, and whether that step was the last."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ class Task:
     schedule: Schedule | Controller
     base_lr: float
     total_steps: int
-    stop: StopRule
+    stop: StopRule[Any]
     device: torch.device
     val: Batches | None = None
     count_correct: Callable[[Any, Any], tuple[Tensor, int]] | None = None
@@ -113,7 +104,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial is over: all steps done, or stopped by its rule at `stopped_at`."""
+    """The trial is over: all steps done, or stopped by its rule at `stopped_at` (its last step)."""
 
     trial: TrialId
     steps: int

@@ -31,6 +31,7 @@ class DivergenceState(NamedTuple):
     smooth: float = 0.0  # average over this excursion
     peak: float = 0.0  # highest value of that average since it last halved
     stopped_at: int | None = None  # index of the loss that stopped the training
+    excursion: int = 0  # how many losses in a row, halvings of their average included
 
 
 class DivergenceStop:
@@ -74,7 +75,7 @@ class DivergenceStop:
 
     def update(self, state: DivergenceState, loss: float) -> tuple[DivergenceState, bool]:
         """Return the state after `loss`, and whether to stop (and for good: it stays stopped)."""
-        steps, first, lowest, above, smooth, peak, stopped_at = state
+        steps, first, lowest, above, smooth, peak, stopped_at, excursion = state
         if stopped_at is not None:
             return state, True
         if not math.isfinite(loss):
@@ -92,7 +93,18 @@ class DivergenceStop:
         peak = max(peak, smooth)
         stop = above >= self.patience and STAY * above >= steps + 1
         stopped_at = steps if stop else None
-        return DivergenceState(steps + 1, first, lowest, above, smooth, peak, stopped_at), stop
+        after = DivergenceState(
+            steps + 1, first, lowest, above, smooth, peak, stopped_at, excursion + 1
+        )
+        return after, stop
+
+    def never_came_back(self, state: DivergenceState) -> bool:
+        """Return whether a training that ran to its end was far above its start at that end.
+
+        It was for its last tenth: losses that fall from an explosion get time to come back, but
+        not more than the training has.
+        """
+        return state.excursion > 0 and 10 * state.excursion >= state.steps
 
     def first_stop(
         self, losses: ArrayLike, state: DivergenceState

@@ -32,6 +32,10 @@ class StopRule(Protocol[S]):
         """Return the state after one more loss, and whether to stop now."""
         ...
 
+    def never_came_back(self, state: S) -> bool:
+        """Return whether training to the end was a failure that the rule did not cut short."""
+        ...
+
     def first_stop(self, losses: ArrayLike, state: S) -> tuple[S, int | None]:
         """Return the state after a chunk of losses, and the index in it that stops, or None."""
         ...
@@ -127,6 +131,10 @@ class RangeTestStop:
     ) -> tuple[RangeTestState, int | None]:
         """Return the state after a chunk of losses, and the index in it that stops, or None."""
         return first_stop(self, losses, state)
+
+    def never_came_back(self, state: RangeTestState) -> bool:
+        """Return False: a range test that reaches its last LR has done its work."""
+        return False
 
     def threshold(self, state: RangeTestState) -> float:
         """Return the bar: the loss above which the test stops."""

@@ -158,20 +158,15 @@ def lr_traces(trials: Sequence[TrialRecord]) -> list[Line]:
 def shared_epoch(run: Run) -> tuple[float | None, bool]:
     """Return the updates in an epoch, and whether every variant has that number.
 
-    Where they differ, as with different batch sizes, curves are compared over epochs.
+    Where they differ, as with different batch sizes, curves are compared over epochs. A variant
+    that never saw its second epoch does not tell: it is taken to have the number of the others.
     """
-    found = [steps_per_epoch(trials) for trials in run.variants.values()]
-    known = [value for value in found if value is not None]
-    return (known[0] if known else None), len(set(known)) <= 1
-
-
-def _training(trial: TrialRecord) -> Line:
-    return _finite(trial.steps["step"], trial.steps["loss"])
-
-
-def _finite(x: NDArray[np.generic], y: Array) -> Line:
-    finite = np.isfinite(y)
-    return Line(x[finite].astype(np.float64), y[finite])
+    begun = [trials for trials in run.variants.values() if trials]
+    found = [steps_per_epoch(trials) for trials in begun]
+    known = list(dict.fromkeys(length for length in found if length is not None))
+    if len(known) > 1 and None in found:
+        return None, True  # nothing but steps fits them all
+    return (known[0] if known else None), len(known) <= 1
 
 
 def thinned(line: Line) -> Line:

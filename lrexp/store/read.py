@@ -13,7 +13,7 @@ import os
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Run:
     path: Path
     name: str
     command: str  # "compare" | "find-lr"
-    config: dict[str, Any]  # resolved.yaml
+    config: dict[str, Any]  # resolved.yaml; empty where it was not written yet
     status: dict[str, Any]  # status.json, but `interrupted` where the process is gone
     trials: tuple[TrialRecord, ...]  # those that have begun, by variant, then by seed
     summary: dict[str, Any] | None  # None until every trial has ended
@@ -129,7 +129,8 @@ def list_runs(directory: str | Path) -> list[RunEntry]:
         )
     folders = [path for path in directory.iterdir() if (path / "status.json").is_file()]
     entries = [_entry(path) for path in folders]
-    return sorted(entries, key=lambda e: (_seconds(e.started), e.path.name), reverse=True)
+    oldest = datetime.min.replace(tzinfo=timezone.utc)
+    return sorted(entries, key=lambda e: (e.started or oldest, e.path.name), reverse=True)
 
 
 def read_columns(path: Path, expected: Iterable[str]) -> dict[str, np.ndarray]:
@@ -234,15 +235,14 @@ def _may_be_alive(host: object, pid: object) -> bool:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    for name in ("resolved.yaml", "config.yaml"):
-        try:
-            config = yaml.safe_load((path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunError(f"{path / name}: is damaged: {error}") from error
-        return config if isinstance(config, dict) else {}
-    return {}
+    path = path / "resolved.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: is damaged: {error}") from error
+    return config if isinstance(config, dict) else {}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -261,7 +261,3 @@ def _time(text: object) -> datetime | None:
     except ValueError:
         return None
     return time if time.tzinfo else time.astimezone()
-
-
-def _seconds(time: datetime | None) -> float:
-    return time.timestamp() if time else 0.0

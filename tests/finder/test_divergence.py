@@ -120,3 +120,22 @@ def test_bad_arguments(arguments: dict) -> None:
     with pytest.raises(ConfigError) as raised:
         DivergenceStop(**arguments)
     assert [problem.key for problem in raised.value.problems] == list(arguments)
+
+
+@pytest.mark.parametrize(
+    ("losses", "lost"),
+    [
+        ([2.3] * 3 + [1e17, 1e9, 1e6, 1e5] + [5e4] * 9, True),  # falls all the time, never back
+        ([2.3] * 3 + [1e17, 1e9, 1e6, 1e5] + [5e4] * 9 + [2.0], False),  # back at the very end
+        ([2.3] * 99 + [1e4], False),  # one spike at the end
+        ([2.3] * 20, False),
+        ([-5.0] * 20, False),
+    ],
+)
+def test_a_training_that_ends_far_above_its_start_never_came_back(
+    losses: list[float], lost: bool
+) -> None:
+    rule = DivergenceStop(patience=1000)
+    state, stopped = rule.first_stop(losses, rule.init())
+    assert stopped is None
+    assert rule.never_came_back(state) is lost

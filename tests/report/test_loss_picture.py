@@ -215,6 +215,19 @@ def test_batch_sizes_are_compared_over_epochs(tmp_path: Path) -> None:
     assert ends == [5.0, 5.0]
 
 
+def test_a_variant_that_never_saw_a_second_epoch_is_drawn_over_steps(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    write_status(path, variants=["64", "16", "8"], seeds=[0])
+    write_config(path, {name: {"data.batch_size": int(name)} for name in ("64", "16", "8")})
+    write_trial(path / "trials/64/seed-0", learning(0, 0.01, 60), 0.1, steps_per_epoch=23)
+    write_trial(path / "trials/8/seed-0", exploding(0, 20), 0.1, outcome="diverged")
+    with_one_length = draw(path).axes[0]
+    assert (with_one_length.get_xlabel(), len(with_one_length.child_axes)) == ("step", 1)
+    write_trial(path / "trials/16/seed-0", learning(0, 0.01, 200), 0.1, steps_per_epoch=92)
+    with_two = draw(path).axes[0]
+    assert (with_two.get_xlabel(), len(with_two.child_axes)) == ("step", 0)
+
+
 def test_an_interrupted_run_says_how_far_it_got(tmp_path: Path) -> None:
     path = write_compare(tmp_path / "run", seeds=3, summary=False, status="interrupted")
     shutil.rmtree(path / "trials/low/seed-1")
