@@ -126,14 +126,16 @@ def smooth_over_log_lr(lr: Array, loss: Array) -> tuple[Array, Array]:
     calm = despike(loss)
     knee, scale = _knee(calm)
     bandwidth = bandwidth_for(x)
-    smooth = local_linear(x, _compress(calm, knee, scale), bandwidth)
+    calm = _compress(calm, knee, scale)
+    # at its ends a line may overshoot: below the lowest loss there is no signal
+    smooth = np.clip(local_linear(x, calm, bandwidth), calm.min(), calm.max())
     # the blow-up is no noise: up to the minimum, or the middle where the minimum comes early
     until = max(int(np.argmin(smooth)) + 1, len(x) // 2, 9)
     quiet = smooth <= knee
     before = quiet & (np.arange(len(x)) < until)
     # a flat stretch without any noise, before one that has some, says nothing about the noise
     noise = noise_of(loss[before]) or noise_of(loss[quiet])
-    resolution = 1e-12 * float(np.abs(loss).max())
+    resolution = 1e-12 * float(np.abs(calm).max())  # of the arithmetic
     error = max(noise, resolution) * local_linear_gain(x, bandwidth)
     return _expand(smooth, knee, scale), error
 

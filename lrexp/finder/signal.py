@@ -28,7 +28,7 @@ def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
     if len(curve.lr) < MIN_POINTS:
         return _too_short(curve, curves)
     marks = landmarks(curve)
-    if marks.minimum == marks.first and marks.diverges:
+    if marks.minimum == marks.first and marks.edge <= 2 * marks.first and marks.diverges:
         return _from_the_start(curve)
     if marks.drop > _needed(len(curve.lr)) * _error_of_drop(curve, marks):
         return None
@@ -53,15 +53,14 @@ def _error_of_drop(curve: CombinedCurve, marks: Landmarks) -> float:
 
 def _too_short(curve: CombinedCurve, curves: Sequence[Curve]) -> str:
     lowest = max(curves, key=lambda one: len(one.lr)).lr[:1]
-    at_once = sum(one.num_finite == 0 for one in curves)
+    at_once = sum(one.num_finite == 0 < len(one.loss) for one in curves)
     if 2 * at_once >= len(curves):
         return (
             f"The loss was not finite at the first step, before any update, in {at_once} of "
             f"{len(curves)} seeds: the LR is not the cause. Check the data for NaN and the model "
             "and loss for overflow."
         )
-    ends = [one.loss[-1] for one in curves]
-    if sum(not end <= one.loss[0] for end, one in zip(ends, curves, strict=True)) * 2 > len(curves):
+    if 2 * sum(_rose(one) for one in curves) > len(curves):
         return (
             f"The loss diverged from the start, within {len(curve.lr)} steps of the lowest LR "
             f"({lowest[0]:.2g}): lower find_lr.min_lr by a factor of 100."
@@ -70,6 +69,12 @@ def _too_short(curve: CombinedCurve, curves: Sequence[Curve]) -> str:
         f"The range test has too few points ({len(curve.lr)}, at least {MIN_POINTS} are needed): "
         "raise find_lr.steps, 100 is a good number."
     )
+
+
+def _rose(curve: Curve) -> bool:
+    """Whether the curve ends in a loss that is not finite, or higher than its first."""
+    blew_up = curve.num_finite < len(curve.loss)
+    return blew_up or bool(len(curve.loss) and curve.loss[-1] > curve.loss[0])
 
 
 def _from_the_start(curve: CombinedCurve) -> str:

@@ -169,13 +169,22 @@ def shared_epoch(run: Run) -> tuple[float | None, bool]:
     return (known[0] if known else None), len(known) <= 1
 
 
+def _training(trial: TrialRecord) -> Line:
+    return _finite(trial.steps["step"], trial.steps["loss"])
+
+
+def _finite(x: NDArray[np.generic], y: Array) -> Line:
+    finite = np.isfinite(y)
+    return Line(x[finite].astype(np.float64), y[finite])
+
+
 def thinned(line: Line) -> Line:
     """Return a line of at most `NUM_POINTS` points, its peaks among them."""
     return Line(*thin(line.x, line.y, NUM_POINTS))
 
 
 def _smoothed_if_long(line: Line, num_steps: int) -> Line:
-    """A few steps of growth are all there is to see of a short one."""
+    """Return a line without its noise, a short one as it is: its few steps are all there is."""
     return line if len(line.y) <= FEW_POINTS else smoothed(line, num_steps)
 
 

@@ -33,12 +33,14 @@ from lrexp.report.style import (
     step_axis,
     wants_log,
 )
+from lrexp.report.text import number_text
 from lrexp.report.view import Seen, clipped_view, loss_view, set_loss_axis, view_of_lost
 from lrexp.store.read import Run, TrialRecord
 
 PANEL_TITLES = {"loss": "training loss", "train_loss": "training loss, mean between evaluations"}
 DENSE = 1_000  # points of a raw curve from which it fills an area
-MAX_LABELS = 6  # of diverged variants; more would cover the curves
+MAX_LABELS = 6  # of variants that leave the picture; more would cover the others
+LABEL_HEIGHT = 0.05  # of the panel
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,19 @@ def draw_panels(
     losses = [
         view for view, name in zip(spreads, ["loss", *measures], strict=True) if "loss" in name
     ]
-    num_lost = sum(bool(v.curves.diverged) for v in variants)
+    leavers = _leavers(variants, spreads[0][1], name_width=12 if len(panels) > 2 else 20)
     log = any(wants_log(*view) for view in losses) and all(low > 0 for low, _ in losses)
     for ax, measure, view in zip(panels, ["loss", *measures], spreads, strict=True):
         dress(ax)
         pad_x(ax, 0.0, last)
-        room = 0.055 * min(MAX_LABELS, num_lost) if measure == "loss" else 0.0
+        room = 1.1 * LABEL_HEIGHT * min(MAX_LABELS, len(leavers)) if measure == "loss" else 0.0
         set_loss_axis(ax, *view, log=log and "loss" in measure, head=0.06 + room)
         title = PANEL_TITLES.get(measure) or words.measure_text(measure)
         ax.set_title(title, loc="left", fontsize=12, color=INK, pad=8, parse_math=False)
         step_axis(ax, unit=axis.unit, steps_per_epoch=axis.steps_per_epoch)
         if not ax.lines:
             ax.text(0.5, 0.5, "no steps yet", transform=ax.transAxes, ha="center", color=MUTED)
-    _label_diverged(panels[0], variants, name_width=12 if len(panels) > 2 else 20)
+    _label(panels[0], leavers)
 
 
 def _draw_training(ax: Axes, variants: Sequence[Variant]) -> tuple[float, float]:
@@ -132,7 +134,7 @@ def _draw_measure(ax: Axes, variants: Sequence[Variant], measure: str) -> tuple[
         if kept is not None:
             _draw_spread(ax, v, kept)
             low, high = float(kept.low.min()), float(kept.high.max())
-            seen.append(Seen(low, high, float(kept.middle[0]), float(kept.middle[-1])))
+            seen.append(Seen(low, high, float(kept.middle[0])))
         for line in lost:
             _draw_line(ax, v, line, width=1.3)
             lost_values.append(line.y)
@@ -145,23 +147,36 @@ def _draw_measure(ax: Axes, variants: Sequence[Variant], measure: str) -> tuple[
     return clipped_view([replace(s, start=start) for s in seen])
 
 
-def _label_diverged(ax: Axes, variants: Sequence[Variant], name_width: int) -> None:
-    """Mark on the top edge where variants left the picture, and say so in a list below it."""
-    lost = [v for v in variants if v.curves.diverged_at]
-    shown = lost if len(lost) <= MAX_LABELS else lost[: MAX_LABELS - 1]
-    rows = [(_diverged_text(v, name_width), v.mark.color) for v in shown]
-    if len(lost) > len(shown):
-        rows.append((f"and {len(lost) - len(shown)} more diverged", "white"))
+def _leavers(variants: Sequence[Variant], top: float, name_width: int) -> list[tuple[Variant, str]]:
+    """Return the variants that leave the picture for good, and a text about each."""
+    rows = []
+    for v in variants:
+        name = drawable(v.name, name_width)
+        if v.curves.diverged_at:
+            rows.append((v, f"{name} diverged at {_diverged_steps(v)}"))
+        if v.curves.smooth is not None and v.curves.smooth.middle[-1] > top:
+            end = number_text(float(v.curves.smooth.middle[-1]), 2)
+            rows.append((v, f"{name} ends above, at {end}"))
+    return rows
+
+
+def _label(ax: Axes, leavers: Sequence[tuple[Variant, str]]) -> None:
+    """List below the top edge which variants leave the picture; mark where they diverged."""
+    shown = leavers if len(leavers) <= MAX_LABELS else leavers[: MAX_LABELS - 1]
+    rows = [(text, v.mark.color) for v, text in shown]
+    if len(leavers) > len(shown):
+        rows.append((f"and {len(leavers) - len(shown)} more", "white"))
     for row, (text, color) in enumerate(rows):
-        at = (0.03, 0.965 - 0.05 * row)
+        at = (0.03, 0.965 - LABEL_HEIGHT * row)
         ax.annotate(
             text, at, xycoords="axes fraction", xytext=(8, 0), textcoords="offset points",
             va="center", fontsize=9.5, color=INK, bbox=NOTE_BOX, parse_math=False, zorder=5,
         )  # fmt: skip
         ax.plot(*at, transform=ax.transAxes, **_cross(color))
-    for v in shown:
-        x = min(v.curves.diverged_at) * v.scale
-        ax.plot(x, 1.0, transform=ax.get_xaxis_transform(), **_cross(v.mark.color))
+    for v, _ in shown:
+        if v.curves.diverged_at:
+            x = min(v.curves.diverged_at) * v.scale
+            ax.plot(x, 1.0, transform=ax.get_xaxis_transform(), **_cross(v.mark.color))
 
 
 def _cross(color: str) -> dict[str, Any]:
@@ -169,13 +184,13 @@ def _cross(color: str) -> dict[str, Any]:
     return {**look, "linestyle": "none", "clip_on": False, "zorder": 6}
 
 
-def _diverged_text(v: Variant, name_width: int) -> str:
+def _diverged_steps(v: Variant) -> str:
     first, last = min(v.curves.diverged_at), max(v.curves.diverged_at)
     steps = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
     num_lost, num_seeds = len(v.curves.diverged_at), len(v.trials)
     share = f"all {num_seeds}" if num_lost == num_seeds else f"{num_lost} of {num_seeds}"
     seeds = f" ({share} seeds)" if num_seeds > 1 else ""
-    return f"{drawable(v.name, name_width)} diverged at {steps}{seeds}"
+    return steps + seeds
 
 
 def _draw_spread(ax: Axes, v: Variant, spread: Spread) -> None:

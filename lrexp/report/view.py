@@ -21,36 +21,36 @@ class Seen:
     low: float
     high: float
     start: float
-    end: float
 
 
 def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
     """Return the lowest and the highest loss to show.
 
-    Seeds that diverged have no say, unless all did; nor do rare peaks of the raw losses.
+    Seeds that diverged have no say, unless all did; nor do rare peaks of the raw losses, nor
+    losses of exactly 0 (a loss that underflows), which no logarithmic axis could show.
     """
     seen = []
     for curve in curves:
         if curve.smooth is not None:
             raw = np.concatenate([line.y for line in curve.kept_raw])
             start = float(np.median([line.y[0] for line in curve.kept_raw if len(line.y)]))
-            middle, (low, high) = curve.smooth.middle, np.percentile(raw, [1, 99])
-            seen.append(Seen(min(float(low), middle.min()), float(high), start, float(middle[-1])))
+            low, high = (float(loss) for loss in np.percentile(raw, [1, 99]))
+            lowest = float(curve.smooth.middle.min())
+            low = lowest if low == 0.0 == raw.min() else min(low, lowest)
+            seen.append(Seen(low, high, start))
     if seen:
         return clipped_view(seen)
     return view_of_lost([line.y for curve in curves for line in curve.diverged])
 
 
 def clipped_view(seen: Sequence[Seen]) -> tuple[float, float]:
-    """Return the range that holds all curves but for blow-ups on their way.
+    """Return the range that holds all curves but for their blow-ups.
 
     A curve may rise above its start by a few times what the best curve falls below it.
     """
     low = min(s.low for s in seen)
     tops = [s.start + BLOW_UP * ((s.start - low) or abs(s.start)) for s in seen]
-    return low, max(
-        max(min(s.high, top), s.start, s.end) for s, top in zip(seen, tops, strict=True)
-    )
+    return low, max(max(min(s.high, top), s.start) for s, top in zip(seen, tops, strict=True))
 
 
 def set_loss_axis(ax: Axes, low: float, high: float, *, log: bool, head: float = 0.06) -> None:

@@ -13,16 +13,22 @@ MEASURES = {
     "val_loss": "validation loss",
     "val_accuracy": "validation accuracy",
 }
-_KINDS = (  # by the longest key that fits
-    ("optimizer.lr", "learning rate", "learning rates"),
-    ("schedule", "schedule", "schedules"),
-    ("optimizer", "optimizer", "optimizers"),
-    ("data.batch_size", "batch size", "batch sizes"),
-    ("data", "data set", "data sets"),
-    ("model", "model", "models"),
-    ("loss", "loss function", "loss functions"),
-    ("train.duration", "duration", "durations"),
-)
+_KINDS = {  # of difference, by key; a key that ends with a dot stands for all below it
+    "optimizer.lr": ("learning rate", "learning rates"),
+    "optimizer.name": ("optimizer", "optimizers"),
+    "optimizer": ("optimizer", "optimizers"),
+    "optimizer.": ("optimizer setting", "optimizer settings"),
+    "schedule": ("schedule", "schedules"),
+    "schedule.": ("schedule", "schedules"),
+    "model": ("model", "models"),
+    "model.": ("model", "models"),
+    "data.batch_size": ("batch size", "batch sizes"),
+    "data.name": ("data set", "data sets"),
+    "data": ("data set", "data sets"),
+    "loss": ("loss function", "loss functions"),
+    "train.duration": ("duration", "durations"),
+}
+_OTHER = ("variant", "variants")
 
 
 def measure_text(measure: str) -> str:
@@ -37,19 +43,13 @@ def kinds_compared(keys: Iterable[str]) -> set[str]:
         >>> sorted(kinds_compared(["optimizer.lr", "schedule.warmup"]))
         ['learning rate', 'schedule']
     """
-    found = set()
-    for key in keys:
-        fits = [one for prefix, one, _ in _KINDS if key == prefix or key.startswith(prefix + ".")]
-        found.add(fits[0] if fits else "variant")
-    return found
+    return {_kind(key)[0] for key in keys}
 
 
 def compared_text(count: int, keys: Iterable[str]) -> str:
     """Return `3 learning rates` where nothing else differs, `3 variants` otherwise."""
-    kinds = kinds_compared(keys)
-    kind = kinds.pop() if len(kinds) == 1 else "variant"
-    plural = {one: many for _, one, many in _KINDS}.get(kind, "variants")
-    return count_text(count, kind, plural)
+    kinds = {_kind(key) for key in keys}
+    return count_text(count, *(kinds.pop() if len(kinds) == 1 else _OTHER))
 
 
 def changed_keys(run: Run) -> set[str]:
@@ -111,6 +111,15 @@ def ranking_note(row: Mapping[str, Any]) -> str:
     return ", ".join([*value, *bad])
 
 
+def _kind(key: str) -> tuple[str, str]:
+    """Return what a key changes, in singular and plural."""
+    return next((kind for start, kind in _KINDS.items() if _is_or_below(key, start)), _OTHER)
+
+
+def _is_or_below(key: str, start: str) -> bool:
+    return key == start or (start.endswith(".") and key.startswith(start))
+
+
 def _progress(run: Run) -> list[str]:
     status = str(run.status.get("status", "interrupted"))
     if run.summary is not None or status == "complete":
@@ -130,7 +139,7 @@ def _shared_settings(config: Mapping[str, Any], changed: set[str]) -> list[str]:
     parts = [" on ".join(str(name) for name in names if name)]
     if "optimizer" not in kinds:
         facts = {} if "learning rate" in kinds else {"lr": optimizer.get("lr")}
-        facts |= optimizer.get("args") or {}
+        facts |= {} if "optimizer setting" in kinds else optimizer.get("args") or {}
         inside = ", ".join(setting_text(key, value) for key, value in facts.items())
         parts.append(f"{optimizer['name']} ({inside})" if inside else str(optimizer["name"] or ""))
     if "schedule" not in kinds and schedule["name"]:

@@ -47,7 +47,7 @@ def test_the_average_is_corrected_for_its_empty_start() -> None:
 
 
 def test_a_nan_stops_the_test_and_ends_its_curve() -> None:
-    loss = sigmoid_valley(LR)
+    loss = sigmoid_valley(LR, edge=1.0)
     loss[85:] = math.nan
     rule = RangeTestStop(4.0, floor=0.0)
     assert rule.first_stop(loss, rule.init())[1] == 85

@@ -114,6 +114,28 @@ def test_a_spike_that_heals_neither_bends_the_curve_nor_fills_the_view(tmp_path:
     np.testing.assert_allclose(line.get_ydata()[60:], 2.3, rtol=1e-3)
 
 
+def test_a_curve_that_ends_far_above_is_clipped_and_labelled(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", seeds=1, lrs={"calm": 0.01, "wild": 0.011})
+    shutil.rmtree(path / "trials/wild")
+    loss = np.geomspace(2.3, 1e15, 230)
+    val = np.geomspace(2.3, 1e15, 11)
+    write_trial(path / "trials/wild/seed-0", loss, 0.011, val=val)  # it finished, after all
+    figure = draw(path)
+    assert all(ax.get_ylim()[1] < 100 for ax in figure.axes)
+    [note] = notes(figure.axes[0])
+    assert note.startswith("wild ends above, at ")
+    assert float(note.rpartition(" ")[2]) == pytest.approx(1e15, rel=0.5)
+
+
+def test_losses_of_zero_do_not_flatten_the_others(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", seeds=1, lrs={"calm": 0.01, "dead": 0.011})
+    shutil.rmtree(path / "trials/dead")
+    write_trial(path / "trials/dead/seed-0", np.tile([0.0, 2.0], 115), 0.011)
+    [ax, _] = draw(path).axes
+    assert ax.get_yscale() == "log"
+    assert 0.01 < ax.get_ylim()[0] < 0.05
+
+
 def test_training_loss_that_ranks_gets_its_evaluated_mean_beside_it(tmp_path: Path) -> None:
     path = write_compare(tmp_path / "run", seeds=2, lrs={"a": 0.01, "b": 0.001})
     summary = json.loads((path / "summary.json").read_text())
@@ -134,7 +156,7 @@ def test_training_loss_that_ranks_gets_its_evaluated_mean_beside_it(tmp_path: Pa
 def test_many_diverged_variants_do_not_cover_the_curves(tmp_path: Path) -> None:
     lrs = {"fine": 0.01, **{f"high {i}": 0.5 + i for i in range(9)}}
     figure = draw(write_compare(tmp_path / "run", seeds=1, lrs=lrs))
-    assert notes(figure.axes[0])[-1] == "and 4 more diverged"
+    assert notes(figure.axes[0])[-1] == "and 4 more"
     assert len(notes(figure.axes[0])) == 6
 
 

@@ -21,6 +21,7 @@ import lrexp.report.text
 import lrexp.report.words
 from lrexp.report import ranking_table, runs_table, schedule_table, suggestion_panel
 from lrexp.report.text import mean_sd_text
+from lrexp.report.words import compared_text
 from lrexp.store.read import RunEntry
 
 from .synthetic import ranking
@@ -84,6 +85,25 @@ def test_a_narrow_terminal_shows_the_same_numbers(width: int) -> None:
     assert all(number in flat for number in numbers)
     assert "diverged (all 3)" in flat
     assert "lr 1e-4" in flat
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        (["optimizer.lr"], "3 learning rates"),
+        (["optimizer", "optimizer.name"], "3 optimizers"),
+        (["optimizer.groups"], "3 optimizer settings"),
+        (["schedule", "schedule.warmup"], "3 schedules"),
+        (["data.batch_size"], "3 batch sizes"),
+        (["data.args.noise"], "3 variants"),
+        (["model.args.hidden"], "3 models"),
+        (["optimizer.lr", "schedule"], "3 variants"),
+        (["lossless"], "3 variants"),
+        ([], "3 variants"),
+    ],
+)
+def test_what_is_compared_is_named(keys: list[str], text: str) -> None:
+    assert compared_text(3, keys) == text
 
 
 def test_many_seeds_are_told_by_mean_and_sd_alone() -> None:
