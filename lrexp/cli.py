@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -222,9 +222,7 @@ def runs(
 
     found = list_runs(directory)
     if json:
-        _print_json(
-            [{**asdict(run), "path": str(run.path), "started": str(run.started)} for run in found]
-        )
+        _print_json([run.to_plain() for run in found])
     else:
         _stdout().print(runs_table(found) if found else f"No runs in {directory}.")
 

@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 
 SETTLED_SHARE = 0.1  # of the curve's decades, at its start: left out by every rule
 FALL_SHARE = 0.05  # of the drop: below this level the loss has started to fall
+LOST_SHARE = 0.5  # of the drop: having made as much, and lost it again, the curve is over
 EDGE_SHARE = 0.1  # of the drop: this far above the minimum the loss diverges
 NOISE = 3.0  # standard errors that a change must exceed to be one
 
@@ -54,7 +55,7 @@ def landmarks(curve: CombinedCurve) -> Landmarks:
     """
     x, smooth = curve.log_lr, curve.smooth
     first = int(np.searchsorted(x, x[0] + SETTLED_SHARE * (x[-1] - x[0])))
-    minimum = first + int(np.argmin(smooth[first:]))
+    minimum = _minimum(smooth, start_level(curve.loss), first)
     lowest, noise = float(smooth[minimum]), float(curve.noise[minimum])
     fall = _last_at_start(smooth, start_level(curve.loss), first, minimum, noise)
     # all that comes before the fall is the start: a better average than the first tenth
@@ -64,6 +65,18 @@ def landmarks(curve: CombinedCurve) -> Landmarks:
     after = np.flatnonzero(smooth[minimum:] > lowest + max(EDGE_SHARE * drop, NOISE * noise))
     edge = minimum + int(after[0]) - 1 if len(after) else len(x) - 1
     return Landmarks(first, fall, minimum, edge, len(after) > 0, start, drop, noise)
+
+
+def _minimum(smooth: Array, start: float, first: int) -> int:
+    """Return the lowest point before the first blow-up.
+
+    Past it, weights are so large that a batch may by luck have a lower loss than any before.
+    """
+    after = smooth[first:]
+    so_far = np.minimum.accumulate(after)
+    share = LOST_SHARE * (start - float(after.min()))
+    lost = np.flatnonzero((after - so_far > share) & (start - so_far > share))
+    return first + int(np.argmin(after[: lost[0]] if share > 0 and len(lost) else after))
 
 
 def _last_at_start(smooth: Array, start: float, first: int, minimum: int, noise: float) -> int:

@@ -15,7 +15,8 @@ from lrexp.finder.curve import CombinedCurve, Curve, bandwidth_for
 from lrexp.finder.landmarks import Landmarks, landmarks
 
 MIN_POINTS = 10
-FEW_POINTS = 12.0
+ERRORS = 3.75  # standard errors that a fall must measure, with many points
+FEW_POINTS = 10.0  # with this many, twice as many
 
 
 def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
@@ -41,7 +42,7 @@ def _needed(num_points: int) -> float:
     The lowest of some twenty independent stretches of pure noise is often 2 and rarely (1 in 100)
     4 errors low; with few points the error itself is uncertain, as in Student's t.
     """
-    return 4.0 * (1.0 + FEW_POINTS / num_points)
+    return ERRORS * (1.0 + FEW_POINTS / num_points)
 
 
 def _error_of_drop(curve: CombinedCurve, marks: Landmarks) -> float:

@@ -155,5 +155,3 @@ def _ending(record: Ended | Failed, facts: _Facts) -> str:
 
 def _shortened(name: str, width: int = 28) -> str:
     return name if len(name) <= width else f"{name[: width - 1]}…"
-
-

@@ -4,9 +4,9 @@
 
 Prints ratios measured in one run: the contenders take turns, and each ratio is the median over
 the rounds of (ours / theirs) within a round, so that a machine whose speed drifts does not favour
-either. All contenders do the same work: the same MLP 64-128-128-10 on the digits (batch 64, SGD
-with momentum), the same number of updates, no evaluation. Ours is the whole path of a trial:
-engine, LR schedule, stop rule, and rows written to steps.csv.
+either. All contenders do the same work: the same network on the same data (batch 64, SGD with
+momentum) for the same number of updates. Ours is the whole path of a trial: engine, LR schedule,
+stop rule, and rows written to steps.csv.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrexp
 from lrexp.config import load_config
-from lrexp.plan import make_plan
+from lrexp.engine import run_sequentially
+from lrexp.plan import Objects, make_plan
 from lrexp.record import Recorder
 from lrexp.store import RunWriter
 
@@ -40,30 +42,47 @@ BATCH, LR, MOMENTUM = 64, 0.05, 0.9
 CONFIG = {
     "name": "overhead",
     "device": "cpu",
-    "model": {"name": "mlp", "args": {"hidden": [128, 128]}},
-    "data": {"name": "digits", "batch_size": BATCH, "val_fraction": 0},
+    "data": {"name": "given", "batch_size": BATCH, "val_fraction": 0},
     "loss": "cross_entropy",
     "optimizer": {"name": "SGD", "lr": LR, "args": {"momentum": MOMENTUM}},
     "compare": {"metric": "train_loss", "variants": {"only": {}}},
 }
 
 
-def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    bunch = load_digits()
-    return torch.tensor(bunch.data / 16, dtype=torch.float32), torch.tensor(bunch.target)
+@dataclass(frozen=True)
+class Workload:
+    """A network and its data: inputs (samples, features) and classes (samples,)."""
+
+    make_model: Callable[[], nn.Module]
+    inputs: torch.Tensor
+    targets: torch.Tensor
 
 
-def mlp() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
-    )
+def workloads() -> dict[str, Workload]:
+    cancer, digits = load_breast_cancer(), load_digits()
+    features = torch.tensor(cancer.data[:, :16], dtype=torch.float32)
+    return {
+        "MLP 16-32-2": Workload(
+            lambda: nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2)),
+            (features - features.mean(0)) / features.std(0),
+            torch.tensor(cancer.target),
+        ),
+        "MLP 64-128-128-10": Workload(
+            lambda: nn.Sequential(
+                nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
+            ),
+            torch.tensor(digits.data / 16, dtype=torch.float32),
+            torch.tensor(digits.target),
+        ),
+    }
 
 
-def usual_loop(steps: int) -> None:
+def usual_loop(work: Workload, steps: int) -> None:
     """A DataLoader, a read-back every step, the optimizer's default kernel."""
-    x, y = digits()
-    loader = DataLoader(TensorDataset(x, y), BATCH, shuffle=True, drop_last=True)
-    model = mlp()
+    loader = DataLoader(
+        TensorDataset(work.inputs, work.targets), BATCH, shuffle=True, drop_last=True
+    )
+    model = work.make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
     losses: list[float] = []
     while len(losses) < steps:
@@ -77,20 +96,17 @@ def usual_loop(steps: int) -> None:
             losses.append(loss.item())
 
 
-def tuned_loop(steps: int) -> None:
+def tuned_loop(work: Workload, steps: int) -> None:
     """Resident data by index, the fused optimizer, losses read back once at the end."""
-    x, y = digits()
-    model = mlp()
+    x, y, model = work.inputs, work.targets, work.make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, fused=True)
     per_epoch = len(x) // BATCH
     losses: list[torch.Tensor] = []
     while len(losses) < steps:
         order = torch.randperm(len(x))
         for i in range(min(per_epoch, steps - len(losses))):
-            batch = order[i * BATCH : (i + 1) * BATCH]
-            loss = functional.cross_entropy(
-                model(x.index_select(0, batch)), y.index_select(0, batch)
-            )
+            rows = order[i * BATCH : (i + 1) * BATCH]
+            loss = functional.cross_entropy(model(x.index_select(0, rows)), y.index_select(0, rows))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -98,39 +114,39 @@ def tuned_loop(steps: int) -> None:
     torch.stack(losses).tolist()
 
 
-def lrexp_trial(steps: int) -> None:
+def lrexp_trial(work: Workload, steps: int) -> None:
     """One trial as `lrexp compare` trains it, files included."""
-    from lrexp.engine import run_sequentially
-
-    plan = make_plan(load_config({**CONFIG, "train": {"duration": steps, "eval_every": steps}}))
+    objects = Objects(model=work.make_model, data=(work.inputs, work.targets))
+    config = {**CONFIG, "train": {"duration": steps, "eval_every": steps}}
+    plan = make_plan(load_config(config, given=objects.sections), objects)
     with tempfile.TemporaryDirectory() as folder:
         writer = RunWriter(Path(folder), {"command": "benchmark"})
         recorder = Recorder(writer, stop_is_outcome=True, loss_digits=9)
         recorder.write_all(run_sequentially(plan.tasks([0])), lambda record: None)
 
 
-def seconds(contender: Callable[[int], None], steps: int) -> float:
-    """Return the time per step without start-up: long minus short, over the difference."""
+def seconds(contender: Callable[[Workload, int], None], work: Workload, steps: int) -> float:
+    """Return the time per step without start-up: a long training minus a short one."""
     begun = time.perf_counter()
-    contender(steps // 10)
+    contender(work, steps // 10)
     middle = time.perf_counter()
-    contender(steps)
+    contender(work, steps)
     ended = time.perf_counter()
     return ((ended - middle) - (middle - begun)) / (steps - steps // 10)
 
 
-def loops(rounds: int, steps: int) -> None:
+def loops(name: str, work: Workload, rounds: int, steps: int) -> None:
     contenders = {"lrexp": lrexp_trial, "tuned": tuned_loop, "usual": usual_loop}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
-        contender(steps // 10)  # warm up
+        contender(work, steps // 10)  # warm up
     for i in range(rounds):
-        turn = list(contenders) if i % 2 == 0 else list(contenders)[::-1]
-        for name in turn:
-            times[name].append(seconds(contenders[name], steps))
-    print(f"One trial, {steps} steps, {torch.get_num_threads()} thread(s), {rounds} rounds")
-    for name, values in times.items():
-        print(f"  {name:6} {statistics.median(values) * 1e6:7.1f} us/step (median)")
+        for key in list(contenders)[:: 1 if i % 2 == 0 else -1]:
+            times[key].append(seconds(contenders[key], work, steps))
+    threads = torch.get_num_threads()
+    print(f"{name}: one trial, {steps} steps, {threads} thread(s), {rounds} rounds")
+    for key, values in times.items():
+        print(f"  {key:6} {statistics.median(values) * 1e6:7.1f} us/step (median)")
     for other, target in (("tuned", 1.05), ("usual", 0.6)):
         ratios = [a / b for a, b in zip(times["lrexp"], times[other], strict=True)]
         print(
@@ -166,9 +182,8 @@ def commands(rounds: int) -> None:
 def memory(steps: int) -> None:
     """Print the peak memory of a process that trains 1× and 20× as many tiny steps."""
     script = (
-        "import sys, resource; sys.path.insert(0, sys.argv[2]);"
-        "import overhead; overhead.CONFIG['model']['args']['hidden'] = [2];"
-        "overhead.lrexp_trial(int(sys.argv[1]));"
+        "import sys, resource; sys.path.insert(0, sys.argv[2]); import overhead;"
+        "overhead.lrexp_trial(overhead.workloads()['MLP 16-32-2'], int(sys.argv[1]));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     print("Peak memory of one trial")
@@ -184,9 +199,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     options = parser.parse_args()
     print(f"lrexp {lrexp.__version__}, torch {torch.__version__}")
-    loops(options.rounds, options.steps)
+    for name, work in workloads().items():
+        loops(name, work, options.rounds, options.steps)
     commands(3)
-    memory(10_000)
+    memory(5_000)
 
 
 if __name__ == "__main__":

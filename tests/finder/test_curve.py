@@ -92,7 +92,12 @@ def test_a_single_spike_leaves_no_trace() -> None:
     for at in (0, 1, 30, 60):
         spiked = exact.copy()
         spiked[at] += 50.0
-        assert np.abs(combine([Curve(lr, spiked)]).smooth - combine([Curve(lr, exact)]).smooth)[:80].max() < 0.05
+        assert (
+            np.abs(combine([Curve(lr, spiked)]).smooth - combine([Curve(lr, exact)]).smooth)[
+                :80
+            ].max()
+            < 0.05
+        )
 
 
 @pytest.mark.parametrize("sd", [0.01, 0.1, 1.0])
@@ -104,7 +109,9 @@ def test_the_stated_error_is_the_error(sd: float, steps: int) -> None:
     for seed in range(20):
         curve = combine([Curve(lr, noisy(exact, sd, seed))])
         middle = slice(steps // 6, steps // 3)  # flat: no bias from a bend
-        ratios.append(np.mean((curve.smooth - exact)[middle] ** 2) / np.mean(curve.noise[middle] ** 2))
+        ratios.append(
+            np.mean((curve.smooth - exact)[middle] ** 2) / np.mean(curve.noise[middle] ** 2)
+        )
     assert np.sqrt(np.mean(ratios)) == pytest.approx(1.0, abs=0.25)
 
 
@@ -121,7 +128,9 @@ def test_noise_falls_with_seeds_and_steps() -> None:
     ("low", "high", "steps", "expected"),
     [(-7, 1, 100, 0.2), (-7, 1, 1000, 0.2), (-3, -1, 100, 0.1), (-7, 1, 11, 0.8)],
 )
-def test_the_bandwidth_belongs_to_the_range(low: int, high: int, steps: int, expected: float) -> None:
+def test_the_bandwidth_belongs_to_the_range(
+    low: int, high: int, steps: int, expected: float
+) -> None:
     assert bandwidth_for(np.linspace(low, high, steps)) == pytest.approx(expected)
 
 

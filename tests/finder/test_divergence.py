@@ -55,7 +55,9 @@ def test_an_early_explosion_that_recovers_is_left_alone() -> None:
 
 def test_a_spike_and_a_warmup_transient_are_left_alone() -> None:
     steps = np.arange(2000)
-    spike = 2.3 * np.exp(-steps / 300) + 500.0 * np.exp(-np.maximum(steps - 200, 0) / 30) * (steps >= 200)
+    spike = 2.3 * np.exp(-steps / 300) + 500.0 * np.exp(-np.maximum(steps - 200, 0) / 30) * (
+        steps >= 200
+    )
     warmup = 2.3 + 60.0 * np.exp(-(((steps - 150) / 40) ** 2)) - steps / 1000
     assert stop_index(spike) is None
     assert stop_index(warmup) is None

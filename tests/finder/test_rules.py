@@ -85,7 +85,9 @@ def test_valley_is_about_half_way_down() -> None:
 
 
 def test_valley_is_not_drawn_down_by_a_flat_start() -> None:
-    falling = [valley(combine(seeds_of(LR, parabola_valley(LR, 1e-2), 0.02, first=k))) for k in range(6)]
+    falling = [
+        valley(combine(seeds_of(LR, parabola_valley(LR, 1e-2), 0.02, first=k))) for k in range(6)
+    ]
     assert all(found is not None and decades(found, 1e-3) < 0.5 for found in falling)
 
 
@@ -122,7 +124,9 @@ def test_every_rule_stays_below_the_critical_rate_of_a_quadratic(rule: str, mode
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 5])
-def test_a_curve_with_next_to_no_points_gives_nothing_or_one_of_its_lrs(rule: str, length: int) -> None:
+def test_a_curve_with_next_to_no_points_gives_nothing_or_one_of_its_lrs(
+    rule: str, length: int
+) -> None:
     curve = combine([Curve(LR[:length], noisy(np.zeros(length), 1.0, 0))])
     found = RULES[rule](curve)
     assert found is None or LR[0] / 10 <= found <= LR[length - 1]

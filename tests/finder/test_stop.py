@@ -123,7 +123,9 @@ LOSSES = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(losses=LOSSES, cuts=st.lists(st.integers(0, 60), max_size=4), floor=st.sampled_from([None, 0.0]))
+@given(
+    losses=LOSSES, cuts=st.lists(st.integers(0, 60), max_size=4), floor=st.sampled_from([None, 0.0])
+)
 def test_chunks_give_what_single_losses_give(
     losses: list[float], cuts: list[int], floor: float | None
 ) -> None:

@@ -76,7 +76,8 @@ def test_a_quadratic_gets_a_rate_below_its_critical_one(dimensions: int, largest
 def test_the_interval_grows_with_the_disagreement_of_the_seeds() -> None:
     def width(spread: float) -> float:
         curves = [
-            Curve(LR, noisy(parabola_valley(LR, 1e-2 * 10.0 ** (spread * k)), 0.01, k + 1)) for k in (-1, 0, 1)
+            Curve(LR, noisy(parabola_valley(LR, 1e-2 * 10.0 ** (spread * k)), 0.01, k + 1))
+            for k in (-1, 0, 1)
         ]
         low, high = suggest(curves).interval or (1.0, 1.0)
         return decades(high, low)
