@@ -27,7 +27,7 @@ def thin(x: ArrayLike, y: ArrayLike, max_points: int) -> tuple[Array, Array]:
 
     Example:
         >>> thin([0, 1, 2, 3, 4, 5, 6, 7], [0, 9, 0, 0, 0, -9, 0, 0], 6)[1].tolist()
-        [0.0, 9.0, 0.0, -9.0, 0.0, 0.0]
+        [0.0, 9.0, 0.0, 0.0, -9.0, 0.0]
     """
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(xs) <= max_points:

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrexp.analysis.smooth import zero_lag
+from lrexp.analysis.smooth import despike, zero_lag
 
 Array = NDArray[np.float64]
 Evals = Mapping[str, ArrayLike]  # column -> values, nan where absent
+
+
+HUGE = 1e100
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Trace:
     end: float  # mean of the last tenth
     end_typical: float  # median of the last tenth
     lowest: float  # of the smoothed loss
-    highest: float  # of the smoothed loss, over short stretches
+    highest: float  # of the smoothed loss, over short stretches, without spikes of one batch
     highest_at: float  # where, as a share of the steps
     quarters: tuple[float, ...]  # mean of each quarter
     pace: float  # share of the steps until four fifths of the drop were made
@@ -46,10 +49,15 @@ class Trace:
         return max(0.0, self.start - self.lowest)
 
     @property
-    def moved(self) -> bool:
-        """Whether the loss fell or rose by more than noise."""
+    def clear(self) -> bool:
+        """Whether the loss fell or rose by more than the noise of single batches."""
         quarters = abs(self.quarters[0] - self.quarters[-1]) > 4.0 * self.quarter_error
-        return abs(self.drop) > 4.0 * self.error or quarters or self.evaluated_moved
+        return abs(self.drop) > 4.0 * self.error or quarters
+
+    @property
+    def moved(self) -> bool:
+        """Whether anything happened at all; evaluations show it where the batches hide it."""
+        return self.clear or self.evaluated_moved
 
     @property
     def still_falling(self) -> bool:
@@ -76,7 +84,7 @@ def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
         >>> measured.drop, measured.pace
         (4.0, 0.8)
     """
-    y = finite_part(losses)
+    y = np.clip(finite_part(losses), -HUGE, HUGE)  # the square of a float may overflow
     n = len(y)
     if not n:
         return None
@@ -84,7 +92,8 @@ def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
     late_noise = scatter(y[n // 2 :])
     start, num_first = _start(y, late_noise)
     end = float(y[-last:].mean())
-    smooth, peaks = zero_lag(y, span=max(1.0, n / 20)), zero_lag(y, span=max(1.0, n / 100))
+    smooth = zero_lag(y, span=max(1.0, n / 20))
+    peaks = zero_lag(despike(y), span=max(1.0, n / 100))
     fallen = np.flatnonzero(smooth <= start - 0.8 * (start - end))
     return Trace(
         start=start,

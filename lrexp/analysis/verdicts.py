@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from lrexp.analysis.trace import Array, Evals, Trace, column
 
 FAR_ABOVE = 10.0  # times its own size that a loss must have risen to have diverged
+BARELY = 0.9  # of the way still to go: too slow, whatever the curve's shape
 BEHIND = 0.25  # share of the way left: more is behind
 EARLY = 0.4  # of the steps: who made four fifths of the drop by then, and stopped, is stuck
 
@@ -48,9 +49,9 @@ def not_finite(losses: Array, evals: Evals | None, total: int) -> str | None:
 def diverged(t: Trace, stopped_at: int | None, total: int) -> str | None:
     """Return how far the loss rose, where it was stopped for that or never came back."""
     rose = f"Loss rose from {t.start:.3g} to {t.end:.3g}"
-    if stopped_at is not None:
+    if stopped_at is not None and stopped_at < total - 1:
         return f"{rose} and was stopped at step {stopped_at} of {total}: {LOWER_MUCH}"
-    if t.end_typical > t.start + FAR_ABOVE * max(abs(t.start), t.range):
+    if stopped_at is not None or t.end_typical > t.start + FAR_ABOVE * max(abs(t.start), t.range):
         return f"{rose} and did not come back: {LOWER_MUCH}"
     return None
 
@@ -66,7 +67,8 @@ def unstable(t: Trace, behind: float | None, num_steps: int) -> str | None:
         rose = f"Loss rose from {t.start:.3g} to {t.highest:.3g}"
         at = f"around step {t.highest_at * num_steps:.0f}"
         return f"{rose} {at} and ended at {t.end:.3g}: {LOWER}"
-    if t.moved and -t.drop > max(0.1 * t.range, 4.0 * t.error):
+    # beyond doubt, or by its own size: scatter that large is itself unstable
+    if -t.drop > max(0.1 * t.range, min(4.0 * t.error, abs(t.start))):
         return f"Loss ended above its start ({t.start:.3g} to {t.end:.3g}): {LOWER}"
     if t.end - t.lowest > max(0.3 * t.range, 4.0 * t.error):
         fell = f"Loss fell from {t.start:.3g} to {t.lowest:.3g}"
@@ -102,7 +104,11 @@ def too_slow(t: Trace, behind: float | None) -> str | None:
             f"Loss did not move ({t.start:.3g} to {t.end:.3g}): raise the LR, 10× is a good first "
             "try; if it is high already, lower it, for the model may have died at once."
         )
-    fell_all_along = t.still_falling or t.pace > EARLY
+    if behind is not None and behind > BARELY and t.drop >= 0:
+        fell = f"Loss went only from {t.start:.3g} to {t.end:.3g}{_compared(behind)}"
+        return f"{fell}: raise the LR (10× is a good first try), or lower it if it is high already."
+    # where single batches hide the fall, its pace says nothing
+    fell_all_along = t.still_falling or t.pace > EARLY or not t.clear
     straight = t.still_falling and t.steady and _half_left(t)
     if not (straight or (fell_all_along and _is_behind(t, behind))):
         return None

@@ -51,8 +51,11 @@ def train(task: Task) -> Iterator[Record]:
     momentum = task.schedule.momentum if isinstance(task.schedule, Schedule) else None
     losses = _Losses(task)
 
+    final: float | None = None
     if task.eval_every:
-        yield _evaluation(task, model, 0, {"train_loss": math.nan})
+        initial = _evaluation(task, model, 0, {"train_loss": math.nan})
+        losses.begin(initial.values.get("val_loss"))
+        yield initial
     for step, (epoch, micro_batches) in zip(
         range(task.total_steps), _steps(task.train, task), strict=False
     ):
@@ -78,7 +81,8 @@ def train(task: Task) -> Iterator[Record]:
             evaluation = _evaluation(task, model, done, {"train_loss": losses.mean_since_last()})
             yield evaluation
             lr_source.observe_evaluation(step, evaluation.values)
-    losses.end()
+            final = evaluation.values.get("val_loss", evaluation.values["train_loss"])
+    losses.end(final)
     yield Ended(task.trial, losses.num_steps, losses.stopped_at, time.perf_counter() - begun)
 
 
@@ -149,7 +153,11 @@ class _Losses:
     _count: int = 0
 
     def __post_init__(self) -> None:
-        self._rule_state = self.task.stop.init()
+        self.begin(None)
+
+    def begin(self, initial: float | None) -> None:
+        """Tell the stop rule a loss measured before training, if there is one."""
+        self._rule_state = self.task.stop.init(initial)
 
     def add(self, epoch: int, lr: float, loss: Tensor) -> None:
         self._epochs.append(epoch)
@@ -171,9 +179,9 @@ class _Losses:
             self.stopped_at = self.num_steps + len(self._read) - 1
         return self._read[-1]
 
-    def end(self) -> None:
-        """Ask the rule about a training that ran to its end."""
-        if self.stopped_at is None and self.task.stop.never_came_back(self._rule_state):
+    def end(self, final: float | None) -> None:
+        """Ask the rule about a training that ran to its end; `final` is a loss evaluated there."""
+        if self.stopped_at is None and self.task.stop.never_came_back(self._rule_state, final):
             self.stopped_at = self.num_steps - 1
 
     def flush(self) -> Steps:

@@ -25,7 +25,7 @@ class DivergenceState(NamedTuple):
     """What the rule remembers of the losses of a training."""
 
     steps: int = 0
-    first: tuple[float, ...] = ()  # the first three losses
+    first: tuple[float, ...] = ()  # the first three losses, one before training included
     lowest: float = math.inf
     above: int = 0  # how many losses in a row have been far above the start
     smooth: float = 0.0  # average over this excursion
@@ -69,9 +69,15 @@ class DivergenceStop:
         self.factor = factor
         self.patience = patience
 
-    def init(self) -> DivergenceState:
-        """Return the state before the first loss."""
-        return DivergenceState()
+    def init(self, initial: float | None = None) -> DivergenceState:
+        """Return the state before the first loss.
+
+        Args:
+            initial: a loss measured before training, if there is one. It counts among the first
+                three, so that an explosion in the very first updates cannot pass for the start.
+        """
+        known = initial is not None and math.isfinite(initial)
+        return DivergenceState(first=(initial,) if known and initial is not None else ())
 
     def update(self, state: DivergenceState, loss: float) -> tuple[DivergenceState, bool]:
         """Return the state after `loss`, and whether to stop (and for good: it stays stopped)."""
@@ -81,7 +87,7 @@ class DivergenceStop:
         if not math.isfinite(loss):
             return state._replace(steps=steps + 1, stopped_at=steps), True
         lowest = min(lowest, loss)
-        if steps < FIRST:
+        if len(first) < FIRST:
             return DivergenceState(steps + 1, (*first, loss), lowest), False
         bar, start = self._bar(first, lowest)
         if loss <= bar:
@@ -98,12 +104,16 @@ class DivergenceStop:
         )
         return after, stop
 
-    def never_came_back(self, state: DivergenceState) -> bool:
+    def never_came_back(self, state: DivergenceState, final: float | None = None) -> bool:
         """Return whether a training that ran to its end was far above its start at that end.
 
-        It was for its last tenth: losses that fall from an explosion get time to come back, but
-        not more than the training has.
+        It was for its last tenth (losses that fall from an explosion get time to come back, but
+        not more than the training has), or as `final`, a loss measured over many samples, says.
         """
+        if final is not None and len(state.first) == FIRST:
+            bar, _ = self._bar(state.first, state.lowest)
+            if math.isnan(final) or final > bar:
+                return True
         return state.excursion > 0 and 10 * state.excursion >= state.steps
 
     def first_stop(
@@ -114,7 +124,7 @@ class DivergenceStop:
         A chunk that never comes near the bar, as nearly all do, takes one pass of numpy.
         """
         chunk = np.asarray(losses, dtype=np.float64)
-        if len(chunk) and state.steps >= FIRST and state.stopped_at is None:
+        if len(chunk) and len(state.first) == FIRST and state.stopped_at is None:
             bar, _ = self._bar(state.first, state.lowest)  # within the chunk it can only rise
             low, high = float(chunk.min()), float(chunk.max())
             if high <= bar and math.isfinite(low):  # nan compares false

@@ -47,11 +47,13 @@ def landmarks(curve: CombinedCurve) -> Landmarks:
     """Find the landmarks of a curve of at least three points.
 
     Example:
+        >>> import numpy as np
         >>> from lrexp.finder import Curve, combine
-        >>> lr = [10.0 ** (k - 6) for k in range(7)]
-        >>> marks = landmarks(combine([Curve(lr, [3, 3, 3, 2, 1, 5, 9])]))
-        >>> marks.fall, marks.minimum, marks.edge, marks.diverges
-        (2, 4, 4, True)
+        >>> x = np.linspace(-6, 0, 61)  # log10 LR; the loss falls from -3 to -2 and rises from -1
+        >>> loss = np.interp(x, [-3, -2, -1, 0], [1.0, 0.0, 0.0, 2.0]) - 0.01 * (x + 6)
+        >>> marks = landmarks(combine([Curve(10**x, loss)]))
+        >>> x[[marks.fall, marks.edge]].round(1).tolist(), marks.diverges
+        ([-3.2, -1.1], True)
     """
     x, smooth = curve.log_lr, curve.smooth
     first = int(np.searchsorted(x, x[0] + SETTLED_SHARE * (x[-1] - x[0])))

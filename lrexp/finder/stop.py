@@ -24,16 +24,16 @@ SETTLE = 5  # steps before any level is believed, and losses in a row that make 
 class StopRule(Protocol[S]):
     """Decides from the losses so far, and nothing else, whether to stop."""
 
-    def init(self) -> S:
-        """Return the state before the first loss."""
+    def init(self, initial: float | None = None) -> S:
+        """Return the state before the first loss; `initial` is one measured before training."""
         ...
 
     def update(self, state: S, loss: float) -> tuple[S, bool]:
         """Return the state after one more loss, and whether to stop now."""
         ...
 
-    def never_came_back(self, state: S) -> bool:
-        """Return whether training to the end was a failure that the rule did not cut short."""
+    def never_came_back(self, state: S, final: float | None = None) -> bool:
+        """Return whether training to the end failed; `final` is a loss evaluated there."""
         ...
 
     def first_stop(self, losses: ArrayLike, state: S) -> tuple[S, int | None]:
@@ -110,7 +110,7 @@ class RangeTestStop:
         self.stop_factor = stop_factor
         self.floor = floor
 
-    def init(self) -> RangeTestState:
+    def init(self, initial: float | None = None) -> RangeTestState:
         """Return the state before the first loss."""
         return RangeTestState()
 
@@ -132,7 +132,7 @@ class RangeTestStop:
         """Return the state after a chunk of losses, and the index in it that stops, or None."""
         return first_stop(self, losses, state)
 
-    def never_came_back(self, state: RangeTestState) -> bool:
+    def never_came_back(self, state: RangeTestState, final: float | None = None) -> bool:
         """Return False: a range test that reaches its last LR has done its work."""
         return False
 

@@ -141,3 +141,19 @@ def test_a_training_that_ends_far_above_its_start_never_came_back(
     state, stopped = rule.first_stop(losses, rule.init())
     assert stopped is None
     assert rule.never_came_back(state) is lost
+
+
+@pytest.mark.parametrize(("final", "lost"), [(1e5, True), (float("nan"), True), (2.0, False)])
+def test_a_final_evaluation_far_above_the_start_is_a_divergence(final: float, lost: bool) -> None:
+    rule = DivergenceStop()
+    state, _ = rule.first_stop([2.3, 2.2, 2.1, 1e6, 2.0], rule.init())
+    assert rule.never_came_back(state, final) is lost
+
+
+def test_an_explosion_in_the_first_updates_cannot_pass_for_the_start() -> None:
+    losses = [2.35, 4e6, 6e14] + [1e5] * 60
+    rule = DivergenceStop(patience=16)
+    with_initial, _ = rule.first_stop(losses, rule.init(2.31))
+    without, _ = rule.first_stop(losses, rule.init(float("nan")))
+    assert rule.never_came_back(with_initial)
+    assert not rule.never_came_back(without)  # 4e6 is all it knows of the start

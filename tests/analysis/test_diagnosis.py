@@ -1,0 +1,246 @@
+"""Diagnoses of curves with a known story, of a quadratic in closed form, and of real trainings."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lrexp.analysis import WORDS, Diagnosis, combine_diagnoses, diagnose, final_loss
+from lrexp.errors import ConfigError
+
+STEPS = np.arange(300)
+NOISE = np.random.default_rng(0).normal(size=300)
+FALLING = 0.2 + 2.1 * np.exp(-STEPS / 40) + 0.02 * NOISE
+NAN, INF = math.nan, math.inf
+
+
+def evals(val: list[float], train: list[float] | None = None) -> dict[str, list[float]]:
+    columns = {"step": [10.0 * k for k in range(len(val))], "val_loss": val}
+    return columns | ({"train_loss": train} if train else {})
+
+
+@pytest.mark.parametrize(
+    ("word", "losses", "options"),
+    [
+        ("diverged", [1.0, 2.0, NAN], {}),
+        ("diverged", [1.0, INF], {}),
+        ("diverged", [NAN, 1.0], {}),
+        ("diverged", np.r_[FALLING[:100], np.full(101, 500.0)], {"outcome": "diverged", "stopped_at": 200}),
+        ("diverged", 1.1**STEPS, {}),  # finished, at 1e12
+        ("diverged", -1.0 - 1.1**STEPS * -1.0, {}),
+        ("diverged", FALLING, {"evals": evals([2.3, 0.2, INF])}),
+        ("unstable", np.r_[FALLING[:200], np.linspace(0.3, 1.5, 100)], {}),  # lost what it had gained
+        ("unstable", np.linspace(1.0, 1.8, 300) + 0.02 * NOISE, {}),  # ended above its start
+        ("unstable", FALLING + 30.0 * ((STEPS > 150) & (STEPS < 170)), {}),  # rose far on the way
+        ("unstable", np.r_[2.3, 60.0, 400.0, 90.0, np.full(296, 2.31)] + 0.01 * NOISE, {}),  # died
+        ("converging well", FALLING + 30.0 * (STEPS == 150), {}),  # a single batch is no instability
+        ("converging well", FALLING + 8.0 * ((STEPS > 4) & (STEPS < 12)), {}),  # an early transient
+        ("too slow", 2.3 + 0.05 * NOISE, {}),  # flat within its noise
+        ("too slow", 2.3 - 0.001 * STEPS, {}),  # a straight line, most of the way ahead
+        ("too slow", 2.3 - 0.001 * STEPS + 0.02 * NOISE, {"best_final": 0.2}),
+        ("too slow", 1.0 - 1e-6 * STEPS, {}),  # a tiny rate and no noise
+        ("too slow", -5.0 - 0.01 * STEPS, {"best_final": -80.0}),
+        ("plateaued", 1.6 + 0.7 * np.exp(-STEPS / 15) + 0.02 * NOISE, {"best_final": 0.2}),
+        ("plateaued", 1.6 + 0.7 * np.exp(-STEPS / 15) + 0.02 * NOISE, {}),  # two thirds left
+        ("plateaued", -2.0 - 3.0 * (1 - np.exp(-STEPS / 15)), {"best_final": -20.0}),
+        ("converging well", 1.6 + 0.7 * np.exp(-STEPS / 15) + 0.02 * NOISE, {"best_final": 1.59}),
+        ("converging well", FALLING, {}),
+        ("converging well", FALLING, {"best_final": 0.15}),
+        ("converging well", np.exp(-STEPS / 30), {}),
+        ("converging well", FALLING - 40.0, {"best_final": -39.9}),  # negative losses
+        ("converging well", 1e-6 * FALLING, {}),
+        ("converging well", 2.3 - 0.007 * STEPS, {"best_final": 0.2}),  # straight, and nearly there
+        ("overfitting", FALLING, {"evals": evals([2.3, 1.0, 0.5, 0.6, 0.8, 0.9], [NAN, 1, 0.5, 0.3, 0.2, 0.1])}),
+        ("converging well", FALLING, {"evals": evals([2.3, 1.0, 0.5, 0.51, 0.5, 0.52], [NAN, 1, 0.5, 0.3, 0.2, 0.1])}),
+        ("converging well", FALLING, {"evals": evals([2.3, 1.0, 0.5, 0.9, 0.5, 0.5])}),  # one bad evaluation
+        ("converging well", FALLING, {"evals": evals([2.3, 1.0, 0.5, 0.4], [NAN, 1, 0.5, 0.3])}),
+        ("failed", FALLING[:7], {"outcome": "failed", "total_steps": 300}),
+        ("too slow", [], {}),
+    ],
+)  # fmt: skip
+def test_words(word: str, losses: object, options: dict) -> None:
+    found = diagnose(losses, **options)  # type: ignore[arg-type]
+    assert found.word == word, found.sentence
+    assert found.sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("losses", "options", "parts"),
+    [
+        ([1.0] * 12 + [NAN], {"total_steps": 230},
+         ["Loss became non-finite at step 12 of 230: lower the LR; 10× is a good first try."]),
+        ([NAN], {}, ["before the first update", "check data"]),
+        (np.full(120, 310.0), {"outcome": "diverged", "stopped_at": 119, "total_steps": 230},
+         ["stopped at step 119 of 230", "lower the LR"]),
+        (2.3 - 0.001 * STEPS, {"best_final": 0.2}, ["from 2.3 to 2.02", "13 % of the way", "raise the LR"]),
+        (FALLING, {}, ["from 2.2 to 0.197", "levelled off"]),
+        (FALLING[:80], {"best_final": 0.3}, ["still falling", "longer"]),
+        (FALLING, {"evals": evals([2.3, 1.0, 0.5, 0.6, 0.8, 0.9])},
+         ["lowest at step 20 (0.5)", "rose to 0.9", "weight decay"]),
+        (FALLING + 30.0 * ((STEPS > 150) & (STEPS < 170)), {}, ["around step 1", "warmup"]),
+    ],
+)  # fmt: skip
+def test_sentences_have_the_numbers_and_the_next_step(
+    losses: object, options: dict, parts: list
+) -> None:
+    sentence = diagnose(losses, **options).sentence  # type: ignore[arg-type]
+    for part in parts:
+        assert part in sentence
+
+
+# --- a quadratic with curvatures 1 … L: gradient descent from w = 1, critical LR 2/L
+
+CURVATURES = np.geomspace(1.0, 100.0, 8)
+
+
+def descent(lr_times_largest: float, steps: int = 200, noise: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    lr, w, losses = lr_times_largest / 100.0, np.ones_like(CURVATURES), []
+    for _ in range(steps):
+        losses.append(0.5 * float(CURVATURES @ w**2) + noise * abs(rng.normal()))
+        w = w - lr * (CURVATURES * w + noise * rng.normal(size=8))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (0.0001, {"too slow"}),
+        (0.001, {"too slow"}),
+        (1.0, {"converging well"}),
+        (1.5, {"converging well"}),
+        (1.99, {"unstable", "converging well"}),  # swings in w, but ½λw² falls all the same
+        (2.1, {"diverged"}),
+        (4.0, {"diverged"}),
+    ],
+)
+def test_a_quadratic(rate: float, words: set[str], noise: float) -> None:
+    found = diagnose(descent(rate, noise=noise), best_final=final_loss(descent(1.0, noise=noise)))
+    assert found.word in words, found.sentence
+
+
+# --- a real net
+
+
+def digits_run(lr: float, steps: int = 200) -> tuple[list[float], dict[str, list[float]]]:
+    data = load_digits()
+    x = torch.tensor(data.data / 16, dtype=torch.float32)
+    y = torch.tensor(data.target)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    losses: list[float] = []
+    table: dict[str, list[float]] = {"step": [], "train_loss": [], "val_loss": []}
+    for step in range(steps + 1):
+        if step % 20 == 0:
+            with torch.no_grad():
+                table["val_loss"].append(cross_entropy(model(x[1400:]), y[1400:]).item())
+            table["step"].append(step)
+            table["train_loss"].append(float(np.mean(losses[-20:])) if losses else NAN)
+        batch = torch.randint(1400, (64,))
+        loss = cross_entropy(model(x[batch]), y[batch])
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses[:steps], table
+
+
+@pytest.mark.parametrize(
+    ("lr", "words"),
+    [
+        (1e-5, {"too slow"}),
+        (1e-3, {"too slow"}),
+        (1e-1, {"converging well"}),
+        (3e-1, {"converging well"}),
+        (3.0, {"unstable", "diverged"}),
+        (1e5, {"unstable", "diverged"}),
+    ],
+)
+@pytest.mark.parametrize("with_evals", [False, True])
+def test_a_net_on_digits(lr: float, words: set[str], with_evals: bool) -> None:
+    losses, table = digits_run(lr)
+    best_losses, best_table = digits_run(1e-1)
+    found = diagnose(
+        losses,
+        table if with_evals else None,
+        best_final=final_loss(best_losses, best_table if with_evals else None),
+    )
+    assert found.word in words, found.sentence
+    alone = diagnose(losses, table if with_evals else None)
+    assert alone.word in words, alone.sentence
+
+
+# --- invariants and aggregation
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    losses=st.lists(st.floats(-1e6, 1e6) | st.sampled_from([NAN, INF, 1e300]), max_size=40),
+    best=st.none() | st.floats(-1e6, 1e6),
+    val=st.lists(st.floats(-1e6, 1e6) | st.just(NAN), max_size=6),
+)
+def test_every_curve_has_a_diagnosis(
+    losses: list[float], best: float | None, val: list[float]
+) -> None:
+    found = diagnose(losses, evals(val), best_final=best)
+    assert found.word in WORDS
+    assert found == diagnose(losses, evals(val), best_final=best)
+    if not np.isfinite(losses).all():
+        assert found.word == "diverged"
+
+
+@settings(max_examples=30, deadline=None)
+@given(scale=st.floats(1e-6, 1e6), lr=st.sampled_from([0.001, 0.05, 1.0, 2.1]))
+def test_the_unit_of_the_loss_does_not_matter(scale: float, lr: float) -> None:
+    losses = descent(lr, 100, noise=0.01)
+    assert diagnose(scale * losses).word == diagnose(losses).word
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "start"),
+    [
+        (["too slow"], "too slow", "too slow it was."),
+        (["too slow"] * 3, "too slow", "too slow it was."),
+        (["converging well", "diverged", "converging well"], "diverged", "1 of 3 seeds diverged, 2 converging well. diverged it was."),
+        (["plateaued", "too slow", "plateaued"], "plateaued", "2 of 3 seeds plateaued, 1 too slow."),
+        (["converging well", "unstable"], "unstable", "1 of 2 seeds unstable, 1 converging well."),
+        (["failed", "converging well", "converging well"], "converging well", "2 of 3 seeds converging well, 1 failed."),
+    ],
+)  # fmt: skip
+def test_several_seeds(words: list[str], expected: str, start: str) -> None:
+    found = combine_diagnoses([Diagnosis(word, f"{word} it was.") for word in words])
+    assert found.word == expected
+    assert found.sentence.startswith(start)
+
+
+def test_no_seeds() -> None:
+    with pytest.raises(ConfigError, match="found"):
+        combine_diagnoses([])
+
+
+@pytest.mark.parametrize(
+    ("losses", "table", "expected"),
+    [
+        ([3.0, 1.0], None, 1.0),
+        (np.linspace(2, 1, 20), None, np.linspace(2, 1, 20)[-2:].mean()),
+        ([3.0, 1.0], evals([3.0, 0.5]), 0.5),
+        ([3.0, 1.0], evals([NAN, NAN], [NAN, 0.7]), 0.7),
+        ([3.0, NAN], None, None),
+        ([3.0, 1.0], evals([3.0, INF]), None),
+        ([], None, None),
+    ],
+)
+def test_final_loss(losses: object, table: dict | None, expected: float | None) -> None:
+    assert final_loss(losses, table) == (expected if expected is None else pytest.approx(expected))  # type: ignore[arg-type]
