@@ -25,6 +25,7 @@ EXIT_CODES = (
     "4 find-lr found no usable signal, 130 interrupted."
 )
 NO_SIGNAL = 4
+MANY_SEEDS = 6  # below that no statistics can tell two variants apart
 
 app = typer.Typer(
     name="lrexp",
@@ -106,8 +107,10 @@ def compare(
     json: Json = False,
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
-    from lrexp import experiment
-    from lrexp.report import ranking_table
+    console = _stderr(quiet)
+    with console.status("Loading torch"):
+        from lrexp import experiment
+        from lrexp.report import ranking_table
 
     run = experiment.compare(
         config,
@@ -118,14 +121,16 @@ def compare(
         engine=engine,
         out=out,
         runs_dir=runs_dir,
-        console=_stderr(quiet),
+        console=console,
     )
     summary = run.summary or {}
     if json:
         _print_json({**summary, "run": str(run.path)})
     elif not quiet:
         _stdout().print(ranking_table(summary))
-        _print_files(run.path, f"lrexp compare {config} --seeds 5   for a spread to judge by")
+        more = len(summary.get("seeds", ())) < MANY_SEEDS
+        following = f"compare {config} --seeds {MANY_SEEDS}" if more else f"plot {run.path}"
+        _print_files(run.path, f"lrexp {following}")
 
 
 @app.command(epilog="Example: lrexp find-lr configs/quickstart.yaml --write tuned.yaml")
@@ -146,8 +151,10 @@ def find_lr(
     json: Json = False,
 ) -> None:
     """Run LR range tests on copies of the model and suggest a learning rate."""
-    from lrexp import experiment
-    from lrexp.report import suggestion_panel
+    console = _stderr(quiet)
+    with console.status("Loading torch"):
+        from lrexp import experiment
+        from lrexp.report import suggestion_panel
 
     result = experiment.find_lr(
         config,
@@ -159,7 +166,7 @@ def find_lr(
         out=out,
         runs_dir=runs_dir,
         write=write,
-        console=_stderr(quiet),
+        console=console,
     )
     assert result.run is not None
     summary = result.run.summary or {}
@@ -167,7 +174,8 @@ def find_lr(
         _print_json({**summary, "run": str(result.run.path)})
     elif not quiet:
         _stdout().print(suggestion_panel(summary))
-        _print_files(result.run.path, f"lrexp compare {write or config}")
+        following = f"compare {write}" if write else f"find-lr {config} --write tuned.yaml"
+        _print_files(result.run.path, f"lrexp {following}")
     if result.suggested_lr is None:
         raise typer.Exit(NO_SIGNAL)
 

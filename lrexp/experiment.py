@@ -23,7 +23,7 @@ from lrexp.lr_finder import RangeTest
 from lrexp.plan import Objects, Plan, VariantPlan, make_plan, plan_one, plan_schedules, trace_lr
 from lrexp.record import Recorder
 from lrexp.report import draw_overlay, draw_run, draw_schedules
-from lrexp.report.progress import observe
+from lrexp.report.progress import observe, waiting
 from lrexp.store import (
     Run,
     RunWriter,
@@ -88,8 +88,9 @@ def compare(
     """
     objects = Objects(model, data, loss)
     changes = _changes(overrides, {"compare.seeds": seeds, "device": device, "engine": engine})
-    loaded = load_config(config, changes, trust=trust, given=objects.sections)
-    plan = make_plan(loaded, objects)
+    with waiting(console or QUIET, "Loading data and model"):
+        loaded = load_config(config, changes, trust=trust, given=objects.sections)
+        plan = make_plan(loaded, objects)
     first, count = loaded.experiment.seed, loaded.experiment.compare.seeds
     all_seeds = list(range(first, first + count))
     lengths = {
@@ -99,8 +100,9 @@ def compare(
     }
     with _recorded(plan, "compare", _destination(out, runs_dir), lengths) as writer:
         recorder = _train(plan, plan.tasks(all_seeds), writer, lengths, console, stops=True)
-        writer.summary(comparison_summary(load_run(writer.directory), loaded))
-        draw_run(load_run(writer.directory))
+        with waiting(console or QUIET, "Drawing"):
+            writer.summary(comparison_summary(load_run(writer.directory), loaded))
+            draw_run(load_run(writer.directory))
         recorder.raise_failures(writer.directory)
     return load_run(writer.directory)
 
@@ -136,8 +138,9 @@ def find_lr(
     """
     objects = Objects(model, data, loss)
     changes = _changes(overrides, {"find_lr.seeds": seeds, "device": device, "engine": engine})
-    loaded = load_config(config, changes, trust=trust, given=objects.sections)
-    plan = plan_one(loaded, objects, RANGE_TEST)
+    with waiting(console or QUIET, "Loading data and model"):
+        loaded = load_config(config, changes, trust=trust, given=objects.sections)
+        plan = plan_one(loaded, objects, RANGE_TEST)
     variant = plan.variants[RANGE_TEST]
     settings = variant.settings.find_lr
     all_seeds = list(range(loaded.experiment.seed, loaded.experiment.seed + settings.seeds))
@@ -150,7 +153,8 @@ def find_lr(
         curves = [Curve(t.steps["lr"], t.steps["loss"]) for t in run.trials]
         suggestion = suggest(curves, rule=settings.rule)
         writer.summary(range_test_summary(suggestion, all_seeds))
-        draw_run(load_run(writer.directory))
+        with waiting(console or QUIET, "Drawing"):
+            draw_run(load_run(writer.directory))
         if write is not None and suggestion.suggested_lr is not None:
             text = with_optimizer_lr(loaded.document, float(f"{suggestion.suggested_lr:.3g}"))
             write_whole(Path(write), text)

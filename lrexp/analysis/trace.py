@@ -102,13 +102,19 @@ def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
         lowest=float(smooth.min()),
         highest=float(peaks.max()),
         highest_at=float(peaks.argmax()) / n,
-        quarters=tuple(float(part.mean()) for part in np.array_split(y, 4) if len(part)),
+        quarters=_quarters(y),
         pace=float(fallen[0]) / n if len(fallen) else 1.0,
         error=max(late_noise, scatter(y[:num_first])) * float(np.sqrt(1 / num_first + 1 / last)),
         late_noise=late_noise,
         quarter_error=late_noise * float(np.sqrt(2.0 / max(1, n // 4))),
         evaluated_moved=_has_moved(np.asarray(evaluated, dtype=np.float64)),
     )
+
+
+def _quarters(y: Array) -> tuple[float, ...]:
+    """Return the means of the four quarters; below four losses the last one stands in."""
+    means = [float(part.mean()) for part in np.array_split(y, 4) if len(part)]
+    return tuple(means + means[-1:] * (4 - len(means)))
 
 
 def _has_moved(evaluated: Array) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from rich.console import Console
@@ -40,6 +40,11 @@ def observe(
             yield Bars(progress, total_steps)
     else:
         yield Lines(console, total_steps)
+
+
+def waiting(console: Console, doing: str) -> AbstractContextManager[object]:
+    """Return what shows on a terminal that something without steps is going on."""
+    return console.status(doing) if console.is_terminal else nullcontext()
 
 
 def _bars(console: Console) -> Progress:

@@ -316,3 +316,25 @@ def test_bfloat16_autocast_trains_close_to_float32() -> None:
     rounded = losses(run(make_task(eval_every=0, autocast=True)))
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.05)
+
+
+def test_losses_are_read_back_in_chunks_and_chunks_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads: list[int] = []
+    stack = torch.stack
+    monkeypatch.setattr(sequential.torch, "stack", lambda held: (reads.append(len(held)), stack(held))[1])
+    monkeypatch.setattr(sequential, "CHUNK_SECONDS", 1e9)
+    monkeypatch.setattr(sequential, "CHUNK_STEPS", 40)
+    run(make_task(model=nn.Linear(5, 1), total_steps=100, eval_every=0))
+    assert reads == [40, 40, 20]  # no read-back per step, and no growth with the steps
+
+
+def test_a_model_that_draws_random_numbers_while_it_is_evaluated_changes_no_training() -> None:
+    class Noisy(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 0.1 * torch.rand(len(x), 1)
+
+    model = Noisy(5, 1)
+    seldom = losses(run(make_task(model=model, eval_every=0)))
+    assert losses(run(make_task(model=model, eval_every=1))) == seldom

@@ -78,6 +78,35 @@ def test_noisy_trainings_are_left_alone(kind: str, seed: int) -> None:
     assert stop_index(losses) is None
 
 
+def test_an_explosion_in_the_first_updates_is_seen_beside_a_loss_from_before_training() -> None:
+    # median of the first three: 800 without, 2.3 with the loss before training
+    exploded = np.r_[2.3, 800.0, np.full(300, 900.0)]
+    assert stop_index(exploded) is None
+    assert RULE.first_stop(exploded, RULE.init(2.31))[1] == 100  # the hundredth above the bar
+    for unknown in (None, math.nan, math.inf):
+        assert RULE.init(unknown) == RULE.init()
+
+
+@pytest.mark.parametrize(
+    ("losses", "final", "expected"),
+    [
+        (np.ones(60), None, False),
+        (np.r_[np.ones(50), np.full(10, 1e6)], None, True),  # above for the last tenth and more
+        (np.r_[np.ones(56), np.full(4, 1e6)], None, False),  # four of sixty may be a spike
+        (np.r_[np.ones(30), 1e6 * 0.9 ** np.arange(60)], None, True),  # coming back, not in time
+        (np.r_[np.ones(30), 1e6 * 0.5 ** np.arange(60)], None, False),
+        (np.ones(60), 10.9, False),  # an evaluation, against the bar of 1 + 10·1
+        (np.ones(60), 11.1, True),
+        (np.ones(60), math.nan, True),
+        (np.ones(60), math.inf, True),
+    ],
+)
+def test_how_a_training_ended(losses: np.ndarray, final: float | None, expected: bool) -> None:
+    state, index = RULE.first_stop(losses, RULE.init())
+    assert index is None
+    assert RULE.never_came_back(state, final) is expected
+
+
 def test_it_depends_on_the_losses_alone_and_keeps_its_scale() -> None:
     losses = np.r_[np.ones(30), 40 + np.random.default_rng(0).normal(size=300)]
     assert stop_index(losses) == stop_index(losses) == stop_index(losses * 2.0**-20)
