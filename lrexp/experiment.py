@@ -6,8 +6,7 @@ directory first; summaries, tables and plots are made from the files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,20 +14,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from rich.console import Console
 
-from lrexp.config import load_config, resolved_tree, to_yaml, with_optimizer_lr
-from lrexp.engine import ENGINES, Task, TrialId, loss_floor, preserved_rng
-from lrexp.errors import InterruptedRunError, RunError
+from lrexp.config import load_config, to_yaml, with_optimizer_lr
+from lrexp.engine import Task, TrialId, loss_floor
+from lrexp.execute import Destination, recorded_run, resolved_config, train
 from lrexp.finder import Curve, RangeTestStop, ramp, suggest
 from lrexp.lr_finder import RangeTest
-from lrexp.plan import Objects, Plan, VariantPlan, make_plan, plan_one, plan_schedules, trace_lr
-from lrexp.record import Recorder
+from lrexp.plan import Objects, VariantPlan, make_plan, plan_one, plan_schedules, trace_lr
 from lrexp.report import draw_overlay, draw_run, draw_schedules
-from lrexp.report.progress import observe, waiting
+from lrexp.report.progress import waiting
 from lrexp.store import (
     Run,
-    RunWriter,
-    create_run_directory,
-    describe_environment,
     load_run,
     write_whole,
 )
@@ -38,14 +33,6 @@ Source: TypeAlias = str | Path | Mapping[str, Any]
 Overrides: TypeAlias = Sequence[tuple[str, Any]] | Mapping[str, Any]
 RANGE_TEST = "range_test"  # the variant name of a range test's trials
 QUIET = Console(stderr=True, quiet=True)
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a run goes."""
-
-    out: Path | None
-    runs_dir: Path
 
 
 def compare(
@@ -61,7 +48,7 @@ def compare(
     trust: Sequence[str] = (),
     out: str | Path | None = None,
     runs_dir: str | Path = "runs",
-    console: Console | None = None,
+    console: Console = QUIET,
 ) -> Run:
     """Train every variant × seed of a config and return the finished run.
 
@@ -74,7 +61,7 @@ def compare(
         overrides: dotted keys and values, as `--set`.
         trust: packages that import paths in the config may reach.
         out: the run directory itself; else a new one inside `runs_dir`.
-        console: where progress is shown; nothing is shown without one.
+        console: where progress is shown; by default nowhere.
 
     Raises:
         ConfigError: the config is wrong; nothing was written.
@@ -88,7 +75,7 @@ def compare(
     """
     objects = Objects(model, data, loss)
     changes = _changes(overrides, {"compare.seeds": seeds, "device": device, "engine": engine})
-    with waiting(console or QUIET, "Loading data and model"):
+    with waiting(console, "Loading data and model"):
         loaded = load_config(config, changes, trust=trust, given=objects.sections)
         plan = make_plan(loaded, objects)
     first, count = loaded.experiment.seed, loaded.experiment.compare.seeds
@@ -98,9 +85,9 @@ def compare(
         for seed in all_seeds
         for name, variant in plan.variants.items()
     }
-    with _recorded(plan, "compare", _destination(out, runs_dir), lengths) as writer:
-        recorder = _train(plan, plan.tasks(all_seeds), writer, lengths, console, stops=True)
-        with waiting(console or QUIET, "Drawing"):
+    with recorded_run(plan, "compare", _destination(out, runs_dir), lengths) as writer:
+        recorder = train(plan, plan.tasks(all_seeds), writer, lengths, console, stops=True)
+        with waiting(console, "Drawing"):
             writer.summary(comparison_summary(load_run(writer.directory), loaded))
             draw_run(load_run(writer.directory))
         recorder.raise_failures(writer.directory)
@@ -121,7 +108,7 @@ def find_lr(
     out: str | Path | None = None,
     runs_dir: str | Path = "runs",
     write: str | Path | None = None,
-    console: Console | None = None,
+    console: Console = QUIET,
 ) -> RangeTest:
     """Run LR range tests over the config's seeds and return what they suggest.
 
@@ -138,7 +125,7 @@ def find_lr(
     """
     objects = Objects(model, data, loss)
     changes = _changes(overrides, {"find_lr.seeds": seeds, "device": device, "engine": engine})
-    with waiting(console or QUIET, "Loading data and model"):
+    with waiting(console, "Loading data and model"):
         loaded = load_config(config, changes, trust=trust, given=objects.sections)
         plan = plan_one(loaded, objects, RANGE_TEST)
     variant = plan.variants[RANGE_TEST]
@@ -146,14 +133,14 @@ def find_lr(
     all_seeds = list(range(loaded.experiment.seed, loaded.experiment.seed + settings.seeds))
     lengths = {TrialId(RANGE_TEST, seed): settings.steps for seed in all_seeds}
     tasks = (_range_test(variant, seed) for seed in all_seeds)
-    with _recorded(plan, "find-lr", _destination(out, runs_dir), lengths) as writer:
-        recorder = _train(plan, tasks, writer, lengths, console, stops=False)
+    with recorded_run(plan, "find-lr", _destination(out, runs_dir), lengths) as writer:
+        recorder = train(plan, tasks, writer, lengths, console, stops=False)
         recorder.raise_failures(writer.directory)
         run = load_run(writer.directory)
         curves = [Curve(t.steps["lr"], t.steps["loss"]) for t in run.trials]
         suggestion = suggest(curves, rule=settings.rule)
         writer.summary(range_test_summary(suggestion, all_seeds))
-        with waiting(console or QUIET, "Drawing"):
+        with waiting(console, "Drawing"):
             draw_run(load_run(writer.directory))
         if write is not None and suggestion.suggested_lr is not None:
             text = with_optimizer_lr(loaded.document, float(f"{suggestion.suggested_lr:.3g}"))
@@ -210,26 +197,8 @@ class Resolved:
 def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] = ()) -> Resolved:
     """Check a config as far as that goes without training and return it fully resolved."""
     plan = make_plan(load_config(config, _changes(overrides, {}), trust=trust))
-    tree = _resolved(plan)
+    tree = resolved_config(plan)
     return Resolved(tree, to_yaml(tree))
-
-
-def _train(
-    plan: Plan,
-    tasks: Iterable[Task],
-    writer: RunWriter,
-    lengths: Mapping[TrialId, int],
-    console: Console | None,
-    *,
-    stops: bool,
-) -> Recorder:
-    experiment = plan.config.experiment
-    engine = ENGINES["sequential" if experiment.engine == "auto" else experiment.engine]
-    digits = 17 if experiment.precision == "fp64" else 9
-    recorder = Recorder(writer, stop_is_outcome=stops, loss_digits=digits)
-    with observe(lengths, console or QUIET) as observer, preserved_rng(plan.device):
-        recorder.write_all(engine(tasks), observer)
-    return recorder
 
 
 def _range_test(variant: VariantPlan, seed: int) -> Task:
@@ -242,50 +211,6 @@ def _range_test(variant: VariantPlan, seed: int) -> Task:
         eval_every=0,
         stop=RangeTestStop(settings.stop_factor, loss_floor(variant.loss)),
     )
-
-
-@contextmanager
-def _recorded(
-    plan: Plan, command: str, destination: Destination, lengths: Mapping[TrialId, int]
-) -> Iterator[RunWriter]:
-    """Create the run directory, describe the run in it, and note how it ended."""
-    config = plan.config
-    path = create_run_directory(
-        config.experiment.name, command, out=destination.out, runs_dir=destination.runs_dir
-    )
-    writer = RunWriter(
-        path,
-        {
-            "command": command,
-            "name": config.experiment.name,
-            "variants": list(dict.fromkeys(trial.variant for trial in lengths)),
-            "seeds": list(dict.fromkeys(trial.seed for trial in lengths)),
-            "num_trials": len(lengths),
-            "total_steps": {trial.variant: steps for trial, steps in lengths.items()},
-        },
-    )
-    try:
-        writer.text("config.yaml", config.document.text)
-        writer.text("resolved.yaml", to_yaml(_resolved(plan)))
-        writer.json("environment.json", describe_environment(plan.device))
-        for name, source in plan.config.own_files().items():
-            writer.text(name, source)
-        yield writer
-    except KeyboardInterrupt:
-        writer.update_status("interrupted")
-        raise InterruptedRunError(
-            f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it."
-        ) from None
-    except BaseException as error:
-        with suppress(RunError):  # the disk may be what failed
-            writer.update_status("failed", error=str(error))
-        raise
-    writer.update_status("complete")
-
-
-def _resolved(plan: Plan) -> dict[str, Any]:
-    clocks = {name: variant.clock for name, variant in plan.variants.items()}
-    return resolved_tree(plan.config, clocks)
 
 
 def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:

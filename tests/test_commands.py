@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -169,6 +170,19 @@ def test_running_the_resolved_config_again_repeats_the_run(lrexp: Callable, conf
     assert len(files) == 8
     for file in files:
         assert (Path("one") / file).read_text() == (Path("two") / file).read_text()
+
+
+def test_a_run_keeps_the_users_code_so_that_it_can_be_repeated_from_its_directory(
+    lrexp: Callable, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(ROOT / "configs/own", own, ignore=shutil.ignore_patterns("__pycache__"))
+    assert lrexp("compare", own / "experiment.yaml", "--seeds", 1, "--out", "one").code == 0
+    shutil.rmtree(own)
+    answer = lrexp("compare", "one/resolved.yaml", "--out", "two")
+    assert answer.code == 0, answer.err
+    for file in Path("one").glob("trials/*/*/steps.csv"):
+        assert file.read_text() == Path("two", *file.parts[1:]).read_text()
 
 
 def test_json_is_the_only_thing_on_stdout(lrexp: Callable, config: Path) -> None:

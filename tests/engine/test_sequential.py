@@ -323,7 +323,9 @@ def test_losses_are_read_back_in_chunks_and_chunks_are_bounded(
 ) -> None:
     reads: list[int] = []
     stack = torch.stack
-    monkeypatch.setattr(sequential.torch, "stack", lambda held: (reads.append(len(held)), stack(held))[1])
+    monkeypatch.setattr(
+        sequential.torch, "stack", lambda held: (reads.append(len(held)), stack(held))[1]
+    )
     monkeypatch.setattr(sequential, "CHUNK_SECONDS", 1e9)
     monkeypatch.setattr(sequential, "CHUNK_STEPS", 40)
     run(make_task(model=nn.Linear(5, 1), total_steps=100, eval_every=0))
