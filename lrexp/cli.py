@@ -7,15 +7,15 @@ Nothing heavy is imported here: torch comes in with the command that needs it, s
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lrexp import __version__
-from lrexp.errors import ConfigError, LrexpError, RunError
+from lrexp.errors import ConfigError, FailedTrialsError, LrexpError, RunError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,6 +72,7 @@ Trust = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -111,26 +112,33 @@ def compare(
     with console.status("Loading torch"):
         from lrexp import experiment
         from lrexp.report import ranking_table
+        from lrexp.store import load_run
 
-    run = experiment.compare(
-        config,
-        seeds=seeds,
-        overrides=_overrides(set_),
-        trust=trust or (),
-        device=device,
-        engine=engine,
-        out=out,
-        runs_dir=runs_dir,
-        console=console,
-    )
+    failure = None
+    try:
+        run = experiment.compare(
+            config,
+            seeds=seeds,
+            overrides=set_ or (),
+            trust=trust or (),
+            device=device,
+            engine=engine,
+            out=out,
+            runs_dir=runs_dir,
+            console=console,
+        )
+    except FailedTrialsError as error:  # the other trials have a result
+        failure, run = error, load_run(error.run)
     summary = run.summary or {}
     if json:
         _print_json({**summary, "run": str(run.path)})
     elif not quiet:
         _stdout().print(ranking_table(summary))
         more = len(summary.get("seeds", ())) < MANY_SEEDS
-        following = f"compare {config} --seeds {MANY_SEEDS}" if more else f"plot {run.path}"
-        _print_files(run.path, f"lrexp {following}")
+        again = f"compare {_again(config, set_)} --seeds {MANY_SEEDS}"
+        _print_files(run.path, again if more else f"plot {run.path}")
+    if failure is not None:
+        raise failure
 
 
 @app.command(epilog="Example: lrexp find-lr configs/quickstart.yaml --write tuned.yaml")
@@ -144,6 +152,7 @@ def find_lr(
         Path | None,
         typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
     ] = None,
+    force: Force = False,
     out: Out = None,
     runs_dir: RunsDir = Path("runs"),
     trust: Trust = None,
@@ -159,13 +168,14 @@ def find_lr(
     result = experiment.find_lr(
         config,
         seeds=seeds,
-        overrides=_overrides(set_),
+        overrides=set_ or (),
         trust=trust or (),
         device=device,
         engine=engine,
         out=out,
         runs_dir=runs_dir,
         write=write,
+        force=force,
         console=console,
     )
     assert result.run is not None
@@ -174,8 +184,9 @@ def find_lr(
         _print_json({**summary, "run": str(result.run.path)})
     elif not quiet:
         _stdout().print(suggestion_panel(summary))
-        following = f"compare {write}" if write else f"find-lr {config} --write tuned.yaml"
-        _print_files(result.run.path, f"lrexp {following}")
+        again = f"find-lr {_again(config, set_)} --write tuned.yaml"
+        following = f"compare {write}" if write else again
+        _print_files(result.run.path, following if result.suggested_lr is not None else None)
     if result.suggested_lr is None:
         raise typer.Exit(NO_SIGNAL)
 
@@ -209,7 +220,7 @@ def schedule(
     from lrexp import experiment
     from lrexp.report import schedule_table
 
-    traces = experiment.schedule(config, overrides=_overrides(set_), trust=trust or (), out=out)
+    traces = experiment.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
     if json:
         _print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
     else:
@@ -240,7 +251,7 @@ def validate(config: ConfigFile, set_: Set = None, trust: Trust = None, json: Js
     """Check a config and print it fully resolved, units turned into steps."""
     from lrexp import experiment
 
-    resolved = experiment.validate(config, overrides=_overrides(set_), trust=trust or ())
+    resolved = experiment.validate(config, overrides=set_ or (), trust=trust or ())
     if json:
         _print_json(resolved.tree)
     else:
@@ -260,7 +271,7 @@ def init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path(
         "lrexp.yaml"
     ),
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a commented starter config."""
     from lrexp.config import STARTER
@@ -300,23 +311,6 @@ def _unexpected(error: Exception) -> str:
     return f"lrexp failed: {type(error).__name__}: {error}\nRun it again with --debug for details."
 
 
-def _overrides(pairs: list[str] | None) -> list[tuple[str, Any]]:
-    """Return (dotted key, value) for each `KEY=VALUE`, the value read as YAML."""
-    from lrexp.config import parse_value
-
-    parsed = []
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError.single("--set", "takes KEY=VALUE", pair, "E.g. optimizer.lr=0.1.")
-        try:
-            parsed.append((key.strip(), parse_value(value)))
-        except ConfigError as error:
-            place = f"--set {key.strip()}"
-            raise ConfigError([replace(p, place=place) for p in error.problems]) from None
-    return parsed
-
-
 def _print_json(value: Any) -> None:
     from lrexp.store.files import to_json
 
@@ -335,5 +329,12 @@ def _stderr(quiet: bool) -> Console:
     return Console(stderr=True, quiet=quiet)
 
 
-def _print_files(run: Path, following: str) -> None:
-    typer.echo(f"Files: {run}\nPlots: {run / 'plots'}\nNext:  {following}")
+def _print_files(run: Path, following: str | None) -> None:
+    typer.echo(f"Files: {run}\nPlots: {run / 'plots'}")
+    if following is not None:
+        typer.echo(f"Next:  lrexp {following}")
+
+
+def _again(config: Path, changes: list[str] | None) -> str:
+    """Return the config and its changes as words of a command line."""
+    return shlex.join([str(config), *(word for c in changes or () for word in ("--set", c))])

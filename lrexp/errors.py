@@ -36,6 +36,14 @@ class UserCodeError(LrexpError):
     """The user's own model, data, loss or schedule raised; the message has its file and line."""
 
 
+class FailedTrialsError(UserCodeError):
+    """Some trials raised; `run` is the directory of the run, with the others in it."""
+
+    def __init__(self, message: str, run: Path) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a config.
@@ -54,7 +62,8 @@ class Problem:
     place: str = ""  # "experiment.yaml:12" or "--set optimizer.lr"
 
     def __str__(self) -> str:
-        where = "".join(f"{part}: " for part in (self.place, self.key) if part)
+        known = self.place.endswith(f" {self.key}")  # "--set optimizer.lr" has the key in it
+        where = "".join(f"{part}: " for part in (self.place, "" if known else self.key) if part)
         given = "" if self.given is NOTHING else f" (got {_shown(self.given)})"
         return f"{where}{self.what}{given}. {self.remedy}".rstrip()
 

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from rich.console import Console
 
-from lrexp.config import load_config, to_yaml, with_optimizer_lr
+from lrexp.config import load_config, read_override, to_yaml, with_optimizer_lr
 from lrexp.engine import Task, TrialId, loss_floor
+from lrexp.errors import ConfigError
 from lrexp.execute import Destination, recorded_run, resolved_config, train
 from lrexp.finder import Curve, RangeTestStop, ramp, suggest
 from lrexp.lr_finder import RangeTest
@@ -30,7 +31,7 @@ from lrexp.store import (
 from lrexp.summary import comparison_summary, range_test_summary
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
-Overrides: TypeAlias = Sequence[tuple[str, Any]] | Mapping[str, Any]
+Overrides: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any] | str]
 RANGE_TEST = "range_test"  # the variant name of a range test's trials
 QUIET = Console(stderr=True, quiet=True)
 
@@ -54,11 +55,11 @@ def compare(
 
     Args:
         config: a YAML file, or a mapping with the same keys.
-        model, data, loss: Python objects that replace those sections: a function (or class) that
-            returns a module, `(train, val)` as the data section of the README says, a function
-            (output, target) -> scalar.
+        model, data, loss: names, or Python objects that replace those sections: a function (or
+            class) that returns a module, or a module from which every seed starts; `(train, val)`
+            or `train` as a data function returns them; a function (output, target) -> scalar.
         seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
-        overrides: dotted keys and values, as `--set`.
+        overrides: {dotted key: value}, pairs of these, or texts `KEY=VALUE` as of `--set`.
         trust: packages that import paths in the config may reach.
         out: the run directory itself; else a new one inside `runs_dir`.
         console: where progress is shown; by default nowhere.
@@ -73,8 +74,10 @@ def compare(
         >>> run.summary["ranking"][0]["variant"]                         # doctest: +SKIP
         'standard'
     """
-    objects = Objects(model, data, loss)
-    changes = _changes(overrides, {"compare.seeds": seeds, "device": device, "engine": engine})
+    objects, names = _objects(model, data, loss)
+    changes = _changes(
+        overrides, {**names, "compare.seeds": seeds, "device": device, "engine": engine}
+    )
     with waiting(console, "Loading data and model"):
         loaded = load_config(config, changes, trust=trust, given=objects.sections)
         plan = make_plan(loaded, objects)
@@ -108,13 +111,15 @@ def find_lr(
     out: str | Path | None = None,
     runs_dir: str | Path = "runs",
     write: str | Path | None = None,
+    force: bool = False,
     console: Console = QUIET,
 ) -> RangeTest:
     """Run LR range tests over the config's seeds and return what they suggest.
 
     The model, its buffers, the optimizer and every random generator of the caller stay as they
     are. Arguments are those of `compare`; `write` names a file for a copy of the config with the
-    suggested LR in `optimizer.lr` (not written when there is no suggestion).
+    suggested LR in `optimizer.lr` (not written when there is no suggestion), and `force` lets it
+    replace an existing one.
 
     Raises:
         ConfigError, UserCodeError, RunError: as `compare`.
@@ -123,14 +128,19 @@ def find_lr(
         >>> lrexp.find_lr("configs/quickstart.yaml").suggested_lr        # doctest: +SKIP
         0.14
     """
-    objects = Objects(model, data, loss)
-    changes = _changes(overrides, {"find_lr.seeds": seeds, "device": device, "engine": engine})
+    objects, names = _objects(model, data, loss)
+    changes = _changes(
+        overrides, {**names, "find_lr.seeds": seeds, "device": device, "engine": engine}
+    )
     with waiting(console, "Loading data and model"):
         loaded = load_config(config, changes, trust=trust, given=objects.sections)
         plan = plan_one(loaded, objects, RANGE_TEST)
     variant = plan.variants[RANGE_TEST]
     settings = variant.settings.find_lr
     all_seeds = list(range(loaded.experiment.seed, loaded.experiment.seed + settings.seeds))
+    if write is not None and Path(write).exists() and not force:
+        what, remedy = "exists already", "Give another file, or --force."
+        raise ConfigError.single("--write", what, str(write), remedy)
     lengths = {TrialId(RANGE_TEST, seed): settings.steps for seed in all_seeds}
     tasks = (_range_test(variant, seed) for seed in all_seeds)
     with recorded_run(plan, "find-lr", _destination(out, runs_dir), lengths) as writer:
@@ -217,6 +227,14 @@ def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:
     return Destination(None if out is None else Path(out), Path(runs_dir))
 
 
+def _objects(model: Any, data: Any, loss: Any) -> tuple[Objects, dict[str, Any]]:
+    """Return what was given as Python objects, and what was given as names, by its key."""
+    given = {"model": model, "data": data, "loss": loss}
+    names = {key: value for key, value in given.items() if isinstance(value, str)}
+    return Objects(**{key: given[key] for key in given if key not in names}), names
+
+
 def _changes(overrides: Overrides, flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    items = overrides.items() if isinstance(overrides, Mapping) else overrides
+    pairs = [read_override(item) if isinstance(item, str) else item for item in items]
     return [*pairs, *((key, value) for key, value in flags.items() if value is not None)]

@@ -24,7 +24,7 @@ from lrexp.engine import (
     run_sequentially,
 )
 from lrexp.engine.task import LossFunction
-from lrexp.errors import ConfigError, user_error
+from lrexp.errors import NOTHING, ConfigError, user_error
 from lrexp.finder import Curve, RangeTestStop, Suggestion, ramp, suggest
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class LRFinder:
 
     def _last(self) -> RangeTest:
         if self.result is None:
-            raise ConfigError.single("run", "was not called yet", False, "Call run() first.")
+            raise ConfigError.single("LRFinder", "has no result yet", NOTHING, "Call run() first.")
         return self.result
 
     def _copies(self) -> tuple[nn.Module, Optimizer]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
-from lrexp.errors import UserCodeError, user_error
+from lrexp.errors import FailedTrialsError, UserCodeError, user_error
 from lrexp.report.progress import Observer
 from lrexp.store import RunWriter, TrialWriter
 
@@ -32,6 +32,7 @@ class Recorder:
         self._writers: dict[TrialId, TrialWriter] = {}
         self._values: dict[TrialId, _Values] = {}
         self._outcomes: Counter[str] = Counter()
+        self._started = 0
 
     def write_all(self, records: Iterable[Record], observer: Observer) -> None:
         """Write every record, and show it."""
@@ -44,11 +45,11 @@ class Recorder:
                 writer.close()
 
     def raise_failures(self, run: Path) -> None:
-        """Raise one UserCodeError that lists every failed trial, if there is one."""
+        """Raise one FailedTrialsError that lists every failed trial, if there is one."""
         if self.failures:
             lines = "\n".join(dict.fromkeys(map(str, self.failures.values())))
-            count = f"{len(self.failures)} of the trials failed; the others are in {run}."
-            raise UserCodeError(f"{lines}\n{count}")
+            count = f"{len(self.failures)} of {self._started} trials failed. The run is in {run}."
+            raise FailedTrialsError(f"{lines}\n{count}", run)
 
     def write(self, record: Record) -> None:
         """Write one record."""
@@ -58,6 +59,7 @@ class Recorder:
                 directory = self._run.trial_directory(trial.variant, trial.seed)
                 self._writers[trial] = TrialWriter(directory, loss_digits=self._digits)
                 self._values[trial] = _Values()
+                self._started += 1
             case Steps():
                 self._writers[trial].steps(record.first, record.epoch, record.lr, record.loss)
                 self._values[trial].step(record)

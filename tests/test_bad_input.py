@@ -257,6 +257,8 @@ def test_user_code_that_raises_while_training_fails_its_trial_and_the_run(
     config = write_config(tmp_path, change)
     answer = lrexp("compare", config.name, "--out", "run")
     assert answer.code == 3, answer.err
+    assert "Validation loss" in answer.out  # what the other trial gave
+    assert "1 of 2 trials failed. The run is in run." in answer.err
     assert "mine.py:24: in forward: RuntimeError: broken at call 6" in answer.err
     assert "Traceback" not in answer.err
     assert '"outcome": "finished"' in (tmp_path / "run/trials/good/seed-0/result.json").read_text()

@@ -223,6 +223,9 @@ def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     plan = library.config.load_config(tmp_path / "tuned.yaml")
     assert plan.experiment.optimizer.lr == pytest.approx(found["suggested_lr"], rel=5e-3)
     assert lrexp("compare", "tuned.yaml", "--seeds", 1, "--quiet").code == 0
+    refused = lrexp("find-lr", config, "--write", config)
+    assert (refused.code, config.read_text()) == (2, CONFIG)
+    assert "--force" in refused.err
 
 
 @pytest.mark.parametrize(

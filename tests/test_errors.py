@@ -27,6 +27,7 @@ from lrexp.errors import (
         (Problem("", "is empty", NOTHING, "Write it.", "a.yaml"), "a.yaml: is empty. Write it."),
         (Problem("a.b", "x", True, "y.", "f:3"), "f:3: a.b: x (got true). y."),
         (Problem("a", "x", None, "y."), "a: x (got null). y."),
+        (Problem("a.b", "x", 1, "y.", "--set a.b"), "--set a.b: x (got 1). y."),
         (Problem("a", "x", math.nan, "y."), "a: x (got nan). y."),
         (Problem("a", "x", "5\x1b[31m", "y."), "a: x (got '5\\x1b[31m'). y."),
     ],

@@ -90,6 +90,14 @@ def test_objects_mix_with_sections_of_a_file(tmp_path: Path) -> None:
     assert run.summary["ranking"][0]["outcomes"] == {"finished": 1}
 
 
+def test_names_may_stand_where_objects_do(tmp_path: Path) -> None:
+    run = lrexp.compare(
+        SETTINGS, model="mlp", data="digits", loss="cross_entropy", runs_dir=tmp_path,
+        overrides=["train.duration=3st", "compare.variants={only: {}}"],
+    )  # fmt: skip
+    assert run.trials[0].steps["loss"].shape == (3,)
+
+
 def test_find_lr_takes_objects_too(tmp_path: Path) -> None:
     found = lrexp.find_lr(
         SETTINGS, model=make_model, data=halves(), loss=functional.cross_entropy, runs_dir=tmp_path
@@ -105,11 +113,16 @@ def test_find_lr_takes_objects_too(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"model": 3}, "model"),
-        ({"data": "digits"}, "data"),
+        ({"data": "digts"}, "data"),
         ({"data": (torch.zeros(5, 64), torch.zeros(5, dtype=torch.long))}, "data.batch_size"),
         ({"loss": functional.mse_loss}, "loss"),
         ({"seeds": 0}, "compare.seeds"),
         ({"overrides": {"optimizer.rl": 1}}, "optimizer.rl"),
+        ({"overrides": ["optimizer.rl=1"]}, "optimizer.rl"),
+        ({"overrides": ["optimizer.lr"]}, "KEY=VALUE"),
+        ({"model": lambda width: nn.Linear(64, width)}, "width"),
+        ({"model": lambda: nn.Linear(64, 5)}, "5 outputs, and the data has 10 classes"),
+        ({"model": nn.Identity}, "no parameter to train"),
     ],
 )
 def test_wrong_objects_are_explained(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

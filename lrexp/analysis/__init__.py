@@ -5,7 +5,7 @@ Pure functions on arrays of numbers; nothing here knows files, torch or a plot.
 
 from lrexp.analysis.decimate import thin
 from lrexp.analysis.diagnosis import WORDS, Diagnosis, combine_diagnoses, diagnose
-from lrexp.analysis.smooth import despike, ema, local_linear, zero_lag
+from lrexp.analysis.smooth import anchored, despike, ema, local_linear, zero_lag
 from lrexp.analysis.summary import PairedDifference, VariantSummary, summarise
 from lrexp.analysis.trace import final_loss
 
@@ -14,6 +14,7 @@ __all__ = [
     "Diagnosis",
     "PairedDifference",
     "VariantSummary",
+    "anchored",
     "combine_diagnoses",
     "despike",
     "diagnose",

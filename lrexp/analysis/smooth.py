@@ -2,12 +2,13 @@
 
 `ema` is what a running training can know; it trails the curve by about β/(1−β) steps. `zero_lag`
 and `local_linear` look both ways and fit a line at every point, so neither a slope nor the ends
-of the curve pull the result aside. Non-finite values carry no weight and come out as nan.
+of the curve pull the result aside; `anchored` also begins where the curve does. Non-finite values carry no weight and come out as nan.
 Source: Fan & Gijbels, Local Polynomial Modelling and Its Applications, 1996, chapter 3.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -18,6 +19,8 @@ from lrexp.errors import ConfigError
 
 Array = NDArray[np.float64]
 Moments = tuple[Array, Array, Array]
+
+REACH = 25  # spans that a prefix must hold for its first points to be as those of the whole
 
 
 def ema(values: ArrayLike, beta: float = 0.9) -> Array:
@@ -59,6 +62,34 @@ def zero_lag(values: ArrayLike, span: float) -> Array:
         return np.where(weight > 0, y, np.nan)
     beta = 1.0 - 1.0 / span
     return _line_at_zero(_two_sided(weight, beta), _two_sided(weight * y, beta), weight)
+
+
+def anchored(values: ArrayLike, span: float) -> Array:
+    """Smooth like `zero_lag`, but begin at the first value itself, in linear time.
+
+    A line fitted at the end of a curve that falls fast misses it; there, point i looks only
+    `1 + i/4` steps to each side, up to `span`. It is a blend of curves smoothed with spans that
+    halve; the shorter the span, the fewer first points need it.
+
+    Args:
+        values: the curve, (steps,).
+        span: how far a point looks to each side, in steps, away from the start.
+
+    Example:
+        >>> anchored([4.0, 2.0, 1.0, 0.5, 0.25], span=3)[0].item()
+        4.0
+    """
+    y = np.asarray(values, dtype=np.float64)
+    out, wide = zero_lag(y, span), span
+    while wide > 1:
+        narrow = wide / 2 if wide > 2 else 1.0  # noqa: PLR2004 (1 leaves the curve as it is)
+        near = y[: math.ceil(REACH * wide)]
+        grown = np.minimum(1.0 + np.arange(len(near)) / 4, wide)
+        share = np.clip(np.log(grown / narrow) / math.log(wide / narrow), 0.0, 1.0)
+        short = zero_lag(near, narrow)
+        out[: len(near)] = np.where(share < 1, short + share * (out[: len(near)] - short), out[: len(near)])
+        wide = narrow
+    return out
 
 
 def local_linear(x: ArrayLike, y: ArrayLike, bandwidth: float) -> Array:

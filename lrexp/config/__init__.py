@@ -12,7 +12,7 @@ from lrexp.config.edit import with_optimizer_lr
 from lrexp.config.json_schema import json_schema
 from lrexp.config.load import load_config
 from lrexp.config.names import Names, resolve
-from lrexp.config.reader import parse_value
+from lrexp.config.reader import parse_value, read_override
 from lrexp.config.resolved import resolve_units, resolved_tree
 from lrexp.config.schema import (
     CompareConfig,
@@ -52,6 +52,7 @@ __all__ = [
     "parse_duration",
     "parse_value",
     "read_document",
+    "read_override",
     "resolve",
     "resolve_units",
     "resolved_tree",

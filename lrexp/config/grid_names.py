@@ -1,12 +1,23 @@
-"""Short names for the combinations of a grid: `lr=0.5,schedule=cosine`."""
+"""Short names for the combinations of a grid: `lr=0.5,schedule=cosine`.
+
+A value that is a plain one names itself; of sections and other mappings the name says in what they
+differ: `optimizer=SGD,lr=0.1,momentum=0.9`.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from lrexp.config.safe_names import MAX_LENGTH, make_safe, why_unsafe
+from lrexp.config.tree import NAMED_SECTIONS
 
-_MAX_LABEL = 24
+Leaves: TypeAlias = dict[str, object]
+
+_MAX_VALUE = 24
+_SECTION = re.compile(rf"\b({'|'.join(NAMED_SECTIONS)})=")
 
 
 def axis_names(keys: Sequence[str]) -> list[str]:
@@ -26,53 +37,81 @@ def axis_names(keys: Sequence[str]) -> list[str]:
     return names
 
 
-def value_labels(values: Sequence[object]) -> list[str]:
+def value_labels(axis: str, values: Sequence[object]) -> list[str]:
     """Return a label for each value of one axis, different from the others whatever their case.
 
     Example:
-        >>> value_labels([0.5, 1e-07, "cosine", {"name": "cosine", "warmup": "5%"}])
-        ['0.5', '1e-07', 'cosine', 'cosine+warmup=5%']
+        >>> value_labels("lr", [0.5, 1e-07])
+        ['lr=0.5', 'lr=1e-07']
+        >>> value_labels("schedule", ["cosine", {"name": "cosine", "warmup": "5%"}])
+        ['schedule=cosine', 'schedule=cosine,warmup=5%']
     """
-    labels = [_short(value) for value in values]
-    clashing = [i for i, label in enumerate(labels) if _count(label, labels) > 1]
-    for i in clashing:
-        labels[i] = _long(values[i])
-    if all(_count(label, labels) == 1 for label in labels):
-        return labels
+    leaves = [_leaves(value) for value in values]
+    keys = [key for key in dict.fromkeys(itertools.chain(*leaves)) if key]
+    differing = [key for key in keys if len({repr(own.get(key)) for own in leaves}) > 1] or keys
+    names = dict(zip(differing, axis_names(differing), strict=True))
+    for shown, exact in (({}, False), (names, False), (names, True)):
+        labels = [_label(axis, own, shown, exact) for own in leaves]
+        if len({label.lower() for label in labels}) == len(labels):
+            return labels
     return [f"{label}-{i}" for i, label in enumerate(labels, start=1)]
 
 
-def combination_name(axes: Sequence[str], labels: Sequence[str], index: int) -> str:
-    """Return the name of one combination; `index` makes a name that is too long unique."""
-    name = ",".join(f"{axis}={label}" for axis, label in zip(axes, labels, strict=True))
-    if why_unsafe(name) is None:
-        return name
-    tail = f"-{index}"
-    return make_safe(name)[: MAX_LENGTH - len(tail)].rstrip(" .") + tail
+def combination_names(labels: Sequence[Sequence[str]]) -> list[str]:
+    """Return the names of all combinations of the axes' labels, safe and different.
+
+    One that is too long goes without the names of sections; if it still is, its end gives way to
+    its number.
+
+    Example:
+        >>> combination_names([["lr=0.5", "lr=0.1"], ["schedule=cosine"]])
+        ['lr=0.5,schedule=cosine', 'lr=0.1,schedule=cosine']
+    """
+    names: dict[str, str] = {}  # as a file system without capitals sees it -> name
+    for number, chosen in enumerate(itertools.product(*labels), start=1):
+        name = full = ",".join(chosen)
+        if len(full) > MAX_LENGTH:
+            name = full = _SECTION.sub("", full)
+        tail = ""
+        while why_unsafe(name) or name.lower() in names:
+            tail += f"-{number}"
+            name = make_safe(full)[: MAX_LENGTH - len(tail)].rstrip(" .") + tail
+        names[name.lower()] = name
+    return list(names.values())
 
 
-def _short(value: object) -> str:
-    if isinstance(value, Mapping):
-        value = value.get("name", "-".join(value))
+def _leaves(value: object, key: str = "") -> Leaves:
+    """Return the plain values inside a value by dotted key; a plain value's own key is ''."""
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        value = {str(i): item for i, item in enumerate(value)}
+    if not isinstance(value, Mapping):
+        return {("" if key == "name" else key): value}
+    found: Leaves = {}
+    for name, item in value.items():
+        found.update(_leaves(item, f"{key}.{name}" if key else str(name)))
+    return found
+
+
+def _label(axis: str, leaves: Leaves, shown: Mapping[str, str], exact: bool) -> str:
+    own = [f"{axis}={_text(leaves[''], exact)}"] if "" in leaves else []
+    rest = [
+        f"{_clean(name)}={_text(leaves[key], exact)}"
+        for key, name in shown.items()
+        if key in leaves
+    ]
+    return ",".join(own + rest) or f"{axis}=none"
+
+
+def _text(value: object, exact: bool) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
-        return f"{value:g}"
+        return repr(value) if exact else f"{value:g}"
+    length = MAX_LENGTH if exact else _MAX_VALUE
     if isinstance(value, list):
-        return _clean("x".join(_short(item) for item in value))
-    return _clean(str(value))
+        return _clean("x".join(_text(item, exact) for item in value), length)
+    return _clean(str(value), length)
 
 
-def _long(value: object) -> str:
-    if isinstance(value, Mapping):
-        rest = [f"{key}={_short(item)}" for key, item in value.items() if key != "name"]
-        return _clean("+".join([_short(value), *rest]), MAX_LENGTH)
-    return repr(value) if isinstance(value, float) else _short(value)
-
-
-def _clean(text: str, length: int = _MAX_LABEL) -> str:
+def _clean(text: str, length: int = _MAX_VALUE) -> str:
     return make_safe(text.replace(",", "-"))[:length]
-
-
-def _count(label: str, labels: Sequence[str]) -> int:
-    return sum(other.lower() == label.lower() for other in labels)

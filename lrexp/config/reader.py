@@ -95,6 +95,27 @@ def read_yaml(text: str, name: str) -> tuple[object, Places]:
     return value, builder.places
 
 
+def read_override(text: str) -> tuple[str, object]:
+    """Return the dotted key and the value of `KEY=VALUE`, the value read as YAML.
+
+    Raises:
+        ConfigError: there is no `=` or no key, or the value is no YAML.
+
+    Example:
+        >>> read_override("optimizer.lr=1e-3")
+        ('optimizer.lr', 0.001)
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError.single("--set", "takes KEY=VALUE", text, "E.g. optimizer.lr=0.1.")
+    try:
+        return key, parse_value(value)
+    except ConfigError as error:
+        place = f"--set {key}"
+        raise ConfigError([replace(p, place=place) for p in error.problems]) from None
+
+
 def parse_value(text: str) -> object:
     """Return the value of one YAML text, as in `--set KEY=VALUE`.
 

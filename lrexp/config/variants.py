@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
-from lrexp.config.grid_names import axis_names, combination_name, value_labels
+from lrexp.config.grid_names import axis_names, combination_names, value_labels
 from lrexp.config.keys import unknown_key, unknown_part
 from lrexp.config.safe_names import why_unsafe
 from lrexp.config.tree import dotted, get, locate
@@ -112,14 +112,14 @@ def _product(
 
 def _combinations(grid: Mapping[str, list[object]]) -> list[Variant]:
     axes = axis_names(list(grid))
-    labels = [value_labels(values) for values in grid.values()]
+    labels = [value_labels(axis, grid[key]) for axis, key in zip(axes, grid, strict=True)]
     found = []
-    for number, indices in enumerate(itertools.product(*map(range, map(len, labels))), start=1):
-        chosen = [names[i] for names, i in zip(labels, indices, strict=True)]
+    combinations = itertools.product(*(range(len(values)) for values in grid.values()))
+    for name, indices in zip(combination_names(labels), combinations, strict=True):
         pairs = list(zip(grid, indices, strict=True))
         found.append(
             Variant(
-                name=combination_name(axes, chosen, number),
+                name=name,
                 overrides={key: grid[key][i] for key, i in pairs},
                 origins={key: f"compare.grid.{key}[{i}]" for key, i in pairs},
                 home="compare.grid",

@@ -27,7 +27,10 @@ def make_plan(config: Config, objects: Objects | None = None) -> Plan:
         ConfigError: every problem of every variant that shows before training.
         UserCodeError: the user's own data, model or loss raised.
     """
-    device = pick_device(config.experiment.device)
+    try:
+        device = pick_device(config.experiment.device)
+    except ConfigError as error:
+        raise error.placed(config.document.place_of) from None
     workshop = Workshop(config, objects or Objects(), device)
 
     def plan(name: str, settings: ExperimentConfig) -> VariantPlan:

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from lrexp.config import Config, ExperimentConfig
-from lrexp.data import Data, data_from_objects, derive_seed, load_data
+from lrexp.config import Config, ExperimentConfig, check_arguments
+from lrexp.data import Data, Facts, data_from_objects, derive_seed, load_data
 from lrexp.engine import fit_accuracy, fit_loss, make_optimizer, preserved_rng, seed_everything
 from lrexp.engine.task import LossFunction
-from lrexp.errors import ConfigError, LrexpError, user_error
+from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
 from lrexp.models import fill_facts
 
 Build: TypeAlias = Callable[[int], tuple[nn.Module, Optimizer]]
@@ -96,6 +96,7 @@ class Workshop:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat):
                 with user_code(f"model {settings.model.name}"):
                     output = model.train()(inputs)
+                _check_outputs(output, data.facts)
                 try:
                     with user_code(f"loss {settings.loss}"):
                         fitted = fit_loss(loss, output, targets)
@@ -126,6 +127,9 @@ class Workshop:
         if key not in self._initial:
             factory = self._objects.model or self._names.model(settings)
             args = fill_facts(factory, settings.model.args, data.facts)
+            problems = check_arguments(factory, args, title="the model")
+            if problems:  # a factory given as an object has not been checked with the config
+                raise ConfigError(problems).under("model.args")
             with preserved_rng(self._device), user_code(f"model {settings.model.name}"):
                 seed_everything(derive_seed(seed, "init"))
                 model = factory(**args)
@@ -150,11 +154,19 @@ def dtype_of(settings: ExperimentConfig) -> torch.dtype:
 
 
 def _checked(model: object) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
-    raise ConfigError.single(
-        "model.name",
-        "must give an nn.Module",
-        type(model).__name__,
-        "Name a class or function that returns the model.",
-    )
+    if not isinstance(model, nn.Module):
+        what, remedy = "must give an nn.Module", "Name a class or function that returns the model."
+        raise ConfigError.single("model.name", what, type(model).__name__, remedy)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        what, remedy = "has no parameter to train", "Give it a layer, or set requires_grad."
+        raise ConfigError.single("model.name", what, type(model).__name__, remedy)
+    return model
+
+
+def _check_outputs(output: Any, facts: Facts) -> None:
+    """Refuse a model with fewer outputs than the data has classes: its loss would index past it."""
+    if not isinstance(output, torch.Tensor) or output.dim() != 2 or facts.num_classes is None:
+        return
+    if 1 < output.shape[1] < facts.num_classes:
+        what = f"gives {output.shape[1]} outputs, and the data has {facts.num_classes} classes"
+        raise ConfigError.single("model", what, NOTHING, "Give it one output per class.")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrexp.analysis.decimate import thin
-from lrexp.analysis.smooth import zero_lag
+from lrexp.analysis.smooth import anchored
 from lrexp.store.read import Run, TrialRecord
 
 Array = NDArray[np.float64]
@@ -100,20 +100,21 @@ def smoothed(line: Line, num_steps: int) -> Line:
 
     The smoothing looks a fortieth of `num_steps`, the length of the longest seed, to each side
     (more where that is under five steps). Long lines are averaged over blocks first: what a block
-    hides, the smoothing would have hidden. Losses far above the start are compressed meanwhile,
+    hides, the smoothing would have hidden. The first point is the first loss, which variants of
+    one seed share. Losses far above the start are compressed meanwhile,
     or a single one of 1e9 would bend the curve for many steps around it.
     """
     block = max(1, math.ceil(num_steps / NUM_POINTS))
     span = max(num_steps / 40, min(5.0, num_steps / 8))
-    starts = np.arange(0, len(line.x), block)
-    if not len(starts):
+    if not len(line.x):
         return line
+    starts = np.union1d([0], np.arange(block > 1, len(line.x), block))  # the first loss as it is
     knee, scale = _knee(line.y)
     above = np.clip(line.y - knee, 0.0, HUGE) / scale
     compressed = np.where(above > 0, knee + scale * np.log1p(above), line.y)
     sizes = np.diff([*starts, len(line.x)])
     x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, compressed))
-    y = zero_lag(y, span=span / block)
+    y = anchored(y, span=span / block)
     return Line(x, np.where(y > knee, knee + scale * np.expm1((y - knee) / scale), y))
 
 

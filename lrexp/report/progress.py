@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lrexp.engine import Ended, Failed, Record, Started, Steps, TrialId
+from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
 
 PLAIN_SECONDS = 10.0  # between two plain lines of a running trial
 
@@ -87,6 +87,8 @@ class Bars:
                 self._tasks[trial], completed=steps, facts=str(self._facts[trial])
             )
             self._progress.update(self._all, completed=self._done + steps)
+        elif isinstance(record, Evaluation):
+            self._facts[trial].evaluated(record.values)
         elif isinstance(record, (Ended, Failed)):
             self._done += self._totals[trial]
             self._progress.update(self._all, completed=self._done)
@@ -118,6 +120,8 @@ class Lines:
                     f"{escape(trial.variant)} seed {trial.seed}: step {done:,}/{total:,} "
                     f"{self._facts[trial]}, {left:.0f} s left"
                 )
+        elif isinstance(record, Evaluation):
+            self._facts[trial].evaluated(record.values)
         elif isinstance(record, (Ended, Failed)):
             self._print(_ending(record, self._facts.pop(trial)))
 
@@ -131,6 +135,10 @@ class _Facts:
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self.loss, self.lr, self.steps = math.nan, math.nan, 0
+        self.last: tuple[str, float] | None = None  # what was evaluated last
+
+    def evaluated(self, values: Mapping[str, float]) -> None:
+        self.last = next(((n, v) for n, v in values.items() if n == "val_loss"), self.last)
 
     def add(self, chunk: Steps) -> None:
         if chunk.loss:
@@ -155,7 +163,8 @@ def _ending(record: Ended | Failed, facts: _Facts) -> str:
     speed = record.steps / max(record.seconds, 1e-9)
     if record.stopped_at is not None:
         return f"[yellow]stopped[/]  {name} at step {record.stopped_at:,}, loss {facts.loss:.4g}"
-    return f"[green]done[/]     {name}: loss {facts.loss:.4g}, {speed:,.0f} steps/s"
+    measure, value = facts.last or ("last batch loss", facts.loss)
+    return f"[green]done[/]     {name}: {measure} {value:.4g}, {speed:,.0f} steps/s"
 
 
 def _shortened(name: str, width: int = 28) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -53,10 +54,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "Free some space, or choose" if full else "Choose"
         raise RunError(
-            f"{path}: cannot be written: {reason}. Free some space or choose another folder with "
-            "--out or --runs-dir; what was written so far is whole."
+            f"{path}: cannot be written: {error.strerror or error}. {remedy} another folder with "
+            "--out or --runs-dir."
         ) from error
 
 

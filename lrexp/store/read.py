@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lrexp.errors import ConfigError, RunError
+from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 
 STEPS_COLUMNS = ("step", "epoch", "lr", "loss")
 EVALS_COLUMNS = ("step", "epoch", "train_loss")
@@ -124,9 +124,8 @@ def list_runs(directory: str | Path) -> list[RunEntry]:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise ConfigError.single(
-            "", "is not a folder of runs", str(directory), "Give the folder that holds the runs."
-        )
+        what, remedy = "is not a folder of runs", "Give the folder that holds the runs."
+        raise ConfigError([Problem("", what, NOTHING, remedy, str(directory))])
     folders = [path for path in directory.iterdir() if (path / "status.json").is_file()]
     entries = [_entry(path) for path in folders]
     oldest = datetime.min.replace(tzinfo=timezone.utc)
@@ -181,7 +180,7 @@ def _check_run_directory(path: Path) -> None:
     else:
         what = "is not a run directory: it has no status.json"
         remedy = "Give a folder that compare or find-lr wrote; see `lrexp runs`."
-    raise ConfigError.single("", what, str(path), remedy)
+    raise ConfigError([Problem("", what, NOTHING, remedy, str(path))])
 
 
 def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.config import Config
-from lrexp.config.grid_names import axis_names, combination_name, value_labels
+from lrexp.config.grid_names import axis_names, combination_names, value_labels
 from lrexp.config.safe_names import make_safe, why_unsafe
 from lrexp.config.variants import MAX_VARIANTS, read_variants
 from lrexp.errors import ConfigError
@@ -103,31 +103,82 @@ def test_axis_names(keys: list[str], names: list[str]) -> None:
     assert axis_names(keys) == names
 
 
+SGD = {"name": "SGD", "lr": 0.1}
+ADAM = {"name": "Adam", "lr": 0.001}
+
+
 @pytest.mark.parametrize(
     ("values", "labels"),
     [
-        ([0.5, 1e-7, 10, 1e10], ["0.5", "1e-07", "10", "1e+10"]),
-        ([0.1234567, 0.1234568], ["0.1234567", "0.1234568"]),  # %g gives the same for both
-        ([True, False, None], ["true", "false", "none"]),
-        (["10ep", "5%", "a/b:c"], ["10ep", "5%", "a.b.c"]),
-        ([[128, 128], [64]], ["128x128", "64"]),
+        ([0.5, 1e-7, 10, 1e10], ["x=0.5", "x=1e-07", "x=10", "x=1e+10"]),
+        ([0.1234567, 0.1234568], ["x=0.1234567", "x=0.1234568"]),  # %g gives the same for both
+        ([True, False, None], ["x=true", "x=false", "x=none"]),
+        (["10ep", "5%", "a/b:c"], ["x=10ep", "x=5%", "x=a.b.c"]),
+        (["a" * 30 + "1", "a" * 30 + "2"], ["x=" + "a" * 30 + "1", "x=" + "a" * 30 + "2"]),
+        ([[128, 128], [64]], ["x=128x128", "x=64"]),
         (["cosine", {"name": "cosine", "warmup": "5%"}, {"name": "cosine", "warmup": "9%"}],
-         ["cosine", "cosine+warmup=5%", "cosine+warmup=9%"]),
-        (["x", "é", "x-2"], ["x-1", "x-2", "x-2-3"]),
-        (["SGD", "sgd"], ["SGD-1", "sgd-2"]),  # one folder on some file systems
-        ([{"name": "wsd", "decay": 5}], ["wsd"]),
-        (["my_models:make_net"], ["my_models.make_net"]),
-        ([-1, "é"], ["-1", "x"]),
+         ["x=cosine", "x=cosine,warmup=5%", "x=cosine,warmup=9%"]),
+        ([{**SGD, "args": {"momentum": 0.9}}, {**SGD, "args": {"momentum": 0.5}}, ADAM],
+         ["x=SGD,lr=0.1,momentum=0.9", "x=SGD,lr=0.1,momentum=0.5", "x=Adam,lr=0.001"]),
+        ([{**SGD, "args": {"momentum": 0.9}}, {**SGD, "args": {"momentum": 0.5}}],
+         ["x=SGD,momentum=0.9", "x=SGD,momentum=0.5"]),
+        ([SGD, ADAM], ["x=SGD", "x=Adam"]),
+        ([{"momentum": 0.9, "nesterov": True}, {"momentum": 0.5, "nesterov": True}, {}],
+         ["momentum=0.9,nesterov=true", "momentum=0.5,nesterov=true", "x=none"]),
+        ([[{"match": "w", "lr_scale": 2}], [{"match": "w", "lr_scale": 3}]],
+         ["lr_scale=2", "lr_scale=3"]),
+        (["x", "é", "x-2"], ["x=x-1", "x=x-2", "x=x-2-3"]),
+        (["SGD", "sgd"], ["x=SGD-1", "x=sgd-2"]),  # one folder on some file systems
+        ([{"name": "wsd", "decay": 5}], ["x=wsd"]),
+        (["my_models:make_net"], ["x=my_models.make_net"]),
+        ([-1, "é"], ["x=-1", "x=x"]),
     ],
 )  # fmt: skip
 def test_value_labels(values: list[object], labels: list[str]) -> None:
-    assert value_labels(values) == labels
+    assert value_labels("x", values) == labels
 
 
-def test_a_combination_that_is_too_long_is_cut_and_numbered() -> None:
-    name = combination_name(["a" * 40, "b" * 40], ["1", "2"], 7)
-    assert name.endswith("-7")
-    assert why_unsafe(name) is None
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([["lr=1", "lr=2"], ["model=mlp"]], ["lr=1,model=mlp", "lr=2,model=mlp"]),
+        ([["a"], ["b", "B"]], ["a,b", "a,B-2"]),
+        ([["optimizer=SGD,lr=0.1,momentum=0.9"], ["schedule=cosine,warmup=5%,min_lr=1e-05"]],
+         ["SGD,lr=0.1,momentum=0.9,cosine,warmup=5%,min_lr=1e-05"]),
+        ([["a" * 40], ["b" * 40, "b" * 39]],
+         ["a" * 40 + "," + "b" * 21 + "-1", "a" * 40 + "," + "b" * 21 + "-2"]),
+    ],
+)  # fmt: skip
+def test_combination_names(labels: list[list[str]], names: list[str]) -> None:
+    assert combination_names(labels) == names
+    assert [why_unsafe(name) for name in names] == [None] * len(names)
+
+
+def test_a_variant_changes_one_parameter_of_a_schedule_given_by_name(
+    load: Callable[..., Config],
+) -> None:
+    config = load(
+        GOOD
+        + """\
+schedule: cosine
+compare:
+  variants:
+    plain: {}
+    warm: {schedule.warmup: 10%}
+    floor: {schedule.warmup: 5%, schedule.min_lr: 1e-5}
+"""
+    )
+    found = {name: (v.schedule.name, v.schedule.params) for name, v in config.variants.items()}
+    assert found == {
+        "plain": ("cosine", {}),
+        "warm": ("cosine", {"warmup": "10%"}),
+        "floor": ("cosine", {"warmup": "5%", "min_lr": 1e-5}),
+    }
+    grid = load(GOOD + "schedule: cosine\ncompare: {grid: {schedule.warmup: [5%, 10%]}}\n")
+    assert {n: v.schedule.params for n, v in grid.variants.items()} == {
+        "warmup=5%": {"warmup": "5%"},
+        "warmup=10%": {"warmup": "10%"},
+    }
 
 
 VALUES = (
