@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+import threading
+import traceback
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +29,7 @@ EXIT_CODES = (
     "4 find-lr found no usable signal, 130 interrupted."
 )
 NO_SIGNAL = 4
+RUNS = Path("runs")
 MANY_SEEDS = 6  # below that no statistics can tell two variants apart
 
 app = typer.Typer(
@@ -102,7 +107,7 @@ def compare(
     device: Device = None,
     engine: Engine = None,
     out: Out = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS,
     trust: Trust = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -116,17 +121,18 @@ def compare(
 
     failure = None
     try:
-        run = experiment.compare(
-            config,
-            seeds=seeds,
-            overrides=set_ or (),
-            trust=trust or (),
-            device=device,
-            engine=engine,
-            out=out,
-            runs_dir=runs_dir,
-            console=console,
-        )
+        with _messages(json):
+            run = experiment.compare(
+                config,
+                seeds=seeds,
+                overrides=set_ or (),
+                trust=trust or (),
+                device=device,
+                engine=engine,
+                out=out,
+                runs_dir=runs_dir,
+                console=console,
+            )
     except FailedTrialsError as error:  # the other trials have a result
         failure, run = error, load_run(error.run)
     summary = run.summary or {}
@@ -154,7 +160,7 @@ def find_lr(
     ] = None,
     force: Force = False,
     out: Out = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS,
     trust: Trust = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -165,19 +171,20 @@ def find_lr(
         from lrexp import experiment
         from lrexp.report import suggestion_panel
 
-    result = experiment.find_lr(
-        config,
-        seeds=seeds,
-        overrides=set_ or (),
-        trust=trust or (),
-        device=device,
-        engine=engine,
-        out=out,
-        runs_dir=runs_dir,
-        write=write,
-        force=force,
-        console=console,
-    )
+    with _messages(json):
+        result = experiment.find_lr(
+            config,
+            seeds=seeds,
+            overrides=set_ or (),
+            trust=trust or (),
+            device=device,
+            engine=engine,
+            out=out,
+            runs_dir=runs_dir,
+            write=write,
+            force=force,
+            console=console,
+        )
     assert result.run is not None
     summary = result.run.summary or {}
     if json:
@@ -220,7 +227,8 @@ def schedule(
     from lrexp import experiment
     from lrexp.report import schedule_table
 
-    traces = experiment.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
+    with _messages(json):
+        traces = experiment.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
     if json:
         _print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
     else:
@@ -230,16 +238,15 @@ def schedule(
 
 @app.command(epilog="Example: lrexp runs")
 def runs(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Holds the runs.")] = Path(
-        "runs"
-    ),
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Holds the runs.")] = RUNS,
     json: Json = False,
 ) -> None:
     """List runs: name, command, status, best variant, age."""
     from lrexp.report import runs_table
     from lrexp.store.read import list_runs
 
-    found = list_runs(directory)
+    missing = directory == RUNS and not directory.exists()  # nothing was run yet
+    found = [] if missing else list_runs(directory)
     if json:
         _print_json([run.to_plain() for run in found])
     else:
@@ -251,7 +258,8 @@ def validate(config: ConfigFile, set_: Set = None, trust: Trust = None, json: Js
     """Check a config and print it fully resolved, units turned into steps."""
     from lrexp import experiment
 
-    resolved = experiment.validate(config, overrides=set_ or (), trust=trust or ())
+    with _messages(json):
+        resolved = experiment.validate(config, overrides=set_ or (), trust=trust or ())
     if json:
         _print_json(resolved.tree)
     else:
@@ -292,6 +300,8 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are printed, never raised."""
     # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run is closed
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
@@ -300,7 +310,7 @@ def run(arguments: list[str]) -> int:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         known = isinstance(error, LrexpError)
         typer.echo(str(error) if known else _unexpected(error), err=True)
         return error.exit_code if isinstance(error, LrexpError) else RunError.exit_code
@@ -315,6 +325,11 @@ def _print_json(value: Any) -> None:
     from lrexp.store.files import to_json
 
     typer.echo(to_json(value))
+
+
+def _messages(json: bool) -> AbstractContextManager[object]:
+    """Return what keeps the prints of user code off stdout while it belongs to a JSON document."""
+    return redirect_stdout(sys.stderr) if json else nullcontext()
 
 
 def _stdout() -> Console:

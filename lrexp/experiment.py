@@ -138,9 +138,8 @@ def find_lr(
     variant = plan.variants[RANGE_TEST]
     settings = variant.settings.find_lr
     all_seeds = list(range(loaded.experiment.seed, loaded.experiment.seed + settings.seeds))
-    if write is not None and Path(write).exists() and not force:
-        what, remedy = "exists already", "Give another file, or --force."
-        raise ConfigError.single("--write", what, str(write), remedy)
+    if write is not None:
+        _check_writable(Path(write), force)
     lengths = {TrialId(RANGE_TEST, seed): settings.steps for seed in all_seeds}
     tasks = (_range_test(variant, seed) for seed in all_seeds)
     with recorded_run(plan, "find-lr", _destination(out, runs_dir), lengths) as writer:
@@ -192,6 +191,8 @@ def schedule(
     loaded = load_config(config, _changes(overrides, {}), trust=trust)
     traces = {name: trace_lr(*planned) for name, planned in plan_schedules(loaded).items()}
     path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
+    if path.suffix != ".png":
+        raise ConfigError.single("--out", "must end in .png", str(path), "Name a PNG file.")
     draw_schedules(traces, path, title=loaded.experiment.name)
     return Traces(traces, str(path))
 
@@ -214,13 +215,24 @@ def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] 
 def _range_test(variant: VariantPlan, seed: int) -> Task:
     settings = variant.settings.find_lr
     schedule = ramp(settings.min_lr, settings.max_lr, settings.steps, settings.mode)
+    task = variant.task(seed)
     return replace(
-        variant.task(seed),
+        task,
         schedule=schedule,
         total_steps=settings.steps,
         eval_every=0,
-        stop=RangeTestStop(settings.stop_factor, loss_floor(variant.loss)),
+        stop=RangeTestStop(settings.stop_factor, loss_floor(task.loss)),
     )
+
+
+def _check_writable(file: Path, force: bool) -> None:
+    """Refuse, before anything is trained, a file that could not be written in the end."""
+    if file.exists() and not force:
+        what, remedy = "exists already", "Give another file, or --force."
+        raise ConfigError.single("--write", what, str(file), remedy)
+    if not file.parent.is_dir():
+        what, remedy = "lies in a folder that does not exist", "Make the folder."
+        raise ConfigError.single("--write", what, str(file), remedy)
 
 
 def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:

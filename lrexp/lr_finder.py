@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset
 
-from lrexp.data import data_from_objects
+from lrexp.data import Batches, data_from_objects
+from lrexp.data.batches import pair_on
 from lrexp.engine import (
     Failed,
     Steps,
@@ -135,7 +138,8 @@ class LRFinder:
         `steps` batches are run through again.
 
         Args:
-            train_loader: a DataLoader, a dataset, or a tuple (inputs, targets) of tensors.
+            train_loader: a DataLoader or any other iterable of batches (inputs, targets), a
+                dataset, or a tuple (inputs, targets) of tensors.
             min_lr, max_lr: ends of the ramp, both used.
             steps: updates per seed, at least 2.
             seeds: how many tests are combined.
@@ -150,10 +154,13 @@ class LRFinder:
         """
         if seeds < 1:
             raise ConfigError.single("seeds", "must be at least 1", seeds, "3 is usual.")
+        parameter = next(self.model.parameters(), None)
+        base_lr = self.optimizer.param_groups[0]["lr"]
+        if parameter is None or not base_lr > 0:
+            what = "needs a model with parameters and an optimizer with an LR above 0"
+            raise ConfigError.single("LRFinder", what, base_lr, "Any LR will do: it is replaced.")
         with preserved_rng(self.device):
-            dtype = next(self.model.parameters()).dtype
-            data = data_from_objects(train_loader, batch_size=_batch_size(train_loader))
-            batches = data.train.to(self.device, dtype)
+            batches = _batches(train_loader).to(self.device, parameter.dtype)
             loss = self._fit_loss(batches)
             task = Task(
                 trial=TrialId("range_test", seed),
@@ -161,7 +168,7 @@ class LRFinder:
                 loss=loss,
                 train=batches,
                 schedule=ramp(min_lr, max_lr, steps, mode),
-                base_lr=self.optimizer.param_groups[0]["lr"],
+                base_lr=base_lr,
                 total_steps=steps,
                 stop=RangeTestStop(stop_factor, loss_floor(loss)),
                 device=self.device,
@@ -190,9 +197,11 @@ class LRFinder:
 
     def _fit_loss(self, batches: Any) -> LossFunction:
         model, _ = self._copies()
+        if not model.training:
+            model.train()
         inputs, targets = next(iter(batches.epoch(0, 0)))
         try:
-            output = model.train()(inputs)
+            output = model(inputs)
         except Exception as error:
             raise user_error(error, "the model") from error
         return fit_loss(self.loss_fn, output, targets)
@@ -215,5 +224,34 @@ def _device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _batch_size(loader: Any) -> int:
-    return getattr(loader, "batch_size", None) or 64
+def _batches(loader: Any) -> Batches:
+    """Return the batches of a loader; what is no data of a known kind is an iterable of batches."""
+    if isinstance(loader, tuple | DataLoader | Dataset):
+        size = getattr(loader, "batch_size", None) or 64
+        return data_from_objects(loader, batch_size=size).train
+    return GivenBatches(loader)
+
+
+@dataclass(frozen=True)
+class GivenBatches:
+    """Batches as somebody else's loader makes them, in its order, again and again."""
+
+    loader: Iterable[Any]
+    device: torch.device | None = None
+    dtype: torch.dtype | None = None
+    num_samples: int | None = None
+    batch_size: int = 0  # as the loader makes them
+    batches_per_epoch: int | None = None
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield the loader's batches without the first `start`."""
+        for batch in islice(self.loader, start, None):
+            yield pair_on(batch, self.device, self.dtype)
+
+    def in_order(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the loader's batches."""
+        yield from self.epoch(0, 0)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> GivenBatches:
+        """Return the same batches on a device."""
+        return replace(self, device=torch.device(device), dtype=dtype)

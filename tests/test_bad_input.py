@@ -222,6 +222,9 @@ COMMANDS: list[tuple[str, list[str], list[str]]] = [
     ("no such cuda device", ["compare", "good.yaml", "--device", "cuda:99"], ["device", "CUDA"]),
     ("bad engine", ["compare", "good.yaml", "--engine", "warp"], ["engine", "warp"]),
     ("out exists", ["compare", "good.yaml", "--out", "full"], ["--out", "full", "empty"]),
+    ("write into no folder", ["find-lr", "good.yaml", "--write", "no/tuned.yaml"], ["--write", "no/tuned.yaml"]),
+    ("write over the config", ["find-lr", "good.yaml", "--write", "good.yaml"], ["--write", "--force"]),
+    ("a picture of another kind", ["schedule", "good.yaml", "--out", "lr.txt"], ["--out", ".png"]),
     ("plot nothing", ["plot"], ["RUN"]),
     ("plot no run", ["plot", "nowhere"], ["nowhere", "run directory"]),
     ("plot a folder", ["plot", "full"], ["full", "run directory"]),
@@ -294,7 +297,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("name: 3\n")
     words = [sys.executable, "-m", "lrexp", "validate", "bad.yaml", "--debug"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "Traceback" in done.stderr
 
 

@@ -194,6 +194,34 @@ def test_json_is_the_only_thing_on_stdout(lrexp: Callable, config: Path) -> None
     assert lrexp("compare", config, "--json", "--quiet").err == ""
 
 
+def test_prints_of_user_code_stay_off_the_json_document(lrexp: Callable, config: Path) -> None:
+    Path("loud.py").write_text(
+        "from torch import nn\n"
+        "class Loud(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        print('forward!')\n"
+        "        return super().forward(x)\n"
+    )
+    loud = "model={name: 'loud:Loud', args: {in_features: 64, out_features: 10}}"
+    for command in ("compare", "find-lr", "validate"):
+        answer = lrexp(command, config, "--set", loud, "--json")
+        assert isinstance(json.loads(answer.out), dict), answer.err
+        assert "forward!" in answer.err
+
+
+def test_sigterm_closes_a_run_as_ctrl_c_does(tmp_path: Path, config: Path) -> None:
+    words = [sys.executable, "-m", "lrexp", "compare", str(config), "--out", "run", "--quiet"]
+    process = subprocess.Popen([*words, "--set", "train.duration=100000ep"], cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run/trials/standard/seed-0/evals.csv").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=30) == 130
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert status["status"] == "interrupted"
+
+
 def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
@@ -285,6 +313,7 @@ def test_validate_prints_the_config_in_steps(lrexp: Callable, config: Path) -> N
 
 def test_runs_lists_what_lies_there(lrexp: Callable, config: Path) -> None:
     assert "No runs" in lrexp("runs", ".").out
+    assert lrexp("runs").code == 0  # on a fresh machine there is no such folder yet
     assert lrexp("compare", config, "--seeds", 1, "--quiet").code == 0
     answer = lrexp("runs")
     assert answer.code == 0

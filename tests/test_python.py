@@ -251,6 +251,28 @@ def test_lr_finder_ramps_once_per_update_and_hits_both_ends() -> None:
     assert curve.lr == pytest.approx(np.linspace(1e-5, 1e-3, 30))
 
 
+def test_lr_finder_takes_any_iterable_of_batches() -> None:
+    x, y = digits()
+    batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 1280, 64)]
+    torch.manual_seed(0)
+    model = make_model()
+    finder = lrexp.LRFinder(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), functional.cross_entropy
+    )
+    result = finder.run(batches, min_lr=1e-4, seeds=2)
+    assert result.suggested_lr is not None
+    first = functional.cross_entropy(copy.deepcopy(model).eval()(batches[0][0]), batches[0][1])
+    assert result.curves[0].loss[0] == pytest.approx(first.item(), abs=0.1)
+
+
+@pytest.mark.parametrize(("model", "lr"), [(nn.Identity(), 0.1), (make_model(), 0.0)])
+def test_lr_finder_explains_what_it_cannot_train(model: nn.Module, lr: float) -> None:
+    parameters = list(model.parameters()) or [nn.Parameter(torch.zeros(1))]
+    finder = lrexp.LRFinder(model, torch.optim.SGD(parameters, lr=lr), functional.cross_entropy)
+    with pytest.raises(lrexp.ConfigError, match="LRFinder"):
+        finder.run(digits())
+
+
 @pytest.mark.parametrize("change", [{"steps": 1}, {"min_lr": -1}, {"seeds": 0}, {"max_lr": 1e-9},
                                     {"stop_factor": 0.5}, {"rule": "best"}, {"mode": "log"}])  # fmt: skip
 def test_lr_finder_explains_wrong_arguments(change: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def diagnose(
 
     Example:
         >>> diagnose([1.0, 2.0, float("nan")], total_steps=230).sentence
-        'Loss became non-finite at step 2 of 230: lower the LR; 10× is a good first try.'
+        'Training loss became non-finite at step 2 of 230: lower the LR; 10× is a good first try.'
     """
     y = np.asarray(losses, dtype=np.float64)
     total = len(y) if total_steps is None else total_steps
@@ -79,7 +79,7 @@ def diagnose(
     stop = (len(y) - 1 if stopped_at is None else stopped_at) if outcome == "diverged" else None
     found = {
         "diverged": verdicts.diverged(t, stop, total),
-        "unstable": verdicts.unstable(t, behind, len(y)),
+        "unstable": verdicts.unstable(t, behind, val, best_final),
         "overfitting": verdicts.overfitting(evals),
         "too slow": verdicts.too_slow(t, behind),
         "plateaued": verdicts.plateaued(t, behind),
@@ -91,16 +91,16 @@ def diagnose(
 def combine_diagnoses(found: Sequence[Diagnosis]) -> Diagnosis:
     """Return one diagnosis for several seeds: divergence if there is any, else the most common.
 
-    The worse one wins a tie. The sentence is that of the first seed with the word, after the
-    counts where the seeds differ.
+    The worse one wins a tie. The sentence is that of the first seed with the word; where the seeds
+    differ, it says of how many it holds, and what the others did.
 
     Raises:
         ConfigError: there is none to combine.
 
     Example:
-        >>> well, lost = Diagnosis("converging well", "Fell."), Diagnosis("diverged", "Blew up.")
+        >>> well, lost = Diagnosis("converging well", "It fell."), Diagnosis("diverged", "Blew up.")
         >>> combine_diagnoses([well, lost, well]).sentence
-        '1 of 3 seeds diverged, 2 converging well. Blew up.'
+        'In 1 of 3 seeds: blew up. The other 2: converging well.'
     """
     if not found:
         raise ConfigError.single("found", "must not be empty", [], "Give one for every seed.")
@@ -111,5 +111,14 @@ def combine_diagnoses(found: Sequence[Diagnosis]) -> Diagnosis:
     sentence = next(one.sentence for one in found if one.word == word)
     if len(worst_first) == 1:
         return Diagnosis(word, sentence)
-    others = ", ".join(f"{counts[other]} {other}" for other in worst_first if other != word)
-    return Diagnosis(word, f"{counts[word]} of {len(found)} seeds {word}, {others}. {sentence}")
+    share = f"In {counts[word]} of {len(found)} seeds"
+    return Diagnosis(word, f"{share}: {sentence[0].lower()}{sentence[1:]} {_others(counts, word)}")
+
+
+def _others(counts: Counter[str], word: str) -> str:
+    """Return what the other seeds did, worst first."""
+    rest = {other: counts[other] for other in ("failed", *WORDS) if counts[other] and other != word}
+    if len(rest) > 1:
+        return f"The others: {', '.join(f'{count} {other}' for other, count in rest.items())}."
+    [(other, count)] = rest.items()
+    return f"The other{f' {count}' if count > 1 else ''}: {other}."

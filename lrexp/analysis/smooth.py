@@ -82,12 +82,14 @@ def anchored(values: ArrayLike, span: float) -> Array:
     y = np.asarray(values, dtype=np.float64)
     out, wide = zero_lag(y, span), span
     while wide > 1:
-        narrow = wide / 2 if wide > 2 else 1.0  # noqa: PLR2004 (1 leaves the curve as it is)
+        narrow = wide / 2 if wide > 2 else 1.0
         near = y[: math.ceil(REACH * wide)]
         grown = np.minimum(1.0 + np.arange(len(near)) / 4, wide)
         share = np.clip(np.log(grown / narrow) / math.log(wide / narrow), 0.0, 1.0)
         short = zero_lag(near, narrow)
-        out[: len(near)] = np.where(share < 1, short + share * (out[: len(near)] - short), out[: len(near)])
+        out[: len(near)] = np.where(
+            share < 1, short + share * (out[: len(near)] - short), out[: len(near)]
+        )
         wide = narrow
     return out
 

@@ -1,6 +1,7 @@
 """One training reduced to the few numbers a diagnosis needs: levels, their noise, the late slope.
 
-Levels are means over stretches of the raw losses, each with the standard error that the scatter
+The start is the loss before the first update, which all variants of a seed share. The other
+levels are means over stretches of the raw losses, each with the standard error that the scatter
 of the losses gives it, so that "fell" and "rose" always mean: by more than chance.
 """
 
@@ -12,25 +13,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrexp.analysis.smooth import despike, zero_lag
+from lrexp.analysis.smooth import anchored, despike
 
 Array = NDArray[np.float64]
 Evals = Mapping[str, ArrayLike]  # column -> values, nan where absent
 
 
 HUGE = 1e100
+SHORT = 30  # steps: below, noise is no excuse for a mean that still falls
 
 
 @dataclass(frozen=True)
 class Trace:
     """Numbers of the finite part of a loss curve, in the unit of the loss."""
 
-    start: float  # mean of the first few losses, before any blow-up
+    start: float  # the first loss: that before training
     end: float  # mean of the last tenth
     end_typical: float  # median of the last tenth
     lowest: float  # of the smoothed loss
     highest: float  # of the smoothed loss, over short stretches, without spikes of one batch
-    highest_at: float  # where, as a share of the steps
+    highest_step: int  # of the raw losses about there
+    num_steps: int
     quarters: tuple[float, ...]  # mean of each quarter
     pace: float  # share of the steps until four fifths of the drop were made
     error: float  # standard error of `end − start`
@@ -66,6 +69,11 @@ class Trace:
         return late_drop > max(0.05 * self.drop, 3.0 * self.quarter_error)
 
     @property
+    def short_and_falling(self) -> bool:
+        """Whether there are too few losses to tell by their noise that it stopped falling."""
+        return self.num_steps < SHORT and self.quarters[-1] < self.quarters[-2]
+
+    @property
     def steady(self) -> bool:
         """Whether it fell nearly in a straight line: over a third of the drop came at the end."""
         half = (self.quarters[0] + self.quarters[1] - self.quarters[2] - self.quarters[3]) / 2
@@ -90,10 +98,10 @@ def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
         return None
     last = max(1, n // 10)
     late_noise = scatter(y[n // 2 :])
-    start, num_first = _start(y, late_noise)
+    start = float(y[0])
     end = float(y[-last:].mean())
-    smooth = zero_lag(y, span=max(1.0, n / 20))
-    peaks = zero_lag(despike(y), span=max(1.0, n / 100))
+    smooth = anchored(y, span=max(1.0, n / 20))
+    peaks = anchored(despike(y), span=max(1.0, n / 100))
     fallen = np.flatnonzero(smooth <= start - 0.8 * (start - end))
     return Trace(
         start=start,
@@ -101,10 +109,11 @@ def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
         end_typical=float(np.median(y[-last:])),
         lowest=float(smooth.min()),
         highest=float(peaks.max()),
-        highest_at=float(peaks.argmax()) / n,
+        highest_step=_highest_step(y, int(peaks.argmax())),
+        num_steps=n,
         quarters=_quarters(y),
         pace=float(fallen[0]) / n if len(fallen) else 1.0,
-        error=max(late_noise, scatter(y[:num_first])) * float(np.sqrt(1 / num_first + 1 / last)),
+        error=max(late_noise, scatter(y[: min(5, n // 20)])) * float(np.sqrt(1 + 1 / last)),
         late_noise=late_noise,
         quarter_error=late_noise * float(np.sqrt(2.0 / max(1, n // 4))),
         evaluated_moved=_has_moved(np.asarray(evaluated, dtype=np.float64)),
@@ -122,15 +131,11 @@ def _has_moved(evaluated: Array) -> bool:
     return len(late) >= 3 and abs(float(evaluated[0] - evaluated[-1])) > 4.0 * scatter(late)
 
 
-def _start(y: Array, noise: float) -> tuple[float, int]:
-    """Return the level before training, and over how many losses it is a mean.
-
-    The first few, for one batch alone may be lucky; but where the rest of them lies far above the
-    first, they have blown up already, and the first alone is the start.
-    """
-    count = max(1, min(5, len(y) // 20))
-    mean = float(y[:count].mean())
-    return (float(y[0]), 1) if mean - float(y[0]) > 4.0 * noise else (mean, count)
+def _highest_step(y: Array, about: int) -> int:
+    """Return the step of the highest loss near the highest smoothed one."""
+    reach = max(2, len(y) // 100)
+    first = max(0, about - reach)
+    return first + int(y[first : about + reach + 1].argmax())
 
 
 def finite_part(losses: ArrayLike) -> Array:

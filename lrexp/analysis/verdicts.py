@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from lrexp.analysis.trace import Array, Evals, Trace, column
 
 FAR_ABOVE = 10.0  # times its own size that a loss must have risen to have diverged
+ABOVE = 0.05  # of the way that the best variant made: an end so far above the start is unstable
 BARELY = 0.9  # of the way still to go: too slow, whatever the curve's shape
 BEHIND = 0.25  # share of the way left: more is behind
 EARLY = 0.4  # of the steps: who made four fifths of the drop by then, and stopped, is stuck
@@ -37,9 +38,9 @@ def not_finite(losses: Array, evals: Evals | None, total: int) -> str | None:
     """Return where the loss stopped being finite."""
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad) and bad[0] == 0:
-        return "Loss was non-finite before the first update: check data, model and loss."
+        return "Training loss was non-finite before the first update: check data, model and loss."
     if len(bad):
-        return f"Loss became non-finite at step {bad[0]} of {total}: {LOWER_MUCH}"
+        return f"Training loss became non-finite at step {bad[0]} of {total}: {LOWER_MUCH}"
     for name in ("val_loss", "train_loss"):  # nan means: not evaluated
         if evals and name in evals and np.isinf(np.asarray(evals[name], dtype=float)).any():
             return f"{name} became infinite: {LOWER_MUCH}"
@@ -48,7 +49,7 @@ def not_finite(losses: Array, evals: Evals | None, total: int) -> str | None:
 
 def diverged(t: Trace, stopped_at: int | None, total: int) -> str | None:
     """Return how far the loss rose, where it was stopped for that or never came back."""
-    rose = f"Loss rose from {t.start:.3g} to {t.end:.3g}"
+    rose = f"Training loss rose from {t.start:.3g} to {t.end:.3g}"
     if stopped_at is not None and stopped_at < total - 1:
         return f"{rose} and was stopped at step {stopped_at} of {total}: {LOWER_MUCH}"
     if stopped_at is not None or t.end_typical > t.start + FAR_ABOVE * max(abs(t.start), t.range):
@@ -56,24 +57,42 @@ def diverged(t: Trace, stopped_at: int | None, total: int) -> str | None:
     return None
 
 
-def unstable(t: Trace, behind: float | None, num_steps: int) -> str | None:
+def unstable(
+    t: Trace, behind: float | None, val: ArrayLike = (), best_final: float | None = None
+) -> str | None:
     """Return what rose: on the way, in the end, or back from the lowest."""
     ended_well = t.moved and not _is_behind(t, behind)
     if ended_well:  # then a rise in the first tenth was a transient
-        limit = max(t.range, 4.0 * t.error, 0.5 * abs(t.start)) if t.highest_at > 0.1 else math.inf
+        late = t.highest_step > 0.1 * t.num_steps
+        limit = max(t.range, 4.0 * t.error, 0.5 * abs(t.start)) if late else math.inf
     else:
         limit = max(6.0 * t.late_noise, 0.25 * t.range, 0.25 * abs(t.start))
     if t.highest - t.start > limit:
-        rose = f"Loss rose from {t.start:.3g} to {t.highest:.3g}"
-        at = f"around step {t.highest_at * num_steps:.0f}"
+        rose = f"Training loss rose from {t.start:.3g} to {t.highest:.3g}"
+        at = f"around step {t.highest_step}"
         return f"{rose} {at} and ended at {t.end:.3g}: {LOWER}"
     # beyond doubt, or by its own size: scatter that large is itself unstable
-    if -t.drop > max(0.1 * t.range, min(4.0 * t.error, abs(t.start))):
-        return f"Loss ended above its start ({t.start:.3g} to {t.end:.3g}): {LOWER}"
+    beyond_doubt = -t.drop > max(0.1 * t.range, min(4.0 * t.error, abs(t.start)))
+    if beyond_doubt or _ended_above(t, val, best_final):
+        return f"Training loss ended above its start ({t.start:.3g} to {t.end:.3g}): {LOWER}"
     if t.end - t.lowest > max(0.3 * t.range, 4.0 * t.error):
-        fell = f"Loss fell from {t.start:.3g} to {t.lowest:.3g}"
+        fell = f"Training loss fell from {t.start:.3g} to {t.lowest:.3g}"
         return f"{fell} and rose again to {t.end:.3g}: {LOWER}"
     return None
+
+
+def _ended_above(t: Trace, val: ArrayLike, best_final: float | None) -> bool:
+    """Return whether it ended above its start, compared to the way down that the best one made.
+
+    Evaluations show it where the scatter of the batches hides it.
+    """
+    if best_final is None or t.drop > 0 or t.start <= best_final:
+        return False
+    limit = ABOVE * (t.start - best_final)
+    evaluated = np.asarray(val, dtype=np.float64)
+    if len(evaluated) > 1:
+        return float(evaluated[-1] - evaluated[0]) > limit and -t.drop > limit
+    return -t.drop > max(limit, 2.0 * t.error)
 
 
 def overfitting(evals: Evals | None) -> str | None:
@@ -101,33 +120,33 @@ def too_slow(t: Trace, behind: float | None) -> str | None:
     """Return how little the loss moved."""
     if not t.moved:
         return (
-            f"Loss did not move ({t.start:.3g} to {t.end:.3g}): raise the LR, 10× is a good first "
+            f"Training loss did not move ({t.start:.3g} to {t.end:.3g}): raise the LR, 10× is a good first "
             "try; if it is high already, lower it, for the model may have died at once."
         )
     if behind is not None and behind > BARELY and t.drop >= 0:
-        fell = f"Loss went only from {t.start:.3g} to {t.end:.3g}{_compared(behind)}"
+        fell = f"Training loss went only from {t.start:.3g} to {t.end:.3g}{_compared(behind)}"
         return f"{fell}: raise the LR (10× is a good first try), or lower it if it is high already."
     # where single batches hide the fall, its pace says nothing
     fell_all_along = t.still_falling or t.pace > EARLY or not t.clear
     straight = t.still_falling and t.steady and _half_left(t)
     if not (straight or (fell_all_along and _is_behind(t, behind))):
         return None
-    fell = f"Loss fell all along, but only from {t.start:.3g} to {t.end:.3g}{_compared(behind)}"
-    return f"{fell}: raise the LR (10× is a good first try) or train longer."
+    fell = f"Training loss fell all along, but only from {t.start:.3g} to {t.end:.3g}"
+    return f"{fell}{_compared(behind)}: raise the LR (10× is a good first try) or train longer."
 
 
 def plateaued(t: Trace, behind: float | None) -> str | None:
     """Return where the loss stopped, far from where it could be."""
     if not _is_behind(t, behind):
         return None
-    fell = f"Loss fell from {t.start:.3g} to {t.end:.3g} early and then stopped{_compared(behind)}"
-    return f"{fell}: try another LR (a third, or 3×), or a schedule that lowers it."
+    fell = f"Training loss fell from {t.start:.3g} to {t.end:.3g} early and then stopped"
+    return f"{fell}{_compared(behind)}: try another LR (a third, or 3×), or a schedule that lowers it."
 
 
 def converging_well(t: Trace) -> str:
     """Return the drop, and whether there is more to gain."""
-    fell = f"Loss fell from {t.start:.3g} to {t.end:.3g}"
-    if t.still_falling:
+    fell = f"Training loss fell from {t.start:.3g} to {t.end:.3g}"
+    if t.still_falling or t.short_and_falling:
         return f"{fell} and was still falling: a longer training would gain."
     return f"{fell} and levelled off."
 

@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from lrexp.config.reader import MAX_BYTES, MAX_DEPTH, decode, read_yaml
-from lrexp.config.tree import KeyPath, dotted, locate, put
+from lrexp.config.tree import KeyPath, dotted, get, locate, put
 from lrexp.config.writer import to_yaml
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
 
@@ -60,11 +60,13 @@ class Document:
         except ConfigError as error:
             raise error.placed(lambda _: place) from None
         kept = {p: where for p, where in self.places.items() if p[: len(path)] != path}
+        parents = (path[:size] for size in range(1, len(path)))
+        made = {parent: place for parent in parents if get(self.data, parent) is None}
         assert isinstance(data, dict)
         return replace(
             self,
             data=data,
-            places={**kept, path: place},
+            places={**made, **kept, path: place},
             overrides={**self.overrides, key: value},
         )
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from lrexp.config.checks import CHECKED, section_problems
 from lrexp.config.config import Config, search_path, under_origin
@@ -22,10 +23,12 @@ from lrexp.config.variants import Variant, read_variants
 from lrexp.config.wording import schema_problems
 from lrexp.errors import NOTHING, ConfigError, Problem, UserCodeError
 
+Override: TypeAlias = tuple[str, object] | tuple[str, object, str]
+
 
 def load_config(
     source: Path | str | Mapping[str, object],
-    overrides: Sequence[tuple[str, object]] = (),
+    overrides: Sequence[Override] = (),
     *,
     trust: Sequence[str] = (),
     given: Collection[str] = (),
@@ -35,7 +38,8 @@ def load_config(
 
     Args:
         source: the file, or a mapping with the same keys.
-        overrides: dotted keys and values that replace the file's, as `--set`.
+        overrides: (dotted key, value) that replace the file's, in order; problems name them
+            `--set KEY`, or by the label that comes third: ("compare.seeds", 0, "--seeds").
         trust: packages that import paths in the config may reach besides the user's own code.
         given: sections that Python objects stand in for: model, data, loss.
         directory: where relative paths and import paths start; by default the file's folder, or
@@ -136,18 +140,21 @@ def _read(source: Path | str | Mapping[str, object], directory: Path | None) -> 
 
 
 def _overridden(
-    document: Document, overrides: Sequence[tuple[str, object]]
+    document: Document, overrides: Sequence[Override]
 ) -> tuple[Document, list[Problem]]:
     problems: list[Problem] = []
-    for key, value in overrides:
-        document, found = _with_override(document, key, value)
+    for key, value, *label in overrides:
+        place = label[0] if label else f"--set {key}"
+        document, found = _with_override(document, key, value, place)
         problems += found
     return document, problems
 
 
-def _with_override(document: Document, key: str, value: object) -> tuple[Document, list[Problem]]:
+def _with_override(
+    document: Document, key: str, value: object, place: str
+) -> tuple[Document, list[Problem]]:
     try:
-        return document.with_override(key, value, f"--set {key}"), []
+        return document.with_override(key, value, place), []
     except ConfigError as error:
         return document, list(error.problems)
 

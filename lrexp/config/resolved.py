@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrexp.config.config import Config
+from lrexp.config.names import IN_PYTHON
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.tree import locate
 from lrexp.config.units import Clock
@@ -31,7 +32,7 @@ def resolve_units(experiment: ExperimentConfig, clock: Clock) -> ExperimentConfi
         >>> resolve_units(experiment, clock).train.eval_every  # doctest: +SKIP
         '22st'
     """
-    tree = experiment.model_dump()
+    tree = _dumped(experiment)
     tree["train"]["duration"] = f"{clock.total_steps}st"
     tree["train"]["eval_every"] = f"{clock.steps(experiment.train.eval_every, at_least=1)}st"
     tree["schedule"] = _resolved_schedule(tree["schedule"], clock)
@@ -65,9 +66,18 @@ def resolved_tree(config: Config, clocks: Mapping[str, Clock]) -> dict[str, Any]
 def _plain(experiment: ExperimentConfig, clock: Clock | None) -> dict[str, Any]:
     if clock is not None:
         experiment = resolve_units(experiment, clock)
-    tree = experiment.model_dump()
+    tree = _dumped(experiment)
     compare = tree["compare"]
     tree["compare"] = {k: v for k, v in compare.items() if k not in _DECLARED or v is not None}
+    return tree
+
+
+def _dumped(experiment: ExperimentConfig) -> dict[str, Any]:
+    """Return all values; how the user's own data is batched may be up to it, and stays so."""
+    tree, data = experiment.model_dump(), experiment.data
+    if ":" in data.name or data.name == IN_PYTHON:
+        options = data.options
+        tree["data"] = {k: v for k, v in tree["data"].items() if options.get(k, v) is not None}
     return tree
 
 

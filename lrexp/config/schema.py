@@ -57,11 +57,14 @@ class DataConfig(BaseModel):
         "that returns (train, val) or train.",
         examples=["digits"],
     )
-    batch_size: Count = Field(default=64, description="Samples per batch.")
+    batch_size: Count = Field(
+        default=64,
+        description="Samples per batch; a DataLoader's own counts where none is written.",
+    )
     val_fraction: Fraction = Field(
         default=0.2,
         description="Share of the data that is kept for validation, where the data has no "
-        "validation part of its own.",
+        "validation part of its own; 0 for DataLoaders and iterables where none is written.",
     )
     args: Arguments = Field(
         default_factory=dict,
@@ -76,6 +79,17 @@ class DataConfig(BaseModel):
     in_memory: InMemory = Field(
         default="auto", description="Whether all data is kept on the device: auto where it fits."
     )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return how the data is batched, as `load_data` takes it: None for what is not written."""
+        written = self.model_fields_set
+        return {
+            "batch_size": self.batch_size if "batch_size" in written else None,
+            "val_fraction": self.val_fraction if "val_fraction" in written else None,
+            "workers": self.workers,
+            "in_memory": self.in_memory,
+        }
 
 
 class GroupConfig(BaseModel):

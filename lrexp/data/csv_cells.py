@@ -10,10 +10,10 @@ from pathlib import Path
 
 from lrexp.data.argument_checks import raise_any
 from lrexp.data.files import read_text
-from lrexp.errors import ConfigError, Problem
+from lrexp.errors import NOTHING, ConfigError, Problem
 
 PATH = "data.args.path"
-_MOST_PROBLEMS = 10
+_MOST_PROBLEMS = 3
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def read_cells(path: object, delimiter: object) -> Cells:
         what = "must be one character"
         raise ConfigError.single("data.args.delimiter", what, delimiter, 'E.g. ";" or "\\t".')
     path, text = read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    written = io.StringIO(text, newline="").readlines()
+    reader = csv.reader(written, delimiter=delimiter, strict=True)
     rows, lines = [], []
     try:
         for row in reader:
@@ -55,7 +56,7 @@ def read_cells(path: object, delimiter: object) -> Cells:
         what = f"is not valid CSV at {path.name}:{reader.line_num}: {error}"
         raise ConfigError.single(PATH, what, str(path), "Mend the quotes there.") from None
     header = [name.strip() for name in rows[0]]
-    problems = _header_problems(path, header) or _ragged(path, header, rows, lines)
+    problems = _header_problems(path, header) or _ragged(path, rows, lines, written)
     raise_any(*problems)
     if len(rows) == 1:
         what = "has a header and no rows"
@@ -73,20 +74,30 @@ def _header_problems(path: Path, header: list[str]) -> list[Problem]:
 
 
 def _ragged(
-    path: Path, header: list[str], rows: list[list[str]], lines: list[int]
+    path: Path, rows: list[list[str]], lines: list[int], written: list[str]
 ) -> list[Problem]:
-    wrong = [
+    """Return the problems with rows of another length than the header: a few, and how many more."""
+    length = len(rows[0])
+    wrong = [(row, line) for row, line in zip(rows, lines, strict=True) if len(row) != length]
+    remedy = "Mend the row, or quote cells that contain the delimiter."
+    problems = [
         Problem(
             PATH,
-            f"must have {len(header)} cells in every row, as in the header; "
-            f"{path.name}:{line} has {len(row)}",
-            str(path),
-            "Mend the row, or quote cells that contain the delimiter.",
+            f"{path.name}:{line} has {_count(row)}, the header {length}",
+            written[line - 1].rstrip("\r\n"),
+            remedy,
         )
-        for row, line in zip(rows, lines, strict=True)
-        if len(row) != len(header)
+        for row, line in wrong[:_MOST_PROBLEMS]
     ]
-    return wrong[:_MOST_PROBLEMS]
+    more = len(wrong) - _MOST_PROBLEMS
+    if more > 0:
+        what = f"{path.name} has {more} more such row{'s' if more > 1 else ''}"
+        problems.append(Problem(PATH, what, NOTHING, "Check data.args.delimiter too."))
+    return problems
+
+
+def _count(row: list[str]) -> str:
+    return f"{len(row)} cell{'s' if len(row) > 1 else ''}"
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -25,14 +25,15 @@ from lrexp.data.vision import TorchvisionDataset
 from lrexp.errors import ConfigError, Problem
 
 InMemory = bool | Literal["auto"]
+BATCH_SIZE = 64  # where none is said, of data that has none of its own
 
 
 def load_data(
     factory: Callable[..., Any],
     args: Mapping[str, Any],
     *,
-    batch_size: int,
-    val_fraction: float,
+    batch_size: int | None = None,
+    val_fraction: float | None = None,
     workers: int = 0,
     in_memory: InMemory = "auto",
     directory: Path | None = None,
@@ -42,8 +43,9 @@ def load_data(
     Args:
         factory: of DATASETS, from `torchvision_dataset`, or the user's own.
         args: its arguments.
-        batch_size: samples in every training batch.
-        val_fraction: in [0, 1), of a source that has no validation set of its own.
+        batch_size: samples in every training batch; None is 64, or a DataLoader's own.
+        val_fraction: in [0, 1), of a source that has no validation set of its own; None is 0.2,
+            and nothing for DataLoaders and iterables, which cannot be split.
         workers: loading processes for data that is not in memory.
         in_memory: keep all samples as tensors; `auto` decides by what the data is.
         directory: that relative paths of built-in data start from; a user's factory gets its
@@ -54,7 +56,7 @@ def load_data(
         RunError: if a download is not possible.
 
     Example:
-        >>> data = load_data(DATASETS["digits"], {}, batch_size=64, val_fraction=0.2)
+        >>> data = load_data(DATASETS["digits"], {}, batch_size=64)
         >>> data.facts.num_classes, data.train.batches_per_epoch
         (10, 22)
     """
@@ -71,7 +73,7 @@ def data_from_objects(
     made: Any,
     *,
     batch_size: int | None = None,
-    val_fraction: float = 0.0,
+    val_fraction: float | None = 0.0,
     workers: int = 0,
     in_memory: InMemory = "auto",
 ) -> Data:
@@ -82,7 +84,7 @@ def data_from_objects(
 
     Args:
         made: the objects.
-        batch_size: samples in every training batch; a DataLoader has its own and needs none.
+        batch_size: as for `load_data`.
         val_fraction: as for `load_data`.
         workers: as for `load_data`.
         in_memory: as for `load_data`.
@@ -126,10 +128,7 @@ def _batched(
 ) -> ResidentBatches | StreamingBatches | IterableBatches | LoaderBatches:
     if isinstance(data, DataLoader):
         return _of_loader(data, None if is_val else options.batch_size)
-    if options.batch_size is None:
-        what = "must be given; only a DataLoader has its own"
-        raise ConfigError.single("data.batch_size", what, None, "Give e.g. 64.")
-    size, workers = options.batch_size, options.workers
+    size, workers = options.batch_size or BATCH_SIZE, options.workers
     if isinstance(data, tuple) and options.in_memory is not False:
         inputs, targets = data
         return resident(inputs, targets, size)

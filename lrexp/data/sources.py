@@ -19,6 +19,8 @@ from lrexp.data.tensors import Pair, as_tensors, is_array
 from lrexp.data.text import TextWindows
 from lrexp.errors import ConfigError
 
+VAL_FRACTION = 0.2  # where none is said, of data that can be split
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -32,24 +34,30 @@ class Source:
     may_be_kept: bool = False  # whether reading every sample once and keeping it changes nothing
 
 
-def recognised(made: object, val_fraction: float) -> Source:
+def recognised(made: object, val_fraction: float | None) -> Source:
     """Return the training and validation data of whatever `made` is, split if it must be.
+
+    Args:
+        made: what a data callable returned.
+        val_fraction: None splits 0.2 off, and nothing of a DataLoader or an iterable.
 
     Raises:
         ConfigError: if it is nothing that can be trained on, or cannot be split.
     """
+    share = VAL_FRACTION if val_fraction is None else val_fraction
     if isinstance(made, Table | TextWindows):
-        made = made.split(val_fraction)
+        made = made.split(share)
     if isinstance(made, Parts):
         return Source(made.train, made.val, made.num_classes, made.vocab_size)
     if isinstance(made, Images):
         require_classes(made.train)
-        train, val = (made.train, made.val) if made.val else _split(made.train, val_fraction)
+        train, val = (made.train, made.val) if made.val else _split(made.train, share)
         num_classes = _num_classes(made.train)
         return Source(train, val, num_classes, None, stack_images, made.is_plain)
     train, val = _sides(made)
-    if val is None:
-        train, val = _split(train, val_fraction)
+    can_be_split = isinstance(train, tuple) or is_map_style(train)
+    if val is None and (can_be_split or val_fraction is not None):
+        train, val = _split(train, share)
     return Source(train, val, _num_classes(train))
 
 

@@ -4,7 +4,7 @@ An engine knows no files and no YAML. `ENGINES` names them; each takes tasks and
 """
 
 from lrexp.engine.device import pick_device
-from lrexp.engine.loss import fit_accuracy, fit_loss, loss_floor
+from lrexp.engine.loss import fit_accuracy, fit_loss, is_token_logits, loss_floor, over_tokens
 from lrexp.engine.optimizer import has_momentum, make_optimizer
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.sequential import run_sequentially
@@ -36,8 +36,10 @@ __all__ = [
     "fit_accuracy",
     "fit_loss",
     "has_momentum",
+    "is_token_logits",
     "loss_floor",
     "make_optimizer",
+    "over_tokens",
     "pick_device",
     "preserved_rng",
     "run_sequentially",

@@ -31,16 +31,8 @@ def fit_loss(loss: LossFunction, output: Any, target: Any) -> LossFunction:
     Raises:
         ConfigError: with key "" when this output does not fit the loss.
     """
-    name = getattr(loss, "__name__", type(loss).__name__)
-    if is_token_logits(output, target):
-
-        def token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
-            return loss(logits.flatten(0, 1), tokens.flatten())  # (batch · time, classes)
-
-        token_loss.__name__ = name
-        fitted: LossFunction = token_loss
-    else:
-        fitted = loss
+    name = _name(loss)
+    fitted = over_tokens(loss) if is_token_logits(output, target) else loss
     if name in ELEMENTWISE and _shape(output) != _shape(target):
         raise _misfit(name, output, target, "the two shapes must be equal")
     try:
@@ -53,6 +45,16 @@ def fit_loss(loss: LossFunction, output: Any, target: Any) -> LossFunction:
             "", f"{name} must return one number (a tensor of shape ())", shape, "Take its mean()."
         )
     return fitted
+
+
+def over_tokens(loss: LossFunction) -> LossFunction:
+    """Return the loss of (batch, time, classes) logits and (batch, time) tokens."""
+
+    def token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
+        return loss(logits.flatten(0, 1), tokens.flatten())  # (batch · time, classes)
+
+    token_loss.__name__ = _name(loss)
+    return token_loss
 
 
 def loss_floor(loss: LossFunction) -> float | None:
@@ -84,6 +86,10 @@ def fit_accuracy(output: Any, target: Any) -> Callable[[Any, Any], tuple[Tensor,
         return (logits.argmax(classes) == labels).sum(), labels.numel()
 
     return count_correct
+
+
+def _name(loss: LossFunction) -> str:
+    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def _misfit(name: str, output: Any, target: Any, why: str) -> ConfigError:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrexp.data import Batches
+from lrexp.data import Batches, derive_seed
 from lrexp.engine.evaluate import evaluate
 from lrexp.engine.optimizer import set_lr, set_momentum
-from lrexp.engine.rng import Reseed, preserved_rng
+from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
 from lrexp.engine.step import make_update
 from lrexp.engine.task import Ended, Evaluation, Failed, Record, Started, Steps, Task
 from lrexp.schedules import Schedule
@@ -34,7 +34,8 @@ def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
     for task in tasks:
         yield Started(task.trial)
         try:
-            yield from train(task)
+            with preserved_rng(task.device):
+                yield from train(task)
         except Exception as error:  # user code may raise anything; the other trials still count
             yield Failed(task.trial, error)
 
@@ -42,9 +43,11 @@ def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
 def train(task: Task) -> Iterator[Record]:
     """Train one task and yield its records."""
     begun = time.perf_counter()
-    with preserved_rng(task.device):
-        model, optimizer = task.build()
+    model, optimizer = task.build()
+    if not model.training:  # parts that its author froze in evaluation mode stay frozen
+        model.train()
     update = make_update(task, model, optimizer)
+    seed_everything(derive_seed(task.trial.seed, "training"))  # Python's and NumPy's, too
     reseed = Reseed(task.trial.seed, task.device)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     lr_source = _LrSource(task)
@@ -191,7 +194,8 @@ class _Losses:
         n = len(self._read)
         chunk = Steps(self.task.trial, self.num_steps, self._epochs[:n], self._lrs[:n], self._read)
         self.num_steps += n
-        self._sum += sum(self._read)
+        for loss in self._read:  # one by one: the sum must not depend on the size of chunks
+            self._sum += loss
         self._count += n
         self._epochs, self._lrs, self._read = [], [], []
         self._flushed = time.perf_counter()

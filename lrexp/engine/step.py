@@ -37,8 +37,6 @@ def make_update(
         return loss.detach()
 
     def update(micro_batches: list[Any]) -> Tensor:
-        if not model.training:
-            model.train()
         loss = forward_backward(micro_batches[0])
         if len(micro_batches) > 1:
             others = [forward_backward(batch) for batch in micro_batches[1:]]

@@ -32,6 +32,7 @@ def make_plan(config: Config, objects: Objects | None = None) -> Plan:
     except ConfigError as error:
         raise error.placed(config.document.place_of) from None
     workshop = Workshop(config, objects or Objects(), device)
+    _check_given(config, objects or Objects())
 
     def plan(name: str, settings: ExperimentConfig) -> VariantPlan:
         return _plan_variant(name, settings, config, workshop, device)
@@ -132,6 +133,25 @@ class Problems:
             raise ConfigError(self.found)
 
 
+def _check_given(config: Config, objects: Objects) -> None:
+    """Refuse variants of what was given as a Python object: they would all train the same."""
+    named = {"model": ("model",), "data": ("data.name", "data.args"), "loss": ("loss",)}
+    fixed = [key for section in objects.sections for key in named[section]]
+    problems = [
+        Problem(
+            f"compare.variants.{name}.{key}",
+            "cannot differ: it was given as a Python object",
+            value,
+            "Give none, or name each variant's by import path.",
+        )
+        for name, changes in config.overrides.items()
+        for key, value in changes.items()
+        if key in objects.sections or any(key == own or key.startswith(f"{own}.") for own in fixed)
+    ]
+    if problems:
+        raise ConfigError(problems).placed(config.document.place_of)
+
+
 def _for_every_variant(config: Config, plan: Callable[[str, ExperimentConfig], T]) -> dict[str, T]:
     """Return `plan(name, settings)` of every variant, or raise the problems of all of them."""
     made: dict[str, T] = {}
@@ -164,7 +184,7 @@ def _plan_variant(
     with problems:
         build = workshop.builder(settings, data)
         parts["build"] = build
-        parts["loss"], parts["count_correct"] = workshop.probe(settings, data, build)
+        parts["make_loss"], parts["count_correct"] = workshop.probe(settings, data, build)
         _check_accuracy(settings, parts["count_correct"])
     problems.raise_any()
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)

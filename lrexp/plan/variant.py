@@ -31,7 +31,7 @@ class VariantPlan:
     schedule: Schedule | Controller
     eval_every: int
     build: Callable[[int], tuple[nn.Module, Optimizer]] = field(repr=False)
-    loss: LossFunction
+    make_loss: Callable[[], LossFunction]
     count_correct: Any = None
 
     @property
@@ -46,7 +46,7 @@ class VariantPlan:
         return Task(
             trial=TrialId(self.name, seed),
             build=lambda: self.build(seed),
-            loss=self.loss,
+            loss=self.make_loss(),
             train=self.data.train,
             val=self.data.val,
             count_correct=self.count_correct,

@@ -11,11 +11,20 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lrexp.config import Config, ExperimentConfig, check_arguments
 from lrexp.data import Data, Facts, data_from_objects, derive_seed, load_data
-from lrexp.engine import fit_accuracy, fit_loss, make_optimizer, preserved_rng, seed_everything
+from lrexp.engine import (
+    fit_accuracy,
+    fit_loss,
+    is_token_logits,
+    make_optimizer,
+    over_tokens,
+    preserved_rng,
+    seed_everything,
+)
 from lrexp.engine.task import LossFunction
 from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
 from lrexp.models import fill_facts
@@ -85,24 +94,51 @@ class Workshop:
 
     def probe(
         self, settings: ExperimentConfig, data: Data, build: Build
-    ) -> tuple[LossFunction, Any]:
-        """Run one batch through a copy of the model; return the loss and accuracy that fit it."""
-        loss = self._objects.loss or self._names.loss(settings)
+    ) -> tuple[Callable[[], LossFunction], Any]:
+        """Run one batch through a copy of the model; return the loss and accuracy that fit it.
+
+        The loss comes as a function that makes it: one that keeps state (an exponential average,
+        learned weights) begins afresh in every trial.
+        """
+        pristine = self._objects.loss or self._names.loss(settings)
+
+        def fresh() -> LossFunction:
+            loss = copy.deepcopy(pristine)
+            return loss.to(self._device) if isinstance(loss, nn.Module) else loss
+
         bfloat = settings.precision == "bf16"
         with preserved_rng(self._device):
             model, _ = build(settings.seed)
+            if not model.training:
+                model.train()
             with user_code(f"data {settings.data.name}"):
                 inputs, targets = next(iter(data.train.epoch(settings.seed, 0)))
             with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat):
                 with user_code(f"model {settings.model.name}"):
-                    output = model.train()(inputs)
+                    output = model(inputs)
                 _check_outputs(output, data.facts)
                 try:
                     with user_code(f"loss {settings.loss}"):
-                        fitted = fit_loss(loss, output, targets)
+                        fit_loss(fresh(), output, targets)
                 except ConfigError as error:
                     raise error.under("loss") from None
-        return fitted, fit_accuracy(output, targets)
+        tokens = is_token_logits(output, targets)
+        make_loss = (lambda: over_tokens(fresh())) if tokens else fresh
+        return make_loss, fit_accuracy(output, targets)
+
+    def _materialised(self, model: nn.Module, settings: ExperimentConfig, data: Data) -> nn.Module:
+        """Return the model with the weights of its lazy modules, if any, drawn here and now.
+
+        Left to the first training step, each copy would draw its own.
+        """
+        if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            model = model.to(self._device, dtype_of(settings))
+            was_training = model.training
+            inputs, _ = next(iter(data.train.epoch(settings.seed, 0)))
+            with torch.no_grad():
+                model.eval()(inputs)
+            model.train(was_training)
+        return model
 
     def _load(self, settings: ExperimentConfig) -> Data:
         spec = settings.data
@@ -119,22 +155,27 @@ class Workshop:
 
     def _initial_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
         """Return the seed's initial model on the CPU; only the current seed's are kept."""
-        if isinstance(self._objects.model, nn.Module):
-            return self._objects.model
         if seed != self._initial_seed:
             self._initial, self._initial_seed = {}, seed
         key = json.dumps([settings.model.model_dump(mode="json"), repr(data.facts)])
         if key not in self._initial:
-            factory = self._objects.model or self._names.model(settings)
-            args = fill_facts(factory, settings.model.args, data.facts)
-            problems = check_arguments(factory, args, title="the model")
-            if problems:  # a factory given as an object has not been checked with the config
-                raise ConfigError(problems).under("model.args")
             with preserved_rng(self._device), user_code(f"model {settings.model.name}"):
                 seed_everything(derive_seed(seed, "init"))
-                model = factory(**args)
-            self._initial[key] = _checked(model)
+                model = _checked(self._made(settings, data))
+                self._initial[key] = self._materialised(model, settings, data)
         return self._initial[key]
+
+    def _made(self, settings: ExperimentConfig, data: Data) -> object:
+        """Return what the model section, or the object in its place, gives."""
+        given = self._objects.model
+        if isinstance(given, nn.Module):
+            return copy.deepcopy(given)
+        factory = given or self._names.model(settings)
+        args = fill_facts(factory, settings.model.args, data.facts)
+        problems = check_arguments(factory, args, title="the model")
+        if problems:  # a factory given as an object has not been checked with the config
+            raise ConfigError(problems).under("model.args")
+        return factory(**args)
 
 
 @contextmanager
@@ -157,7 +198,7 @@ def _checked(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         what, remedy = "must give an nn.Module", "Name a class or function that returns the model."
         raise ConfigError.single("model.name", what, type(model).__name__, remedy)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    if not any(is_lazy(parameter) or parameter.requires_grad for parameter in model.parameters()):
         what, remedy = "has no parameter to train", "Give it a layer, or set requires_grad."
         raise ConfigError.single("model.name", what, type(model).__name__, remedy)
     return model

@@ -108,7 +108,8 @@ def smoothed(line: Line, num_steps: int) -> Line:
     span = max(num_steps / 40, min(5.0, num_steps / 8))
     if not len(line.x):
         return line
-    starts = np.union1d([0], np.arange(block > 1, len(line.x), block))  # the first loss as it is
+    first = 1 if block > 1 else 0  # the first loss is no part of a block
+    starts = np.union1d([0], np.arange(first, len(line.x), block))
     knee, scale = _knee(line.y)
     above = np.clip(line.y - knee, 0.0, HUGE) / scale
     compressed = np.where(above > 0, knee + scale * np.log1p(above), line.y)

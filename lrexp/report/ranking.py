@@ -12,15 +12,16 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lrexp.report import words
-from lrexp.report.cells import cell, column, least_width, natural_width, new_table
-from lrexp.report.text import count_text, mean_sd_text, number_text
+from lrexp.report.cells import cell, least_width, natural_width, new_table
+from lrexp.report.text import count_text, mean_sd_column, number_text
 
 MAX_SEED_VALUES = 6  # more values than these say less than their mean and sd
 STYLES = {"converging well": "green", "diverged": "red", "failed": "red"}
+DELTA = "Δ to best"
 
 
 def ranking_table(summary: Mapping[str, Any]) -> RenderableType:
@@ -42,15 +43,18 @@ class _Ranking:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield heading, table and sentences; a screen too narrow for any table gets no table."""
         yield Padding(_heading(self.summary), (1, 0, 0, 2))
-        wide, narrow = _wide_table(self.summary), _narrow_table(self.summary)
+        wide = _wide_table(self.summary)
         if natural_width(wide, console, options) <= options.max_width:
             yield wide
             yield _sentences(self.summary)
-        elif least_width(narrow, console, options) <= options.max_width:
-            yield narrow
-            yield _sentences(self.summary, changes=True)
-        else:
-            yield _sentences(self.summary, changes=True, value=True)
+            return
+        for delta in (True, False):
+            narrow = _narrow_table(self.summary, delta=delta)
+            if least_width(narrow, console, options) <= options.max_width:
+                yield narrow
+                yield _sentences(self.summary, changes=True, delta=not delta)
+                return
+        yield _sentences(self.summary, changes=True, delta=True, value=True)
 
 
 def _heading(summary: Mapping[str, Any]) -> Text:
@@ -62,40 +66,48 @@ def _heading(summary: Mapping[str, Any]) -> Text:
 
 
 def _wide_table(summary: Mapping[str, Any]) -> Table:
-    seeds = _shown_seeds(summary)
-    table = new_table("", "variant", "changes", column(_value_head(summary)))
+    seeds, differences = _shown_seeds(summary), _differences(summary)
+    table = new_table("", "variant", "changes", _aligned_column(_value_head(summary)))
+    if differences:
+        table.add_column(DELTA, no_wrap=True)
     for seed in seeds:
         table.add_column(Text(f"seed {seed}"), justify="right", no_wrap=True, style="dim")
     table.add_column(Text("diagnosis"))
-    for row in summary["ranking"]:
-        values = [_seed_value(value) for value in row["values"][: len(seeds)]]
+    for i, (row, value) in enumerate(zip(summary["ranking"], _values(summary), strict=True)):
+        by_seed = [_seed_value(value) for value in row["values"][: len(seeds)]]
         changes = cell(_changes(row))
-        table.add_row(*_first_cells(row), changes, _value(row), *values, _diagnosis(row))
+        delta = differences[i : i + 1]
+        table.add_row(*_first_cells(row), changes, value, *delta, *by_seed, _diagnosis(row))
     return table
 
 
-def _narrow_table(summary: Mapping[str, Any]) -> Table:
-    table = new_table("", "variant", column(_value_head(summary)), "diagnosis")
-    for row in summary["ranking"]:
-        table.add_row(*_first_cells(row), _value(row), _diagnosis(row))
+def _narrow_table(summary: Mapping[str, Any], *, delta: bool) -> Table:
+    differences = _differences(summary) if delta else []
+    heads = [_value_head(summary), *([DELTA] if differences else [])]
+    table = new_table("", "variant", *(_aligned_column(head) for head in heads), "diagnosis")
+    for i, (row, value) in enumerate(zip(summary["ranking"], _values(summary), strict=True)):
+        table.add_row(*_first_cells(row), value, *differences[i : i + 1], _diagnosis(row))
     return table
 
 
 def _sentences(
-    summary: Mapping[str, Any], *, changes: bool = False, value: bool = False
+    summary: Mapping[str, Any], *, changes: bool = False, delta: bool = False, value: bool = False
 ) -> RenderableType:
     """Return a paragraph for each variant, with what no table says of it."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(overflow="fold", max_width=28)
     grid.add_column(overflow="fold")
     seeds = _shown_seeds(summary)
-    for row in summary["ranking"]:
+    differences = _differences(summary) if delta else []
+    for i, (row, mean) in enumerate(zip(summary["ranking"], _values(summary), strict=True)):
         text = Text()
         if value:
-            text.append_text(_value(row)).append(", ").append_text(_diagnosis(row)).append("\n")
+            mean = Text(_squeezed(mean), mean.style)
+            text.append_text(mean).append(", ").append_text(_diagnosis(row)).append("\n")
         text.append(str(row["diagnosis"]["sentence"]))
-        values = "  ".join(_seed_value(value) for value in row["values"][: len(seeds)])
-        facts = [_changes(row), f"seeds {values}" if values else ""]
+        by_seed = "  ".join(_seed_value(value) for value in row["values"][: len(seeds)])
+        facts = [_changes(row), f"seeds {by_seed}" if by_seed else ""]
+        facts += [f"{DELTA} {_squeezed(difference)}" for difference in differences[max(i, 1) : i + 1]]
         if changes and any(facts):
             text.append("\n" + " · ".join(fact for fact in facts if fact), "dim")
         grid.add_row(cell(row["variant"], "bold"), text)
@@ -107,13 +119,49 @@ def _first_cells(row: Mapping[str, Any]) -> tuple[Text, Text]:
     return Text(str(row["rank"]), style), cell(row["variant"], style)
 
 
+def _aligned_column(name: str) -> Column:
+    """Return a column of texts that are aligned among themselves."""
+    return Column(Text(name), no_wrap=True)
+
+
 def _value_head(summary: Mapping[str, Any]) -> str:
     return "mean ± sd" if len(summary.get("seeds") or ()) > 1 else "value"
 
 
-def _value(row: Mapping[str, Any]) -> Text:
-    style = "bold" if row["rank"] == 1 else ""
-    return Text(mean_sd_text(row.get("mean"), row.get("sd")), style)
+def _values(summary: Mapping[str, Any]) -> list[Text]:
+    """Return mean and sd of every row."""
+    rows = summary["ranking"]
+    texts = mean_sd_column([(row.get("mean"), row.get("sd")) for row in rows])
+    styles = ["bold" if row["rank"] == 1 else "" for row in rows]
+    return [Text(text, style) for text, style in zip(texts, styles, strict=True)]
+
+
+def _differences(summary: Mapping[str, Any]) -> list[Text]:
+    """Return how far every row is from the best, seed by seed; nothing where that tells nothing.
+
+    A difference whose sd over the seeds is larger than itself is quiet, and says so.
+    """
+    found = [row.get("difference") or {} for row in summary["ranking"]]
+    others = [(d.get("mean"), d.get("sd")) for d in found[1:]]
+    num_seeds = len(summary.get("seeds") or ())
+    if num_seeds < 2 or all(mean is None for mean, _ in others):  # noqa: PLR2004
+        return []
+    texts = mean_sd_column([(None, None), *others], signed=True)
+    cells = [Text(texts[0], "dim")]
+    for text, (mean, sd), difference in zip(texts[1:], others, found[1:], strict=True):
+        within = mean is not None and sd is not None and abs(mean) < sd
+        cells.append(Text(text, "dim" if within or mean is None else ""))
+        num_pairs = difference.get("num_pairs", num_seeds)
+        notes = ["within spread"] if within else []
+        notes += [f"over {count_text(num_pairs, 'seed')}"] if 0 < num_pairs < num_seeds else []
+        for note in notes:
+            cells[-1].append(f"\n{note}", "dim")
+    return cells
+
+
+def _squeezed(text: Text) -> str:
+    """Return an aligned text for the middle of a line."""
+    return " ".join(text.plain.split())
 
 
 def _seed_value(value: float | None) -> str:

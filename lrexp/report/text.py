@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 
 ELLIPSIS = "…"
+MORE_DECIMALS = 2  # that a number may get to have as many as the others of its column
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?")
 _JOINT = re.compile(r"[=,;:/ _|]|(?<!\de)-")  # where a name may be parted; not inside 1e-5
 
 
@@ -62,6 +64,38 @@ def mean_sd_text(mean: float | None, sd: float | None) -> str:
     decimals = coarsest if sd == 0 else min(6, 1 - math.floor(math.log10(sd)))
     decimals = max(0, min(decimals, coarsest + 2))
     return f"{mean:.{decimals}f} ± {sd:.{decimals}f}"
+
+
+def mean_sd_column(
+    pairs: Sequence[tuple[float | None, float | None]], *, signed: bool = False
+) -> list[str]:
+    """Return `mean ± sd` for the rows of a column, of equal width and aligned at the points.
+
+    All have the decimals of the most precise; those more than two decimals short of it keep
+    their own, for zeros that mean nothing would only widen the column.
+
+    Example:
+        >>> mean_sd_column([(0.645, 0.01), (0.6458, 0.0083), (31.2, 1.7), (None, None)])
+        [' 0.6450 ± 0.0100', ' 0.6458 ± 0.0083', '31.2000 ± 1.7000', '               –']
+    """
+    plain = [mean_sd_text(mean, sd) for mean, sd in pairs]
+    known = [_decimals(text) for text in plain]
+    finest = max((number for number in known if number is not None), default=0)
+    cells: list[list[str]] = []
+    for (mean, sd), text, decimals in zip(pairs, plain, known, strict=True):
+        if decimals is None or mean is None:
+            cells.append([text])
+            continue
+        places = finest if finest - decimals <= MORE_DECIMALS else decimals
+        gap = " " * (finest - places + (places == 0 < finest))
+        sign = "+" if signed and mean >= 0 else ""
+        has_sd = " ± " in text
+        parts = [f"{sign}{mean:.{places}f}{gap}", f"{sd:.{places}f}{gap}" if has_sd else ""]
+        cells.append(parts)
+    widths = [max((len(c[i]) for c in cells if len(c) > 1), default=0) for i in (0, 1)]
+    lines = [_aligned(parts, widths) for parts in cells]
+    width = max((len(line) for line in lines), default=0)
+    return [line.rjust(width) for line in lines]
 
 
 def count_text(count: int, one: str, many: str = "") -> str:
@@ -121,6 +155,19 @@ def shortened(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return text[: width - 1 - tail] + ELLIPSIS + text[len(text) - tail :]
+
+
+def _aligned(parts: list[str], widths: list[int]) -> str:
+    if len(parts) == 1:
+        return parts[0]
+    mean, sd = (part.rjust(width) for part, width in zip(parts, widths, strict=True))
+    return mean + (f" {'±' if parts[1] else ' '} {sd}" if widths[1] else "")
+
+
+def _decimals(text: str) -> int | None:
+    """Return the decimals of `mean ± sd`, None where it is not written in decimals."""
+    mean = text.partition(" ± ")[0]
+    return len(mean.partition(".")[2]) if _DECIMAL.fullmatch(mean) and "e" not in text else None
 
 
 def _shared_start(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lrexp.errors import ConfigError
 from lrexp.schedules.adaptive_cycle import AdaptiveCycle, adaptive_cycle
@@ -19,6 +19,14 @@ class _Optimizer(Protocol):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The parameter groups, each with an `lr`."""
+
+
+@runtime_checkable
+class _Scalar(Protocol):
+    """A tensor or array that holds one number."""
+
+    def item(self) -> float:
+        """Return the number."""
 
 
 class AdaptiveCycleLR:
@@ -81,15 +89,19 @@ class AdaptiveCycleLR:
         self._ratios = _ratios(optimizer)
         self._set_lrs()
 
-    def step(self, loss: float) -> dict[str, Any]:
+    def step(self, loss: float | _Scalar) -> dict[str, Any]:
         """Take the loss of the update just made, set the LR of the next, and return what was done.
+
+        Args:
+            loss: a number, or a tensor that holds one.
 
         Returns:
             lr (of the next update, for the group with the highest), phase (exploit, explore or
             escape), improvement (0 until the window is full), best_loss (smoothed; None before the
             first finite loss), steps_since_best.
         """
-        self._state = self._controller.observe(self._state, self._num_steps, float(loss))
+        value = float(loss.item() if isinstance(loss, _Scalar) else loss)
+        self._state = self._controller.observe(self._state, self._num_steps, value)
         self._num_steps += 1
         self._set_lrs()
         return {

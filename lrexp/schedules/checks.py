@@ -107,7 +107,7 @@ def _shorter(key: str, warmup: object, total_steps: object) -> Problem | None:
         return at_least(key, warmup, 0, "steps")
     if is_whole(total_steps) and warmup >= total_steps >= 1:
         rule = f"must be shorter than training ({total_steps} steps)"
-        return Problem(key, rule, warmup, "Shorten it or raise train.duration.")
+        return Problem(key, rule, warmup, "Shorten it, or train longer.")
     return None
 
 

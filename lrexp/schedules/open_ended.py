@@ -107,4 +107,4 @@ def _fits(decay: int, room: int) -> Problem | None:
     if decay <= room:
         return None
     rule = f"must fit into the {room} steps after the warmup"
-    return Problem("decay", rule, decay, "Shorten decay or warmup, or raise train.duration.")
+    return Problem("decay", rule, decay, "Shorten decay or warmup, or train longer.")

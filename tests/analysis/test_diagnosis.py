@@ -76,12 +76,12 @@ def test_words(word: str, losses: object, options: dict) -> None:
     ("losses", "options", "parts"),
     [
         ([1.0] * 12 + [NAN], {"total_steps": 230},
-         ["Loss became non-finite at step 12 of 230: lower the LR; 10× is a good first try."]),
+         ["Training loss became non-finite at step 12 of 230: lower the LR; 10× is a good first try."]),
         ([NAN], {}, ["before the first update", "check data"]),
         (np.full(120, 310.0), {"outcome": "diverged", "stopped_at": 119, "total_steps": 230},
          ["stopped at step 119 of 230", "lower the LR"]),
-        (2.3 - 0.001 * STEPS, {"best_final": 0.2}, ["from 2.3 to 2.02", "13 % of the way", "raise the LR"]),
-        (FALLING, {}, ["from 2.2 to 0.197", "levelled off"]),
+        (2.3 - 0.001 * STEPS, {"best_final": 0.2}, ["from 2.3 to 2.02", "14 % of the way", "raise the LR"]),
+        (FALLING, {}, ["Training loss fell from 2.3 to 0.197", "levelled off"]),
         (FALLING[:80], {"best_final": 0.3}, ["still falling", "longer"]),
         (FALLING, {"evals": evals([2.3, 1.0, 0.5, 0.6, 0.8, 0.9])},
          ["lowest at step 20 (0.5)", "rose to 0.9", "weight decay"]),
@@ -94,6 +94,46 @@ def test_sentences_have_the_numbers_and_the_next_step(
     sentence = diagnose(losses, **options).sentence  # type: ignore[arg-type]
     for part in parts:
         assert part in sentence
+
+
+def test_the_variants_of_a_seed_report_the_same_start() -> None:
+    for rate in (0.3, 3.0, 300.0):
+        sentence = diagnose(
+            0.2 + 2.17 * np.exp(-STEPS / rate) + 0.002 * NOISE * (STEPS > 0)
+        ).sentence
+        assert "from 2.37 to" in sentence
+
+
+@pytest.mark.parametrize("peak", [1, 2, 5])
+def test_a_rise_at_the_start_names_the_step_of_the_highest_loss(peak: int) -> None:
+    losses = np.full(300, 2.31) + 0.01 * NOISE
+    losses[0], losses[peak], losses[peak + 1] = 2.3, 400.0, 90.0
+    assert f"around step {peak} and" in diagnose(losses, best_final=0.1).sentence
+
+
+@pytest.mark.parametrize(
+    ("losses", "end"),
+    [
+        (0.5 + 0.5 * np.exp(-np.arange(20) / 3), "a longer training would gain."),
+        (np.r_[0.5 + 0.5 * np.exp(-np.arange(10) / 2), np.full(15, 0.4)], "levelled off."),
+        (0.1 + np.exp(-np.arange(60) / 4), "levelled off."),
+    ],
+)
+def test_a_short_curve_that_still_falls_has_not_levelled_off(losses: np.ndarray, end: str) -> None:
+    assert diagnose(losses, best_final=0.1 if losses[-1] < 0.2 else 0.4).sentence.endswith(end)
+
+
+@pytest.mark.parametrize("evaluated", [[1.05, 1.1, 1.2, 1.13], []])
+@pytest.mark.parametrize(("best", "word"), [(0.69, "unstable"), (-30.0, "too slow")])
+def test_an_end_above_the_start_is_unstable_beside_what_others_made(
+    evaluated: list[float], best: float, word: str
+) -> None:
+    scatter = 0.15 if evaluated else 0.03  # without evaluations, noise may not hide it
+    losses = 1.14 + scatter * NOISE
+    losses[0] = 1.06
+    found = diagnose(losses, evals(evaluated), best_final=best)
+    assert found.word == word, found.sentence
+    assert ("lower the LR" in found.sentence) == (word == "unstable")
 
 
 # --- a quadratic with curvatures 1 … L: gradient descent from w = 1, critical LR 2/L
@@ -213,10 +253,11 @@ def test_the_unit_of_the_loss_does_not_matter(scale: float, lr: float) -> None:
     [
         (["too slow"], "too slow", "too slow it was."),
         (["too slow"] * 3, "too slow", "too slow it was."),
-        (["converging well", "diverged", "converging well"], "diverged", "1 of 3 seeds diverged, 2 converging well. diverged it was."),
-        (["plateaued", "too slow", "plateaued"], "plateaued", "2 of 3 seeds plateaued, 1 too slow."),
-        (["converging well", "unstable"], "unstable", "1 of 2 seeds unstable, 1 converging well."),
-        (["failed", "converging well", "converging well"], "converging well", "2 of 3 seeds converging well, 1 failed."),
+        (["converging well", "diverged", "converging well"], "diverged", "In 1 of 3 seeds: diverged it was. The other 2: converging well."),
+        (["plateaued", "too slow", "plateaued"], "plateaued", "In 2 of 3 seeds: plateaued it was. The other: too slow."),
+        (["converging well", "unstable"], "unstable", "In 1 of 2 seeds: unstable it was. The other: converging well."),
+        (["failed", "converging well", "converging well"], "converging well", "In 2 of 3 seeds: converging well it was. The other: failed."),
+        (["too slow", "unstable", "converging well", "too slow"], "too slow", "In 2 of 4 seeds: too slow it was. The others: 1 unstable, 1 converging well."),
     ],
 )  # fmt: skip
 def test_several_seeds(words: list[str], expected: str, start: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrexp.analysis import despike, ema, local_linear, zero_lag
+from lrexp.analysis import anchored, despike, ema, local_linear, zero_lag
 from lrexp.analysis.smooth import local_linear_gain
 from lrexp.errors import ConfigError
 
@@ -97,6 +97,25 @@ def test_a_step_is_not_shifted() -> None:
             499.5, abs=0.01
         )
     assert np.interp(0.5, ema(y, 1 - 1 / 30), np.arange(1000)) > 515  # causal: it trails
+
+
+def test_the_anchored_curve_begins_at_the_first_value() -> None:
+    steps = np.arange(400)
+    fast = 0.2 + 2.0 * np.exp(-steps / 4) + 0.03 * np.random.default_rng(0).normal(size=400)
+    smooth, fitted = anchored(fast, 10), zero_lag(fast, 10)
+    assert smooth[0] == fast[0]
+    assert abs(smooth - fast)[:10].max() < 0.25 < abs(fitted - fast)[0]
+    assert np.array_equal(smooth[40:], fitted[40:])  # elsewhere nothing has changed
+    assert smooth[80:].std() < 0.4 * fast[80:].std()
+
+
+@pytest.mark.parametrize("span", [1.0, 1.5, 2.0, 7.0, 90.0])
+def test_an_anchored_line_stays_the_line(span: float) -> None:
+    line = 3.0 - 0.5 * np.arange(200.0)
+    assert np.allclose(anchored(line, span), line)
+    line[[0, 5]] = math.nan
+    assert np.allclose(anchored(line, span), line, equal_nan=True)
+    assert not len(anchored([], span))
 
 
 def test_the_gain_is_that_of_the_weights() -> None:

@@ -100,14 +100,18 @@ def test_places(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("optimizer.lr", -1, "--set optimizer.lr: optimizer.lr: must be greater than 0 (got -1)"),
-        ("optimizer.rl", 1, "--set optimizer.rl: optimizer.rl: is not a known key (got 1)"),
+        ("optimizer.lr", -1, "--set optimizer.lr: must be greater than 0 (got -1)"),
+        ("optimizer.rl", 1, "--set optimizer.rl: is not a known key (got 1)"),
         ("schedule", "csine", "--set schedule: schedule.name: is not a known schedule"),
-        ("schedule.warmpu", 1, "--set schedule.warmpu: schedule.warmpu:"),
-        ("loss.x", 1, "--set loss.x: loss.x: cannot be set: loss is no mapping (got 'cross_entropy')"),
-        ("a..b", 1, "--set a..b: a..b: is no dotted key"),
+        ("schedule.warmpu", 1, "--set schedule.warmpu: "),
+        ("loss.x", 1, "--set loss.x: cannot be set: loss is no mapping (got 'cross_entropy')"),
+        ("a..b", 1, "--set a..b: is no dotted key"),
         ("compare.variants.hot.optimizer.lr", 0,
-         "--set compare.variants.hot.optimizer.lr: compare.variants.hot.optimizer.lr: must be greater"),
+         "--set compare.variants.hot.optimizer.lr: must be greater"),
+        ("optimzer.lr", 0.1, "--set optimzer.lr: optimzer: is not a known key (got {'lr': 0.1}). "
+         "Did you mean 'optimizer'?"),
+        ("train.durration", 1, "--set train.durration: is not a known key"),
+        ("a.b.c", 1, "--set a.b.c: a: is not a known key"),
     ],
 )  # fmt: skip
 def test_a_wrong_set_is_placed_at_the_option(
@@ -116,6 +120,25 @@ def test_a_wrong_set_is_placed_at_the_option(
     with pytest.raises(ConfigError) as caught:
         load(GOOD + "schedule: constant\n", [(key, value)])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (("device", "gpu", "--device"), "--device: "),
+        (("compare.seeds", 0, "--seeds"), "--seeds: compare.seeds: must be at least 1 (got 0)"),
+        (("engine", "fast", "--engine"), "--engine: "),
+        (("optimzer.lr", 1, "lr"), "lr: optimzer: is not a known key"),
+        (("loss.x", 1, "--loss"), "--loss: loss.x: cannot be set"),
+    ],
+)
+def test_an_override_may_have_a_label(
+    override: tuple[str, object, str], message: str, load: Callable[..., Config]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD, [override])
+    assert len(caught.value.problems) == 1
+    assert str(caught.value).startswith(message)
 
 
 def test_set_changes_values(load: Callable[..., Config]) -> None:

@@ -195,6 +195,37 @@ def test_the_starter_is_valid_and_says_the_defaults(write: Callable[..., Path]) 
     assert shown["compare"]["metric"] == defaults["compare"]["metric"]
 
 
+MINE = "def make():\n    return 1\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "written", "options"),
+    [
+        ("digits", {"batch_size": 64, "val_fraction": 0.2}, (None, None)),
+        ("{name: digits, batch_size: 8}", {"batch_size": 8, "val_fraction": 0.2}, (8, None)),
+        ("mine:make", {}, (None, None)),  # a DataLoader has its own
+        ("{name: mine:make, batch_size: 64}", {"batch_size": 64}, (64, None)),
+        ("{name: mine:make, val_fraction: 0}", {"val_fraction": 0}, (None, 0)),
+    ],
+)
+def test_how_own_data_is_batched_is_written_only_where_it_was(
+    data: str, written: dict[str, float], options: tuple[object, ...], write: Callable[..., Path]
+) -> None:
+    write(MINE, "mine.py")
+    variants = "compare: {variants: {same: {}, said: {data.batch_size: 4}}}\n"
+    config = load_config(write(GOOD.replace("data: digits", f"data: {data}") + variants))
+    found = config.variants["same"].data.options
+    assert (found["batch_size"], found["val_fraction"]) == options
+    assert resolve_units(config.experiment, CLOCK).data.options == (
+        found if "mine" in data else {**found, **written}
+    )
+    tree = resolved_tree(config, dict.fromkeys(config.variants, CLOCK))
+    assert {k: v for k, v in tree["data"].items() if k in ("batch_size", "val_fraction")} == written
+    again = load_config(write(to_yaml(tree), "resolved.yaml"))
+    assert again.variants["said"].data.options["batch_size"] == 4
+    assert resolved_tree(again, dict.fromkeys(again.variants, CLOCK)) == tree
+
+
 def _uncommented(text: str) -> dict[str, object]:
     """Return the starter with its commented keys switched on, but for alternatives."""
     lines = []

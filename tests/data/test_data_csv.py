@@ -139,8 +139,8 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str, list[str]]] = [
     ("long delimiter", "a,y\n1,2\n", {"delimiter": "::"}, "delimiter", ["one character"]),
     ("delimiter is a quote", "a,y\n1,2\n", {"delimiter": '"'}, "delimiter", ["one character"]),
     ("delimiter is a number", "a,y\n1,2\n", {"delimiter": 3}, "delimiter", ["one character"]),
-    ("short row", "a,b,y\n1,2,3\n1,2\n", {}, "path", ["3 cells", "data.csv:3 has 2"]),
-    ("long row", "a,y\n1,2\n1,2,3\n", {}, "path", ["2 cells", "data.csv:3 has 3"]),
+    ("short row", "a,b,y\n1,2,3\n1,2\n", {}, "path", ["data.csv:3 has 2 cells, the header 3 (got '1,2')"]),
+    ("long row", "a,y\n1,2\n1,2,3\n", {}, "path", ["data.csv:3 has 3 cells, the header 2 (got '1,2,3')"]),
     ("a name twice", "a,b,a,y\n1,2,3,4\n", {}, "path", ["'a' more than once"]),
     ("no name", ",a,y\n0,1,2\n", {}, "path", ["column without a name"]),
     ("open quote", 'a,y\n1,"2\n3,4\n', {}, "path", ["not valid CSV", "data.csv:3"]),
@@ -174,10 +174,23 @@ def test_bad_columns_are_told_together(tmp_path: Path) -> None:
         assert line in text
 
 
-def test_many_bad_rows_are_told_up_to_ten(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bad", "last"),
+    [
+        (3, "data.csv:4 has 1 cell, the header 2 (got '1')."),
+        (4, "data.csv has 1 more such row."),
+        (50, "data.csv has 47 more such rows."),
+    ],
+)
+def test_of_many_bad_rows_three_are_shown_and_the_rest_counted(
+    bad: int, last: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, "a,y\n" + "1\n" * 50)
-    assert len(caught.value.problems) == 10
+        load(tmp_path, "a,y\r\n" + "1\r\n" * bad)
+    lines = str(caught.value).split("\n")
+    assert len(lines) == min(bad, 4)
+    assert lines[0].startswith("data.args.path: data.csv:2 has 1 cell, the header 2 (got '1').")
+    assert last in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from lrexp.errors import ConfigError
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10) % 3
 PAIR = (X, Y)
+ROWS = torch.arange(100.0)[:, None]
 RESIDENT, STREAMED = "ResidentBatches", "StreamingBatches"
 ITERABLE, LOADER = "IterableBatches", "LoaderBatches"
 
@@ -117,7 +118,6 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str, str]] = [
      "(8) (got 9)"),
     ("batch size zero", PAIR, {"batch_size": 0}, "data.batch_size", "at least 1 (got 0)"),
     ("batch size true", PAIR, {"batch_size": True}, "data.batch_size", "got true"),
-    ("no batch size", PAIR, {"batch_size": None}, "data.batch_size", "only a DataLoader"),
     ("not the loader's", shuffled_loader(4), {"batch_size": 8}, "data.batch_size", "(4) (got 8)"),
     ("fraction of one", PAIR, {"val_fraction": 1}, "data.val_fraction", "below 1 (got 1)"),
     ("fraction below zero", PAIR, {"val_fraction": -0.1}, "data.val_fraction", "at least 0"),
@@ -140,6 +140,34 @@ def test_refused(given: Any, options: dict[str, Any], key: str, words: str) -> N
     assert [problem.key for problem in caught.value.problems] == [key]
     assert words in str(caught.value)
     assert caught.value.problems[0].remedy.endswith((".", "]"))
+
+
+# what is given | what is said | batch size, training samples, validation samples (-1: no set)
+UNSAID: list[tuple[str, Any, dict[str, Any], tuple[int, int | None, int]]] = [
+    ("tensors", (ROWS, ROWS), {}, (64, 80, 20)),
+    ("list of samples", list(zip(ROWS, ROWS, strict=True)), {}, (64, 80, 20)),
+    ("with validation", ((ROWS, ROWS), (ROWS[:10], ROWS[:10])), {}, (64, 100, 10)),
+    ("only the size", (ROWS, ROWS), {"batch_size": 8}, (8, 80, 20)),
+    ("only the fraction", (ROWS, ROWS), {"val_fraction": 0.1}, (64, 90, 10)),
+    ("no validation", (ROWS, ROWS), {"val_fraction": 0}, (64, 100, -1)),
+    ("loader", shuffled_loader(4), {}, (4, 23, -1)),
+    ("its size said", shuffled_loader(4), {"batch_size": 4, "val_fraction": 0}, (4, 23, -1)),
+    ("two loaders", (shuffled_loader(4), shuffled_loader(7)), {}, (4, 23, 23)),
+    ("loader and tensors", (shuffled_loader(4), PAIR), {}, (4, 23, 10)),
+    ("loader of batches", DataLoader([(X[:2], Y[:2])] * 3, batch_size=None), {}, (2, 6, -1)),
+    ("iterable", Stream(), {}, (64, None, -1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "expected"), [row[1:] for row in UNSAID], ids=[row[0] for row in UNSAID]
+)
+def test_what_is_not_said(given: Any, said: dict[str, Any], expected: tuple[int, ...]) -> None:
+    made = load_data(lambda: given, {}, **said)
+    objects = data_from_objects(given, **{"val_fraction": None, **said})
+    for data in (made, objects):
+        val = data.val.num_samples if data.val else -1
+        assert (data.train.batch_size, data.train.num_samples, val) == expected
 
 
 def test_wrong_options_are_told_together() -> None:

@@ -7,6 +7,7 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +60,21 @@ def test_step_tells_what_it_did() -> None:
     assert info["phase"] == "exploit"
     assert info["improvement"] == pytest.approx(1 / 3)
     assert adaptive.step(math.nan)["phase"] == "escape"
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        torch.tensor(2.0, requires_grad=True),
+        torch.tensor([2.0], requires_grad=True),
+        torch.tensor(2.0, dtype=torch.bfloat16),
+        np.float32(2.0),
+        np.array(2.0),
+        2,
+    ],
+)
+def test_a_loss_may_be_a_tensor(loss: Any) -> None:
+    assert AdaptiveCycleLR(sgd(1.0)).step(loss)["best_loss"] == 2.0
 
 
 def test_it_is_the_controller_of_the_configs() -> None:

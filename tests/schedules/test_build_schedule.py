@@ -88,7 +88,7 @@ BAD: list[tuple[Any, dict[str, Any], list[str]]] = [
     ("cosine", {"lr": 0.1}, ["lr: is not a parameter of cosine"]),
     ("cosine", {"total_steps": 9}, ["total_steps: is not a parameter of cosine"]),
     ("cosine", {1: 2}, ["1: is not a parameter of cosine"]),
-    ("cosine", {"warmup": "120%"}, ["warmup: must be shorter than training (100 steps) (got '120% = 120 steps'). Shorten it or raise train.duration."]),
+    ("cosine", {"warmup": "120%"}, ["warmup: must be shorter than training (100 steps) (got '120% = 120 steps'). Shorten it, or train longer."]),
     ("cosine", {"warmup": 100}, ["warmup: must be shorter than training (100 steps) (got 100)"]),
     ("cosine", {"warmup": -1}, ["warmup: must be a whole number of at least 0 steps (got -1)"]),
     ("cosine", {"warmup": True}, ["warmup: must be a duration (got true)"]),

@@ -52,7 +52,11 @@ def test_final_div_factor_takes_precedence() -> None:
         ({"max_lr": math.nan}, "^max_lr: must be a positive number"),
         ({"max_lr": True}, "^max_lr: must be a positive number"),
         ({"max_steps": 0}, "^max_steps: must be a whole number of at least 1"),
-        ({"warmup_steps": 100}, "^warmup_steps: must be shorter than training"),
+        (
+            {"warmup_steps": 100},
+            r"^warmup_steps: must be shorter .* Shorten it, or train longer\.$",
+        ),
+        ({"decay_type": "wsd", "decay": 200}, r"^decay: .* or train longer\.$"),
         ({"warmup_steps": -1}, "^warmup_steps: must be a whole number"),
         ({"warmup_steps": True}, "^warmup_steps: must be a duration"),
         ({"min_lr": 2.0}, "^min_lr: must be at most the peak LR"),

@@ -1,0 +1,19 @@
+"""The docstring of each built-in dataset and model is the place where its arguments are read."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lrexp.data import DATASETS
+from lrexp.models import MODELS
+
+
+@pytest.mark.parametrize("factory", [*DATASETS.values(), *MODELS.values()])
+def test_every_argument_is_explained(factory: Callable[..., Any]) -> None:
+    explained = re.findall(r"^    (\w+): ", inspect.getdoc(factory) or "", re.MULTILINE)
+    assert explained == list(inspect.signature(factory).parameters)
