@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from rich.console import Console
 
-from lrexp.config import load_config, read_override, to_yaml, with_optimizer_lr
+from lrexp.config import Config, load_config, read_override, to_yaml, with_optimizer_lr
 from lrexp.engine import Task, TrialId, loss_floor
 from lrexp.errors import ConfigError
 from lrexp.execute import Destination, recorded_run, resolved_config, train
@@ -144,16 +144,20 @@ def find_lr(
     tasks = (_range_test(variant, seed) for seed in all_seeds)
     with recorded_run(plan, "find-lr", _destination(out, runs_dir), lengths) as writer:
         recorder = train(plan, tasks, writer, lengths, console, stops=False)
-        recorder.raise_failures(writer.directory)
         run = load_run(writer.directory)
-        curves = [Curve(t.steps["lr"], t.steps["loss"]) for t in run.trials]
+        tests = [t for t in run.trials if (t.result or {}).get("outcome") == "finished"]
+        curves = [Curve(t.steps["lr"], t.steps["loss"]) for t in tests]
+        if not curves:
+            recorder.raise_failures(writer.directory)
         suggestion = suggest(curves, rule=settings.rule)
-        writer.summary(range_test_summary(suggestion, all_seeds))
+        writer.summary(range_test_summary(suggestion, [t.seed for t in tests]))
         with waiting(console, "Drawing"):
             draw_run(load_run(writer.directory))
-        if write is not None and suggestion.suggested_lr is not None:
-            text = with_optimizer_lr(loaded.document, float(f"{suggestion.suggested_lr:.3g}"))
-            write_whole(Path(write), text)
+        recorder.raise_failures(writer.directory)
+    if write is not None and suggestion.suggested_lr is not None:
+        text = with_optimizer_lr(loaded.document, float(f"{suggestion.suggested_lr:.3g}"))
+        write_whole(Path(write), text)
+        _warn_of_own_lrs(loaded, console)
     return RangeTest(suggestion, tuple(curves), load_run(writer.directory))
 
 
@@ -223,6 +227,23 @@ def _range_test(variant: VariantPlan, seed: int) -> Task:
         eval_every=0,
         stop=RangeTestStop(settings.stop_factor, loss_floor(task.loss)),
     )
+
+
+def _warn_of_own_lrs(config: Config, console: Console) -> None:
+    """Say which variants will not use the LR that was written."""
+    own = [
+        name
+        for name, changes in config.overrides.items()
+        if {"optimizer", "optimizer.lr"} & changes.keys()
+    ]
+    if own and config.experiment.compare.variants is not None:
+        console.print(
+            f"Note: the variants {', '.join(own)} set an optimizer.lr of their own; the written "
+            "one is for the others.",
+            style="yellow",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _check_writable(file: Path, force: bool) -> None:

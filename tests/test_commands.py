@@ -246,6 +246,7 @@ def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     steps = rows(tmp_path / "run/trials/range_test/seed-0/steps.csv")
     assert float(steps[0]["lr"]) == 1e-4
 
+    assert "Note: the variants high, low set an optimizer.lr of their own" in answer.err
     tuned = (tmp_path / "tuned.yaml").read_text()
     assert "# the peak" in tuned  # comments survive
     plan = library.config.load_config(tmp_path / "tuned.yaml")
@@ -254,6 +255,31 @@ def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     refused = lrexp("find-lr", config, "--write", config)
     assert (refused.code, config.read_text()) == (2, CONFIG)
     assert "--force" in refused.err
+
+
+def test_find_lr_uses_the_seeds_that_ran_when_another_one_raised(
+    lrexp: Callable, config: Path
+) -> None:
+    Path("mine.py").write_text(
+        "from torch import nn\n"
+        "calls = 0\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(64, 10)\n"
+        "    def forward(self, x):\n"
+        "        global calls\n"
+        "        calls += 1\n"
+        "        if calls == 9:\n"
+        "            raise ArithmeticError('once')\n"
+        "        return self.layer(x)\n"
+    )
+    mine = ("--set", "model={name: 'mine:Net'}")
+    answer = lrexp("find-lr", config, *mine, "--out", "run")
+    assert answer.code == 3, answer.err
+    assert "mine.py:11: in forward: ArithmeticError: once" in answer.err
+    assert json.loads(Path("run/summary.json").read_text())["seeds"] == [1]
+    assert Path("run/plots/range_test.png").exists()
 
 
 @pytest.mark.parametrize(

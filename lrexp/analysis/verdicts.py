@@ -140,7 +140,9 @@ def plateaued(t: Trace, behind: float | None) -> str | None:
     if not _is_behind(t, behind):
         return None
     fell = f"Training loss fell from {t.start:.3g} to {t.end:.3g} early and then stopped"
-    return f"{fell}{_compared(behind)}: try another LR (a third, or 3×), or a schedule that lowers it."
+    return (
+        f"{fell}{_compared(behind)}: try another LR (a third, or 3×), or a schedule that lowers it."
+    )
 
 
 def converging_well(t: Trace) -> str:

@@ -58,8 +58,7 @@ class DataConfig(BaseModel):
         examples=["digits"],
     )
     batch_size: Count = Field(
-        default=64,
-        description="Samples per batch; a DataLoader's own counts where none is written.",
+        default=64, description="Samples per batch; a DataLoader has its own."
     )
     val_fraction: Fraction = Field(
         default=0.2,
@@ -71,10 +70,7 @@ class DataConfig(BaseModel):
         description="Its arguments; path and root of built-in data start at the config's folder.",
     )
     workers: int = Field(
-        default=0,
-        ge=0,
-        le=256,
-        description="Processes that load batches, for data not kept in memory.",
+        default=0, ge=0, le=256, description="Processes that load batches, for data not in memory."
     )
     in_memory: InMemory = Field(
         default="auto", description="Whether all data is kept on the device: auto where it fits."
@@ -83,13 +79,8 @@ class DataConfig(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         """Return how the data is batched, as `load_data` takes it: None for what is not written."""
-        written = self.model_fields_set
-        return {
-            "batch_size": self.batch_size if "batch_size" in written else None,
-            "val_fraction": self.val_fraction if "val_fraction" in written else None,
-            "workers": self.workers,
-            "in_memory": self.in_memory,
-        }
+        not_written = {"batch_size", "val_fraction"} - self.model_fields_set
+        return {**self.model_dump(exclude={"name", "args"}), **dict.fromkeys(not_written)}
 
 
 class GroupConfig(BaseModel):
@@ -224,10 +215,7 @@ class ExperimentConfig(BaseModel):
 
     name: Name = Field(default="experiment", description="Part of the name of each run's folder.")
     seed: int = Field(
-        default=0,
-        ge=0,
-        le=MAX_SEED,
-        description="The first seed; further ones are seed + 1, seed + 2, ...",
+        default=0, ge=0, le=MAX_SEED, description="The first seed; further ones are seed + 1, ..."
     )
     device: Device = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["fp32", "fp64", "bf16"] = Field(

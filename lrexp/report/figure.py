@@ -31,12 +31,15 @@ MARGIN = 0.015  # of the width
 PANELS_BOTTOM, PANELS_TOP = 0.045, 0.895  # of the height, between caption and heading
 LEGEND_TOP = 0.86
 LEGEND_WIDTH = 0.34  # at most, of the width
-LEGEND_LOOKS = (  # font size, notes below the names, columns; the first that fits is taken
-    (10.5, True, 1),
-    (9.0, True, 1),
-    (9.0, False, 1),
-    (9.0, False, 2),
-    (7.0, False, 2),
+NAME_WIDTH = 26  # characters in a legend of one column
+LEGEND_LOOKS = (  # font size, where the notes stand, columns; the first that fits is taken
+    (10.5, "below", 1),
+    (9.0, "below", 1),
+    (9.0, "beside", 1),
+    (9.0, "", 1),
+    (7.0, "beside", 1),
+    (9.0, "", 2),
+    (7.0, "", 2),
 )
 
 
@@ -67,12 +70,19 @@ def new_figure() -> Figure:
 
 
 def finish(
-    figure: Figure, heading: Heading, entries: Sequence[Entry], legend_title: str = ""
+    figure: Figure,
+    heading: Heading,
+    entries: Sequence[Entry],
+    legend_title: str = "",
+    name_width: int = NAME_WIDTH,
 ) -> None:
-    """Add heading and legend to a sheet, and give its panels the space that is left."""
+    """Add heading and legend to a sheet, and give its panels the space that is left.
+
+    Names in the legend have at most `name_width` characters, fewer in two columns.
+    """
     right = 1 - MARGIN
     if entries:
-        right = _add_legend(figure, entries, legend_title) - MARGIN
+        right = _add_legend(figure, entries, legend_title, name_width) - MARGIN
     _add_heading(figure, heading)
     bottom = PANELS_BOTTOM if heading.caption or heading.source else MARGIN
     rect = (MARGIN / 2, bottom, right - MARGIN / 2, PANELS_TOP - bottom)
@@ -112,24 +122,28 @@ def _add_heading(figure: Figure, heading: Heading) -> None:
     _fit(caption, full - _width(source) - MARGIN)
 
 
-def _add_legend(figure: Figure, entries: Sequence[Entry], title: str) -> float:
+def _add_legend(figure: Figure, entries: Sequence[Entry], title: str, name_width: int) -> float:
     """Add the legend right of the panels and return where it begins, as a fraction of the width."""
     room = LEGEND_TOP - PANELS_BOTTOM
     for look in LEGEND_LOOKS:
-        legend = _legend(figure, entries, title, look)
+        legend = _legend(figure, entries, title, name_width, look)
         width, height = _size(figure, legend)
         if height <= room and width <= LEGEND_WIDTH:
             return 1 - MARGIN - width
         legend.remove()
     entries = [*entries[:57], Entry(Line2D([], []), f"and {len(entries) - 57} more")]
-    legend = _legend(figure, entries, title, LEGEND_LOOKS[-1])
+    legend = _legend(figure, entries, title, name_width, LEGEND_LOOKS[-1])
     return 1 - MARGIN - _size(figure, legend)[0]
 
 
 def _legend(
-    figure: Figure, entries: Sequence[Entry], title: str, look: tuple[float, bool, int]
+    figure: Figure,
+    entries: Sequence[Entry],
+    title: str,
+    name_width: int,
+    look: tuple[float, str, int],
 ) -> Legend:
-    size, with_notes, columns = look
+    size, notes, columns = look
     legend = figure.legend(
         handles=[entry.handle for entry in entries],
         labels=["-"] * len(entries),  # set below: a label that begins with _ would be left out
@@ -141,14 +155,16 @@ def _legend(
         frameon=False,
         ncols=columns,
         fontsize=size,
-        labelspacing=0.75 if with_notes else 0.4,
+        labelspacing=0.75 if notes == "below" else 0.4,
         handlelength=2.4,
         alignment="left",
     )
     legend.get_title().set(fontsize=size - 0.5, color=MUTED, parse_math=False)
-    names = told_apart([entry.name for entry in entries], 26 if columns == 1 else 17)
+    width = name_width if columns == 1 else 2 * name_width // 3
+    names = told_apart([entry.name for entry in entries], width)
+    joint = "\n" if notes == "below" else "   "
     for label, name, entry in zip(legend.get_texts(), names, entries, strict=True):
-        note = f"\n{drawable(entry.note, 40)}" if with_notes and entry.note else ""
+        note = f"{joint}{drawable(entry.note, 40)}" if notes and entry.note else ""
         label.set(parse_math=False, color=INK, linespacing=1.35, text=drawable(name) + note)
     return legend
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,12 +13,23 @@ from lrexp.report import words
 from lrexp.report.curves import Array, Line, lr_traces, shared_epoch, thinned
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.panels import handle
-from lrexp.report.style import INK, dress, log_limits, lr_axis, mark, pad_x, step_axis
+from lrexp.report.style import (
+    INK,
+    Mark,
+    dress,
+    log_limits,
+    lr_axis,
+    mark,
+    marker_look,
+    pad_x,
+    step_axis,
+)
 from lrexp.report.text import count_text, lr_text, shortened
 from lrexp.store.read import Run
 
 PEAK_RATIO = 10.0  # of the largest to the smallest peak, from which the axis is logarithmic
 MEDIAN_RATIO = 20.0  # of a trace's peak to its median: most of it would lie on the floor
+UNCHANGED = "if the loss never changed"
 TAIL = 1e-3  # of the smallest peak, below which tails are cut
 
 
@@ -36,36 +48,47 @@ def lr_figure(run: Run) -> Figure:
 
 
 def schedules_figure(
-    traces: Mapping[str, Array], title: str = "", steps_per_epoch: float | None = None
+    traces: Mapping[str, Array],
+    title: str = "",
+    steps_per_epoch: float | None = None,
+    reactive: Collection[str] = (),
 ) -> Figure:
-    """Return the sheet of LR traces that hold one value for each step."""
+    """Return the sheet of LR traces that hold one value for each step.
+
+    Those of the `reactive` variants, which follow a loss, are what a constant loss would give.
+    """
     lines = {name: [_trace(lr)] for name, lr in traces.items()}
     start = f"{shortened(title, 48)}: " if title else ""
     steps = sorted({len(lr) for lr in traces.values()})
     heading = Heading(
         title=f"{start}learning rate of {count_text(len(traces), 'variant')}",
         subtitle=f"before any training · {count_text(steps[-1] if steps else 0, 'step')}",
+        caption=f"Thin, dashed: follows a loss, drawn as {UNCHANGED}." if reactive else "",
     )
-    return _sheet(lines, heading, steps_per_epoch)
+    return _sheet(lines, heading, steps_per_epoch, reactive=reactive)
 
 
 def draw_traces(
-    ax: Axes, traces: Mapping[str, Sequence[Line]], steps_per_epoch: float | None = None
+    ax: Axes,
+    traces: Mapping[str, Sequence[Line]],
+    steps_per_epoch: float | None = None,
+    reactive: Collection[str] = (),
 ) -> None:
     """Draw LR traces on an axis that fits them; each has a first line, others are its other seeds.
 
-    Equal traces would hide each other: the earlier is the wider, and looks out on both sides.
+    Those of `reactive` names are thin and dashed. Equal traces would hide each other: the earlier is the wider, and looks out on both sides.
     """
     dress(ax)
     firsts = [lines[0] if lines else None for lines in traces.values()]
     for i, (name, lines) in enumerate(traces.items()):
-        look = mark(i)
+        look, thin = _trace_mark(i, name in reactive), name in reactive
         later = sum(_equal(firsts[i], other) for other in firsts[i + 1 :])
         for rank, line in enumerate(lines):
             ax.plot(
                 line.x, line.y, color=look.color, linestyle=look.dashes, label=name,
-                linewidth=1.0 if rank else 2.2 + 2.4 * later, alpha=0.5 if rank else 1.0,
-                marker="o" if len(line.x) == 1 else None,
+                linewidth=1.0 if rank else 1.3 if thin else 2.2 + 2.4 * later,
+                alpha=0.5 if rank else 1.0, zorder=2.5 if thin else None,
+                **(marker_look(look, len(line.x)) if len(line.x) > 1 else {"marker": "o"}),
             )  # fmt: skip
     drawn = [line for lines in traces.values() for line in lines if len(line.x)]
     pad_x(ax, 0, max((float(line.x[-1]) for line in drawn), default=1.0))
@@ -98,16 +121,27 @@ def _sheet(
     steps_per_epoch: float | None,
     *,
     legend: bool = True,
+    reactive: Collection[str] = (),
 ) -> Figure:
     figure = new_figure()
     ax = figure.subplots()
-    draw_traces(ax, traces, steps_per_epoch)
+    draw_traces(ax, traces, steps_per_epoch, reactive)
     ax.set_title("learning rate", loc="left", fontsize=12, color=INK, pad=8)
     entries = [
-        Entry(handle(mark(i)), name, _note(lines)) for i, (name, lines) in enumerate(traces.items())
+        Entry(
+            handle(_trace_mark(i, name in reactive)),
+            name,
+            UNCHANGED if name in reactive else _note(lines),
+        )
+        for i, (name, lines) in enumerate(traces.items())
     ]
     finish(figure, heading, entries if legend else (), "variants")
     return figure
+
+
+def _trace_mark(index: int, reactive: bool) -> Mark:
+    look = mark(index)
+    return replace(look, dashes=(0, (5, 3))) if reactive else look
 
 
 def _scale(ax: Axes, traces: Sequence[Array]) -> None:

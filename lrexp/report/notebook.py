@@ -45,7 +45,8 @@ def plot_lr_schedule(  # noqa: PLR0917 (the order of the arguments is public)
         The Axes; its axis of LRs is logarithmic where that is easier to read.
 
     Raises:
-        ConfigError: `schedule` is not callable, or a number is not a whole one from 1.
+        ConfigError: `schedule` is not callable, a number is not a whole one from 1, or `ax` is no
+            Axes.
 
     Example:
         >>> schedule = lrexp.get_lr_scheduler(             # doctest: +SKIP
@@ -55,6 +56,7 @@ def plot_lr_schedule(  # noqa: PLR0917 (the order of the arguments is public)
     """
     from lrexp.report.lr import draw_traces
 
+    _check_axes(ax)
     steps = _steps(total_steps, point_interval)
     schedules = dict(schedule) if isinstance(schedule, Mapping) else {"": schedule}
     traces = {name: [Line(steps, _values(lr, steps))] for name, lr in schedules.items()}
@@ -84,7 +86,7 @@ def plot_range_test(
         The Axes with the curves.
 
     Raises:
-        ConfigError: the curves do not share the LRs of one ramp.
+        ConfigError: the curves do not share the LRs of one ramp, or `ax` is no Axes.
 
     Example:
         >>> finder = lrexp.LRFinder(model, optimizer, loss_fn)   # doctest: +SKIP
@@ -93,6 +95,7 @@ def plot_range_test(
     """
     from lrexp.report.range_test import draw_range_test, draw_with_strip, key_entries
 
+    _check_axes(ax)
     facts = {} if suggestion is None else {name: getattr(suggestion, name) for name in FACTS}
     if ax is None:
         import matplotlib.pyplot as plt
@@ -110,6 +113,14 @@ def plot_range_test(
         fontsize="small",
     )  # fmt: skip
     return ax
+
+
+def _check_axes(ax: object) -> None:
+    from matplotlib.axes import Axes
+
+    if ax is not None and not isinstance(ax, Axes):
+        remedy = "Give one from `figure, ax = plt.subplots()`, or leave it out."
+        raise ConfigError.single("ax", "must be a matplotlib Axes", type(ax).__name__, remedy)
 
 
 def _add_legend(ax: Axes, names: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -11,15 +12,27 @@ from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.loss import caption, evaluated, progress_note
 from lrexp.report.panels import Variant, draw_panels, handle, load_variant, x_axis
 from lrexp.report.range_curve import draw_curves, loss_view, run_curves, set_lr_limits, set_view
-from lrexp.report.style import COLORS, DASHES, Mark, dress, mark
-from lrexp.report.text import count_text, lr_text, shortened
+from lrexp.report.style import COLORS, DASHES, MARKERS, Mark, dress, mark
+from lrexp.report.text import count_text, lr_text, shortened, told_apart
 from lrexp.store.read import Run
 
 
+RUN_WIDTH, VARIANT_WIDTH = 16, 20  # characters of a legend
+_BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")  # how a folder begins that no --out has named
+
+
 def run_labels(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the runs; of the folders where names are equal."""
+    """Return the names of the runs; where names are equal, when they began, or the folders."""
     names = [run.name for run in runs]
-    return [r.path.name if names.count(r.name) > 1 else r.name for r in runs]
+    twins = [run for run in runs if names.count(run.name) > 1]
+    found = [_BEGAN.match(run.path.name) for run in twins]
+    times = [match[0] for match in found if match]
+    if len(set(times)) < len(twins):
+        times = [run.path.name for run in twins]
+    elif len({time[:9] for time in times}) == 1:
+        times = [f"{time[9:11]}:{time[11:13]}:{time[13:]}" for time in times]  # of one day
+    labels = dict(zip((run.path for run in twins), times, strict=True))
+    return [labels.get(run.path, run.name) for run in runs]
 
 
 def overlay_loss_figure(runs: Sequence[Run]) -> Figure:
@@ -30,7 +43,9 @@ def overlay_loss_figure(runs: Sequence[Run]) -> Figure:
     axis = x_axis(runs)
     entries: list[Entry] = []
     variants: list[Variant] = []
-    for i, (run, label) in enumerate(zip(runs, run_labels(runs), strict=True)):
+    labels = told_apart(run_labels(runs), RUN_WIDTH)
+    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        names = told_apart(list(run.variants), VARIANT_WIDTH)
         notes = {
             row["variant"]: words.ranking_note(row)
             for row in (run.summary or {}).get("ranking") or ()
@@ -40,12 +55,13 @@ def overlay_loss_figure(runs: Sequence[Run]) -> Figure:
             variant = load_variant(name, trials, look, axis)
             variants.append(variant)
             note = notes.get(name, "") or progress_note(run, name)
-            entries.append(Entry(handle(look), label, " ".join([shortened(name, 26), note])))
+            entries.append(Entry(handle(look), f"{label} · {names[j]}", note))
     measures = list(dict.fromkeys(m for run in runs for m in evaluated(run)))
     figure = new_figure()
     draw_panels(figure, variants, measures, axis)
     what = words.measure_text((measures or ["train_loss"])[-1])
-    finish(figure, Heading(_title(runs, what), _subtitle(runs), caption(variants)), entries, "runs")
+    heading = Heading(_title(runs, what), _subtitle(runs), caption(variants))
+    finish(figure, heading, entries, "runs", RUN_WIDTH + VARIANT_WIDTH + 3)
     return figure
 
 
@@ -74,7 +90,7 @@ def overlay_range_test_figure(runs: Sequence[Run]) -> Figure:
 def _look(runs: Sequence[Run], run: int, variant: int, index: int) -> Mark:
     widest = max(len(r.variants) for r in runs)
     if len(runs) <= len(COLORS) and widest <= len(DASHES):
-        return Mark(COLORS[run], DASHES[variant])
+        return Mark(COLORS[run], DASHES[variant], MARKERS[variant])
     return mark(index)
 
 

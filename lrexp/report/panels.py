@@ -29,6 +29,7 @@ from lrexp.report.style import (
     Mark,
     drawable,
     dress,
+    marker_look,
     pad_x,
     step_axis,
     wants_log,
@@ -79,7 +80,10 @@ def load_variant(name: str, trials: tuple[TrialRecord, ...], look: Mark, axis: X
 
 def handle(look: Mark) -> Line2D:
     """Return a line for a legend."""
-    return Line2D([], [], color=look.color, linestyle=look.dashes, linewidth=2.2)
+    return Line2D(
+        [0], [0], color=look.color, linestyle=look.dashes, linewidth=2.2, marker=look.marker or None,
+        markersize=5.0,
+    )  # fmt: skip
 
 
 def draw_panels(
@@ -201,9 +205,10 @@ def _draw_spread(ax: Axes, v: Variant, spread: Spread) -> None:
 
 
 def _draw_line(ax: Axes, v: Variant, line: Line, width: float = 2.2) -> None:
+    few = {"marker": "o", "markersize": 3.5} if len(line.x) <= FEW_POINTS else {}
     ax.plot(
         line.x * v.scale, line.y, color=v.mark.color, linestyle=v.mark.dashes, linewidth=width,
-        marker="o" if len(line.x) <= FEW_POINTS else None, markersize=3.5, label=v.name,
+        label=v.name, **(few | marker_look(v.mark, len(line.x))),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ tables, which share this package, do not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,11 +53,14 @@ def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
     """Draw several runs on one sheet: overlay-loss.png, and overlay-range-test.png of find-lr.
 
     Args:
-        runs: at least one; comparisons and range tests go onto different sheets.
+        runs: at least one; comparisons and range tests go onto different sheets, and one that is
+            alone of its kind is drawn as by itself.
         out: folder for the pictures.
     """
     from lrexp.report.figure import save
+    from lrexp.report.loss import loss_figure
     from lrexp.report.overlay import overlay_loss_figure, overlay_range_test_figure
+    from lrexp.report.range_test import range_test_figure
     from lrexp.report.style import house_style
 
     tests = [run for run in runs if run.command == "find-lr"]
@@ -65,9 +68,13 @@ def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
     paths = []
     with house_style():
         if comparisons:
-            paths.append(save(overlay_loss_figure(comparisons), out / "overlay-loss.png"))
+            alone = len(comparisons) == 1
+            figure = loss_figure(comparisons[0]) if alone else overlay_loss_figure(comparisons)
+            paths.append(save(figure, out / "overlay-loss.png"))
         if tests:
-            paths.append(save(overlay_range_test_figure(tests), out / "overlay-range-test.png"))
+            alone = len(tests) == 1
+            figure = range_test_figure(tests[0]) if alone else overlay_range_test_figure(tests)
+            paths.append(save(figure, out / "overlay-range-test.png"))
     return paths
 
 
@@ -76,6 +83,7 @@ def draw_schedules(
     path: Path,
     title: str = "",
     steps_per_epoch: float | None = None,
+    reactive: Collection[str] = (),
 ) -> Path:
     """Draw LR traces, one value for each step, into one PNG file and return its path.
 
@@ -84,10 +92,12 @@ def draw_schedules(
         path: the file.
         title: name of the experiment.
         steps_per_epoch: gives the picture an axis of epochs.
+        reactive: names of the variants whose LR follows a loss; their traces, as they would be if
+            the loss never changed, are thin and dashed.
     """
     from lrexp.report.figure import save
     from lrexp.report.lr import schedules_figure
     from lrexp.report.style import house_style
 
     with house_style():
-        return save(schedules_figure(traces, title, steps_per_epoch), path)
+        return save(schedules_figure(traces, title, steps_per_epoch, reactive), path)

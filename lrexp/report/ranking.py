@@ -107,7 +107,9 @@ def _sentences(
         text.append(str(row["diagnosis"]["sentence"]))
         by_seed = "  ".join(_seed_value(value) for value in row["values"][: len(seeds)])
         facts = [_changes(row), f"seeds {by_seed}" if by_seed else ""]
-        facts += [f"{DELTA} {_squeezed(difference)}" for difference in differences[max(i, 1) : i + 1]]
+        facts += [
+            f"{DELTA} {_squeezed(difference)}" for difference in differences[max(i, 1) : i + 1]
+        ]
         if changes and any(facts):
             text.append("\n" + " · ".join(fact for fact in facts if fact), "dim")
         grid.add_row(cell(row["variant"], "bold"), text)

@@ -1,8 +1,8 @@
 """The look of every picture: colours, fonts, axes.
 
 Colours are those of Okabe & Ito, which people with any colour vision tell apart; their yellow,
-too pale for a line on white, gives way to a brown. From the ninth line on, dashes tell the lines
-apart. Text from users is never read as TeX, and a character that no font has becomes a box.
+too pale for a line on white, gives way to a brown. From the ninth line on, dashes and markers
+tell the lines apart. Text from users is never read as TeX, and a character that no font has becomes a box.
 Source: Okabe & Ito, Color Universal Design, 2008.
 """
 
@@ -34,6 +34,7 @@ COLORS = (
     "#A0522D",
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
+MARKERS = ("", "o", "s", "^")
 INK = "#222222"
 MUTED = "#6B6B6B"
 GRID = "#E6E6E6"
@@ -53,6 +54,7 @@ WIDER_FONTS = (  # asked for characters that FONT lacks, where they are installe
 )
 MISSING_GLYPH = "□"
 NOTE_BOX = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+NUM_MARKERS = 8  # on a line
 LOG_RATIO = 30.0  # of the highest to the lowest value in view, above which an axis is logarithmic
 
 
@@ -62,11 +64,21 @@ class Mark:
 
     color: str
     dashes: Any
+    marker: str = ""  # on the line, in a few places
 
 
 def mark(index: int) -> Mark:
     """Return the mark of the line number `index`; the first 32 differ."""
-    return Mark(COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)])
+    turn = index // len(COLORS) % len(DASHES)
+    return Mark(COLORS[index % len(COLORS)], DASHES[turn], MARKERS[turn])
+
+
+def marker_look(look: Mark, num_points: int) -> dict[str, Any]:
+    """Return what `Axes.plot` is told about the markers on a line of so many points."""
+    if not look.marker:
+        return {}
+    every = max(1, num_points // NUM_MARKERS)
+    return {"marker": look.marker, "markersize": 5.0, "markevery": (every // 2, every)}
 
 
 def house_style() -> AbstractContextManager[None]:

@@ -13,8 +13,9 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrexp.report.cells import cell, column, least_width, natural_width, new_table, words_column
+from lrexp.report.cells import cell, column, least_width, new_table, words_column
 from lrexp.report.text import count_text, lr_text
+from lrexp.store.create import slug
 from lrexp.store.read import RunEntry
 
 STATUS_STYLES = {"complete": "green", "running": "cyan", "failed": "red", "damaged": "red"}
@@ -92,7 +93,7 @@ def _lr_numbers(lr: np.ndarray) -> tuple[str, str, str, str, str]:
 
 
 def runs_table(runs: Sequence[RunEntry], now: datetime | None = None) -> RenderableType:
-    """Return a list of runs: name, command, status, best variant, age, and the folder.
+    """Return a list of runs: the folder, which has name and command in it, status, best, age.
 
     Args:
         runs: as `list_runs` gives them.
@@ -111,29 +112,25 @@ class _Runs:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table."""
         table = _one_line_each(self.runs, self.now)
-        fits = natural_width(table, console, options) <= options.max_width
+        fits = least_width(table, console, options) <= options.max_width
         yield table if fits else _two_lines_each(self.runs, self.now)
 
 
 def _one_line_each(runs: Sequence[RunEntry], now: datetime) -> Table:
-    table = new_table(
-        words_column("run", 22),
-        "command",
-        "status",
-        words_column("best", 22),
-        column("age"),
-        Column(Text("folder"), no_wrap=True),
-    )
+    folder = Column(Text("folder"), no_wrap=True)
+    table = new_table(folder, "status", words_column("best", 22), column("age"))
     for run in runs:
-        table.add_row(
-            cell(run.name),
-            cell(run.command),
-            _status(run),
-            cell(best_text(run)),
-            Text(age_text(run.started, now)),
-            Text(run.path.name, "dim"),
-        )
+        age = Text(age_text(run.started, now))
+        table.add_row(_folder(run), _status(run), cell(best_text(run)), age)
     return table
+
+
+def _folder(run: RunEntry) -> Text:
+    """Return the folder, whole, to be copied; and what its name does not tell of the run."""
+    text = Text(run.path.name)
+    if slug(run.name) in text.plain and run.command in text.plain:
+        return text
+    return text.append("  ").append_text(cell(f"{run.name} {run.command}", "dim"))
 
 
 def _two_lines_each(runs: Sequence[RunEntry], now: datetime) -> Table:

@@ -15,5 +15,6 @@ from lrexp.models import MODELS
 
 @pytest.mark.parametrize("factory", [*DATASETS.values(), *MODELS.values()])
 def test_every_argument_is_explained(factory: Callable[..., Any]) -> None:
-    explained = re.findall(r"^    (\w+): ", inspect.getdoc(factory) or "", re.MULTILINE)
+    _, _, after = (inspect.getdoc(factory) or "").partition("Args:\n")
+    explained = re.findall(r"^    (\w+): ", after.split("\n\n")[0], re.MULTILINE)
     assert explained == list(inspect.signature(factory).parameters)
