@@ -62,7 +62,7 @@ class Problem:
     place: str = ""  # "experiment.yaml:12" or "--set optimizer.lr"
 
     def __str__(self) -> str:
-        known = self.place.endswith(f" {self.key}")  # "--set optimizer.lr" has the key in it
+        known = self.place.endswith((f" {self.key}", f"--{self.key}"))  # --set optimizer.lr
         where = "".join(f"{part}: " for part in (self.place, "" if known else self.key) if part)
         given = "" if self.given is NOTHING else f" (got {_shown(self.given)})"
         return f"{where}{self.what}{given}. {self.remedy}".rstrip()

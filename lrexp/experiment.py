@@ -75,9 +75,8 @@ def compare(
         'standard'
     """
     objects, names = _objects(model, data, loss)
-    changes = _changes(
-        overrides, {**names, "compare.seeds": seeds, "device": device, "engine": engine}
-    )
+    flags = {"compare.seeds": seeds, "device": device, "engine": engine}
+    changes = _changes(overrides, names, flags)
     with waiting(console, "Loading data and model"):
         loaded = load_config(config, changes, trust=trust, given=objects.sections)
         plan = make_plan(loaded, objects)
@@ -129,9 +128,8 @@ def find_lr(
         0.14
     """
     objects, names = _objects(model, data, loss)
-    changes = _changes(
-        overrides, {**names, "find_lr.seeds": seeds, "device": device, "engine": engine}
-    )
+    flags = {"find_lr.seeds": seeds, "device": device, "engine": engine}
+    changes = _changes(overrides, names, flags)
     with waiting(console, "Loading data and model"):
         loaded = load_config(config, changes, trust=trust, given=objects.sections)
         plan = plan_one(loaded, objects, RANGE_TEST)
@@ -192,7 +190,7 @@ def schedule(
 
     A schedule that reacts to the loss is drawn as it would run if the loss never changed.
     """
-    loaded = load_config(config, _changes(overrides, {}), trust=trust)
+    loaded = load_config(config, _changes(overrides), trust=trust)
     traces = {name: trace_lr(*planned) for name, planned in plan_schedules(loaded).items()}
     path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
     if path.suffix != ".png":
@@ -211,7 +209,7 @@ class Resolved:
 
 def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] = ()) -> Resolved:
     """Check a config as far as that goes without training and return it fully resolved."""
-    plan = make_plan(load_config(config, _changes(overrides, {}), trust=trust))
+    plan = make_plan(load_config(config, _changes(overrides), trust=trust))
     tree = resolved_config(plan)
     return Resolved(tree, to_yaml(tree))
 
@@ -267,7 +265,14 @@ def _objects(model: Any, data: Any, loss: Any) -> tuple[Objects, dict[str, Any]]
     return Objects(**{key: given[key] for key in given if key not in names}), names
 
 
-def _changes(overrides: Overrides, flags: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _changes(
+    overrides: Overrides,
+    names: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> list[tuple[str, Any] | tuple[str, Any, str]]:
+    """Return all that changes the config, each flag with its name for messages."""
     items = overrides.items() if isinstance(overrides, Mapping) else overrides
     pairs = [read_override(item) if isinstance(item, str) else item for item in items]
-    return [*pairs, *((key, value) for key, value in flags.items() if value is not None)]
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    labelled = [(key, value, f"--{key.rpartition('.')[2]}") for key, value in given.items()]
+    return [*pairs, *(names or {}).items(), *labelled]

@@ -227,8 +227,7 @@ def _device_of(model: nn.Module) -> torch.device:
 def _batches(loader: Any) -> Batches:
     """Return the batches of a loader; what is no data of a known kind is an iterable of batches."""
     if isinstance(loader, tuple | DataLoader | Dataset):
-        size = getattr(loader, "batch_size", None) or 64
-        return data_from_objects(loader, batch_size=size).train
+        return data_from_objects(loader).train
     return GivenBatches(loader)
 
 

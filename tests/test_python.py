@@ -90,6 +90,17 @@ def test_objects_mix_with_sections_of_a_file(tmp_path: Path) -> None:
     assert run.summary["ranking"][0]["outcomes"] == {"finished": 1}
 
 
+def test_dataloaders_are_used_as_they_are(tmp_path: Path) -> None:
+    (x, y), held_out = halves()
+    train = DataLoader(TensorDataset(x, y), 48, shuffle=True)
+    val = DataLoader(TensorDataset(*held_out), 200)
+    given = {"model": make_model, "loss": functional.cross_entropy, "runs_dir": tmp_path}
+    run = lrexp.compare(SETTINGS, data=(train, val), **given)
+    assert len(run.trials[0].steps["loss"]) == 2 * (1200 // 48)
+    found = lrexp.find_lr(SETTINGS, data=train, overrides={"compare.metric": "train_loss"}, **given)
+    assert found.suggested_lr is not None
+
+
 def test_names_may_stand_where_objects_do(tmp_path: Path) -> None:
     run = lrexp.compare(
         SETTINGS, model="mlp", data="digits", loss="cross_entropy", runs_dir=tmp_path,

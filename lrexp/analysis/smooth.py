@@ -2,7 +2,8 @@
 
 `ema` is what a running training can know; it trails the curve by about β/(1−β) steps. `zero_lag`
 and `local_linear` look both ways and fit a line at every point, so neither a slope nor the ends
-of the curve pull the result aside; `anchored` also begins where the curve does. Non-finite values carry no weight and come out as nan.
+of the curve pull the result aside; `anchored` also begins where the curve does. Non-finite values
+carry no weight and come out as nan.
 Source: Fan & Gijbels, Local Polynomial Modelling and Its Applications, 1996, chapter 3.
 """
 

@@ -204,7 +204,7 @@ def _check_metric(settings: ExperimentConfig, data: Data) -> None:
             "compare.metric",
             "needs validation data, and there is none",
             metric,
-            "Set data.val_fraction above 0, or use train_loss.",
+            "Give (train, val), set data.val_fraction above 0, or use train_loss.",
         )
 
 
@@ -225,7 +225,7 @@ def _check_monitor(schedule: Schedule | Controller, data: Data) -> None:
             "schedule.monitor",
             "needs validation data, and there is none",
             monitor,
-            "Set data.val_fraction above 0, or monitor train_loss.",
+            "Give (train, val), set data.val_fraction above 0, or monitor train_loss.",
         )
 
 

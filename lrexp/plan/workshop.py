@@ -65,7 +65,7 @@ class Workshop:
     def data(self, settings: ExperimentConfig) -> Data:
         """Return the data on the device; variants with equal data settings share it."""
         spec = settings.data
-        key = json.dumps([spec.model_dump(mode="json"), settings.precision], sort_keys=True)
+        key = json.dumps([spec.name, spec.args, spec.options, settings.precision], sort_keys=True)
         if key not in self._data:
             with preserved_rng(self._device), user_code(f"data {spec.name}"):
                 seed_everything(derive_seed(0, "data"))
@@ -142,16 +142,10 @@ class Workshop:
 
     def _load(self, settings: ExperimentConfig) -> Data:
         spec = settings.data
-        options: dict[str, Any] = {
-            "batch_size": spec.batch_size,
-            "val_fraction": spec.val_fraction,
-            "workers": spec.workers,
-            "in_memory": spec.in_memory,
-        }
         if self._objects.data is not None:
-            return data_from_objects(self._objects.data, **options)
+            return data_from_objects(self._objects.data, **spec.options)
         directory = self._config.document.directory
-        return load_data(self._names.data(settings), spec.args, directory=directory, **options)
+        return load_data(self._names.data(settings), spec.args, directory=directory, **spec.options)
 
     def _initial_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
         """Return the seed's initial model on the CPU; only the current seed's are kept."""

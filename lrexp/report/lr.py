@@ -76,7 +76,8 @@ def draw_traces(
 ) -> None:
     """Draw LR traces on an axis that fits them; each has a first line, others are its other seeds.
 
-    Those of `reactive` names are thin and dashed. Equal traces would hide each other: the earlier is the wider, and looks out on both sides.
+    Those of `reactive` names are thin and dashed. Equal traces would hide each other: the earlier
+    is the wider, and looks out on both sides.
     """
     dress(ax)
     firsts = [lines[0] if lines else None for lines in traces.values()]

@@ -16,8 +16,7 @@ from lrexp.report.style import COLORS, DASHES, MARKERS, Mark, dress, mark
 from lrexp.report.text import count_text, lr_text, shortened, told_apart
 from lrexp.store.read import Run
 
-
-RUN_WIDTH, VARIANT_WIDTH = 16, 20  # characters of a legend
+RUN_WIDTH, VARIANT_WIDTH = 16, 24  # characters of a legend
 _BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")  # how a folder begins that no --out has named
 
 

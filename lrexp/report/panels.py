@@ -81,8 +81,8 @@ def load_variant(name: str, trials: tuple[TrialRecord, ...], look: Mark, axis: X
 def handle(look: Mark) -> Line2D:
     """Return a line for a legend."""
     return Line2D(
-        [0], [0], color=look.color, linestyle=look.dashes, linewidth=2.2, marker=look.marker or None,
-        markersize=5.0,
+        [0], [0], color=look.color, linestyle=look.dashes, linewidth=2.2,
+        marker=look.marker or None, markersize=5.0,
     )  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def _draw_spread(ax: Axes, v: Variant, spread: Spread) -> None:
 
 
 def _draw_line(ax: Axes, v: Variant, line: Line, width: float = 2.2) -> None:
-    few = {"marker": "o", "markersize": 3.5} if len(line.x) <= FEW_POINTS else {}
+    few: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(line.x) <= FEW_POINTS else {}
     ax.plot(
         line.x * v.scale, line.y, color=v.mark.color, linestyle=v.mark.dashes, linewidth=width,
         label=v.name, **(few | marker_look(v.mark, len(line.x))),

@@ -102,8 +102,9 @@ def _sentences(
     for i, (row, mean) in enumerate(zip(summary["ranking"], _values(summary), strict=True)):
         text = Text()
         if value:
-            mean = Text(_squeezed(mean), mean.style)
-            text.append_text(mean).append(", ").append_text(_diagnosis(row)).append("\n")
+            text.append(_squeezed(mean), mean.style).append(", ").append_text(
+                _diagnosis(row)
+            ).append("\n")
         text.append(str(row["diagnosis"]["sentence"]))
         by_seed = "  ".join(_seed_value(value) for value in row["values"][: len(seeds)])
         facts = [_changes(row), f"seeds {by_seed}" if by_seed else ""]
@@ -146,7 +147,7 @@ def _differences(summary: Mapping[str, Any]) -> list[Text]:
     found = [row.get("difference") or {} for row in summary["ranking"]]
     others = [(d.get("mean"), d.get("sd")) for d in found[1:]]
     num_seeds = len(summary.get("seeds") or ())
-    if num_seeds < 2 or all(mean is None for mean, _ in others):  # noqa: PLR2004
+    if num_seeds < 2 or all(mean is None for mean, _ in others):
         return []
     texts = mean_sd_column([(None, None), *others], signed=True)
     cells = [Text(texts[0], "dim")]

@@ -2,7 +2,8 @@
 
 Colours are those of Okabe & Ito, which people with any colour vision tell apart; their yellow,
 too pale for a line on white, gives way to a brown. From the ninth line on, dashes and markers
-tell the lines apart. Text from users is never read as TeX, and a character that no font has becomes a box.
+tell the lines apart. Text from users is never read as TeX, and a character that no font has
+becomes a box.
 Source: Okabe & Ito, Color Universal Design, 2008.
 """
 

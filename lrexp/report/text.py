@@ -76,7 +76,7 @@ def mean_sd_column(
 
     Example:
         >>> mean_sd_column([(0.645, 0.01), (0.6458, 0.0083), (31.2, 1.7), (None, None)])
-        [' 0.6450 ± 0.0100', ' 0.6458 ± 0.0083', '31.2000 ± 1.7000', '               –']
+        [' 0.6450 ± 0.0100', ' 0.6458 ± 0.0083', '31.2    ± 1.7   ', '               –']
     """
     plain = [mean_sd_text(mean, sd) for mean, sd in pairs]
     known = [_decimals(text) for text in plain]

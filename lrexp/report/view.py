@@ -35,7 +35,8 @@ def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
             raw = np.concatenate([line.y for line in curve.kept_raw])
             start = float(np.median([line.y[0] for line in curve.kept_raw if len(line.y)]))
             low, high = (float(loss) for loss in np.percentile(raw, [1, 99]))
-            lowest = float(curve.smooth.middle.min())
+            middle = curve.smooth.middle
+            lowest = float(middle.min(where=middle != 0.0, initial=middle.max()))
             low = lowest if low == 0.0 == raw.min() else min(low, lowest)
             seen.append(Seen(low, high, start))
     if seen:

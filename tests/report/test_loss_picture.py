@@ -310,6 +310,40 @@ def test_short_and_strange_losses_are_drawn(tmp_path: Path, loss: list[float], s
         assert strong(ax, "a")[0].get_marker() == "o"  # a few points are seen one by one
 
 
+def test_all_variants_of_a_seed_begin_at_the_loss_before_training(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    write_status(path, variants=["fast", "slow"], seeds=[0])
+    write_config(path, {name: {"optimizer.lr": 1.0} for name in ("fast", "slow")})
+    for name, rate in (("fast", 4.0), ("slow", 300.0)):
+        write_trial(path / f"trials/{name}/seed-0", 0.2 + 2.0 * np.exp(-np.arange(500) / rate), 1.0)
+    [ax] = draw(path).axes
+    for name in ("fast", "slow"):
+        assert strong(ax, name)[0].get_ydata()[0] == pytest.approx(2.2)
+
+
+def test_twelve_variants_are_told_apart_by_more_than_colour(tmp_path: Path) -> None:
+    lrs = {f"v{i:02}": 0.001 * (i + 1) for i in range(12)}
+    figure = draw(write_compare(tmp_path / "run", seeds=1, lrs=lrs))
+    lines = [strong(figure.axes[0], name)[0] for name in lrs]
+    assert (
+        len({(line.get_color(), str(line._dash_pattern), line.get_marker()) for line in lines})
+        == 12
+    )
+    assert [line.get_marker() for line in lines] == ["None"] * 8 + ["o"] * 4
+    handles = figure.legends[0].get_lines()
+    assert sorted(handle.get_marker() for handle in handles) == ["None"] * 8 + ["o"] * 4
+
+
+def test_one_that_explodes_and_comes_back_does_not_flatten_the_others(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", seeds=1, lrs={"calm": 0.01, "wild": 0.011})
+    shutil.rmtree(path / "trials/wild")
+    loss = learning(0, 0.01, 230)
+    loss[3:30] += 500.0
+    write_trial(path / "trials/wild/seed-0", loss, 0.011)
+    ax = draw(path).axes[0]
+    assert ax.get_ylim()[1] < 20
+
+
 def test_a_million_steps_keep_their_peaks(tmp_path: Path) -> None:
     path = tmp_path / "run"
     write_status(path, variants=["a"], seeds=[0])
@@ -326,7 +360,10 @@ def test_a_million_steps_keep_their_peaks(tmp_path: Path) -> None:
     [smooth] = strong(ax, "a")
     assert len(smooth.get_ydata()) <= 3_000
     expected = 0.05 + 2.25 * np.exp(-5e-6 * smooth.get_xdata())
-    np.testing.assert_allclose(smooth.get_ydata(), expected * np.exp(0.18**2 / 2), rtol=0.02)
+    assert smooth.get_ydata()[0] == pytest.approx(loss[0])  # that before training, not smoothed
+    np.testing.assert_allclose(
+        smooth.get_ydata()[20:], expected[20:] * np.exp(0.18**2 / 2), rtol=0.02
+    )
     assert ax.get_ylim()[1] < 10  # the peak has no say in the view
 
 

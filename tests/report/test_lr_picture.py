@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lrexp.errors import ConfigError
-from lrexp.report import plot_lr_schedule
+from lrexp.report import plot_lr_schedule, plot_range_test
 from lrexp.report.lr import lr_figure, lr_view, schedules_figure
 from lrexp.report.style import house_style
 from lrexp.store.read import load_run
@@ -200,3 +200,25 @@ def test_bad_arguments_are_refused(
     with pytest.raises(ConfigError, match=f"^{key}: must be"):
         plot_lr_schedule(schedule, total_steps, point_interval=point_interval)
     assert plt.get_fignums() == []
+
+
+def test_a_schedule_that_follows_a_loss_is_thin_and_dashed() -> None:
+    traces = {"cosine": np.linspace(0.1, 0.01, 50), "plateau": np.full(50, 0.1)}
+    figure = schedules_figure(traces, reactive=["plateau"])
+    [cosine], [plateau] = (strong(figure.axes[0], name) for name in traces)
+    assert plateau._dash_pattern[1] is not None
+    assert cosine._dash_pattern[1] is None
+    assert plateau.get_linewidth() < cosine.get_linewidth()
+    assert legend_texts(figure)[1] == "plateau\nif the loss never changed"
+    assert any("if the loss never changed" in text for text in words_of(figure))
+    assert not any("never" in text for text in words_of(schedules_figure(traces)))
+
+
+@pytest.mark.parametrize("ax", ["axes", 3, [None]])
+def test_what_is_no_axes_is_refused(ax: object) -> None:
+    for draw_on in (
+        lambda: plot_lr_schedule(lambda step: 0.1, 10, ax=ax),
+        lambda: plot_range_test([], ax=ax),
+    ):
+        with pytest.raises(ConfigError, match="Axes"):
+            draw_on()

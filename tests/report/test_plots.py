@@ -13,7 +13,7 @@ import pytest
 
 from lrexp.errors import RunError
 from lrexp.report import draw_overlay, draw_run, draw_schedules
-from lrexp.report.overlay import overlay_loss_figure, overlay_range_test_figure
+from lrexp.report.overlay import overlay_loss_figure, overlay_range_test_figure, run_labels
 from lrexp.report.style import house_style
 from lrexp.store.read import load_run
 
@@ -107,6 +107,40 @@ def test_runs_are_overlaid_by_kind(tmp_path: Path) -> None:
     assert {png_size(path) for path in paths} == {(1600, 900)}
 
 
+def test_runs_of_one_name_are_told_by_the_time_they_began(tmp_path: Path) -> None:
+    def labels(*names: str) -> list[str]:
+        found = [tmp_path / "-".join(names) / name for name in names]
+        return run_labels([load_run(write_compare(p, seeds=1, epochs=1)) for p in found])
+
+    first = "20261121-210301-digits-lr-compare-3f9c"
+    assert labels(first, "20261121-220000-digits-lr-compare-3f9c") == ["21:03:01", "22:00:00"]
+    assert labels(first, "20261122-210301-digits-lr-compare-3f9c") == [
+        "20261121-210301",
+        "20261122-210301",
+    ]
+    assert labels(first, "named") == [first, "named"]
+
+
+def test_many_curves_keep_run_variant_and_value_in_the_legend(tmp_path: Path) -> None:
+    lrs = {f"lr={i}": 0.001 * (i + 1) for i in range(9)}
+    runs = [
+        load_run(write_compare(tmp_path / name, seeds=2, epochs=2, name=name, lrs=lrs))
+        for name in ("before", "after")
+    ]
+    with house_style():
+        texts = legend_texts(overlay_loss_figure(runs))
+    assert all("±" in text for text in texts)
+    assert len({text.split("   ")[0] for text in texts}) == 18
+
+
+def test_a_comparison_and_a_range_test_keep_their_own_pictures(tmp_path: Path) -> None:
+    runs = [load_run(write_compare(tmp_path / "a")), load_run(write_find_lr(tmp_path / "b"))]
+    paths = draw_overlay(runs, tmp_path / "out")
+    assert [path.name for path in paths] == ["overlay-loss.png", "overlay-range-test.png"]
+    alone = draw_run(runs[0], tmp_path / "alone")
+    assert paths[0].read_bytes() == alone[0].read_bytes()
+
+
 def test_an_overlay_names_its_runs(tmp_path: Path) -> None:
     lrs = {"standard": 0.01, "low": 0.001}
     runs = [
@@ -116,7 +150,9 @@ def test_an_overlay_names_its_runs(tmp_path: Path) -> None:
     with house_style():
         figure = overlay_loss_figure(runs)
     assert words_of(figure)[0] == "before, after: validation loss of 2 runs"
-    assert [text.split("\n")[0] for text in legend_texts(figure)] == ["before"] * 2 + ["after"] * 2
+    assert [text.split("\n")[0] for text in legend_texts(figure)] == [
+        f"{run} · {name}" for run in ("before", "after") for name in lrs
+    ]
     ours, theirs = strong(figure.axes[0], "standard")
     low = strong(figure.axes[0], "low")[0]
     assert ours.get_color() != theirs.get_color()  # a colour for each run

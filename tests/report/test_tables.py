@@ -20,7 +20,7 @@ import lrexp.report.tables
 import lrexp.report.text
 import lrexp.report.words
 from lrexp.report import ranking_table, runs_table, schedule_table, suggestion_panel
-from lrexp.report.text import mean_sd_text
+from lrexp.report.text import mean_sd_column, mean_sd_text
 from lrexp.report.words import compared_text
 from lrexp.store.read import RunEntry
 
@@ -72,7 +72,7 @@ def test_a_wide_terminal_shows_every_seed_in_the_table() -> None:
     assert " ".join(standard) == (
         "1 standard lr 0.01 0.0916 ± 0.0039 0.09612 0.08926 0.08955 converging well"
     )
-    assert " ".join(low) == "2 low lr 1e-4 1.794 ± 0.096 1.729 1.904 1.750 converging well"
+    assert " ".join(low) == "2 low lr 1e-4 1.7943 ± 0.0956 1.729 1.904 1.750 converging well"
     assert " ".join(high) == "3 high lr 0.5 – – – – diverged (all 3)"
     assert "high      The loss left for infinity at step 12. Lower the LR" in text
 
@@ -80,7 +80,7 @@ def test_a_wide_terminal_shows_every_seed_in_the_table() -> None:
 @pytest.mark.parametrize("width", [80, 60, 40, 30])
 def test_a_narrow_terminal_shows_the_same_numbers(width: int) -> None:
     text = shown(ranking_table(summary()), width)
-    numbers = ["0.0916 ± 0.0039", "1.794 ± 0.096", "0.09612", "0.08926", "0.08955", "1.750"]
+    numbers = ["0.0916 ± 0.0039", "1.7943 ± 0.0956", "0.09612", "0.08926", "0.08955", "1.750"]
     flat = " ".join(text.split())
     assert all(number in flat for number in numbers)
     assert "diverged (all 3)" in flat
@@ -112,6 +112,59 @@ def test_many_seeds_are_told_by_mean_and_sd_alone() -> None:
     assert "1 variant × 7 seeds" in text
     assert "0.130 ± 0.022" in text
     assert "seed 0" not in text
+
+
+def with_differences(**changes: Any) -> dict[str, Any]:
+    data = summary()
+    found = [(0.0, 0.0, 3), (0.0021, 0.0104, 3), (None, None, 0)]
+    for row, (mean, sd, num_pairs) in zip(data["ranking"], found, strict=True):
+        row["difference"] = {"mean": mean, "sd": sd, "num_pairs": num_pairs}
+    data["ranking"][1]["difference"] |= changes
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "within"),
+    [
+        ({}, "+0.002 ± 0.010", True),
+        ({"mean": 0.021}, "+0.021 ± 0.010", False),
+        ({"mean": -0.021}, "-0.021 ± 0.010", False),
+        ({"sd": None, "num_pairs": 1}, "+0.0021", False),
+    ],
+)
+@pytest.mark.parametrize("width", [140, 80, 45])
+def test_the_distance_to_the_best_stands_beside_its_spread(
+    changes: dict[str, Any], text: str, within: bool, width: int
+) -> None:
+    flat = " ".join(shown(ranking_table(with_differences(**changes)), width).split())
+    assert "Δ to best" in flat
+    assert text in flat
+    assert ("within spread" in flat) == within
+    assert ("over 1 seed" in flat) == ("num_pairs" in changes)
+
+
+def test_a_single_seed_has_no_distances() -> None:
+    assert "Δ" not in shown(ranking_table(with_differences() | {"seeds": [0]}), 120)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.floats(-1e9, 1e9), st.none() | st.floats(0, 1e9) | st.floats(0, 1e-3)
+        ),
+        max_size=6,
+    )
+)
+def test_a_column_has_one_width_and_says_what_its_rows_say(rows: list) -> None:
+    texts = mean_sd_column(rows)
+    assert len({len(text) for text in texts}) <= 1
+    for text, (mean, sd) in zip(texts, rows, strict=True):
+        for ours, alone in zip(text.split("±"), mean_sd_text(mean, sd).split("±"), strict=True):
+            if mean is not None:
+                assert float(ours) == pytest.approx(float(alone), rel=0.051, abs=10)
+    plain = [text for text in texts if "." in text and "e" not in text]
+    assert len({text.index(".") for text in plain}) <= 1
 
 
 def test_one_seed_has_a_value_and_no_sd() -> None:
@@ -167,8 +220,8 @@ def test_colours_are_only_colours() -> None:
 def test_no_number_is_cut(values: dict[str, list[float | None]], width: int) -> None:
     data = ranking(list(values), values)
     flat = " ".join(shown(ranking_table(data), width).split())
-    for row in data["ranking"]:
-        assert mean_sd_text(row["mean"], row["sd"]) in flat
+    for text in mean_sd_column([(row["mean"], row["sd"]) for row in data["ranking"]]):
+        assert " ".join(text.split()) in flat
 
 
 def test_a_suggestion_is_shown_with_every_rule() -> None:
@@ -203,6 +256,14 @@ def entry(**changes: Any) -> RunEntry:
         "started": NOW - timedelta(hours=5),
     }
     return RunEntry(**(facts | changes))
+
+
+def test_a_run_takes_one_line_at_80_columns() -> None:
+    entries = [entry(), entry(status="interrupted"), entry(command="find-lr", suggested_lr=0.1)]
+    text = shown(runs_table(entries[:2], NOW), 80)
+    assert len([line for line in text.splitlines() if "20261121" in line and "5 h" in line]) == 2
+    assert "compare  " not in text  # the folder says so
+    assert "digits-lr find-lr" in shown(runs_table(entries, NOW), 140)  # here it does not
 
 
 @pytest.mark.parametrize("width", [140, 80])
