@@ -23,6 +23,7 @@ from lrexp.lr_finder import RangeTest
 from lrexp.plan import Objects, VariantPlan, make_plan, plan_one, plan_schedules, trace_lr
 from lrexp.report import draw_overlay, draw_run, draw_schedules
 from lrexp.report.progress import waiting
+from lrexp.schedules import Schedule
 from lrexp.store import (
     Run,
     load_run,
@@ -191,11 +192,13 @@ def schedule(
     A schedule that reacts to the loss is drawn as it would run if the loss never changed.
     """
     loaded = load_config(config, _changes(overrides), trust=trust)
-    traces = {name: trace_lr(*planned) for name, planned in plan_schedules(loaded).items()}
+    planned = plan_schedules(loaded)
+    traces = {name: trace_lr(*of_variant) for name, of_variant in planned.items()}
+    reactive = [name for name, (made, *_) in planned.items() if not isinstance(made, Schedule)]
     path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
     if path.suffix != ".png":
         raise ConfigError.single("--out", "must end in .png", str(path), "Name a PNG file.")
-    draw_schedules(traces, path, title=loaded.experiment.name)
+    draw_schedules(traces, path, title=loaded.experiment.name, reactive=reactive)
     return Traces(traces, str(path))
 
 

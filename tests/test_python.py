@@ -90,6 +90,21 @@ def test_objects_mix_with_sections_of_a_file(tmp_path: Path) -> None:
     assert run.summary["ranking"][0]["outcomes"] == {"finished": 1}
 
 
+def test_a_built_in_model_fits_a_dataset_of_ones_own(tmp_path: Path) -> None:
+    class Mine(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 128
+
+        def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+            return torch.full((5,), i / 128), i % 3
+
+    run = lrexp.compare(
+        SETTINGS, model="mlp", data=Mine(), loss="cross_entropy", runs_dir=tmp_path,
+        overrides={"train.duration": 2, "compare.variants": {"only": {}}, "data.batch_size": 16},
+    )  # fmt: skip
+    assert run.summary["ranking"][0]["outcomes"] == {"finished": 1}
+
+
 def test_dataloaders_are_used_as_they_are(tmp_path: Path) -> None:
     (x, y), held_out = halves()
     train = DataLoader(TensorDataset(x, y), 48, shuffle=True)

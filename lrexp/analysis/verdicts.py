@@ -120,8 +120,8 @@ def too_slow(t: Trace, behind: float | None) -> str | None:
     """Return how little the loss moved."""
     if not t.moved:
         return (
-            f"Training loss did not move ({t.start:.3g} to {t.end:.3g}): raise the LR, 10× is a good "
-            "first try; if it is high already, lower it, for the model may have died at once."
+            f"Training loss did not move ({t.start:.3g} to {t.end:.3g}): raise the LR, 10× is a "
+            "good first try; if it is high already, lower it, for the model may have died at once."
         )
     if behind is not None and behind > BARELY and t.drop >= 0:
         fell = f"Training loss went only from {t.start:.3g} to {t.end:.3g}{_compared(behind)}"

@@ -7,7 +7,8 @@ a user's own DataLoader. The training loop knows only the protocol here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -17,6 +18,8 @@ from lrexp.errors import ConfigError
 
 # The roles of the fixed random numbers that an evaluation uses, whatever the seed of the trial.
 EVALUATION = "evaluation"
+
+COUNTED_SAMPLES = 5_000
 
 
 class Batches(Protocol):
@@ -51,6 +54,23 @@ class Data:
     train: Batches
     val: Batches | None
     facts: Facts
+
+    @cached_property
+    def counted_facts(self) -> Facts:
+        """The facts with the classes counted, where only the labels of a small dataset tell them.
+
+        That reads every sample once, so it is done when a model asks for the number, and for up
+        to 5,000 samples.
+        """
+        size = self.train.num_samples
+        if self.facts.num_classes is not None or size is None or size > COUNTED_SAMPLES:
+            return self.facts
+        largest = -1
+        for _, labels in self.train.in_order():
+            if not is_tensor(labels) or labels.ndim != 1 or labels.is_floating_point():
+                return self.facts
+            largest = max(largest, int(labels.max()))
+        return replace(self.facts, num_classes=largest + 1, out_features=largest + 1)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Data:
         """Return the same data on `device`; floating tensors get `dtype`."""

@@ -165,7 +165,10 @@ class Workshop:
         if isinstance(given, nn.Module):
             return copy.deepcopy(given)
         factory = given or self._names.model(settings)
-        args = fill_facts(factory, settings.model.args, data.facts)
+        try:
+            args = fill_facts(factory, settings.model.args, data.facts)
+        except ConfigError:
+            args = fill_facts(factory, settings.model.args, data.counted_facts)
         problems = check_arguments(factory, args, title="the model")
         if problems:  # a factory given as an object has not been checked with the config
             raise ConfigError(problems).under("model.args")

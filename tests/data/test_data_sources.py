@@ -269,3 +269,25 @@ def test_a_users_function_gets_its_arguments_as_they_are() -> None:
 
     data = load_data(make, {"path": "some/file", "rows": 6}, batch_size=2, val_fraction=0.5)
     assert (data.train.num_samples, data.val.num_samples) == (3, 3)
+
+
+class Labelled(torch.utils.data.Dataset):
+    """A map-style dataset of one's own that does not tell its classes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.full((3,), float(i)), i % 4
+
+
+@pytest.mark.parametrize(("size", "expected"), [(64, 4), (5_000, 4), (5_001, None)])
+def test_the_classes_of_a_small_dataset_of_ones_own_are_counted(
+    size: int, expected: int | None
+) -> None:
+    data = data_from_objects(Labelled(size), batch_size=16, val_fraction=0.0)
+    assert data.facts.num_classes is None  # nothing is read before a model asks
+    assert data.counted_facts.num_classes == data.counted_facts.out_features == expected
