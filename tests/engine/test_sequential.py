@@ -346,3 +346,26 @@ def test_a_model_that_draws_random_numbers_while_it_is_evaluated_changes_no_trai
     model = Noisy(5, 1)
     seldom = losses(run(make_task(model=model, eval_every=0)))
     assert losses(run(make_task(model=model, eval_every=1))) == seldom
+
+
+@pytest.mark.parametrize(
+    ("train_factor", "val_factor", "stopped_at"),
+    [(1.0, 1e4, None), (1e4, 1.0, None), (1e4, 1e4, 19)],
+)
+def test_a_training_ends_as_diverged_where_both_losses_are_far_above_the_start(
+    train_factor: float, val_factor: float, stopped_at: int | None
+) -> None:
+    """The losses jump at the last step by what the output is multiplied with."""
+
+    class Jumps(nn.Linear):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            Jumps.calls += self.training
+            late = Jumps.calls > 19
+            factor = (train_factor if self.training else val_factor) if late else 1.0
+            return super().forward(x) * factor
+
+    task = make_task(model=Jumps(5, 1), lr=1e-9, eval_every=1, total_steps=20)
+    (end,) = [r for r in run(task) if isinstance(r, Ended)]
+    assert end.stopped_at == stopped_at
