@@ -42,7 +42,10 @@ def not_finite(losses: Array, evals: Evals | None, total: int) -> str | None:
     if len(bad):
         return f"Training loss became non-finite at step {bad[0]} of {total}: {LOWER_MUCH}"
     for name in ("val_loss", "train_loss"):  # nan means: not evaluated
-        if evals and name in evals and np.isinf(np.asarray(evals[name], dtype=float)).any():
+        infinite = np.isinf(np.asarray((evals or {}).get(name, ()), dtype=float))
+        if infinite.any() and infinite[0]:
+            return f"{name} was infinite before the first update: check data, model and loss."
+        if infinite.any():
             return f"{name} became infinite: {LOWER_MUCH}"
     return None
 
@@ -86,12 +89,13 @@ def _ended_above(t: Trace, val: ArrayLike, best_final: float | None) -> bool:
 
     Evaluations show it where the scatter of the batches hides it.
     """
-    if best_final is None or t.drop > 0 or t.start <= best_final:
+    if best_final is None or t.drop > 0:
         return False
-    limit = ABOVE * (t.start - best_final)
+    limit = ABOVE * max(0.0, t.start - best_final)  # 0 where not even the best got below the start
     evaluated = np.asarray(val, dtype=np.float64)
     if len(evaluated) > 1:
-        return float(evaluated[-1] - evaluated[0]) > limit and -t.drop > limit
+        first, last = float(evaluated[0]), float(evaluated[-1])
+        return last - first > max(limit, 0.01 * abs(first)) and -t.drop > limit
     return -t.drop > max(limit, 2.0 * t.error)
 
 

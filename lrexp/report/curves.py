@@ -9,7 +9,7 @@ unseen, so it stays a line of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 
 HUGE = 1e30  # far above any picture, and safe to calculate with
 FEW_POINTS = 40  # of a line, that are marked one by one
+Transform = Callable[[Array], Array]
+
+WIDE = 10.0  # a fall by this factor is smoothed as logarithms
 NUM_POINTS = 3_000  # of a drawn line: about four for each pixel column of a panel
 
 
@@ -101,8 +104,9 @@ def smoothed(line: Line, num_steps: int) -> Line:
     The smoothing looks a fortieth of `num_steps`, the length of the longest seed, to each side
     (more where that is under five steps). Long lines are averaged over blocks first: what a block
     hides, the smoothing would have hidden. The first point is the first loss, which variants of
-    one seed share. Losses far above the start are compressed meanwhile,
-    or a single one of 1e9 would bend the curve for many steps around it.
+    one seed share. Meanwhile losses far above the start are compressed, or a single one of 1e9
+    would bend the curve for many steps around it; positive losses that fall by an order of
+    magnitude are smoothed as logarithms, or the first of them would hold the curve above the rest.
     """
     block = max(1, math.ceil(num_steps / NUM_POINTS))
     span = max(num_steps / 40, min(5.0, num_steps / 8))
@@ -110,13 +114,28 @@ def smoothed(line: Line, num_steps: int) -> Line:
         return line
     first = 1 if block > 1 else 0  # the first loss is no part of a block
     starts = np.union1d([0], np.arange(first, len(line.x), block))
-    knee, scale = _knee(line.y)
-    above = np.clip(line.y - knee, 0.0, HUGE) / scale
-    compressed = np.where(above > 0, knee + scale * np.log1p(above), line.y)
+    compress, expand = _compression(line.y)
     sizes = np.diff([*starts, len(line.x)])
-    x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, compressed))
+    x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, compress(line.y)))
     y = anchored(y, span=span / block)
-    return Line(x, np.where(y > knee, knee + scale * np.expm1((y - knee) / scale), y))
+    return Line(x, expand(y))
+
+
+def _compression(losses: Array) -> tuple[Transform, Transform]:
+    """Return the transformation under which losses are smoothed, and its inverse."""
+    low, high = np.percentile(losses, [5, 95])
+    if losses.min() > 0 and max(high, losses[0]) > WIDE * low:
+        return np.log, np.exp
+    knee, scale = _knee(losses)
+
+    def compress(values: Array) -> Array:
+        above = np.clip(values - knee, 0.0, HUGE) / scale
+        return np.where(above > 0, knee + scale * np.log1p(above), values)
+
+    def expand(values: Array) -> Array:
+        return np.where(values > knee, knee + scale * np.expm1((values - knee) / scale), values)
+
+    return compress, expand
 
 
 def _knee(losses: Array) -> tuple[float, float]:

@@ -138,7 +138,7 @@ def _draw_measure(ax: Axes, variants: Sequence[Variant], measure: str) -> tuple[
         if kept is not None:
             _draw_spread(ax, v, kept)
             low, high = float(kept.low.min()), float(kept.high.max())
-            seen.append(Seen(low, high, float(kept.middle[0])))
+            seen.append(Seen(low, high, float(kept.middle[0]), float(kept.middle[-1])))
         for line in lost:
             _draw_line(ax, v, line, width=1.3)
             lost_values.append(line.y)

@@ -21,6 +21,7 @@ class Seen:
     low: float
     high: float
     start: float
+    end: float
 
 
 def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
@@ -38,7 +39,7 @@ def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
             middle = curve.smooth.middle
             lowest = float(middle.min(where=middle != 0.0, initial=middle.max()))
             low = lowest if low == 0.0 == raw.min() else min(low, lowest)
-            seen.append(Seen(low, high, start))
+            seen.append(Seen(low, high, start, float(middle[-1])))
     if seen:
         return clipped_view(seen)
     return view_of_lost([line.y for curve in curves for line in curve.diverged])
@@ -47,11 +48,14 @@ def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
 def clipped_view(seen: Sequence[Seen]) -> tuple[float, float]:
     """Return the range that holds all curves but for their blow-ups.
 
-    A curve may rise above its start by a few times what the best curve falls below it.
+    A curve may rise above its start by a few times what the best curve falls below it; the end of
+    the best curve is always in view.
     """
     low = min(s.low for s in seen)
     tops = [s.start + BLOW_UP * ((s.start - low) or abs(s.start)) for s in seen]
-    return low, max(max(min(s.high, top), s.start) for s, top in zip(seen, tops, strict=True))
+    best_end = min(s.end for s in seen)
+    high = max(max(min(s.high, top), s.start) for s, top in zip(seen, tops, strict=True))
+    return low, max(high, best_end + 0.5 * (best_end - low))
 
 
 def set_loss_axis(ax: Axes, low: float, high: float, *, log: bool, head: float = 0.06) -> None:
