@@ -53,7 +53,8 @@ def summarise(
     """Rank the variants, best first.
 
     The order is by the share of seeds that diverged or failed (any divergence ranks below none),
-    then by the mean over the finished seeds, then by the order of `values`. A finished seed whose
+    then by the mean over the finished seeds, then by the order of `values`; variants that differ in
+    the last alone share a rank. A finished seed whose
     metric is not finite counts as diverged; one without an outcome has not run yet and counts in
     nothing.
 
@@ -79,11 +80,11 @@ def summarise(
     counted = {name: _judged(values[name], outcomes.get(name, {})) for name in values}
     if seeds is None:
         seeds = sorted({seed for by_seed in counted.values() for seed in by_seed})
-    order = sorted(counted, key=lambda name: _rank_key(counted[name], direction))  # stable
+    keys = {name: _rank_key(counted[name], direction) for name in counted}
+    order = sorted(counted, key=keys.__getitem__)  # stable
+    rank = {name: 1 + sum(other < key for other in keys.values()) for name, key in keys.items()}
     best = _finished(counted[order[0]]) if order else {}
-    return tuple(
-        _row(name, rank, counted[name], seeds, best) for rank, name in enumerate(order, start=1)
-    )
+    return tuple(_row(name, rank[name], counted[name], seeds, best) for name in order)
 
 
 _Judged = dict[int, "tuple[str, float | None]"]  # seed -> outcome, value

@@ -25,7 +25,8 @@ def run(values: dict[str, list[float | None]], direction: str = "min") -> list[t
         },
         direction,  # type: ignore[arg-type]
     )
-    assert [row.rank for row in rows] == list(range(1, len(rows) + 1))
+    ranks = [row.rank for row in rows]
+    assert ranks == [1 + sum(other < rank for other in ranks) for rank in ranks]
     return [(row.variant, row.mean, row.num_finished) for row in rows]
 
 
@@ -129,3 +130,12 @@ def test_min_and_max_mirror_each_other(values: dict) -> None:
 def test_an_unknown_direction() -> None:
     with pytest.raises(ConfigError, match="direction"):
         summarise({}, {}, "lowest")  # type: ignore[arg-type]
+
+
+def test_variants_with_equal_results_share_a_rank() -> None:
+    values = {"a": {0: 0.9}, "b": {0: 0.8}, "c": {0: 0.9}, "d": {0: None}, "e": {0: None}}
+    outcomes = {name: {0: "diverged" if v[0] is None else "finished"} for name, v in values.items()}
+    ranking = summarise(values, outcomes, "max")
+    assert [(row.variant, row.rank) for row in ranking] == [
+        ("a", 1), ("c", 1), ("b", 3), ("d", 4), ("e", 4),
+    ]  # fmt: skip
