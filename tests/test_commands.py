@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -209,19 +210,6 @@ def test_prints_of_user_code_stay_off_the_json_document(lrexp: Callable, config:
         assert "forward!" in answer.err
 
 
-def test_sigterm_closes_a_run_as_ctrl_c_does(tmp_path: Path, config: Path) -> None:
-    words = [sys.executable, "-m", "lrexp", "compare", str(config), "--out", "run", "--quiet"]
-    process = subprocess.Popen([*words, "--set", "train.duration=100000ep"], cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run/trials/standard/seed-0/evals.csv").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.terminate()
-    assert process.wait(timeout=30) == 130
-    status = json.loads((tmp_path / "run/status.json").read_text())
-    assert status["status"] == "interrupted"
-
-
 def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
@@ -380,23 +368,38 @@ def test_version_and_help_need_no_torch() -> None:
     assert library.__version__ in done.stdout
 
 
-def test_ctrl_c_ends_with_130_and_leaves_a_readable_run(tmp_path: Path, config: Path) -> None:
-    import signal
+# A background job of a shell ignores SIGINT, and so would its children.
+START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from lrexp.cli import run; sys.exit(run(sys.argv[1:]))"
+)
 
-    words = [sys.executable, "-m", "lrexp", "compare", str(config), "--out", "run"]
-    long = [*words, "--set", "train.duration=100000ep"]
-    process = subprocess.Popen(
-        long, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_with_130_and_stays_readable(
+    number: signal.Signals, tmp_path: Path, config: Path
+) -> None:
+    words = ["compare", str(config), "--out", "run", "--set", "train.duration=100000ep"]
     steps = tmp_path / "run/trials/standard/seed-0/steps.csv"
-    deadline = time.monotonic() + 60
-    while not (steps.exists() and steps.stat().st_size > 5000):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    with subprocess.Popen(
+        [sys.executable, "-c", START, *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (steps.exists() and steps.stat().st_size > 5000):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
+    assert "lrexp plot run" in err
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert status["status"] == "interrupted"
     run = library.load_run(tmp_path / "run")
