@@ -20,6 +20,19 @@ import typer
 
 from lrexp import __version__
 from lrexp.errors import ConfigError, FailedTrialsError, LrexpError, RunError
+from lrexp.options import (
+    ConfigFile,
+    Device,
+    Engine,
+    Force,
+    Json,
+    Out,
+    Quiet,
+    RunsDir,
+    Seeds,
+    Set,
+    Trust,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,37 +61,6 @@ def _print_version(given: bool) -> None:
     if given:
         typer.echo(f"lrexp {__version__}")
         raise typer.Exit
-
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a key of the config, e.g. --set optimizer.lr=0.1; may be repeated.",
-    ),
-]
-Seeds = Annotated[int | None, typer.Option(help="Number of seeds (replicates).", min=1)]
-Device = Annotated[
-    str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
-]
-Engine = Annotated[
-    str | None, typer.Option(metavar="NAME", help="How trials are trained: auto or sequential.")
-]
-Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="The run directory itself; must be new or empty.")
-]
-RunsDir = Annotated[Path, typer.Option(metavar="DIR", help="Where new run directories go.")]
-Trust = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PREFIX", help="Let import paths in the config reach this package; may be repeated."
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 @app.callback()

@@ -130,7 +130,9 @@ def test_very_short_tests_are_drawn(tmp_path: Path, losses: list[float]) -> None
     run = load_run(path)
     with house_style():
         for draw_one in (range_test_figure, range_test_loss_figure):
-            draw_one(run).canvas.draw()
+            figure = draw_one(run)
+            figure.canvas.draw()
+            assert np.isfinite([ax.get_ylim() for ax in figure.axes]).all()
 
 
 def test_the_losses_are_drawn_over_steps_too(tmp_path: Path) -> None:
