@@ -31,6 +31,10 @@ def make_plan(config: Config, objects: Objects | None = None) -> Plan:
         device = pick_device(config.experiment.device)
     except ConfigError as error:
         raise error.placed(config.document.place_of) from None
+    if device.type == "mps" and config.experiment.precision == "fp64":
+        what, remedy = "does not exist on Apple GPUs", "Use fp32, or device: cpu."
+        refused = ConfigError.single("precision", what, "fp64", remedy)
+        raise refused.placed(config.document.place_of)
     workshop = Workshop(config, objects or Objects(), device)
     _check_given(config, objects or Objects())
 
