@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+import lrexp as lrexp_library
 from lrexp.cli import app
-from lrexp.config import ExperimentConfig
+from lrexp.config import ExperimentConfig, load_config
 from lrexp.data import DATASETS
 from lrexp.models import MODELS
 from lrexp.schedules import SCHEDULES
@@ -48,6 +50,29 @@ def test_every_commands_options_in_the_readme_exist(lrexp: Callable) -> None:
         assert command in COMMANDS, line
         shown = lrexp(command, "--help").out
         assert [o for o in options if o.split("=")[0] not in shown] == [], line
+
+
+def test_the_config_of_the_readme_is_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (whole,) = [block for block in blocks if "compare:" in block]
+    (tmp_path / "readme.yaml").write_text(whole)
+    config = load_config(tmp_path / "readme.yaml")
+    assert list(config.variants) == ["standard", "high", "adam"]
+    (own,) = [block for block in blocks if "my_experiment" in block]
+    given = yaml.safe_load((ROOT / "configs/own/experiment.yaml").read_text())
+    for section in ("model", "data", "loss"):
+        shown, real = yaml.safe_load(own)[section], given[section]
+        assert (shown if isinstance(shown, str) else shown["name"]) == (
+            real if isinstance(real, str) else real["name"]
+        )
+
+
+def test_the_python_of_the_readme_names_what_there_is() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    compile(block, "README.md", "exec")
+    used = set(re.findall(r"lrexp\.(\w+)", block))
+    assert used <= set(lrexp_library.__all__)
+    assert len(used) >= 7
 
 
 def test_files_named_in_the_readme_exist() -> None:
