@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,9 +123,7 @@ def compare(
         _print_json({**summary, "run": str(run.path)})
     elif not quiet:
         _stdout().print(ranking_table(summary))
-        more = len(summary.get("seeds", ())) < MANY_SEEDS
-        again = f"compare {_again(config, set_)} --seeds {MANY_SEEDS}"
-        _print_files(run.path, again if more else f"plot {run.path}")
+        _print_files(run.path, _following(summary, run.path, _again(config, set_), failure))
     if failure is not None:
         raise failure
 
@@ -215,6 +214,9 @@ def schedule(
         _print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
     else:
         _stdout().print(schedule_table(traces.lr))
+        if traces.reactive:
+            names = ", ".join(traces.reactive)
+            typer.echo(f"As if the loss never changed: {names}.")
         typer.echo(f"Plot: {traces.plot}")
 
 
@@ -293,8 +295,9 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        known = isinstance(error, LrexpError)
-        typer.echo(str(error) if known else _unexpected(error), err=True)
+        else:
+            known = isinstance(error, LrexpError)
+            typer.echo(str(error) if known else _unexpected(error), err=True)
         return error.exit_code if isinstance(error, LrexpError) else RunError.exit_code
     return 0
 
@@ -330,6 +333,18 @@ def _print_files(run: Path, following: str | None) -> None:
     typer.echo(f"Files: {run}\nPlots: {run / 'plots'}")
     if following is not None:
         typer.echo(f"Next:  lrexp {following}")
+
+
+def _following(
+    summary: Mapping[str, Any], run: Path, again: str, failure: Exception | None
+) -> str | None:
+    """Return the command that makes sense after a comparison, if there is one."""
+    if failure is not None:
+        return None
+    if not any(row["outcomes"].get("finished") for row in summary["ranking"]):
+        return f"find-lr {again}"
+    few = len(summary["seeds"]) < MANY_SEEDS
+    return f"compare {again} --seeds {MANY_SEEDS}" if few else f"plot {run}"
 
 
 def _again(config: Path, changes: list[str] | None) -> str:

@@ -178,6 +178,7 @@ class Traces:
 
     lr: dict[str, np.ndarray]
     plot: str
+    reactive: tuple[str, ...] = ()  # those that follow a loss
 
 
 def schedule(
@@ -199,7 +200,7 @@ def schedule(
     if path.suffix != ".png":
         raise ConfigError.single("--out", "must end in .png", str(path), "Name a PNG file.")
     draw_schedules(traces, path, title=loaded.experiment.name, reactive=reactive)
-    return Traces(traces, str(path))
+    return Traces(traces, str(path), tuple(reactive))
 
 
 @dataclass(frozen=True)

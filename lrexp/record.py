@@ -49,7 +49,9 @@ class Recorder:
         if self.failures:
             lines = "\n".join(dict.fromkeys(map(str, self.failures.values())))
             count = f"{len(self.failures)} of {self._started} trials failed. The run is in {run}."
-            raise FailedTrialsError(f"{lines}\n{count}", run)
+            raise FailedTrialsError(f"{lines}\n{count}", run) from next(
+                iter(self.failures.values())
+            )
 
     def write(self, record: Record) -> None:
         """Write one record."""
@@ -73,8 +75,10 @@ class Recorder:
                 error = record.error
                 if not isinstance(error, UserCodeError):
                     error = user_error(error, f"variant {trial.variant}, seed {trial.seed}")
+                    error.__cause__ = record.error
                 self.failures[trial] = error
-                self._end(trial, "failed", {"error": str(error)})
+                facts = {"steps": self._values[trial].steps, "error": str(error)}
+                self._end(trial, "failed", facts)
 
     def _end(self, trial: TrialId, outcome: str, facts: Mapping[str, Any]) -> None:
         values = self._values.pop(trial)
@@ -101,8 +105,10 @@ class _Values:
     def __init__(self) -> None:
         self.final: dict[str, float] = {}
         self.best: dict[str, float] = {}
+        self.steps = 0
 
     def step(self, chunk: Steps) -> None:
+        self.steps = chunk.first + len(chunk.loss)
         if chunk.loss:
             self.final["loss"] = chunk.loss[-1]
 

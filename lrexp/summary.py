@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
+
+import numpy as np
 
 from lrexp.analysis import (
     Diagnosis,
@@ -70,9 +73,19 @@ def _diagnoses(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
             if _outcome(trial) == "finished" and end is not None:
                 best[loss_names[name]] = min(end, best.get(loss_names[name], end))
     return {
-        name: combine_diagnoses([_diagnosis(t, run, best.get(loss_names[name])) for t in trials])
+        name: combine_diagnoses(
+            [_diagnosis(t, run, best.get(loss_names[name])) for t in _median_first(trials)]
+        )
         for name, trials in run.variants.items()
     }
+
+
+def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials, the one with the median end first: the sentence is about that one."""
+    ends = [final_loss(trial.steps["loss"], trial.evals) for trial in trials]
+    median = np.median([end for end in ends if end is not None] or [0.0])
+    distance = [math.inf if end is None else abs(end - median) for end in ends]
+    return [trials[i] for i in sorted(range(len(trials)), key=distance.__getitem__)]
 
 
 def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagnosis:

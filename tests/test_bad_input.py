@@ -5,6 +5,7 @@ Every row is run as a command. No row may show a traceback or write a run direct
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -266,7 +267,14 @@ def test_user_code_that_raises_while_training_fails_its_trial_and_the_run(
     assert "mine.py:24: in forward: RuntimeError: broken at call 6" in answer.err
     assert "Traceback" not in answer.err
     assert '"outcome": "finished"' in (tmp_path / "run/trials/good/seed-0/result.json").read_text()
-    assert '"outcome": "failed"' in (tmp_path / "run/trials/bad/seed-0/result.json").read_text()
+    failed = json.loads((tmp_path / "run/trials/bad/seed-0/result.json").read_text())
+    assert (failed["outcome"], failed["steps"]) == ("failed", 4)  # one call was the evaluation before training
+    assert "ended it at step 4 of" in answer.out
+    assert "Next:" not in answer.out
+    debugged = lrexp("compare", config.name, "--debug")
+    assert debugged.code == 3
+    assert "RuntimeError: broken at call 6" in debugged.err
+    assert "raise RuntimeError" in debugged.err  # the line of the user's own file
     assert '"status": "failed"' in (tmp_path / "run/status.json").read_text()
 
 

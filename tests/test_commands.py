@@ -314,6 +314,8 @@ def test_schedule_draws_every_variant_without_training(lrexp: Callable) -> None:
     assert set(traces["constant"]) == {0.003}
     assert max(traces["cosine"]) == pytest.approx(0.003)
     assert Path("lr.png").stat().st_size > 10_000
+    shown = lrexp("schedule", ROOT / "configs/schedules.yaml", "--out", "lr.png")
+    assert "As if the loss never changed: plateau." in shown.out
     assert not Path("runs").exists()
 
 

@@ -41,7 +41,17 @@ def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
 
 
 def train(task: Task) -> Iterator[Record]:
-    """Train one task and yield its records."""
+    """Train one task and yield its records; what was done before an exception is among them."""
+    losses = _Losses(task)
+    try:
+        yield from _train(task, losses)
+    except Exception:
+        if losses.pending:
+            yield losses.flush()
+        raise
+
+
+def _train(task: Task, losses: _Losses) -> Iterator[Record]:
     begun = time.perf_counter()
     model, optimizer = task.build()
     if not model.training:  # parts that its author froze in evaluation mode stay frozen
@@ -52,7 +62,6 @@ def train(task: Task) -> Iterator[Record]:
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     lr_source = _LrSource(task)
     momentum = task.schedule.momentum if isinstance(task.schedule, Schedule) else None
-    losses = _Losses(task)
 
     final: float | None = None
     if task.eval_every:
@@ -174,6 +183,11 @@ class _Losses:
         return (
             len(self._epochs) >= CHUNK_STEPS or time.perf_counter() - self._flushed > CHUNK_SECONDS
         )
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are steps that were not handed out yet."""
+        return bool(self._held or self._read)
 
     def read_back(self) -> float:
         """Read the held losses from the device, ask the stop rule, and return the last one."""

@@ -207,6 +207,21 @@ def test_an_exception_fails_its_trial_alone() -> None:
     assert [r.trial.variant for r in records if isinstance(r, Ended)] == ["ok"]
 
 
+def test_the_updates_before_an_exception_are_recorded() -> None:
+    class ExplodesLater(nn.Linear):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            ExplodesLater.calls += 1
+            if ExplodesLater.calls > 8:
+                raise ValueError("boom")
+            return super().forward(x)
+
+    records = run(make_task(model=ExplodesLater(5, 1), eval_every=0))
+    assert len(losses(records)) == 8
+    assert isinstance(records[-1], Failed)
+
+
 def test_equal_settings_give_equal_bits_and_dropout_masks_do_not_depend_on_evaluations() -> None:
     model = net(dropout=0.5)
     first = losses(run(make_task(model=model, variant="a")))
