@@ -268,7 +268,10 @@ def test_user_code_that_raises_while_training_fails_its_trial_and_the_run(
     assert "Traceback" not in answer.err
     assert '"outcome": "finished"' in (tmp_path / "run/trials/good/seed-0/result.json").read_text()
     failed = json.loads((tmp_path / "run/trials/bad/seed-0/result.json").read_text())
-    assert (failed["outcome"], failed["steps"]) == ("failed", 4)  # one call was the evaluation before training
+    assert (failed["outcome"], failed["steps"]) == (
+        "failed",
+        4,
+    )  # one call was the evaluation before training
     assert "ended it at step 4 of" in answer.out
     assert "Next:" not in answer.out
     debugged = lrexp("compare", config.name, "--debug")
