@@ -15,13 +15,14 @@ from torch import Tensor
 from lrexp.engine.task import LossFunction
 from lrexp.errors import ConfigError
 
-# These compare element by element and broadcast when the shapes differ.
+# By kind, see `_kind`: `mse` is mse_loss and nn.MSELoss. These compare element by element and
+# broadcast when the shapes differ.
 ELEMENTWISE = {
-    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss", "soft_margin_loss",
+    "mse", "l1", "smoothl1", "huber", "binarycrossentropy", "binarycrossentropywithlogits",
+    "kldiv", "poissonnll", "softmargin",
 }  # fmt: skip
-NON_NEGATIVE = ELEMENTWISE - {"kl_div", "poisson_nll_loss"} | {
-    "cross_entropy", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss",
+NON_NEGATIVE = ELEMENTWISE - {"kldiv", "poissonnll"} | {
+    "crossentropy", "multimargin", "multilabelmargin", "multilabelsoftmargin",
 }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def fit_loss(loss: LossFunction, output: Any, target: Any) -> LossFunction:
     """
     name = _name(loss)
     fitted = over_tokens(loss) if is_token_logits(output, target) else loss
-    if name in ELEMENTWISE and _shape(output) != _shape(target):
+    if _kind(loss) in ELEMENTWISE and _shape(output) != _shape(target):
         raise _misfit(name, output, target, "the two shapes must be equal")
     try:
         value = fitted(output, target)
@@ -59,7 +60,7 @@ def over_tokens(loss: LossFunction) -> LossFunction:
 
 def loss_floor(loss: LossFunction) -> float | None:
     """Return 0 for losses that cannot be negative, None for those that can or are unknown."""
-    return 0.0 if getattr(loss, "__name__", "") in NON_NEGATIVE else None
+    return 0.0 if _kind(loss) in NON_NEGATIVE else None
 
 
 def is_token_logits(output: Any, target: Any) -> bool:
@@ -92,6 +93,12 @@ def _name(loss: LossFunction) -> str:
     return str(getattr(loss, "__name__", type(loss).__name__))
 
 
+def _kind(loss: LossFunction) -> str:
+    """Return the same word for a function of torch.nn.functional and its class in torch.nn."""
+    word = _name(loss).lower().replace("_", "").removesuffix("loss")
+    return word.replace("bce", "binarycrossentropy")
+
+
 def _misfit(name: str, output: Any, target: Any, why: str) -> ConfigError:
     return ConfigError.single(
         "",
@@ -105,7 +112,7 @@ def _misfit(name: str, output: Any, target: Any, why: str) -> ConfigError:
 def _remedy(name: str, target: Any) -> str:
     if isinstance(target, Tensor) and not target.is_floating_point():
         return "For classes use cross_entropy and a model with one output per class."
-    if name == "cross_entropy":
+    if name in ("cross_entropy", "CrossEntropyLoss"):
         return "For numbers use mse_loss and a model with one output per target."
     return "Change the loss, or give the model as many outputs as the target has."
 

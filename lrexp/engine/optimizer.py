@@ -32,15 +32,15 @@ def make_optimizer(
     the rest train at `lr`. Frozen parameters are left out.
 
     Raises:
-        ConfigError: a pattern matches no parameter, nothing is trainable, or torch refuses the
-            arguments; keys are relative to the `optimizer` section.
+        ConfigError: a pattern matches no parameter, or torch refuses the arguments; keys are
+            relative to the `optimizer` section.
     """
     parameters = group_parameters(model, lr=lr, groups=groups)
     options = dict(args)
     if cls.__name__ in FUSED and not _CHOICES_OF_KERNEL & options.keys() and _can_fuse(parameters):
         options["fused"] = True
     try:
-        # capturable and friends are torch's own business; positional lr keeps odd signatures out
+        # torch types Optimizer itself without `lr`; every one of its optimizers takes it
         return cls(parameters, lr=lr, **options)  # type: ignore[call-arg]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError.single(
@@ -71,12 +71,7 @@ def group_parameters(
     scaled = [
         {"params": p, "lr": lr * scale} for p, (_, scale) in zip(matched, groups, strict=True)
     ]
-    found = ([{"params": rest, "lr": lr}] if rest else []) + scaled
-    if not found:
-        raise ConfigError.single(
-            "name", "the model has no trainable parameter", type(model).__name__, "Unfreeze one."
-        )
-    return found
+    return ([{"params": rest, "lr": lr}] if rest else []) + scaled
 
 
 def set_lr(optimizer: Optimizer, base_lrs: Sequence[float], factor: float) -> None:

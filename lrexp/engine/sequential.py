@@ -42,17 +42,18 @@ def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
 
 def train(task: Task) -> Iterator[Record]:
     """Train one task and yield its records; what was done before an exception is among them."""
-    losses = _Losses(task)
+    losses, begun = _Losses(task), time.perf_counter()
     try:
         yield from _train(task, losses)
     except Exception:
         if losses.pending:
             yield losses.flush()
-        raise
+        if losses.stopped_at is None:  # else it was over before, and nobody had looked yet
+            raise
+    yield Ended(task.trial, losses.num_steps, losses.stopped_at, time.perf_counter() - begun)
 
 
 def _train(task: Task, losses: _Losses) -> Iterator[Record]:
-    begun = time.perf_counter()
     model, optimizer = task.build()
     if not model.training:  # parts that its author froze in evaluation mode stay frozen
         model.train()
@@ -98,7 +99,6 @@ def _train(task: Task, losses: _Losses) -> Iterator[Record]:
                 evaluation.values.get("val_loss", math.inf), evaluation.values["train_loss"]
             )
     losses.end(final)
-    yield Ended(task.trial, losses.num_steps, losses.stopped_at, time.perf_counter() - begun)
 
 
 def _steps(batches: Batches, task: Task) -> Iterator[tuple[int, list[Any]]]:

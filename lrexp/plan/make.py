@@ -20,8 +20,13 @@ from lrexp.schedules import Controller, Schedule, build_schedule
 T = TypeVar("T")
 
 
-def make_plan(config: Config, objects: Objects | None = None) -> Plan:
+def make_plan(config: Config, objects: Objects | None = None, *, validates: bool = True) -> Plan:
     """Return the plan of every variant of a config.
+
+    Args:
+        config: as loaded.
+        objects: Python objects in place of sections.
+        validates: whether the trials are evaluated, so that what ranks or steers them must exist.
 
     Raises:
         ConfigError: every problem of every variant that shows before training.
@@ -39,15 +44,15 @@ def make_plan(config: Config, objects: Objects | None = None) -> Plan:
     _check_given(config, objects or Objects())
 
     def plan(name: str, settings: ExperimentConfig) -> VariantPlan:
-        return _plan_variant(name, settings, config, workshop, device)
+        return _plan_variant(name, settings, config, workshop, validates)
 
     return Plan(config, device, _for_every_variant(config, plan))
 
 
 def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
-    """Return the plan of the config itself as one variant, its `compare` section left aside."""
+    """Return the plan of the config itself, as a range test needs it: `compare` is left aside."""
     alone = replace(config, variants={name: config.experiment}, overrides={name: {}})
-    return make_plan(alone, objects)
+    return make_plan(alone, objects, validates=False)
 
 
 def plan_schedules(config: Config) -> dict[str, tuple[Schedule | Controller, int, int]]:
@@ -171,7 +176,7 @@ def _for_every_variant(config: Config, plan: Callable[[str, ExperimentConfig], T
 
 
 def _plan_variant(
-    name: str, settings: ExperimentConfig, config: Config, workshop: Workshop, device: Any
+    name: str, settings: ExperimentConfig, config: Config, workshop: Workshop, validates: bool
 ) -> VariantPlan:
     data = workshop.data(settings)
     clock = make_clock(settings, data)  # nothing below makes sense without a length
@@ -179,18 +184,22 @@ def _plan_variant(
     parts: dict[str, Any] = {}
     with problems:
         parts["schedule"] = make_schedule(settings, clock, config)
-        _check_monitor(parts["schedule"], data)
+        if validates:
+            _check_monitor(parts["schedule"], data)
         _check_momentum(parts["schedule"], config.names.optimizer(settings))
     with problems:
         parts["eval_every"] = _eval_every(settings, clock)
     with problems:
-        _check_metric(settings, data)
+        if validates:
+            _check_metric(settings, data)
     with problems:
         build = workshop.builder(settings, data)
         parts["build"] = build
         parts["make_loss"], parts["count_correct"] = workshop.probe(settings, data, build)
-        _check_accuracy(settings, parts["count_correct"])
+        if validates:
+            _check_accuracy(settings, parts["count_correct"])
     problems.raise_any()
+    device = workshop.device
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
 
 

@@ -57,7 +57,7 @@ class Workshop:
 
     def __init__(self, config: Config, objects: Objects, device: torch.device) -> None:
         self._config, self._names = config, config.names
-        self._objects, self._device = objects, device
+        self._objects, self.device = objects, device
         self._data: dict[str, Data] = {}
         self._initial: dict[str, nn.Module] = {}
         self._initial_seed: int | None = None
@@ -67,10 +67,10 @@ class Workshop:
         spec = settings.data
         key = json.dumps([spec.name, spec.args, spec.options, settings.precision], sort_keys=True)
         if key not in self._data:
-            with preserved_rng(self._device), user_code(f"data {spec.name}"):
+            with preserved_rng(self.device), user_code(f"data {spec.name}"):
                 seed_everything(derive_seed(0, "data"))
                 loaded = self._load(settings)
-            self._data[key] = loaded.to(self._device, dtype_of(settings))
+            self._data[key] = loaded.to(self.device, dtype_of(settings))
         return self._data[key]
 
     def builder(self, settings: ExperimentConfig, data: Data) -> Build:
@@ -81,7 +81,7 @@ class Workshop:
 
         def build(seed: int) -> tuple[nn.Module, Optimizer]:
             model = copy.deepcopy(self._initial_model(settings, data, seed))
-            model = model.to(self._device, dtype_of(settings))
+            model = model.to(self.device, dtype_of(settings))
             try:
                 optimizer = make_optimizer(
                     optimizer_class, model, lr=spec.lr, args=spec.args, groups=groups
@@ -104,16 +104,16 @@ class Workshop:
 
         def fresh() -> LossFunction:
             loss = copy.deepcopy(pristine)
-            return loss.to(self._device) if isinstance(loss, nn.Module) else loss
+            return loss.to(self.device) if isinstance(loss, nn.Module) else loss
 
         bfloat = settings.precision == "bf16"
-        with preserved_rng(self._device):
+        with preserved_rng(self.device):
             model, _ = build(settings.seed)
             if not model.training:
                 model.train()
             with user_code(f"data {settings.data.name}"):
                 inputs, targets = next(iter(data.train.epoch(settings.seed, 0)))
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat):
                 with user_code(f"model {settings.model.name}"):
                     output = model(inputs)
                 _check_outputs(output, data.facts)
@@ -132,7 +132,7 @@ class Workshop:
         Left to the first training step, each copy would draw its own.
         """
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-            model = model.to(self._device, dtype_of(settings))
+            model = model.to(self.device, dtype_of(settings))
             was_training = model.training
             inputs, _ = next(iter(data.train.epoch(settings.seed, 0)))
             with torch.no_grad():
@@ -153,7 +153,7 @@ class Workshop:
             self._initial, self._initial_seed = {}, seed
         key = json.dumps([settings.model.model_dump(mode="json"), repr(data.facts)])
         if key not in self._initial:
-            with preserved_rng(self._device), user_code(f"model {settings.model.name}"):
+            with preserved_rng(self.device), user_code(f"model {settings.model.name}"):
                 seed_everything(derive_seed(seed, "init"))
                 model = _checked(self._made(settings, data))
                 self._initial[key] = self._materialised(model, settings, data)

@@ -222,6 +222,26 @@ def test_the_updates_before_an_exception_are_recorded() -> None:
     assert isinstance(records[-1], Failed)
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 1000])
+def test_a_divergence_before_an_exception_is_what_ended_the_trial(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Diverges(nn.Linear):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            Diverges.calls += 1
+            if Diverges.calls > 8:
+                raise ValueError("nan reached the user's own check")
+            return super().forward(x) * (math.nan if Diverges.calls > 5 else 1.0)
+
+    monkeypatch.setattr(sequential, "CHUNK_STEPS", chunk)
+    records = run(make_task(model=Diverges(5, 1), eval_every=0))
+    assert isinstance(records[-1], Ended)
+    assert records[-1].stopped_at == 5
+    assert len(losses(records)) == 6
+
+
 def test_equal_settings_give_equal_bits_and_dropout_masks_do_not_depend_on_evaluations() -> None:
     model = net(dropout=0.5)
     first = losses(run(make_task(model=model, variant="a")))
