@@ -18,6 +18,7 @@ from lrexp.engine.task import (
     Steps,
     Task,
     TrialId,
+    Unit,
 )
 
 ENGINES: dict[str, Engine] = {"sequential": run_sequentially}
@@ -33,6 +34,7 @@ __all__ = [
     "Steps",
     "Task",
     "TrialId",
+    "Unit",
     "fit_accuracy",
     "fit_loss",
     "has_momentum",

@@ -31,6 +31,19 @@ class TrialId:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """Trials that one engine trains in one go; what a worker process is given at a time.
+
+    Args:
+        engine: a name in `ENGINES`.
+        trials: one after the other, or as one stack where the engine is `vectorized`.
+    """
+
+    engine: str
+    trials: tuple[TrialId, ...]
+
+
+@dataclass(frozen=True)
 class Task:
     """One trial, ready to be trained.
 
@@ -49,6 +62,8 @@ class Task:
         grad_clip: largest gradient norm, or None.
         autocast: run forward and loss in bfloat16.
         stop: the rule that ends the training early.
+        kind: tasks of equal kind compute the same: model code and arguments, data and loss. They
+            may differ in initial weights, and in all that is a field here or an optimizer's number.
     """
 
     trial: TrialId
@@ -66,6 +81,7 @@ class Task:
     accumulate: int = 1
     grad_clip: float | None = None
     autocast: bool = False
+    kind: str = ""
 
     @property
     def steps_per_epoch(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,14 @@ class VariantPlan:
             autocast=self.settings.precision == "bf16",
             stop=divergence_stop(self.total_steps),
             device=self.device,
+            kind=self._kind,
         )
+
+    @property
+    def _kind(self) -> str:
+        """What tasks share that compute the same: see `Task.kind`."""
+        tree = self.settings.model_dump(mode="json")
+        return json.dumps([tree[key] for key in ("model", "data", "loss", "precision")])
 
 
 @dataclass(frozen=True)

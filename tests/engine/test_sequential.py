@@ -24,8 +24,8 @@ from lrexp.engine import (
     TrialId,
     make_optimizer,
     run_sequentially,
-    sequential,
 )
+from lrexp.engine import losses as chunks
 from lrexp.finder import DivergenceStop
 from lrexp.schedules import Schedule
 
@@ -170,7 +170,7 @@ def test_the_size_of_chunks_changes_nothing(chunk: int, monkeypatch: pytest.Monk
     data = data.to(CPU, torch.float64)
     task = make_task(model=model, lr=0.1, train=data.train, val=data.val, total_steps=60)
     whole = run(task)
-    monkeypatch.setattr(sequential, "CHUNK_STEPS", chunk)
+    monkeypatch.setattr(chunks, "CHUNK_STEPS", chunk)
     cut = run(task)
     assert losses(cut) == losses(whole)
     for a, b in zip(evaluations(cut), evaluations(whole), strict=True):
@@ -181,7 +181,7 @@ def test_the_size_of_chunks_changes_nothing(chunk: int, monkeypatch: pytest.Monk
 def test_a_diverged_trial_ends_at_its_first_bad_step_and_the_next_one_runs(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequential, "CHUNK_STEPS", chunk)
+    monkeypatch.setattr(chunks, "CHUNK_STEPS", chunk)
     bad = make_task(model=nn.Linear(5, 1), lr=1e20, variant="bad", eval_every=0)
     good = make_task(variant="good")
     records = list(run_sequentially([bad, good]))
@@ -235,7 +235,7 @@ def test_a_divergence_before_an_exception_is_what_ended_the_trial(
                 raise ValueError("nan reached the user's own check")
             return super().forward(x) * (math.nan if Diverges.calls > 5 else 1.0)
 
-    monkeypatch.setattr(sequential, "CHUNK_STEPS", chunk)
+    monkeypatch.setattr(chunks, "CHUNK_STEPS", chunk)
     records = run(make_task(model=Diverges(5, 1), eval_every=0))
     assert isinstance(records[-1], Ended)
     assert records[-1].stopped_at == 5
@@ -365,10 +365,10 @@ def test_losses_are_read_back_in_chunks_and_chunks_are_bounded(
     reads: list[int] = []
     stack = torch.stack
     monkeypatch.setattr(
-        sequential.torch, "stack", lambda held: (reads.append(len(held)), stack(held))[1]
+        chunks.torch, "stack", lambda held: (reads.append(len(held)), stack(held))[1]
     )
-    monkeypatch.setattr(sequential, "CHUNK_SECONDS", 1e9)
-    monkeypatch.setattr(sequential, "CHUNK_STEPS", 40)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 1e9)
+    monkeypatch.setattr(chunks, "CHUNK_STEPS", 40)
     run(make_task(model=nn.Linear(5, 1), total_steps=100, eval_every=0))
     assert reads == [40, 40, 20]  # no read-back per step, and no growth with the steps
 

@@ -1,0 +1,92 @@
+"""Losses of one trial on their way from the device into records.
+
+Losses stay on the device and are read back in chunks, because a read-back every step makes the
+host wait for an accelerator; a chunk that goes past the stopping step is cut there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lrexp.engine.task import Steps, Task
+
+CHUNK_SECONDS = 0.25  # how often losses are read back, shown and written
+CHUNK_STEPS = 2_000
+
+
+@dataclass
+class Losses:
+    """Losses on their way from the device: held back, read in chunks, cut at the stopping step."""
+
+    task: Task
+    num_steps: int = 0  # already handed out
+    stopped_at: int | None = None
+    _epochs: list[int] = field(default_factory=list)
+    _lrs: list[float] = field(default_factory=list)
+    _held: list[Tensor] = field(default_factory=list)
+    _read: list[float] = field(default_factory=list)
+    _flushed: float = field(default_factory=time.perf_counter)
+    _sum: float = 0.0
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.begin(None)
+
+    def begin(self, initial: float | None) -> None:
+        """Tell the stop rule a loss measured before training, if there is one."""
+        self._rule_state = self.task.stop.init(initial)
+
+    def add(self, epoch: int, lr: float, loss: Tensor) -> None:
+        self._epochs.append(epoch)
+        self._lrs.append(lr)
+        self._held.append(loss)
+
+    def due(self) -> bool:
+        return (
+            len(self._epochs) >= CHUNK_STEPS or time.perf_counter() - self._flushed > CHUNK_SECONDS
+        )
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are steps that were not handed out yet."""
+        return bool(self._held or self._read)
+
+    def read_back(self) -> float:
+        """Read the held losses from the device, ask the stop rule, and return the last one."""
+        losses: list[float] = torch.stack(self._held).tolist()
+        self._held = []
+        self._rule_state, stop = self.task.stop.first_stop(losses, self._rule_state)
+        self._read += losses if stop is None else losses[: stop + 1]
+        if stop is not None:
+            self.stopped_at = self.num_steps + len(self._read) - 1
+        return self._read[-1]
+
+    def end(self, final: float | None) -> None:
+        """Ask the rule about a training that ran to its end; `final` is a loss evaluated there."""
+        if self.stopped_at is None and self.task.stop.never_came_back(self._rule_state, final):
+            self.stopped_at = self.num_steps - 1
+
+    def flush(self) -> Steps:
+        """Hand out all steps since the last flush, up to the stopping one."""
+        if self._held:
+            self.read_back()
+        n = len(self._read)
+        chunk = Steps(self.task.trial, self.num_steps, self._epochs[:n], self._lrs[:n], self._read)
+        self.num_steps += n
+        for loss in self._read:  # one by one: the sum must not depend on the size of chunks
+            self._sum += loss
+        self._count += n
+        self._epochs, self._lrs, self._read = [], [], []
+        self._flushed = time.perf_counter()
+        return chunk
+
+    def mean_since_last(self) -> float:
+        """Return the mean loss of the steps since the last call."""
+        mean = self._sum / self._count if self._count else math.nan
+        self._sum, self._count = 0.0, 0
+        return mean

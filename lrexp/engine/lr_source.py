@@ -1,0 +1,31 @@
+"""The LR of every step of one trial, from a schedule, or from a controller and its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lrexp.engine.task import Task
+from lrexp.schedules import Schedule
+
+
+class LrSource:
+    """The LR of every step, from a schedule, or from a controller and its state."""
+
+    def __init__(self, task: Task) -> None:
+        schedule = task.schedule
+        if isinstance(schedule, Schedule):
+            self.lr: Callable[[int], float] = schedule.lr
+            self._controller, self.wants_loss = None, False
+            return
+        self._controller = schedule
+        self._state = schedule.init()
+        self.wants_loss = schedule.monitor == "loss"
+        self.lr = lambda step: schedule.lr(self._state, step)
+
+    def observe(self, step: int, value: float) -> None:
+        if self._controller is not None:
+            self._state = self._controller.observe(self._state, step, value)
+
+    def observe_evaluation(self, step: int, values: dict[str, float]) -> None:
+        if self._controller is not None and self._controller.monitor in values:
+            self.observe(step, values[self._controller.monitor])
