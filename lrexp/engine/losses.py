@@ -42,11 +42,13 @@ class Losses:
         self._rule_state = self.task.stop.init(initial)
 
     def add(self, epoch: int, lr: float, loss: Tensor) -> None:
+        """Hold the loss of one more step."""
         self._epochs.append(epoch)
         self._lrs.append(lr)
         self._held.append(loss)
 
     def due(self) -> bool:
+        """Return whether it is time to hand out what is held."""
         return (
             len(self._epochs) >= CHUNK_STEPS or time.perf_counter() - self._flushed > CHUNK_SECONDS
         )

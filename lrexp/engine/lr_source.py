@@ -23,9 +23,11 @@ class LrSource:
         self.lr = lambda step: schedule.lr(self._state, step)
 
     def observe(self, step: int, value: float) -> None:
+        """Tell the controller, if there is one, the value seen after update `step`."""
         if self._controller is not None:
             self._state = self._controller.observe(self._state, step, value)
 
     def observe_evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Tell the controller what was evaluated after update `step`, if it monitors that."""
         if self._controller is not None and self._controller.monitor in values:
             self.observe(step, values[self._controller.monitor])
