@@ -32,8 +32,17 @@ class InterruptedRunError(LrexpError):
     exit_code = 130
 
 
+class WorkerDiedError(RunError):
+    """A worker process died, again and again, while it trained this trial."""
+
+
 class UserCodeError(LrexpError):
-    """The user's own model, data, loss or schedule raised; the message has its file and line."""
+    """The user's own model, data, loss or schedule raised; the message has its file and line.
+
+    `kind` is the name of the exception's class, where there was one.
+    """
+
+    kind = ""
 
 
 class FailedTrialsError(UserCodeError):
@@ -145,7 +154,9 @@ def user_error(error: BaseException, doing: str) -> UserCodeError:
     own = [f for f in frames if not _is_library(f.filename)] or list(frames)
     where = f"{own[-1].filename}:{own[-1].lineno}: in {own[-1].name}: " if own else ""
     message = f"{where}{type(error).__name__}: {error}".rstrip(": ")
-    return UserCodeError(f"{doing} raised an exception: {message}")
+    found = UserCodeError(f"{doing} raised an exception: {message}")
+    found.kind = type(error).__name__
+    return found
 
 
 def _is_library(filename: str) -> bool:

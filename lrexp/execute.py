@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from lrexp.config import resolved_tree, to_yaml
-from lrexp.engine import ENGINES, Task, TrialId, preserved_rng
-from lrexp.errors import InterruptedRunError, RunError
+from lrexp.engine import ENGINES, Record, TrialId, Unit, preserved_rng
+from lrexp.errors import ConfigError, InterruptedRunError, RunError
+from lrexp.order import Order
 from lrexp.plan import Plan
+from lrexp.processes import run_in_processes
 from lrexp.record import Recorder
 from lrexp.report.progress import observe
+from lrexp.sendable import refuse_processes
 from lrexp.store import RunWriter, create_run_directory, describe_environment
 
 
@@ -67,31 +70,60 @@ def recorded_run(
 
 
 def train(
+    order: Order,
     plan: Plan,
-    tasks: Iterable[Task],
     writer: RunWriter,
     lengths: Mapping[TrialId, int],
     console: Console,
     *,
-    stops: bool,
+    jobs: int | None = None,
 ) -> Recorder:
-    """Train the tasks into the run directory and show how it goes.
+    """Train the trials into the run directory and show how it goes.
 
     Args:
-        plan: of the run.
-        tasks: trials to train.
+        order: what was asked for.
+        plan: made from it.
         writer: of the run directory.
-        lengths: steps of every trial to come.
+        lengths: the trials to train, and the steps of each.
         console: where progress is shown.
-        stops: whether a trial that its rule stopped counts as diverged.
+        jobs: worker processes; 1, or None, is this process.
     """
-    experiment = plan.config.experiment
-    engine = ENGINES["sequential" if experiment.engine == "auto" else experiment.engine]
-    digits = 17 if experiment.precision == "fp64" else 9
-    recorder = Recorder(writer, stop_is_outcome=stops, loss_digits=digits)
-    with observe(lengths, console) as observer, preserved_rng(plan.device):
-        recorder.write_all(engine(tasks), observer)
+    digits = 17 if plan.config.experiment.precision == "fp64" else 9
+    # A comparison's rule stops what diverged; a range test ends like that as a rule.
+    recorder = Recorder(writer, stop_is_outcome=order.command == "compare", loss_digits=digits)
+    with (
+        observe(lengths, console) as observer,
+        preserved_rng(plan.device),
+        closing(_records(order, plan, tuple(lengths), jobs or 1)) as records,
+    ):
+        recorder.write_all(records, observer)
     return recorder
+
+
+def check_jobs(order: Order, jobs: int | None) -> None:
+    """Refuse, before a run directory is made, a number of processes that cannot be had.
+
+    Raises:
+        ConfigError: it is below 1, or the order cannot be sent to another process.
+    """
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+        what = "must be a whole number from 1"
+        raise ConfigError.single("jobs", what, jobs, "1 trains in this process.")
+    if jobs is not None and jobs > 1:
+        refuse_processes(order, jobs)
+
+
+def _records(
+    order: Order, plan: Plan, trials: tuple[TrialId, ...], jobs: int
+) -> Generator[Record, None, None]:
+    """Train here, or in other processes, trial by trial."""
+    name = plan.config.experiment.engine
+    if jobs == 1:
+        engine = ENGINES["sequential" if name == "auto" else name]
+        yield from engine(order.tasks(plan, trials))
+    else:
+        units = [Unit("sequential", (trial,)) for trial in trials]
+        yield from run_in_processes(order, units, jobs)
 
 
 def resolved_config(plan: Plan) -> dict[str, Any]:

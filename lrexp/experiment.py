@@ -7,7 +7,7 @@ directory first; summaries, tables and plots are made from the files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,12 +15,12 @@ import numpy as np
 from rich.console import Console
 
 from lrexp.config import Config, load_config, read_override, to_yaml, with_optimizer_lr
-from lrexp.engine import Task, TrialId, loss_floor
 from lrexp.errors import ConfigError
-from lrexp.execute import Destination, recorded_run, resolved_config, train
-from lrexp.finder import Curve, RangeTestStop, ramp, suggest
+from lrexp.execute import Destination, check_jobs, recorded_run, resolved_config, train
+from lrexp.finder import Curve, suggest
 from lrexp.lr_finder import RangeTest
-from lrexp.plan import Objects, VariantPlan, make_plan, plan_one, plan_schedules, trace_lr
+from lrexp.order import Source, make_order
+from lrexp.plan import Objects, make_plan, plan_schedules, trace_lr
 from lrexp.report import draw_overlay, draw_run, draw_schedules
 from lrexp.report.progress import waiting
 from lrexp.schedules import Schedule
@@ -31,9 +31,7 @@ from lrexp.store import (
 )
 from lrexp.summary import comparison_summary, range_test_summary
 
-Source: TypeAlias = str | Path | Mapping[str, Any]
 Overrides: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any] | str]
-RANGE_TEST = "range_test"  # the variant name of a range test's trials
 QUIET = Console(stderr=True, quiet=True)
 
 
@@ -46,6 +44,7 @@ def compare(
     seeds: int | None = None,
     device: str | None = None,
     engine: str | None = None,
+    jobs: int | None = None,
     overrides: Overrides = (),
     trust: Sequence[str] = (),
     out: str | Path | None = None,
@@ -60,6 +59,8 @@ def compare(
             class) that returns a module, or a module from which every seed starts; `(train, val)`
             or `train` as a data function returns them; a function (output, target) -> scalar.
         seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
+        jobs: worker processes that train; 1 is this process. With more, Python objects must be
+            such that another process can import them.
         overrides: {dotted key: value}, pairs of these, or texts `KEY=VALUE` as of `--set`.
         trust: packages that import paths in the config may reach.
         out: the run directory itself; else a new one inside `runs_dir`.
@@ -79,17 +80,13 @@ def compare(
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
     changes = _changes(overrides, names, flags)
     with waiting(console, "Loading data and model"):
-        loaded = load_config(config, changes, trust=trust, given=objects.sections)
-        plan = make_plan(loaded, objects)
-    first, count = loaded.experiment.seed, loaded.experiment.compare.seeds
-    all_seeds = list(range(first, first + count))
-    lengths = {
-        TrialId(name, seed): variant.total_steps
-        for seed in all_seeds
-        for name, variant in plan.variants.items()
-    }
+        order = make_order("compare", config, changes, trust=trust, objects=objects)
+        loaded = order.config()
+        plan = order.plan(loaded)
+    check_jobs(order, jobs)
+    lengths = order.lengths(plan)
     with recorded_run(plan, "compare", _destination(out, runs_dir), lengths) as writer:
-        recorder = train(plan, plan.tasks(all_seeds), writer, lengths, console, stops=True)
+        recorder = train(order, plan, writer, lengths, console, jobs=jobs)
         with waiting(console, "Drawing"):
             writer.summary(comparison_summary(load_run(writer.directory), loaded))
             draw_run(load_run(writer.directory))
@@ -106,6 +103,7 @@ def find_lr(
     seeds: int | None = None,
     device: str | None = None,
     engine: str | None = None,
+    jobs: int | None = None,
     overrides: Overrides = (),
     trust: Sequence[str] = (),
     out: str | Path | None = None,
@@ -132,23 +130,21 @@ def find_lr(
     flags = {"find_lr.seeds": seeds, "device": device, "engine": engine}
     changes = _changes(overrides, names, flags)
     with waiting(console, "Loading data and model"):
-        loaded = load_config(config, changes, trust=trust, given=objects.sections)
-        plan = plan_one(loaded, objects, RANGE_TEST)
-    variant = plan.variants[RANGE_TEST]
-    settings = variant.settings.find_lr
-    all_seeds = list(range(loaded.experiment.seed, loaded.experiment.seed + settings.seeds))
+        order = make_order("find-lr", config, changes, trust=trust, objects=objects)
+        loaded = order.config()
+        plan = order.plan(loaded)
+    check_jobs(order, jobs)
     if write is not None:
         _check_writable(Path(write), force)
-    lengths = {TrialId(RANGE_TEST, seed): settings.steps for seed in all_seeds}
-    tasks = (_range_test(variant, seed) for seed in all_seeds)
+    lengths = order.lengths(plan)
     with recorded_run(plan, "find-lr", _destination(out, runs_dir), lengths) as writer:
-        recorder = train(plan, tasks, writer, lengths, console, stops=False)
+        recorder = train(order, plan, writer, lengths, console, jobs=jobs)
         run = load_run(writer.directory)
         tests = [t for t in run.trials if (t.result or {}).get("outcome") == "finished"]
         curves = [Curve(t.steps["lr"], t.steps["loss"]) for t in tests]
         if not curves:
             recorder.raise_failures(writer.directory)
-        suggestion = suggest(curves, rule=settings.rule)
+        suggestion = suggest(curves, rule=loaded.experiment.find_lr.rule)
         writer.summary(range_test_summary(suggestion, [t.seed for t in tests]))
         with waiting(console, "Drawing"):
             draw_run(load_run(writer.directory))
@@ -216,19 +212,6 @@ def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] 
     plan = make_plan(load_config(config, _changes(overrides), trust=trust))
     tree = resolved_config(plan)
     return Resolved(tree, to_yaml(tree))
-
-
-def _range_test(variant: VariantPlan, seed: int) -> Task:
-    settings = variant.settings.find_lr
-    schedule = ramp(settings.min_lr, settings.max_lr, settings.steps, settings.mode)
-    task = variant.task(seed)
-    return replace(
-        task,
-        schedule=schedule,
-        total_steps=settings.steps,
-        eval_every=0,
-        stop=RangeTestStop(settings.stop_factor, loss_floor(task.loss)),
-    )
 
 
 def _warn_of_own_lrs(config: Config, console: Console) -> None:

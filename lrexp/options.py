@@ -21,7 +21,12 @@ Device = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
 ]
 Engine = Annotated[
-    str | None, typer.Option(metavar="NAME", help="How trials are trained: auto or sequential.")
+    str | None,
+    typer.Option(metavar="NAME", help="How trials are trained: auto, sequential or vectorized."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Worker processes; 1 trains in this one.", min=1),
 ]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run directory itself; must be new or empty.")

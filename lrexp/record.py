@@ -9,15 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
-from lrexp.errors import FailedTrialsError, UserCodeError, user_error
+from lrexp.errors import (
+    FailedTrialsError,
+    LrexpError,
+    UserCodeError,
+    WorkerDiedError,
+    user_error,
+)
 from lrexp.report.progress import Observer
-from lrexp.store import RunWriter, TrialWriter
+from lrexp.store import RunWriter, TrialWriter, remove_directory
 
 HIGHER_IS_BETTER = {"val_accuracy"}
 
 
 class Recorder:
     """Writes each record where it belongs; one `TrialWriter` per running trial.
+
+    A trial that starts a second time (its worker died, say) begins anew, and so do its files.
 
     Args:
         run: the run's writer.
@@ -27,12 +35,11 @@ class Recorder:
     """
 
     def __init__(self, run: RunWriter, *, stop_is_outcome: bool, loss_digits: int) -> None:
-        self.failures: dict[TrialId, UserCodeError] = {}
+        self.failures: dict[TrialId, LrexpError] = {}
         self._run, self._stop_is_outcome, self._digits = run, stop_is_outcome, loss_digits
         self._writers: dict[TrialId, TrialWriter] = {}
         self._values: dict[TrialId, _Values] = {}
-        self._outcomes: Counter[str] = Counter()
-        self._started = 0
+        self._outcomes: dict[TrialId, str | None] = {}  # None while it runs
 
     def write_all(self, records: Iterable[Record], observer: Observer) -> None:
         """Write every record, and show it."""
@@ -48,7 +55,9 @@ class Recorder:
         """Raise one FailedTrialsError that lists every failed trial, if there is one."""
         if self.failures:
             lines = "\n".join(dict.fromkeys(map(str, self.failures.values())))
-            count = f"{len(self.failures)} of {self._started} trials failed. The run is in {run}."
+            count = (
+                f"{len(self.failures)} of {len(self._outcomes)} trials failed. The run is in {run}."
+            )
             raise FailedTrialsError(f"{lines}\n{count}", run) from next(
                 iter(self.failures.values())
             )
@@ -58,10 +67,7 @@ class Recorder:
         trial = record.trial
         match record:
             case Started():
-                directory = self._run.trial_directory(trial.variant, trial.seed)
-                self._writers[trial] = TrialWriter(directory, loss_digits=self._digits)
-                self._values[trial] = _Values()
-                self._started += 1
+                self._start(trial)
             case Steps():
                 self._writers[trial].steps(record.first, record.epoch, record.lr, record.loss)
                 self._values[trial].step(record)
@@ -72,13 +78,20 @@ class Recorder:
                 diverged = self._stop_is_outcome and record.stopped_at is not None
                 self._end(trial, "diverged" if diverged else "finished", _ending(record))
             case Failed():
-                error = record.error
-                if not isinstance(error, UserCodeError):
-                    error = user_error(error, f"variant {trial.variant}, seed {trial.seed}")
-                    error.__cause__ = record.error
-                self.failures[trial] = error
+                error = self.failures[trial] = readable_error(record)
                 facts = {"steps": self._values[trial].steps, "error": str(error)}
                 self._end(trial, "failed", facts)
+
+    def _start(self, trial: TrialId) -> None:
+        directory = self._run.trial_directory(trial.variant, trial.seed)
+        if trial in self._outcomes:
+            if trial in self._writers:
+                self._writers.pop(trial).close()
+            self.failures.pop(trial, None)
+            remove_directory(directory)
+        self._writers[trial] = TrialWriter(directory, loss_digits=self._digits)
+        self._values[trial] = _Values()
+        self._outcomes[trial] = None
 
     def _end(self, trial: TrialId, outcome: str, facts: Mapping[str, Any]) -> None:
         values = self._values.pop(trial)
@@ -95,8 +108,18 @@ class Recorder:
             }
         )
         writer.close()
-        self._outcomes[outcome] += 1
-        self._run.update_status(counts=dict(self._outcomes))
+        self._outcomes[trial] = outcome
+        self._run.update_status(counts=dict(Counter(filter(None, self._outcomes.values()))))
+
+
+def readable_error(record: Failed) -> UserCodeError | WorkerDiedError:
+    """Return why a trial failed, with the trial, and the file and line of the user's code."""
+    error, trial = record.error, record.trial
+    if isinstance(error, UserCodeError | WorkerDiedError):
+        return error
+    readable = user_error(error, f"variant {trial.variant}, seed {trial.seed}")
+    readable.__cause__ = error
+    return readable
 
 
 class _Values:

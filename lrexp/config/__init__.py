@@ -7,7 +7,12 @@ become steps when the data is known; `resolved_tree` is the complete result.
 
 from lrexp.config.arguments import check_arguments
 from lrexp.config.config import Config
-from lrexp.config.document import Document, document_from_dict, read_document
+from lrexp.config.document import (
+    Document,
+    document_from_dict,
+    document_from_text,
+    read_document,
+)
 from lrexp.config.edit import with_optimizer_lr
 from lrexp.config.json_schema import json_schema
 from lrexp.config.load import load_config
@@ -47,6 +52,7 @@ __all__ = [
     "TrainConfig",
     "check_arguments",
     "document_from_dict",
+    "document_from_text",
     "json_schema",
     "load_config",
     "parse_duration",

@@ -16,6 +16,8 @@ from lrexp.config.tree import KeyPath, dotted, get, locate, put
 from lrexp.config.writer import to_yaml
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
 
+_IN_PYTHON = "config"  # the name of a document that was made in Python
+
 
 @dataclass(frozen=True)
 class Document:
@@ -87,14 +89,29 @@ def read_document(path: Path | str, directory: Path | None = None) -> Document:
     """
     name = str(path)
     text = decode(_bytes(Path(path), name), name)
-    data, places = read_yaml(text, name)
+    return document_from_text(text, name, directory or Path(path).absolute().parent)
+
+
+def document_from_text(text: str, name: str | None, directory: Path) -> Document:
+    """Return the document of a config whose text was read before.
+
+    Args:
+        text: YAML.
+        name: of the file that it came from; None where it was made in Python and has no lines.
+        directory: where relative paths and import paths start.
+
+    Raises:
+        ConfigError: it is no YAML mapping; every problem has its line.
+    """
+    known = name or _IN_PYTHON
+    data, places = read_yaml(text, known)
     if not isinstance(data, dict):
         what = "is empty" if data is None else "must be a mapping of keys to values"
         given = NOTHING if data is None else data
         remedy = "`lrexp init` writes a config to start from."
-        raise ConfigError([Problem("", what, given, remedy, f"{name}:1")])
-    where = directory or Path(path).absolute().parent
-    return Document(data, name, text, where, {(): f"{name}:1", **places})
+        raise ConfigError([Problem("", what, given, remedy, f"{known}:1")])
+    lines = {} if name is None else {(): f"{name}:1", **places}
+    return Document(data, known, text, directory, lines)
 
 
 def document_from_dict(source: Mapping[str, object], directory: Path | None = None) -> Document:
@@ -110,7 +127,7 @@ def document_from_dict(source: Mapping[str, object], directory: Path | None = No
     if problems:
         raise ConfigError(problems)
     assert isinstance(data, dict)
-    return Document(data, "config", to_yaml(data), directory or Path.cwd(), {})
+    return Document(data, _IN_PYTHON, to_yaml(data), directory or Path.cwd(), {})
 
 
 def _bytes(path: Path, name: str) -> bytes:

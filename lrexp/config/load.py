@@ -27,7 +27,7 @@ Override: TypeAlias = tuple[str, object] | tuple[str, object, str]
 
 
 def load_config(
-    source: Path | str | Mapping[str, object],
+    source: Path | str | Mapping[str, object] | Document,
     overrides: Sequence[Override] = (),
     *,
     trust: Sequence[str] = (),
@@ -37,7 +37,7 @@ def load_config(
     """Return the checked config of a YAML file or a dict.
 
     Args:
-        source: the file, or a mapping with the same keys.
+        source: the file, a mapping with the same keys, or a document read before.
         overrides: (dotted key, value) that replace the file's, in order; problems name them
             `--set KEY`, or by the label that comes third: ("compare.seeds", 0, "--seeds").
         trust: packages that import paths in the config may reach besides the user's own code.
@@ -133,7 +133,9 @@ class _Checker:
         return self._known[key]
 
 
-def _read(source: Path | str | Mapping[str, object], directory: Path | None) -> Document:
+def _read(source: Path | str | Mapping[str, object] | Document, directory: Path | None) -> Document:
+    if isinstance(source, Document):
+        return source
     if isinstance(source, Mapping):
         return document_from_dict(source, directory)
     return read_document(source, directory)

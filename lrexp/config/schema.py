@@ -221,7 +221,7 @@ class ExperimentConfig(BaseModel):
     precision: Literal["fp32", "fp64", "bf16"] = Field(
         default="fp32", description="Numbers that are computed with; bf16 is mixed precision."
     )
-    engine: Literal["auto", "sequential"] = Field(
+    engine: Literal["auto", "sequential", "vectorized"] = Field(
         default="auto", description="How trials are trained; never changes what they give."
     )
     model: ModelConfig = Field(description="What is trained.", examples=["mlp"])

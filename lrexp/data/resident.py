@@ -47,10 +47,17 @@ class ResidentBatches:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the training batches of one pass, without the first `start` of them."""
         size = self.batch_size
-        order = permutation(seed, epoch, self.num_samples).to(self.inputs.device)
+        order = self.order(seed, epoch)
         for first in range(start * size, self.batches_per_epoch * size, size):
             rows = order.narrow(0, first, size)
             yield self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+
+    def order(self, seed: int, epoch: int) -> torch.Tensor:
+        """Return the rows in the order of one pass, (num_samples,), int64, on the device."""
+        order, device = permutation(seed, epoch, self.num_samples), self.inputs.device
+        if device.type == "cuda":  # from pageable memory, the copy would wait for all steps so far
+            return order.pin_memory().to(device, non_blocking=True)
+        return order.to(device)
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield all samples as they lie, in chunks larger than a training batch."""

@@ -20,8 +20,9 @@ from lrexp.engine.task import (
     TrialId,
     Unit,
 )
+from lrexp.engine.vectorized import run_vectorized
 
-ENGINES: dict[str, Engine] = {"sequential": run_sequentially}
+ENGINES: dict[str, Engine] = {"sequential": run_sequentially, "vectorized": run_vectorized}
 
 __all__ = [
     "ENGINES",
@@ -45,5 +46,6 @@ __all__ = [
     "pick_device",
     "preserved_rng",
     "run_sequentially",
+    "run_vectorized",
     "seed_everything",
 ]

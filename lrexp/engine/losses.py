@@ -29,6 +29,7 @@ class Losses:
     _epochs: list[int] = field(default_factory=list)
     _lrs: list[float] = field(default_factory=list)
     _held: list[Tensor] = field(default_factory=list)
+    _slots: _Slots | None = None  # where they are held on a GPU
     _read: list[float] = field(default_factory=list)
     _flushed: float = field(default_factory=time.perf_counter)
     _sum: float = 0.0
@@ -42,10 +43,15 @@ class Losses:
         self._rule_state = self.task.stop.init(initial)
 
     def add(self, epoch: int, lr: float, loss: Tensor) -> None:
-        """Hold the loss of one more step."""
+        """Hold the loss of one more step; on a GPU a copy of it, for it may be overwritten."""
         self._epochs.append(epoch)
         self._lrs.append(lr)
-        self._held.append(loss)
+        if loss.is_cuda:
+            if self._slots is None:
+                self._slots = _Slots(min(CHUNK_STEPS, self.task.total_steps), loss.device)
+            self._slots.add(loss)
+        else:
+            self._held.append(loss)
 
     def due(self) -> bool:
         """Return whether it is time to hand out what is held."""
@@ -56,17 +62,32 @@ class Losses:
     @property
     def pending(self) -> bool:
         """Whether there are steps that were not handed out yet."""
-        return bool(self._held or self._read)
+        return bool(self._held or self._read or (self._slots and self._slots.count))
 
     def read_back(self) -> float:
         """Read the held losses from the device, ask the stop rule, and return the last one."""
-        losses: list[float] = torch.stack(self._held).tolist()
-        self._held = []
+        losses = self._read_held()
+        self._judge(losses)
+        return self._read[-1]
+
+    def take(self, epochs: list[int], lrs: list[float], losses: list[float]) -> None:
+        """Add steps whose losses were read elsewhere; what follows a stopping step is dropped."""
+        self._epochs += epochs
+        self._lrs += lrs
+        self._judge(losses)
+
+    def _judge(self, losses: list[float]) -> None:
         self._rule_state, stop = self.task.stop.first_stop(losses, self._rule_state)
         self._read += losses if stop is None else losses[: stop + 1]
         if stop is not None:
             self.stopped_at = self.num_steps + len(self._read) - 1
-        return self._read[-1]
+
+    def _read_held(self) -> list[float]:
+        if self._slots is not None:
+            return self._slots.read()
+        losses: list[float] = torch.stack(self._held).tolist()
+        self._held = []
+        return losses
 
     def end(self, final: float | None) -> None:
         """Ask the rule about a training that ran to its end; `final` is a loss evaluated there."""
@@ -75,7 +96,7 @@ class Losses:
 
     def flush(self) -> Steps:
         """Hand out all steps since the last flush, up to the stopping one."""
-        if self._held:
+        if self._held or (self._slots and self._slots.count):
             self.read_back()
         n = len(self._read)
         chunk = Steps(self.task.trial, self.num_steps, self._epochs[:n], self._lrs[:n], self._read)
@@ -92,3 +113,22 @@ class Losses:
         mean = self._sum / self._count if self._count else math.nan
         self._sum, self._count = 0.0, 0
         return mean
+
+
+class _Slots:
+    """Losses in memory of a GPU: one asynchronous copy for each, one read-back for all."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        # float64 holds the losses of every precision exactly
+        self._losses = torch.empty(size, dtype=torch.float64, device=device)
+        self._slots = self._losses.unbind()  # indexing costs more than the copy
+        self.count = 0
+
+    def add(self, loss: Tensor) -> None:
+        self._slots[self.count].copy_(loss)
+        self.count += 1
+
+    def read(self) -> list[float]:
+        losses: list[float] = self._losses[: self.count].tolist()
+        self.count = 0
+        return losses

@@ -22,6 +22,11 @@ class LrSource:
         self.wants_loss = schedule.monitor == "loss"
         self.lr = lambda step: schedule.lr(self._state, step)
 
+    @property
+    def is_known_ahead(self) -> bool:
+        """Return whether the LR depends on the step alone."""
+        return self._controller is None
+
     def observe(self, step: int, value: float) -> None:
         """Tell the controller, if there is one, the value seen after update `step`."""
         if self._controller is not None:

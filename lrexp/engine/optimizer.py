@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrexp.errors import ConfigError
@@ -37,7 +39,7 @@ def make_optimizer(
     """
     parameters = group_parameters(model, lr=lr, groups=groups)
     options = dict(args)
-    if cls.__name__ in FUSED and not _CHOICES_OF_KERNEL & options.keys() and _can_fuse(parameters):
+    if not _CHOICES_OF_KERNEL & options.keys() and _can_fuse(cls, parameters):
         options["fused"] = True
     try:
         # torch types Optimizer itself without `lr`; every one of its optimizers takes it
@@ -75,9 +77,44 @@ def group_parameters(
 
 
 def set_lr(optimizer: Optimizer, base_lrs: Sequence[float], factor: float) -> None:
-    """Set each group's LR to its own base LR times `factor`."""
+    """Set each group's LR to its own base LR times `factor`.
+
+    A tensor is filled in place: a captured step reads the LR from its memory.
+    """
     for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
-        group["lr"] = base * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(base * factor)
+        else:
+            group["lr"] = base * factor
+
+
+def use_tensor_lrs(optimizer: Optimizer, device: torch.device) -> None:
+    """Put the LR of every group into a tensor on the device, which `set_lr` then fills.
+
+    A number would be fixed in the captured kernels. float32 is what torch's fused kernels read,
+    whatever the parameters are: the LR is off by up to 6e-8 of itself.
+    """
+    for group in optimizer.param_groups:
+        lr = float(group["lr"])
+        group["lr"] = torch.full((), lr, dtype=torch.float32, device=device)
+
+
+@contextmanager
+def capturable_flags(optimizer: Optimizer) -> Iterator[None]:
+    """Tell Adam and AdamW that they are captured on purpose.
+
+    They refuse otherwise. Outside of a capture they would warn of the flag; with fused kernels
+    it changes nothing, as their step counts are on the device already.
+    """
+    groups = [group for group in optimizer.param_groups if "capturable" in group]
+    before = [group["capturable"] for group in groups]
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group, value in zip(groups, before, strict=True):
+            group["capturable"] = value
 
 
 def set_momentum(optimizer: Optimizer, momentum: float) -> None:
@@ -94,9 +131,11 @@ def has_momentum(cls: type[Optimizer]) -> bool:
     return bool({"momentum", "betas"} & set(inspect.signature(cls).parameters))
 
 
-def _can_fuse(groups: Sequence[dict[str, Any]]) -> bool:
-    return all(
-        p.is_floating_point() and p.device.type in ("cpu", "cuda")
+def _can_fuse(cls: type[Optimizer], groups: Sequence[dict[str, Any]]) -> bool:
+    # older releases of torch refuse to make a fused Adagrad for CUDA
+    devices = ("cpu",) if cls.__name__ == "Adagrad" else ("cpu", "cuda")
+    return cls.__name__ in FUSED and all(
+        p.is_floating_point() and p.device.type in devices
         for group in groups
         for p in group["params"]
     )

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from lrexp.data import derive_seed
+from lrexp.engine.captured_update import prepare_update
 from lrexp.engine.evaluate import evaluate
 from lrexp.engine.losses import Losses
 from lrexp.engine.lr_source import LrSource
 from lrexp.engine.optimizer import set_lr, set_momentum
 from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
-from lrexp.engine.step import make_update
 from lrexp.engine.task import Ended, Evaluation, Failed, Record, Started, Task
 from lrexp.engine.updates import updates
 from lrexp.schedules import Schedule
@@ -53,7 +53,7 @@ def _train(task: Task, losses: Losses) -> Iterator[Record]:
     model, optimizer = task.build()
     if not model.training:  # parts that its author froze in evaluation mode stay frozen
         model.train()
-    update = make_update(task, model, optimizer)
+    batches, update = prepare_update(task, model, optimizer)
     seed_everything(derive_seed(task.trial.seed, "training"))  # Python's and NumPy's, too
     reseed = Reseed(task.trial.seed, task.device)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
@@ -61,15 +61,18 @@ def _train(task: Task, losses: Losses) -> Iterator[Record]:
     momentum = task.schedule.momentum if isinstance(task.schedule, Schedule) else None
 
     final: float | None = None
+    lr_in_use: float | None = None
     if task.eval_every:
         initial = _evaluation(task, model, 0, {"train_loss": math.nan})
         losses.begin(initial.values.get("val_loss"))
         yield initial
     for step, (epoch, micro_batches) in zip(
-        range(task.total_steps), updates(task.train, task.trial.seed, task.accumulate), strict=False
+        range(task.total_steps), updates(batches, task.trial.seed, task.accumulate), strict=False
     ):
         lr = lr_source.lr(step)
-        set_lr(optimizer, base_lrs, lr / task.base_lr)
+        if lr != lr_in_use:  # filling a tensor on a device costs as much as half a captured step
+            set_lr(optimizer, base_lrs, lr / task.base_lr)
+            lr_in_use = lr
         if momentum is not None:
             set_momentum(optimizer, momentum(step))
         reseed(step)

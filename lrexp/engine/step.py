@@ -13,21 +13,31 @@ from lrexp.engine.task import Task
 
 
 def make_update(
-    task: Task, model: nn.Module, optimizer: Optimizer
+    task: Task,
+    model: nn.Module,
+    optimizer: Optimizer,
+    gather: Callable[[Any], tuple[Any, Any]] | None = None,
 ) -> Callable[[list[Any]], Tensor]:
     """Return a function that does one update and returns its mean loss, still on the device.
 
     The gradient of k micro-batches is the mean of theirs, so that k micro-batches of n samples
     give the update of one batch of k·n.
+
+    Args:
+        task: what to train, model: its model, optimizer: its optimizer.
+        gather: what makes (inputs, targets) of a micro-batch, where it is no such pair itself.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     share: Tensor | None = None  # of each micro-batch in the gradient
+    # What CUDA's documentation asks of steps that are captured, and so of those before them:
+    # with casts kept, gradients of a weight used twice would be summed in bfloat16.
+    keep_casts = task.device.type != "cuda"
 
     def forward_backward(batch: Any) -> Tensor:
         nonlocal share
-        inputs, targets = batch
+        inputs, targets = batch if gather is None else gather(batch)
         if task.autocast:
-            with torch.autocast(task.device.type, torch.bfloat16):
+            with torch.autocast(task.device.type, torch.bfloat16, cache_enabled=keep_casts):
                 loss = task.loss(model(inputs), targets)
         else:
             loss = task.loss(model(inputs), targets)

@@ -92,9 +92,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Started:
-    """The trial begins."""
+    """The trial begins; for the second time where `again` says why."""
 
     trial: TrialId
+    again: str | None = None
 
 
 @dataclass(frozen=True)

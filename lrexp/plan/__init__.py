@@ -6,7 +6,18 @@ with the same model starts from a deep copy of the same initial weights.
 """
 
 from lrexp.plan.make import make_plan, plan_one, plan_schedules
+from lrexp.plan.range_test import RANGE_TEST, range_test_task
 from lrexp.plan.variant import Plan, VariantPlan, trace_lr
 from lrexp.plan.workshop import Objects
 
-__all__ = ["Objects", "Plan", "VariantPlan", "make_plan", "plan_one", "plan_schedules", "trace_lr"]
+__all__ = [
+    "RANGE_TEST",
+    "Objects",
+    "Plan",
+    "VariantPlan",
+    "make_plan",
+    "plan_one",
+    "plan_schedules",
+    "range_test_task",
+    "trace_lr",
+]

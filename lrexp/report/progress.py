@@ -17,8 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
+from lrexp.errors import UserCodeError, WorkerDiedError
 
-PLAIN_SECONDS = 10.0  # between two plain lines of a running trial
+PLAIN_SECONDS = 10.0  # between two plain lines of running trials
+MAX_BARS = 8  # of running trials: an engine or many processes may train dozens at once
 
 
 class Observer(Protocol):
@@ -60,44 +62,65 @@ def _bars(console: Console) -> Progress:
 
 
 class Bars:
-    """One bar for all trials and one for the trial that runs."""
+    """One bar for all trials and one for each that runs, up to `MAX_BARS`."""
 
     def __init__(self, progress: Progress, total_steps: Mapping[TrialId, int]) -> None:
         self._progress, self._totals = progress, total_steps
         self._all = progress.add_task(
             f"[bold]{len(total_steps)} trials", total=sum(total_steps.values()), facts="steps"
         )
-        self._done = 0
+        self._done = dict.fromkeys(total_steps, 0)  # steps that count as done
         self._tasks: dict[TrialId, TaskID] = {}
         self._facts: dict[TrialId, _Facts] = {}
 
     def __call__(self, record: Record) -> None:
         """Move the bars."""
         trial = record.trial
-        if isinstance(record, Started):
+        if isinstance(record, Started):  # for the first time, or once more from its beginning
             self._facts[trial] = _Facts()
-            name = escape(_shortened(trial.variant))
-            self._tasks[trial] = self._progress.add_task(
-                f"{name} [dim]seed {trial.seed}", total=self._totals[trial], facts=""
-            )
+            self._remove(trial)
+            self._show(trial, 0)
+            self._count(trial, 0)
         elif isinstance(record, Steps):
-            self._facts[trial].add(record)
-            steps = record.first + len(record.loss)
-            self._progress.update(
-                self._tasks[trial], completed=steps, facts=str(self._facts[trial])
-            )
-            self._progress.update(self._all, completed=self._done + steps)
+            facts = self._facts[trial]
+            facts.add(record)
+            self._show(trial, facts.steps)
+            if trial in self._tasks:
+                self._progress.update(self._tasks[trial], completed=facts.steps, facts=str(facts))
+            self._count(trial, facts.steps)
         elif isinstance(record, Evaluation):
             self._facts[trial].evaluated(record.values)
         elif isinstance(record, (Ended, Failed)):
-            self._done += self._totals[trial]
-            self._progress.update(self._all, completed=self._done)
+            facts = self._facts.pop(trial)
+            self._remove(trial)
+            self._count(trial, self._totals[trial])
+            self._progress.console.print(_ending(record, facts), highlight=False)
+
+    def _show(self, trial: TrialId, steps: int) -> None:
+        """Give a trial a bar, if it has none and there is room."""
+        if trial not in self._tasks and len(self._tasks) < MAX_BARS:
+            self._tasks[trial] = self._progress.add_task(
+                f"{escape(_shortened(trial.variant))} [dim]seed {trial.seed}",
+                total=self._totals[trial],
+                completed=steps,
+                facts="",
+            )
+
+    def _remove(self, trial: TrialId) -> None:
+        if trial in self._tasks:
             self._progress.remove_task(self._tasks.pop(trial))
-            self._progress.console.print(_ending(record, self._facts.pop(trial)), highlight=False)
+
+    def _count(self, trial: TrialId, steps: int) -> None:
+        """Move the bar of all trials to where it stands with `steps` of this one."""
+        self._progress.advance(self._all, steps - self._done[trial])
+        self._done[trial] = steps
+        hidden = len(self._facts) - len(self._tasks)
+        facts = f"steps, {hidden} more trials running" if hidden else "steps"
+        self._progress.update(self._all, facts=facts)
 
 
 class Lines:
-    """A line when a trial ends, and now and then while a long one runs."""
+    """A line when a trial ends, and now and then while a long one, or many, run."""
 
     def __init__(self, console: Console, total_steps: Mapping[TrialId, int]) -> None:
         self._console, self._totals = console, total_steps
@@ -108,17 +131,20 @@ class Lines:
         """Print a line where one is due."""
         trial = record.trial
         if isinstance(record, Started):
+            if not self._facts:  # a short trial needs no line but its last
+                self._shown = time.monotonic()
             self._facts[trial] = _Facts()
-            self._shown = time.monotonic()
         elif isinstance(record, Steps):
             self._facts[trial].add(record)
             if time.monotonic() - self._shown > PLAIN_SECONDS:
                 self._shown = time.monotonic()
                 done, total = record.first + len(record.loss), self._totals[trial]
                 left = self._facts[trial].seconds_left(total)
+                others = len(self._facts) - 1
                 self._print(
                     f"{escape(trial.variant)} seed {trial.seed}: step {done:,}/{total:,} "
                     f"{self._facts[trial]}, {left:.0f} s left"
+                    + (f"; {others} more trials running" if others else "")
                 )
         elif isinstance(record, Evaluation):
             self._facts[trial].evaluated(record.values)
@@ -159,12 +185,19 @@ class _Facts:
 def _ending(record: Ended | Failed, facts: _Facts) -> str:
     name = f"{escape(record.trial.variant)} seed {record.trial.seed}"
     if isinstance(record, Failed):
-        return f"[red]failed[/]   {name}: {escape(type(record.error).__name__)}"
+        return f"[red]failed[/]   {name}: {escape(_kind(record.error))}"
     speed = record.steps / max(record.seconds, 1e-9)
     if record.stopped_at is not None:
         return f"[yellow]stopped[/]  {name} at step {record.stopped_at:,}, loss {facts.loss:.4g}"
     measure, value = facts.last or ("last batch loss", facts.loss)
     return f"[green]done[/]     {name}: {measure} {value:.4g}, {speed:,.0f} steps/s"
+
+
+def _kind(error: Exception) -> str:
+    """Return what went wrong in a word or two."""
+    if isinstance(error, WorkerDiedError):
+        return "its process died"
+    return (isinstance(error, UserCodeError) and error.kind) or type(error).__name__
 
 
 def _shortened(name: str, width: int = 28) -> str:

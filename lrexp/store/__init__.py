@@ -6,7 +6,7 @@ from it and from nothing else.
 
 from lrexp.store.create import create_run_directory
 from lrexp.store.environment import describe_environment
-from lrexp.store.files import to_json, write_json, write_whole
+from lrexp.store.files import remove_directory, to_json, write_json, write_whole
 from lrexp.store.read import Run, TrialRecord, list_runs, load_run
 from lrexp.store.write import RunWriter, TrialWriter
 
@@ -19,6 +19,7 @@ __all__ = [
     "describe_environment",
     "list_runs",
     "load_run",
+    "remove_directory",
     "to_json",
     "write_json",
     "write_whole",

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,16 @@ def to_json(value: Any) -> str:
         '{\\n  "loss": null\\n}'
     """
     return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory with all that is in it.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    with disk_errors(path):
+        shutil.rmtree(path)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lrexp.engine import has_momentum, make_optimizer, pick_device, preserved_rng, seed_everything
+from lrexp.engine.optimizer import set_lr
 from lrexp.errors import ConfigError
 
 
@@ -51,6 +52,19 @@ def test_the_fused_kernel_is_used_unless_another_is_asked_for() -> None:
     chosen = make_optimizer(torch.optim.SGD, net(), lr=1, args={"foreach": True})
     assert chosen.defaults["foreach"] is True
     assert not chosen.defaults["fused"]
+
+
+def test_a_learning_rate_is_set_as_a_number_or_into_the_tensor_that_holds_it() -> None:
+    model = net()
+    optimizer = make_optimizer(torch.optim.SGD, model, lr=0.5, args={}, groups=[("2", 2.0)])
+    set_lr(optimizer, [0.5, 1.0], 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.25]
+    tensors = [torch.tensor(0.0), torch.tensor(0.0)]
+    for group, tensor in zip(optimizer.param_groups, tensors, strict=True):
+        group["lr"] = tensor
+    set_lr(optimizer, [0.5, 1.0], 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.5]
+    assert all(g["lr"] is t for g, t in zip(optimizer.param_groups, tensors, strict=True))
 
 
 def test_which_optimizers_have_a_momentum_to_cycle() -> None:

@@ -1,0 +1,134 @@
+"""What a step costs here, measured: the same updates one trial at a time, and as a stack.
+
+Both train copies made for the purpose, from the tasks' own weights and batches; nothing of it
+remains. The losses of both are compared on the way: a stack that disagrees is not used.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lrexp.engine.lr_source import LrSource
+from lrexp.engine.optimizer import set_lr
+from lrexp.engine.probe import Facts, copied
+from lrexp.engine.rng import Reseed, preserved_rng
+from lrexp.engine.step import make_update
+from lrexp.engine.task import Task
+from lrexp.engine.updates import updates
+from lrexp.engine.vectorized.feed import Masks, stacked_updates
+from lrexp.engine.vectorized.lr_window import LrWindow
+from lrexp.engine.vectorized.stack import Stack
+
+WARM_UP = 2  # steps that are not timed: they allocate, and choose kernels
+SECONDS = 0.1  # of timed steps
+MOST_STEPS = 50
+COMPARED = 3  # losses
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What training costs.
+
+    Args:
+        seconds: per trial and step, the median of some.
+        setup: seconds before that: building the model, compiling a program.
+        bytes: of memory per copy, as far as a stack knows it.
+        losses: of the first steps, one list for each copy; to be compared.
+    """
+
+    seconds: float
+    setup: float
+    bytes: int
+    losses: list[list[float]]
+
+
+def sequential_speed(task: Task, most_steps: int = MOST_STEPS) -> Speed:
+    """Measure the step of one trial on its own.
+
+    Raises:
+        Exception: what the user's code raises.
+    """
+    begun = time.perf_counter()
+    task = replace(task, loss=copied(task.loss))
+    with preserved_rng(task.device):
+        model, optimizer = task.build()
+        if not model.training:
+            model.train()
+        update = make_update(task, model, optimizer)
+        reseed, source = Reseed(task.trial.seed, task.device), LrSource(task)
+        base = [group["lr"] for group in optimizer.param_groups]
+        batches = updates(task.train, task.trial.seed, task.accumulate)
+
+        def step(number: int) -> Tensor:
+            set_lr(optimizer, base, source.lr(number) / task.base_lr)
+            reseed(number)
+            return update(next(batches)[1])
+
+        setup = time.perf_counter() - begun
+        seconds, losses = _timed(step, task, most_steps)
+    return Speed(seconds, setup, 0, losses)
+
+
+def stacked_speed(tasks: Sequence[Task], facts: Facts) -> Speed:
+    """Measure the step of these tasks as one stack.
+
+    Raises:
+        NotStackable: vmap cannot run them.
+    """
+    begun = time.perf_counter()
+    tasks = [replace(task, loss=copied(task.loss)) for task in tasks]
+    with preserved_rng(tasks[0].device):
+        stack = Stack(tasks, facts)
+        masks, batches = Masks(stack, facts), stacked_updates(stack)
+        sources = [LrSource(task) for task in tasks]
+        window = LrWindow.of_no_steps()
+
+        def step(number: int) -> Tensor:
+            nonlocal window
+            if number == window.end:
+                window = LrWindow.from_sources(stack, sources, number)
+            return stack.update(next(batches)[1], masks.draw(number), window.coefficients(number))
+
+        seconds, losses = _timed(step, tasks[0])
+    setup = time.perf_counter() - begun
+    tensors = sum(group.flat.nbytes * (2 + len(group.states)) for group in stack.copies.groups)
+    size = (tensors + stack.activation_bytes()) // len(tasks)
+    return Speed(seconds / len(tasks), setup, size, losses)
+
+
+def agree(own: Sequence[float], stacked: Sequence[float], task: Task) -> bool:
+    """Return whether two trainings gave the same first losses, up to rounding."""
+    exact = next(iter(task.build()[0].parameters())).dtype == torch.float64
+    tolerance = 1e-6 if exact else 3e-2 if task.autocast else 1e-3
+    return all(
+        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-9) or not math.isfinite(a + b)
+        for a, b in zip(own, stacked, strict=True)
+    )
+
+
+def _timed(
+    step: Callable[[int], Tensor], task: Task, most_steps: int = MOST_STEPS
+) -> tuple[float, list[list[float]]]:
+    """Return the median seconds of a step, and the first losses of every copy."""
+    losses, taken = [], []
+    begun = time.perf_counter()
+    for number in range(min(most_steps, task.total_steps)):
+        before = time.perf_counter()
+        loss = step(number)
+        if task.device.type != "cpu":
+            loss.sum().item()  # wait for the device
+        now = time.perf_counter()
+        taken.append(now - before)
+        if number < COMPARED:
+            losses.append(loss.reshape(-1))
+        if number >= WARM_UP and now - begun > SECONDS:
+            break
+    timed = taken[WARM_UP:] or taken[-1:]
+    return statistics.median(timed), torch.stack(losses, dim=1).tolist()

@@ -1,0 +1,206 @@
+"""What Python objects hold beside their parameters: did it change, does it differ?
+
+Copies that are trained as one share a single Python object. So whatever its attributes hold must
+neither change from step to step nor differ from one seed's model to the next. A `Fingerprint`
+maps the path of an attribute to something that can be compared; it goes a few levels deep into
+containers and objects and a few dozen items wide, which finds counters, caches and memories.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from types import CodeType, FunctionType, MethodType
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# (module path, attribute) -> what compares equal as long as nothing changed; several where an
+# attribute, a class attribute and a global variable have one name
+Fingerprint: TypeAlias = dict[tuple[str, str], list[Any]]
+
+_DEPTH, _WIDTH = 3, 64
+_OF_TORCH = set(vars(nn.Module())) - {"training"}  # parameters, buffers, submodules, hooks
+_PLAIN = (str, bytes, bool, int, complex, type(None), torch.dtype, torch.device, torch.Size)
+
+
+def model_fingerprint(model: nn.Module, by_value: bool = False) -> Fingerprint:
+    """Return the attributes of all modules, their classes' and what their forward refers to.
+
+    Parameters, buffers and submodules are left out.
+
+    Args:
+        by_value: compare what objects hold and not which objects they are, as is right for two
+            models; False is right for one model at two times.
+    """
+    registered = {id(x) for x in (*model.parameters(), *model.buffers(), *model.modules())}
+    look = _Look(by_value, registered)
+    seen: Fingerprint = {}
+    for path, module in model.named_modules():
+        for name, value in _own_attributes(module):
+            seen.setdefault((path, name), []).append(look(value, _DEPTH))
+    return seen
+
+
+def function_fingerprint(function: object) -> Fingerprint:
+    """Return what a function refers to, or the attributes of an object that is called.
+
+    Tensors count here wherever they are: nobody else looks after a loss module's buffers.
+    """
+    look, seen = _Look(by_value=False, registered=set()), Fingerprint()
+    held = [("", name, value) for name, value in _references(function)]
+    if isinstance(function, nn.Module):
+        for path, module in function.named_modules():
+            tensors = module._parameters | module._buffers
+            held += [(path, *item) for item in (*_own_attributes(module), *tensors.items())]
+    elif not isinstance(function, FunctionType):
+        held += [("", *item) for item in _attributes(function)]
+    for path, name, value in held:
+        seen.setdefault((path, name), []).append(look(value, _DEPTH + 2))
+    return seen
+
+
+def first_difference(before: Fingerprint, after: Fingerprint) -> tuple[str, str] | None:
+    """Return the (module path, attribute) that is not the same in both."""
+    for key in (*before, *after):
+        if key not in before or key not in after or before[key] != after[key]:
+            return key
+    return None
+
+
+class _Same:
+    """Equal while it is the very same object; holds it, so that its id is not given away."""
+
+    def __init__(self, value: object, state: object = None) -> None:
+        self.value, self.state = value, state
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, _Same) and self.value is other.value
+        return same and self.state == other.state  # type: ignore[attr-defined]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Look:
+    """Turns a value into something that can be compared later."""
+
+    def __init__(self, by_value: bool, registered: AbstractSet[int]) -> None:
+        self._by_value, self._registered = by_value, registered
+
+    def __call__(self, value: Any, depth: int) -> Any:
+        if (state := _state(value)) is not None:
+            return state
+        if id(value) in self._registered:
+            return "registered" if self._by_value else _Same(value)
+        if isinstance(value, Tensor):
+            return _numbers(value) if self._by_value else _Same(value, version(value))
+        if isinstance(value, (FunctionType, MethodType)):
+            return self._function(value, depth)
+        if depth == 0:
+            return type(value) if self._by_value else _Same(value)
+        return self._inside(value, depth - 1)
+
+    def _inside(self, value: Any, depth: int) -> Any:
+        if isinstance(value, Mapping):
+            items = _ends(list(value.items()))
+            return type(value), len(value), [(repr(k), self(v, depth)) for k, v in items]
+        if isinstance(value, (list, tuple, deque)):
+            return type(value), len(value), [self(v, depth) for v in _ends(value)]
+        if isinstance(value, (set, frozenset)):
+            return type(value), len(value), set(value)
+        held = [(name, self(v, depth)) for name, v in _attributes(value)[:_WIDTH]]
+        return (type(value), held) if self._by_value else _Same(value, held)
+
+    def _function(self, value: Any, depth: int) -> Any:
+        held = [(name, self(v, depth - 1)) for name, v in _references(value)] if depth else []
+        return (_code(value), held) if self._by_value else _Same(_code(value), held)
+
+
+def version(tensor: Tensor) -> int | None:
+    """Return the number of in-place changes so far; None where torch does not count them."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def _own_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield attributes of a module, of its user-written classes, and what forward refers to."""
+    for name, value in vars(module).items():
+        if name not in _OF_TORCH:
+            yield name, value
+    for cls in type(module).__mro__:
+        if cls is object or cls.__module__.split(".", maxsplit=1)[0] == "torch":
+            continue
+        for name, value in vars(cls).items():
+            if not name.startswith("__") and not _is_code(value):
+                yield name, value
+        if isinstance(forward := vars(cls).get("forward"), FunctionType):
+            yield from _references(forward)
+
+
+def _references(function: object) -> Iterator[tuple[str, Any]]:
+    """Yield the closure's variables and the module's numbers and containers that it names."""
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, FunctionType):
+        return
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+        if name != "__class__":
+            yield name, value
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name, function)  # a function is none of these
+        if isinstance(value, (*_PLAIN, float, list, dict, set, deque, Tensor)):
+            yield name, value
+
+
+def _attributes(value: object) -> list[tuple[str, Any]]:
+    if hasattr(value, "__dict__"):
+        return list(vars(value).items())
+    slots = getattr(type(value), "__slots__", ())
+    names = (slots,) if isinstance(slots, str) else slots
+    return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+
+
+def _state(value: object) -> Any:
+    """Return plain values, arrays and states of random generators; None for all else."""
+    if isinstance(value, _PLAIN) or type(value) is float:
+        return type(value), repr(value)  # NaN is equal to itself this way
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.shape, str(value.dtype), value.tobytes()
+    return _generator_state(value)
+
+
+def _generator_state(value: object) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state().numpy().tobytes()
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state(legacy=False))
+    return None
+
+
+def _numbers(tensor: Tensor) -> tuple[Any, ...]:
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return tuple(tensor.shape), tensor.dtype, flat.view(torch.uint8).numpy().tobytes()
+
+
+def _ends(items: Sequence[Any] | deque[Any]) -> list[Any]:
+    """Return all items of a short sequence, the first and last of a long one."""
+    items = list(items)
+    return items if len(items) <= _WIDTH else items[: _WIDTH // 2] + items[-_WIDTH // 2 :]
+
+
+def _code(function: Callable[..., Any]) -> CodeType | None:
+    return getattr(function, "__code__", None)
+
+
+def _is_code(value: object) -> bool:
+    return callable(value) or isinstance(value, (property, classmethod, staticmethod))

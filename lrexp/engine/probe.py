@@ -1,0 +1,244 @@
+"""What a training step does beside turning tensors into tensors, found by trying it.
+
+Copies trained as one stack run the model's Python code once for all of them, and with their own
+parameters and buffers put in the place of the model's. That is faithful to a model which changes
+its buffers in place; it is not to one that counts calls in an attribute, replaces a buffer by a
+new one or draws from Python's random numbers. `probe` does two updates and looks.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from types import CellType, FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lrexp.data import derive_seed
+from lrexp.engine.dropout import MaskShape, generator_states, recorded_dropouts
+from lrexp.engine.fingerprint import (
+    Fingerprint,
+    first_difference,
+    function_fingerprint,
+    model_fingerprint,
+)
+from lrexp.engine.lr_source import LrSource
+from lrexp.engine.optimizer import set_lr, set_momentum
+from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
+from lrexp.engine.step import make_update
+from lrexp.engine.task import Task
+from lrexp.engine.updates import updates
+from lrexp.engine.watch import Watch
+from lrexp.schedules import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What was seen in the first two updates of a task, and in an evaluation where it has any.
+
+    Args:
+        model: the model after these updates; what it computes once and keeps is there already.
+        losses: of these updates, those that the sequential engine finds.
+        mutated_buffers: names of buffers that were changed in place.
+        mutated_parameters: names of parameters that were changed other than by the optimizer.
+        reassigned: names of parameters and buffers that became other tensors, or that came or went.
+        python_state: a phrase that names an attribute which changes from step to step.
+        has_hooks: the user's own hooks are on modules or parameters.
+        python_random: Python's or NumPy's global random numbers were drawn.
+        torch_random: the model draws random numbers of torch, apart from `dropouts`.
+        dropouts: the dropout masks of one micro-batch.
+        eval_random: an evaluation draws random numbers, those of dropouts included.
+    """
+
+    model: nn.Module = field(repr=False)
+    losses: list[float]
+    mutated_buffers: frozenset[str]
+    mutated_parameters: frozenset[str]
+    reassigned: frozenset[str]
+    python_state: str | None
+    has_hooks: bool
+    python_random: bool
+    torch_random: bool
+    dropouts: tuple[MaskShape, ...]
+    eval_random: bool
+
+
+def probe(task: Task) -> Facts:
+    """Do two updates of a fresh model as the sequential engine does them, and report.
+
+    The task's own loss, every global generator and the data are left as they were. What the user's
+    code raises is raised.
+    """
+    task = replace(task, loss=copied(task.loss))
+    with preserved_rng(task.device):
+        model, optimizer = task.build()
+        if not model.training:
+            model.train()
+        watch = Watch(model, optimizer)
+        seed_everything(derive_seed(task.trial.seed, "training"))
+        python_before = _python_states()
+        states, losses = [], []
+        for loss, last in _updates(task, model, optimizer):
+            watch.after_update()
+            states.append(_states(task, model))
+            losses.append(loss)
+            batch = last
+        state = _change(states, "step")
+        dropouts, torch_random = recorded_dropouts(lambda: _forward(task, model, batch))
+        python_random = python_before != _python_states()
+        eval_state, eval_random = _evaluated(task, model)
+        watch.after_evaluation()
+    return Facts(
+        model=model,
+        losses=losses,
+        mutated_buffers=frozenset(watch.mutated_buffers),
+        mutated_parameters=frozenset(watch.mutated_parameters),
+        reassigned=frozenset(watch.reassigned),
+        python_state=state or eval_state,
+        has_hooks=_has_hooks(model),
+        python_random=python_random,
+        torch_random=torch_random,
+        dropouts=dropouts,
+        eval_random=eval_random,
+    )
+
+
+def why_not_stackable(facts: Facts) -> str | None:
+    """Return why copies of this model cannot be trained as one, or None where they can.
+
+    The answer goes on after "cannot be trained as a stack: ".
+    """
+    if facts.reassigned:
+        return f"its forward replaces {_listed(facts.reassigned)} by another tensor"
+    if facts.mutated_parameters:
+        return f"its forward changes the parameter {_listed(facts.mutated_parameters)}"
+    if facts.python_state is not None:
+        return f"{facts.python_state}, which stacked copies would share"
+    if facts.python_random:
+        return "it draws random numbers of Python or NumPy, which stacked copies would share"
+    if facts.has_hooks:
+        return "hooks are registered on it, which would run once for all stacked copies"
+    return None
+
+
+def differing_constant(one: nn.Module, other: nn.Module) -> str | None:
+    """Return a phrase that names an attribute in which two fresh models differ, if there is one.
+
+    Stacked copies share all that is neither parameter nor buffer. Models of two seeds may differ
+    there: random features kept in a plain attribute, a random permutation.
+    """
+    found = first_difference(model_fingerprint(one, True), model_fingerprint(other, True))
+    return None if found is None else f"{_owner(found[0])} has another `{found[1]}` in every seed"
+
+
+def _updates(task: Task, model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[float, Any]]:
+    """Yield (loss, its last micro-batch) of each of the first two updates."""
+    update, reseed = make_update(task, model, optimizer), Reseed(task.trial.seed, task.device)
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    lr_source = LrSource(task)
+    momentum = task.schedule.momentum if isinstance(task.schedule, Schedule) else None
+    batches = updates(task.train, task.trial.seed, task.accumulate)
+    for number, (_, micro_batches) in enumerate(itertools.islice(batches, 2)):
+        step = min(number, task.total_steps - 1)
+        set_lr(optimizer, base_lrs, lr_source.lr(step) / task.base_lr)
+        if momentum is not None:
+            set_momentum(optimizer, momentum(step))
+        reseed(step)
+        loss = update(micro_batches).item()
+        if lr_source.wants_loss:
+            lr_source.observe(step, loss)
+        yield loss, micro_batches[-1]
+
+
+def _forward(task: Task, model: nn.Module, batch: Any) -> None:
+    inputs, targets = batch
+    with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
+        task.loss(model(inputs), targets)
+
+
+def _evaluated(task: Task, model: nn.Module) -> tuple[str | None, bool]:
+    """Evaluate twice; return what of its state changed in between, and if it drew random numbers.
+
+    What of it changed in training is known by then.
+    """
+    if task.val is None or not task.eval_every:
+        return None, False
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    batch = next(iter(task.val.in_order()))
+    before, states = (generator_states(), _python_states()), []
+    with torch.no_grad():
+        for _ in range(2):
+            _forward(task, model, batch)
+            states.append(_states(task, model))
+    after = (generator_states(), _python_states())
+    for module, training in modes:
+        module.training = training
+    drawn = any(not torch.equal(a, b) for a, b in zip(before[0], after[0], strict=False))
+    return _change(states, "evaluation"), drawn or before[1] != after[1]
+
+
+def _states(task: Task, model: nn.Module) -> tuple[Fingerprint, Fingerprint]:
+    return model_fingerprint(model), function_fingerprint(task.loss)
+
+
+def _change(states: list[tuple[Fingerprint, Fingerprint]], when: str) -> str | None:
+    (model_before, loss_before), (model_after, loss_after) = states
+    if found := first_difference(model_before, model_after):
+        return f"{_owner(found[0])} changes its attribute `{found[1]}` in every {when}"
+    if found := first_difference(loss_before, loss_after):
+        return f"its loss changes its attribute `{found[1]}` in every {when}"
+    return None
+
+
+def _owner(path: str) -> str:
+    return f"its module {path}" if path else "the model"
+
+
+def _listed(names: frozenset[str]) -> str:
+    first, *others = sorted(names)
+    return f"`{first}`" + (f" and {len(others)} more" if others else "")
+
+
+def _python_states() -> tuple[str, str]:
+    numpy = sys.modules.get("numpy")
+    return repr(random.getstate()), repr(numpy.random.get_state(legacy=False)) if numpy else ""
+
+
+def _has_hooks(model: nn.Module) -> bool:
+    """Return whether anyone but torch itself put hooks on modules, parameters or buffers."""
+    hooks: list[Callable[..., Any]] = []
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name.endswith("hooks") and "state_dict" not in name:
+                hooks += value.values()
+    for tensor in (*model.parameters(), *model.buffers()):
+        for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+            hooks += (getattr(tensor, name, None) or {}).values()
+    return any(not _is_torchs(hook) for hook in hooks)
+
+
+def _is_torchs(hook: Any) -> bool:
+    module = getattr(hook, "__module__", None) or type(hook).__module__
+    return str(module).split(".", maxsplit=1)[0] == "torch"
+
+
+def copied(loss: Any, depth: int = 3) -> Any:
+    """Return a copy of a loss with all that it keeps; deepcopy takes functions as they are."""
+    try:
+        if depth == 0 or not isinstance(loss, FunctionType) or not loss.__closure__:
+            return copy.deepcopy(loss)
+        cells = tuple(CellType(copied(c.cell_contents, depth - 1)) for c in loss.__closure__)
+    except (TypeError, ValueError, RuntimeError):  # an open file, a graph's tensor: share it
+        return loss
+    code, scope, name = loss.__code__, loss.__globals__, loss.__name__
+    twin = FunctionType(code, scope, name, loss.__defaults__, cells)
+    twin.__kwdefaults__ = loss.__kwdefaults__
+    return twin

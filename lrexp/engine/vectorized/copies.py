@@ -1,0 +1,243 @@
+"""The tensors of K models side by side, and the state of their optimizers.
+
+All parameters of one optimizer group lie in one tensor (copies, numbers), and what a model sees
+of them are views: an update is then a handful of operations, however many layers there are.
+Buffers that training changes are stacked too; what is the same in all copies and never changes is
+kept once, so that a frozen backbone is computed once for all copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrexp.engine.task import LossFunction, Task
+from lrexp.engine.vectorized.update_rules import (
+    RULES,
+    Table,
+    UpdateRule,
+    hard_flags,
+    numbers_of,
+    soft_flags,
+)
+
+
+class NotStackable(Exception):  # noqa: N818 - an answer, not a failure
+    """These copies cannot be trained as one; the message goes on after "as a stack: "."""
+
+
+class Objective(nn.Module):
+    """A model with its loss: (inputs, targets) -> loss."""
+
+    def __init__(self, model: nn.Module, loss: LossFunction) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss  # a loss that is a module has its tensors stacked too
+
+    def forward(self, inputs: Any, targets: Any, with_output: bool = False) -> Any:
+        """Return the loss, or (loss, output)."""
+        output = self.model(inputs)
+        loss = self.loss(output, targets)
+        return (loss, output) if with_output else loss
+
+
+@dataclass(frozen=True)
+class Group:
+    """One parameter group of all copies.
+
+    Args:
+        names: of its parameters, and shapes: theirs in one model.
+        flat: (copies, numbers), all parameters one after the other.
+        states: of the optimizer, each as `flat`.
+        numbers: hyperparameters by name, each (copies,); flags: which operations an update has.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    rule: UpdateRule
+    flat: Tensor
+    states: tuple[Tensor, ...]
+    numbers: dict[str, NDArray[np.float64]]
+    flags: dict[str, bool]
+
+    def views(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name of each parameter and its view (copies, *shape)."""
+        first = 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            yield name, self.flat[:, first : first + shape.numel()].view(-1, *shape)
+            first += shape.numel()
+
+    def coefficients(self, lr: Table, momentum: Table, first_step: int) -> Table:
+        """Return what `update` is given for each step, (steps, coefficients, copies)."""
+        t = np.arange(first_step + 1, first_step + 1 + len(lr), dtype=np.float64)[:, None]
+        with np.errstate(over="ignore"):  # an absurd LR is the copy's own affair
+            tables = self.rule.coefficients(self.numbers, self.flags, lr, momentum, t)
+        return np.stack(tables, axis=1)
+
+    def update(self, gradient: Tensor, coefficients: Tensor) -> None:
+        """Do one update; gradient (copies, numbers), coefficients (coefficients, copies, 1)."""
+        if self.flags["maximize"]:
+            gradient.neg_()
+        parts = coefficients.unbind(0)
+        self.rule.apply(self.flags, self.flat, gradient, self.states, parts)
+
+    def keep(self, rows: Tensor) -> Group:
+        """Return the group with these copies alone."""
+        numbers = {name: values[rows.cpu().numpy()] for name, values in self.numbers.items()}
+        states = tuple(state.index_select(0, rows) for state in self.states)
+        return replace(self, flat=self.flat.index_select(0, rows), states=states, numbers=numbers)
+
+
+@dataclass(frozen=True)
+class Copies:
+    """K models and their optimizers.
+
+    Args:
+        groups: trained parameters.
+        stacked: other tensors by name, a row per copy; shared: those that need only one.
+    """
+
+    groups: tuple[Group, ...]
+    stacked: dict[str, Tensor]
+    shared: dict[str, Tensor]
+
+    def keep(self, rows: Tensor) -> Copies:
+        """Return these copies alone, in memory of their own."""
+        groups = tuple(group.keep(rows) for group in self.groups)
+        stacked = {name: tensor.index_select(0, rows) for name, tensor in self.stacked.items()}
+        return Copies(groups, stacked, self.shared)
+
+
+def gather(
+    tasks: Sequence[Task], mutated_buffers: frozenset[str], *, cycles_momentum: bool
+) -> Copies:
+    """Build the model of every task and lay their tensors side by side.
+
+    Args:
+        tasks: of equal kind.
+        mutated_buffers: names of the model's buffers that training changes.
+        cycles_momentum: some schedule sets the momentum.
+
+    Raises:
+        NotStackable: the models or optimizers differ in form, or an optimizer has no rule here.
+    """
+    groups: list[Group] = []
+    members: list[list[dict[str, Any]]] = []  # parameter groups of every copy, by group
+    fixed: dict[str, list[Tensor]] = {}
+    for row, task in enumerate(tasks):
+        model, optimizer = task.build()
+        objective = Objective(model, task.loss)
+        names = {id(p): name for name, p in objective.named_parameters()}
+        if row == 0:
+            groups = _first_groups(optimizer, names, len(tasks))
+            members = [[] for _ in groups]
+        _check_optimizer(optimizer, groups, names)
+        for group, own, seen in zip(groups, optimizer.param_groups, members, strict=True):
+            torch.cat([p.detach().flatten() for p in own["params"]], out=group.flat[row])
+            seen.append({key: value for key, value in own.items() if key != "params"})
+        trained = {name for group in groups for name in group.names}
+        for name, tensor in (*objective.named_parameters(), *objective.named_buffers()):
+            if name not in trained:
+                fixed.setdefault(name, []).append(tensor.detach())
+    groups = [_with_numbers(g, m, cycles_momentum) for g, m in zip(groups, members, strict=True)]
+    stacked, shared = {}, {}
+    for name, tensors in fixed.items():
+        if name.removeprefix("model.") in mutated_buffers or not all(
+            _equal(tensors[0], tensor) for tensor in tensors
+        ):
+            stacked[name] = _stack(tensors, name, len(tasks))
+        else:
+            shared[name] = tensors[0]
+    return Copies(tuple(groups), stacked, shared)
+
+
+def form(task: Task) -> tuple[Any, ...]:
+    """Return what the optimizers of tasks must share to form a stack.
+
+    Raises:
+        NotStackable: there is no rule for the optimizer.
+    """
+    model, optimizer = task.build()
+    names = {id(p): name for name, p in model.named_parameters()}
+    _rule_of(optimizer)
+    return type(optimizer), *_form_of(optimizer, names)
+
+
+def _form_of(optimizer: Optimizer, names: dict[int, str]) -> tuple[Any, ...]:
+    return tuple(
+        (
+            tuple(names[id(p)] for p in group["params"]),
+            tuple(sorted(hard_flags(group, optimizer).items())),
+        )
+        for group in optimizer.param_groups
+    )
+
+
+def _rule_of(optimizer: Optimizer) -> UpdateRule:
+    name = type(optimizer).__name__
+    rule = RULES.get(type(optimizer))
+    if rule is None:
+        known = ", ".join(sorted(cls.__name__ for cls in RULES))
+        raise NotStackable(f"there is no stacked form of the optimizer {name} (there is: {known})")
+    for state in optimizer.state.values():
+        if any(float(state.get("step", 1)) != 0 for _ in state):
+            raise NotStackable("its optimizer has been used before")
+    if any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups):
+        raise NotStackable("its optimizer holds the LR in a tensor")
+    return rule
+
+
+def _first_groups(optimizer: Optimizer, names: dict[int, str], copies: int) -> list[Group]:
+    rule = _rule_of(optimizer)
+    made = []
+    for group in optimizer.param_groups:
+        parameters: list[Tensor] = group["params"]
+        if len({(p.dtype, p.device) for p in parameters}) > 1 or any(
+            p.is_complex() or p.layout != torch.strided for p in parameters
+        ):
+            raise NotStackable("its parameters are of several types")
+        flat = parameters[0].new_empty(copies, sum(p.numel() for p in parameters))
+        shapes = tuple(p.shape for p in parameters)
+        own_names = tuple(names[id(p)] for p in parameters)
+        flags = hard_flags(group, optimizer)
+        made.append(Group(own_names, shapes, rule, flat.detach(), (), {}, flags))
+    return made
+
+
+def _check_optimizer(optimizer: Optimizer, groups: Sequence[Group], names: dict[int, str]) -> None:
+    """Refuse a copy whose optimizer or parameters are unlike the first's."""
+    own = _form_of(optimizer, names)
+    form = tuple((g.names, tuple(sorted(g.flags.items()))) for g in groups)
+    shapes = [tuple(p.shape for p in group["params"]) for group in optimizer.param_groups]
+    if own != form or shapes != [g.shapes for g in groups] or _rule_of(optimizer) != groups[0].rule:
+        raise NotStackable("its copies differ in the shape of parameters or the optimizer's form")
+
+
+def _with_numbers(group: Group, members: Sequence[dict[str, Any]], cycles: bool) -> Group:
+    numbers = numbers_of(members)
+    flags = group.flags | soft_flags(numbers)
+    flags["momentum"] = flags["momentum"] or cycles
+    begin = group.rule.first_state
+    fill = torch.tensor(numbers[begin] if begin else 0.0).to(group.flat)
+    states = tuple(
+        torch.zeros_like(group.flat) + fill.view(-1, 1) for _ in range(group.rule.num_states(flags))
+    )
+    return replace(group, numbers=numbers, flags=flags, states=states)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or (
+        one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+    )
+
+
+def _stack(tensors: Sequence[Tensor], name: str, copies: int) -> Tensor:
+    if len(tensors) != copies or len({(t.shape, t.dtype) for t in tensors}) > 1:
+        raise NotStackable(f"its copies differ in the shape of {name.removeprefix('model.')}")
+    return torch.stack(list(tensors))

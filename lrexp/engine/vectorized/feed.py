@@ -1,0 +1,68 @@
+"""What the copies of a stack are fed: every seed's batches and dropout masks.
+
+One seed gives one batch for all copies. With several, each copy gets its seed's batch: rows of
+the same resident tensors, gathered for all copies in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrexp.data import ResidentBatches, permutation
+from lrexp.engine.dropout import draw_masks
+from lrexp.engine.probe import Facts
+from lrexp.engine.rng import Reseed
+from lrexp.engine.updates import updates
+from lrexp.engine.vectorized.stack import Stack
+
+
+def stacked_updates(stack: Stack) -> Iterator[tuple[int, list[Any]]]:
+    """Yield (epoch, micro-batches) for each update, epoch after epoch."""
+    first = stack.tasks[0]
+    if len(stack.seeds) == 1:
+        yield from updates(first.train, stack.seeds[0], first.accumulate)
+        return
+    batches = first.train
+    assert isinstance(batches, ResidentBatches)  # others are stacked seed by seed
+    size, epoch = batches.batch_size, 0
+    span = size * first.accumulate
+    while True:
+        orders = [permutation(seed, epoch, batches.num_samples) for seed in stack.seeds]
+        order = torch.stack(orders).to(batches.inputs.device)  # (seeds, samples)
+        for start in range(0, batches.num_samples - span + 1, span):
+            own = order[:, start : start + span].index_select(0, stack.seed_rows)
+            yield epoch, [_rows(batches, rows) for rows in torch.split(own, size, dim=1)]
+        epoch += 1
+
+
+def _rows(batches: ResidentBatches, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the samples of rows (copies, batch)."""
+    inputs, targets = (
+        tensor.index_select(0, rows.flatten()).view(*rows.shape, *tensor.shape[1:])
+        for tensor in (batches.inputs, batches.targets)
+    )
+    return inputs, targets
+
+
+class Masks:
+    """Dropout masks of every step, the same that the sequential engine draws for each seed."""
+
+    def __init__(self, stack: Stack, facts: Facts) -> None:
+        # A model that also draws other random numbers draws all of them itself, in its own order;
+        # it is in stacks of one seed, where one draw is right for all copies.
+        self._shapes = () if facts.torch_random else facts.dropouts * stack.tasks[0].accumulate
+        self._device = stack.device
+        self._reseed = [Reseed(seed, stack.device) for seed in stack.seeds]
+
+    def draw(self, step: int) -> list[Tensor]:
+        """Return the masks of one update, each (seeds, ...); seed the generator for the step."""
+        by_seed = []
+        for reseed in self._reseed:
+            reseed(step)
+            if self._shapes:
+                by_seed.append(draw_masks(self._shapes, self._device))
+        return [torch.stack(masks) for masks in zip(*by_seed, strict=True)]

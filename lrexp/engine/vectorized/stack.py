@@ -1,0 +1,264 @@
+"""K copies of a model trained as one: an update and an evaluation of all of them.
+
+The loss of one copy, as a function of its tensors, is vmapped over the copies; the gradient of
+the sum of their losses holds each copy's own gradient, since no copy's loss depends on another's
+parameters. That is traced into a `Program` for every shape of batch that comes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.utils import _pytree as pytree
+
+from lrexp.data import derive_seed
+from lrexp.engine.attention import explicit_attention
+from lrexp.engine.dropout import given_masks
+from lrexp.engine.probe import Facts
+from lrexp.engine.rng import preserved_rng, seed_everything
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.batch_norm import explicit_batch_norm
+from lrexp.engine.vectorized.copies import NotStackable, Objective, gather
+from lrexp.engine.vectorized.program import Program, compile_program
+from lrexp.schedules import Schedule
+
+MANY_SHAPES = 16  # programs that are kept; data of ever new shapes is no case for a stack
+
+
+class Stack:
+    """The live copies of some tasks; all tasks must be of equal kind and form.
+
+    Args:
+        tasks: a trial each.
+        facts: what a probe of one of them found.
+
+    Raises:
+        NotStackable: with the reason.
+    """
+
+    def __init__(self, tasks: Sequence[Task], facts: Facts) -> None:
+        self.tasks = list(tasks)
+        self._facts = facts
+        self._one = Objective(facts.model, tasks[0].loss)  # the Python code that all copies share
+        cycles = any(isinstance(t.schedule, Schedule) and t.schedule.momentum for t in tasks)
+        self.copies = gather(tasks, facts.mutated_buffers, cycles_momentum=cycles)
+        self.seeds = list(dict.fromkeys(task.trial.seed for task in tasks))
+        self._place()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all copies but these."""
+        self.tasks = [self.tasks[row] for row in rows]
+        self.copies = self.copies.keep(torch.tensor(rows, device=self.device))
+        self._place()
+
+    def _place(self) -> None:
+        """Note where everything lies; programs made for other places are of no use any more."""
+        self.device = self.tasks[0].device
+        self._programs: dict[Any, Program] = {}
+        self._eval_programs: dict[Any, tuple[Program, int]] = {}
+        limits = [torch.inf if t.grad_clip is None else t.grad_clip for t in self.tasks]
+        flat = self.copies.groups[0].flat
+        self._clip = None if min(limits) == torch.inf else torch.tensor(limits).to(flat)[:, None]
+        views = dict(view for group in self.copies.groups for view in group.views())
+        self._trained = list(views)
+        constants = {**views, **self.copies.stacked, **self.copies.shared}
+        self._names, self._constants = list(constants), list(constants.values())
+        self._dims = [None if name in self.copies.shared else 0 for name in constants]
+        rows = [self.seeds.index(task.trial.seed) for task in self.tasks]
+        self.seed_rows = torch.tensor(rows, device=self.device)
+
+    def update(
+        self, micro_batches: Sequence[Any], masks: Sequence[Tensor], coefficients: Sequence[Tensor]
+    ) -> Tensor:
+        """Do one update of every copy and return their losses, (copies,), on the device.
+
+        Args:
+            micro_batches: pairs (inputs, targets); with several seeds, a row per copy in front.
+            masks: dropout masks of all micro-batches in order, each (seeds, ...).
+            coefficients: of each group, (coefficients, copies, 1).
+        """
+        share = len(masks) // len(micro_batches)
+        gradient: list[Tensor] = []
+        losses = []
+        for i, batch in enumerate(micro_batches):
+            leaves, tree = pytree.tree_flatten(batch)
+            inputs = [*leaves, *masks[i * share : (i + 1) * share]]
+            loss, *found = self._program(inputs, len(leaves), tree)(*inputs)
+            losses.append(loss)
+            if gradient:
+                torch._foreach_add_(gradient, found)
+            else:
+                gradient = found
+        if self._clip is not None:
+            _clip(gradient, self._clip)
+        for group, own, numbers in zip(self.copies.groups, gradient, coefficients, strict=True):
+            group.update(own, numbers)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
+
+    def evaluate(self) -> list[dict[str, float]]:
+        """Return the measures of every copy over the whole validation split."""
+        task, model = self.tasks[0], self._one.model
+        assert task.val is not None
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            with torch.no_grad(), preserved_rng(task.device):
+                seed_everything(derive_seed(self.seeds[0], "evaluation"))
+                return self._measures(task)
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def _measures(self, task: Task) -> list[dict[str, float]]:
+        assert task.val is not None
+        wide = torch.float32 if task.device.type == "mps" else torch.float64
+        sums = torch.zeros(2, len(self.tasks), dtype=wide, device=task.device)
+        num_samples = num_predictions = 0
+        for batch in task.val.in_order():
+            leaves, tree = pytree.tree_flatten(batch)
+            program, made = self._eval_program(leaves, tree)
+            losses, right = program(*leaves)
+            sums[0].add_(losses.to(wide), alpha=len(batch[1]))
+            sums[1].add_(right)
+            num_samples += len(batch[1])
+            num_predictions += made
+        losses, right = sums.tolist()
+        values = [{"val_loss": loss / num_samples} for loss in losses]
+        if num_predictions:
+            for value, hits in zip(values, right, strict=True):
+                value["val_accuracy"] = hits / num_predictions
+        return values
+
+    def activation_bytes(self) -> int:
+        """Return a bound on the memory that one update needs besides parameters and states."""
+        return max((p.activation_bytes for p in self._programs.values()), default=0)
+
+    def _program(self, inputs: list[Tensor], num_leaves: int, tree: Any) -> Program:
+        key = _shapes(inputs)
+        if key not in self._programs:
+            if len(self._programs) == MANY_SHAPES:
+                raise NotStackable("its batches have ever new shapes")
+            self._programs[key] = self._compiled(self._gradients(num_leaves, tree), inputs)
+        return self._programs[key]
+
+    def _gradients(self, num_leaves: int, tree: Any) -> Callable[..., tuple[Tensor, ...]]:
+        """Return (*constants, *leaves, *masks) -> the losses, and each group's gradient."""
+        batch_dim = 0 if len(self.seeds) > 1 else None
+        accumulate = self.tasks[0].accumulate
+        sizes = [len(group.names) for group in self.copies.groups]
+        num_trained, copies = len(self._trained), len(self.tasks)
+
+        def one(tensors: Sequence[Tensor], leaves: Any, masks: Any, seed_row: Tensor) -> Tensor:
+            # one seed: a mask for all copies; several: each copy takes its seed's
+            own = [mask[seed_row] if batch_dim == 0 else mask[0] for mask in masks]
+            with given_masks(own) if self._given_masks else nullcontext():
+                loss: Tensor = self._call(tensors, pytree.tree_unflatten(list(leaves), tree))
+                return loss
+
+        def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
+            constants, inputs = tensors[: len(self._names)], tensors[len(self._names) :]
+            trained = [tensor.detach().requires_grad_() for tensor in constants[:num_trained]]
+            batched = vmap(one, in_dims=(self._dims, batch_dim, None, 0), randomness="same")
+            losses = batched(
+                [*trained, *constants[num_trained:]],
+                list(inputs[:num_leaves]),
+                list(inputs[num_leaves:]),
+                self.seed_rows,
+            )
+            found = iter(torch.autograd.grad(losses.sum() / accumulate, trained))
+            per_group = [[next(found).reshape(copies, -1) for _ in range(n)] for n in sizes]
+            return (losses.detach(), *(torch.cat(parts, 1) for parts in per_group))
+
+        return gradients
+
+    def _eval_program(self, leaves: list[Tensor], tree: Any) -> tuple[Program, int]:
+        key = _shapes(leaves)
+        if key not in self._eval_programs:
+            count_correct, made = self.tasks[0].count_correct, 0
+
+            def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, Tensor]:
+                nonlocal made
+                inputs, targets = pytree.tree_unflatten(list(leaves), tree)
+                loss, output = self._call(tensors, (inputs, targets), with_output=True)
+                if count_correct is None:
+                    return loss, torch.zeros_like(loss)
+                right, made = count_correct(output, targets)
+                return loss, right
+
+            dims = (self._dims, *[None for _ in leaves])
+            batched = vmap(one, in_dims=dims, randomness="same")
+            split = len(self._names)
+            program = self._compiled(lambda *t: batched(list(t[:split]), *t[split:]), leaves)
+            self._eval_programs[key] = program, made
+        return self._eval_programs[key]
+
+    @property
+    def _given_masks(self) -> bool:
+        # a model that draws other random numbers too draws all of them itself, in its own order
+        return bool(self._facts.dropouts) and not self._facts.torch_random
+
+    def _call(self, tensors: Sequence[Tensor], batch: Any, **options: bool) -> Any:
+        """Run the Python code of one copy with its tensors in place."""
+        autocast = torch.autocast(
+            self.device.type,
+            torch.bfloat16,
+            enabled=self.tasks[0].autocast,
+            cache_enabled=False,  # it would keep casts of one copy's weights for the others
+        )
+        named = dict(zip(self._names, tensors, strict=True))
+        with explicit_attention(), explicit_batch_norm(), autocast:
+            return functional_call(self._one, named, tuple(batch), options)
+
+    def _compiled(
+        self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]
+    ) -> Program:
+        """Return the program, or say why there can be none."""
+        if not all(isinstance(tensor, Tensor) for tensor in inputs):
+            raise NotStackable("its batches hold other things than tensors")
+        state = [tensor.clone() for tensor in self.copies.stacked.values()]
+        with warnings.catch_warnings(record=True) as caught, preserved_rng(self.device):
+            warnings.simplefilter("always")
+            try:
+                program = compile_program(function, self._constants, inputs)
+            except Exception as error:  # vmap and make_fx raise all kinds
+                raise NotStackable(_reason(error)) from error
+            finally:  # tracing has run the forward once, buffers and all
+                for tensor, before in zip(self.copies.stacked.values(), state, strict=True):
+                    tensor.copy_(before)
+        for warning in caught:
+            if "performance drop" in str(warning.message):
+                slow = _operation(str(warning.message))
+                raise NotStackable(f"torch would run its {slow} copy by copy, which is slow")
+        return program
+
+
+def _clip(gradient: Sequence[Tensor], limits: Tensor) -> None:
+    """Scale each copy's gradient down to its limit, as `clip_grad_norm_` does."""
+    norms = torch.stack([torch.linalg.vector_norm(g, dim=1, keepdim=True) for g in gradient])
+    norm = torch.linalg.vector_norm(norms, dim=0)  # (copies, 1)
+    factor = (limits / (norm + 1e-6)).clamp(max=1.0)
+    for own in gradient:
+        own.mul_(factor)
+
+
+def _shapes(tensors: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple((getattr(t, "shape", t), getattr(t, "dtype", None)) for t in tensors)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    if "Batching rule not implemented" in text:
+        return f"torch has no batched form of {_operation(text)}"
+    if "data-dependent control flow" in text or ".item()" in text:
+        return "its forward decides by the values of tensors, which differ from copy to copy"
+    return f"torch.func.vmap cannot run it ({type(error).__name__}: {text[:200]})"
+
+
+def _operation(message: str) -> str:
+    return message.partition("aten::")[2].split(".")[0].split(" ")[0] or "one of its operations"

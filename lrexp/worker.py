@@ -1,0 +1,153 @@
+"""A worker process: makes the plan of an order again and trains the units it is told to train.
+
+Started by `processes.py`, it speaks over the pipes that are its stdin and stdout. Both are moved
+out of the way first, so that prints and reads of user code touch neither. It ends when it is told
+to, and at once when the process that started it is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from lrexp.errors import ConfigError, LrexpError, RunError
+from lrexp.messages import Ready, Recorded, Stop, Train, Work, raised, receive, send
+
+if TYPE_CHECKING:  # torch comes later: until then the first message is read
+    from lrexp.order import Order
+    from lrexp.plan import Plan
+
+
+def main() -> None:
+    """Work until told to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this
+    incoming, outgoing = _private_pipes()
+    messages: SimpleQueue[Work | Train | Stop] = SimpleQueue()
+    threading.Thread(target=_listen, args=(incoming, messages), daemon=True).start()
+    work = messages.get()
+    assert isinstance(work, Work)
+    try:
+        with _silence():
+            order, plan = _prepare(work)
+        send(outgoing, Ready())
+        while isinstance(message := messages.get(), Train):
+            _train(message, order, plan, outgoing)
+            send(outgoing, Ready())
+    except Exception as error:
+        known = isinstance(error, LrexpError)
+        told = error if known else RunError(f"A worker process failed: {_named(error)}")
+        send(outgoing, raised(None, told, error))
+    finally:
+        outgoing.close()  # it has ended for the parent, whatever threads of user code still run
+
+
+def torch_flags() -> dict[str, Any]:
+    """Return the settings of torch that change numbers and are of a process, not of a config."""
+    import torch
+
+    return {
+        "dtype": torch.get_default_dtype(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "matmul": torch.get_float32_matmul_precision(),
+    }
+
+
+def _set_flags(work: Work) -> None:
+    import torch
+
+    flags = work.flags
+    torch.set_num_threads(work.threads)
+    torch.set_default_dtype(flags["dtype"])
+    torch.use_deterministic_algorithms(flags["deterministic"], warn_only=flags["warn_only"])
+    if flags["matmul"] != torch.get_float32_matmul_precision():
+        torch.set_float32_matmul_precision(flags["matmul"])
+
+
+def _train(message: Train, order: Order, plan: Plan, outgoing: BinaryIO) -> None:
+    from lrexp.engine import ENGINES, Failed
+    from lrexp.record import readable_error
+
+    unit = message.unit
+    for record in ENGINES[unit.engine](order.tasks(plan, unit.trials)):
+        if isinstance(record, Failed):
+            send(outgoing, raised(record.trial, readable_error(record), record.error))
+        else:
+            send(outgoing, Recorded(record))
+
+
+def _prepare(work: Work) -> tuple[Order, Plan]:
+    """Return the order and its plan."""
+    _set_flags(work)
+    try:
+        order: Order = pickle.loads(work.order)
+    except Exception as error:
+        what = f"cannot be made again in a worker process ({_named(error)})"
+        remedy = (
+            "Put what is given as a Python object into a module that can be imported, or use 1."
+        )
+        raise ConfigError.single("jobs", what, "model, data or loss", remedy) from error
+    if work.device is not None:
+        order = replace(order, changes=(*order.changes, ("device", work.device, "--device")))
+    return order, order.plan()
+
+
+def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Return the pipes to the parent; what user code knows as stdin is empty, stdout is stderr."""
+    private = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if hasattr(os, "register_at_fork"):
+        # A DataLoader's process that outlives this one must not keep the pipes open.
+        os.register_at_fork(after_in_child=lambda: _close(*private))
+    # Unbuffered: a thread that waits in a buffered read cannot be ended cleanly.
+    return os.fdopen(private[0], "rb", buffering=0), os.fdopen(private[1], "wb")
+
+
+def _close(*descriptors: int) -> None:
+    for number in descriptors:
+        os.close(number)
+
+
+def _listen(incoming: BinaryIO, messages: SimpleQueue[Work | Train | Stop]) -> None:
+    """Hand messages on; when the parent is gone, whatever the main thread does is in vain."""
+    while (message := receive(incoming)) is not None:
+        messages.put(message)
+    os._exit(1)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what is printed meanwhile: the parent has made the same plan and shown it all."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nothing, number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number in (1, 2):
+            os.dup2(kept, number)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    main()

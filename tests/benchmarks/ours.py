@@ -1,0 +1,177 @@
+"""K trials as `lrexp compare` trains them: engine, LR schedule, stop rule, rows in steps.csv.
+
+The config differs from the loops by hand in one thing, a cosine schedule, whose LR is computed
+and set at every step; there they are constant. What the terminal would show is left out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from workloads import Workload
+
+from lrexp.config import load_config
+from lrexp.engine import ENGINES, Ended, Failed, Record, Started, Steps, TrialId, preserved_rng
+from lrexp.plan import make_plan
+from lrexp.record import Recorder
+from lrexp.store import RunWriter
+
+TRUST = ("workloads",)
+
+
+@dataclass
+class Watch:
+    """An observer that counts what was done, and when the trials began and ended.
+
+    Times are those at which records arrive; a trial began its `seconds` before its end.
+    """
+
+    losses: dict[TrialId, list[float]] = field(default_factory=dict)
+    begun: float = 0.0
+    spans: dict[TrialId, tuple[float, float]] = field(default_factory=dict)
+
+    def __call__(self, record: Record) -> None:
+        now = time.perf_counter()
+        if isinstance(record, Started):
+            self.begun = self.begun or now
+            self.losses[record.trial] = []
+        elif isinstance(record, Steps):
+            self.losses[record.trial] += record.loss
+        elif isinstance(record, Ended):
+            self.spans[record.trial] = (now - record.seconds, now)
+        elif isinstance(record, Failed):
+            raise record.error
+
+    @property
+    def ended(self) -> float:
+        return max(end for _, end in self.spans.values())
+
+    def steady(self, jobs: int) -> tuple[float, int]:
+        """Return seconds and steps from when the last of the workers began until the last ended.
+
+        A trial under way at that moment counts for the part of it that was still to come. So the
+        time in which some workers were still starting is left out, and the time at the end, when
+        some have nothing more to do, is not.
+        """
+        firsts = sorted(begun for begun, _ in self.spans.values())[:jobs]
+        steps = sum(
+            len(self.losses[trial]) * (end - max(begun, firsts[-1])) / (end - begun)
+            for trial, (begun, end) in self.spans.items()
+            if end > firsts[-1]
+        )
+        return self.ended - firsts[-1], round(steps)
+
+
+def config_of(work: Workload, copies: int, steps: int, device: torch.device) -> dict[str, Any]:
+    """Return the config of a comparison of K learning rates."""
+    lrs = work.lrs(copies)
+    return {
+        "name": "throughput",
+        "device": str(device),
+        "model": {"name": f"workloads:{work.model}"},
+        "data": {
+            "name": "workloads:data",
+            "args": {"of": work.name},
+            "batch_size": work.batch_size,
+            "val_fraction": 0,
+        },
+        "loss": "cross_entropy",
+        "optimizer": {"name": work.optimizer, "lr": work.lr, "args": work.args},
+        "schedule": "cosine",
+        "train": {"duration": steps, "eval_every": steps},
+        "compare": {
+            "metric": "train_loss",
+            "variants": {f"copy-{i}": {"optimizer.lr": lr} for i, lr in enumerate(lrs)},
+        },
+    }
+
+
+def train_with(engine: str, work: Workload, copies: int, steps: int, device: torch.device) -> Watch:
+    """Train with one engine in this process."""
+    plan = make_plan(load_config(config_of(work, copies, steps, device), trust=TRUST))
+    watch = Watch()
+    with _recorder() as recorder:
+        recorder.write_all(ENGINES[engine](plan.tasks([0])), watch)
+    return watch
+
+
+def choice_for(work: Workload, copies: int, steps: int, device: torch.device) -> Any:
+    """Return what lrexp chooses for a run of so many steps: units, worker processes, reasons."""
+    from lrexp.engine.choice import choose
+
+    plan = make_plan(load_config(config_of(work, copies, steps, device), trust=TRUST))
+    with preserved_rng(device):
+        return choose(list(plan.tasks([0])))
+
+
+def train_chosen(
+    choice: Any, work: Workload, copies: int, steps: int, device: torch.device
+) -> Watch:
+    """Train as was chosen, for so many steps."""
+    if choice.jobs > 1:
+        return train_units(choice.units, choice.jobs, work, copies, steps, device)
+    plan = make_plan(load_config(config_of(work, copies, steps, device), trust=TRUST))
+    tasks = {task.trial: task for task in plan.tasks([0])}
+    watch = Watch()
+    with _recorder() as recorder:
+        for unit in choice.units:
+            recorder.write_all(ENGINES[unit.engine]([tasks[t] for t in unit.trials]), watch)
+    return watch
+
+
+def train_auto(work: Workload, copies: int, steps: int, device: torch.device) -> Watch:
+    """Choose, and train as was chosen."""
+    return train_chosen(choice_for(work, copies, steps, device), work, copies, steps, device)
+
+
+def train_units(
+    units: Any, jobs: int, work: Workload, copies: int, steps: int, device: torch.device
+) -> Watch:
+    """Train units in worker processes; None is a unit for each trial."""
+    from lrexp.engine import Unit
+    from lrexp.order import make_order
+    from lrexp.processes import run_in_processes
+
+    order = make_order("compare", config_of(work, copies, steps, device), trust=TRUST)
+    trials = order.lengths(order.plan())
+    units = units or [Unit("sequential", (trial,)) for trial in trials]
+    watch = Watch()
+    with _recorder() as recorder:
+        recorder.write_all(run_in_processes(order, units, jobs), watch)
+    return watch
+
+
+def train_in_processes(
+    work: Workload, copies: int, steps: int, device: torch.device, jobs: int
+) -> Watch:
+    """Train one trial after the other in each of `jobs` worker processes."""
+    return train_units(None, jobs, work, copies, steps, device)
+
+
+def available(jobs: int) -> dict[str, Callable[[Workload, int, int, torch.device], Watch]]:
+    """Return the engines that this lrexp has, by their names in the table."""
+
+    def with_engine(name: str) -> Callable[[Workload, int, int, torch.device], Watch]:
+        return lambda *arguments: train_with(name, *arguments)
+
+    found = {name: with_engine(name) for name in ("sequential", "vectorized") if name in ENGINES}
+    if find_spec("lrexp.processes"):
+        found["processes"] = lambda *arguments: train_in_processes(*arguments, jobs)
+    if find_spec("lrexp.engine.choice"):
+        found["auto"] = train_auto
+    return found
+
+
+@contextmanager
+def _recorder() -> Iterator[Recorder]:
+    with tempfile.TemporaryDirectory() as folder:
+        writer = RunWriter(Path(folder), {"command": "benchmark"})
+        yield Recorder(writer, stop_is_outcome=True, loss_digits=9)

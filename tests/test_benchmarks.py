@@ -1,0 +1,143 @@
+"""The throughput benchmark in its quick mode: that it runs, and that nobody does less work."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from lrexp.order import make_order
+
+HERE = Path(__file__).parent / "benchmarks"
+CPU = torch.device("cpu")
+SMALL = "MLP 16-32-2"
+STEPS, COPIES = 25, 3
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a module of the benchmark by name, as the scripts do among themselves."""
+    monkeypatch.syspath_prepend(str(HERE))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+@pytest.fixture
+def updates() -> Iterator[list[int]]:
+    """Count what the optimizers of this process do."""
+    count = [0]
+
+    def add(*_: object) -> None:
+        count[0] += 1
+
+    hook = register_optimizer_step_post_hook(add)
+    yield count
+    hook.remove()
+
+
+@pytest.mark.parametrize("name", ["usual_loop", "tuned_loop"])
+def test_a_loop_by_hand_does_all_its_updates(load: Any, updates: list[int], name: str) -> None:
+    work = load("workloads").WORKLOADS[SMALL]
+    losses = getattr(load("baselines"), name)(work, STEPS, CPU)
+    assert len(losses) == updates[0] == STEPS
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", [SMALL, "GPT"])
+def test_the_graphed_loop_trains(load: Any, name: str) -> None:
+    work = load("workloads").WORKLOADS[name]
+    graphed = load("baselines").graphed_loop(work, 200, torch.device("cuda"))
+    tuned = load("baselines").tuned_loop(work, 200, torch.device("cuda"))
+    assert len(graphed) == len(tuned) == 200
+    ends = [sum(losses[-20:]) / 20 for losses in (graphed, tuned)]
+    assert ends[0] == pytest.approx(ends[1], rel=0.1)
+    assert ends[0] < graphed[0]
+
+
+def test_the_sequential_engine_does_all_its_updates(load: Any, updates: list[int]) -> None:
+    work = load("workloads").WORKLOADS[SMALL]
+    watch = load("ours").train_with("sequential", work, COPIES, STEPS, CPU)
+    assert [len(losses) for losses in watch.losses.values()] == [STEPS] * COPIES
+    assert updates[0] == STEPS * COPIES
+
+
+@pytest.mark.parametrize("engine", ["vectorized", "processes", "auto"])
+def test_every_engine_trains_the_same(load: Any, engine: str) -> None:
+    ours, work = load("ours"), load("workloads").WORKLOADS[SMALL]
+    found = ours.available(jobs=2)
+    if engine not in found:
+        pytest.skip(f"no {engine} in this lrexp")
+    expected = found["sequential"](work, COPIES, STEPS, CPU).losses
+    losses = found[engine](work, COPIES, STEPS, CPU).losses
+    assert losses.keys() == expected.keys()
+    for trial, values in expected.items():
+        assert losses[trial] == pytest.approx(values, rel=1e-4)
+
+
+def test_the_steady_rate_leaves_out_starting_workers_and_nothing_else(load: Any) -> None:
+    watch = load("ours").Watch()
+    # two workers: one begins at 0 s, the other at 1 s; 10 steps a second each, the last alone
+    watch.spans = {"a": (0.0, 2.0), "b": (1.0, 3.0), "c": (2.0, 4.0)}
+    watch.losses = {trial: [0.0] * 20 for trial in watch.spans}
+    assert watch.steady(jobs=2) == (3.0, 50)
+    assert watch.steady(jobs=1) == (4.0, 60)
+
+
+def test_the_quick_mode_prints_the_table(
+    load: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "samples.json"
+    load("throughput").main(
+        ["--quick", "--workloads", SMALL, "--copies", "2", "--parts", "table",
+         "--contenders", "usual", "tuned", "graphed", "sequential", "vectorized",
+         "--json", str(file)]
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert f"| {SMALL} | 2 | (a) usual |" in out
+    assert f"| {SMALL} | 2 | sequential |" in out
+    (cell,) = json.loads(file.read_text())["table"]
+    assert len(cell["rates"]["tuned"]) == 2
+    assert all(rate > 0 for rates in cell["rates"].values() for rate in rates)
+
+
+def test_the_range_test_does_all_its_updates(load: Any) -> None:
+    range_test = load("range_test")
+    for name, finder in range_test.installed().items():
+        if name in ("fastai", "Lightning"):
+            continue  # they take seconds to import, and warn
+        assert range_test.timed(finder)[1] == range_test.STEPS, name
+
+
+def test_the_script_by_hand_does_the_steps_of_the_command(load: Any, tmp_path: Path) -> None:
+    whole = load("whole_commands")
+    words = whole.commands(2, tmp_path)
+    order = make_order("compare", whole.config_of(2))
+    _, rows = whole.timed(words["tuned script"])
+    assert rows == sum(order.lengths(order.plan()).values())
+
+
+def test_every_network_learns_from_its_data(load: Any) -> None:
+    workloads = load("workloads")
+    for name, work in workloads.WORKLOADS.items():
+        inputs, targets = workloads.data(name)
+        assert len(inputs) == len(targets) >= 20 * work.batch_size
+        if name == "ResNet-9":  # a step of it takes more than a second
+            continue
+        losses = load("baselines").tuned_loop(work, 30, CPU)
+        assert sum(losses[-5:]) < sum(losses[:5]), name
+
+
+def test_the_modules_of_the_benchmark_hide_no_others(load: Any) -> None:
+    for file in HERE.glob("*.py"):
+        assert file.stem not in sys.stdlib_module_names

@@ -1,0 +1,159 @@
+"""Records into files, and onto the screen: trials that mix, and trials that begin again."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
+from lrexp.errors import FailedTrialsError, UserCodeError, WorkerDiedError
+from lrexp.record import Recorder, readable_error
+from lrexp.report import progress
+from lrexp.report.progress import Bars, Lines
+from lrexp.store import RunWriter
+
+A, B = TrialId("a", 0), TrialId("b", 0)
+
+
+def steps(trial: TrialId, first: int, count: int, loss: float = 1.0) -> Steps:
+    return Steps(trial, first, [0] * count, [0.1] * count, [loss] * count)
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    made = Recorder(RunWriter(tmp_path, {}), stop_is_outcome=True, loss_digits=9)
+    yield made
+    made.write_all([], lambda record: None)  # closes what is open
+
+
+def write(recorder: Recorder, *records: Record) -> None:
+    for record in records:
+        recorder.write(record)
+
+
+def test_a_trial_that_starts_again_leaves_nothing_of_its_first_try(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    directory = tmp_path / "trials/a/seed-0"
+    write(recorder, Started(A), Evaluation(A, 0, 0.0, {"val_loss": 0.01}), steps(A, 0, 5, 9.0))
+    write(recorder, Started(B), steps(B, 0, 3))
+    write(recorder, Started(A))
+    assert (directory / "steps.csv").read_text() == "step,epoch,lr,loss\n"
+    assert not (directory / "evals.csv").exists()
+    write(recorder, steps(A, 0, 2), Ended(A, 2, None, 1.0), Ended(B, 3, None, 1.0))
+    assert (directory / "steps.csv").read_text().count("\n") == 3
+    result = json.loads((directory / "result.json").read_text())
+    assert (result["steps"], result["final"], result["best"]) == (2, {"loss": 1.0}, {})
+    assert json.loads((tmp_path / "status.json").read_text())["counts"] == {"finished": 2}
+
+
+def test_a_trial_that_had_failed_may_start_again_and_counts_once(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    write(recorder, Started(A), Failed(A, ValueError("x")), Started(B), Failed(B, ValueError("x")))
+    assert json.loads((tmp_path / "status.json").read_text())["counts"] == {"failed": 2}
+    write(recorder, Started(A), steps(A, 0, 1), Ended(A, 1, 0, 1.0))
+    counts = json.loads((tmp_path / "status.json").read_text())["counts"]
+    assert counts == {"diverged": 1, "failed": 1}
+    assert list(recorder.failures) == [B]
+    with pytest.raises(FailedTrialsError, match="1 of 2 trials failed"):
+        recorder.raise_failures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("x"), "variant a, seed 0 raised an exception: ValueError: x"),
+        (UserCodeError("as it is"), "as it is"),
+        (WorkerDiedError("variant a, seed 0: its worker died"), "variant a, seed 0: its worker died"),
+    ],
+)  # fmt: skip
+def test_the_error_of_a_trial_is_readable(error: Exception, message: str) -> None:
+    assert str(readable_error(Failed(A, error))) == message
+
+
+def bars(num_trials: int, total: int = 10) -> tuple[Bars, list[TrialId], progress.Progress]:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    shown = progress._bars(console)
+    trials = [TrialId(f"v{i}", 0) for i in range(num_trials)]
+    return Bars(shown, dict.fromkeys(trials, total)), trials, shown
+
+
+def test_a_stack_of_trials_has_few_bars_and_one_right_sum() -> None:
+    observer, trials, shown = bars(20)
+    everything = shown.tasks[0]
+    for trial in trials:
+        observer(Started(trial))
+    assert len(shown.tasks) == 1 + progress.MAX_BARS
+    assert everything.fields["facts"] == "steps, 12 more trials running"
+    for first in (0, 4):
+        for trial in trials:
+            observer(steps(trial, first, 4))
+    assert everything.completed == 20 * 8
+    for trial in trials[:8]:
+        observer(Ended(trial, 8, 8, 1.0))  # stopped early: its steps need not be waited for
+    assert len(shown.tasks) == 1
+    assert everything.completed == 8 * 10 + 12 * 8
+    observer(steps(trials[-1], 8, 1))  # there is room for it now
+    assert [task.completed for task in shown.tasks[1:]] == [9]
+    for trial in trials[8:]:
+        observer(Ended(trial, 10, None, 1.0))
+    assert (len(shown.tasks), everything.completed, everything.total) == (1, 200, 200)
+    assert everything.fields["facts"] == "steps"
+
+
+def test_the_bar_of_a_trial_that_starts_again_does_so_too() -> None:
+    observer, (a, b), shown = bars(2)
+    everything = shown.tasks[0]
+    for record in (Started(a), Started(b), steps(a, 0, 7), steps(b, 0, 2), Started(a)):
+        observer(record)
+    assert everything.completed == 2
+    assert sorted(task.completed for task in shown.tasks[1:]) == [0, 2]
+    for record in (Failed(b, ValueError()), Started(b), steps(b, 0, 1)):  # even after its end
+        observer(record)
+    assert everything.completed == 1
+
+
+def test_lines_of_many_trials_come_at_most_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    trials = [TrialId(f"v{i}", 0) for i in range(64)]
+    observer = Lines(Console(file=out, width=200), dict.fromkeys(trials, 100))
+    for trial in trials:
+        observer(Started(trial))
+    for first in range(40):
+        now[0] += 1.0
+        for trial in trials:
+            observer(steps(trial, first, 1))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("v0 seed 0: step 11/100 ")
+    assert lines[0].endswith("; 63 more trials running")
+    for trial in trials:
+        observer(Ended(trial, 40, None, 1.0))
+    assert len(out.getvalue().splitlines()) == 3 + 64
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (ValueError("x"), "ValueError"),
+        (readable_error(Failed(A, KeyError("x"))), "KeyError"),
+        (UserCodeError("x"), "UserCodeError"),
+        (WorkerDiedError("x"), "its process died"),
+    ],
+)
+def test_a_failed_trial_says_in_a_word_why(error: Exception, word: str) -> None:
+    out = io.StringIO()
+    observer = Lines(Console(file=out), {A: 10})
+    observer(Started(A))
+    observer(Failed(A, error))
+    assert out.getvalue() == f"failed   a seed 0: {word}\n"
