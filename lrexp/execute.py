@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from rich.markup import escape
 
 from lrexp.config import resolved_tree, to_yaml
-from lrexp.engine import ENGINES, Record, TrialId, Unit, preserved_rng
+from lrexp.engine import ENGINES, Choice, Record, choose, preserved_rng
 from lrexp.errors import ConfigError, InterruptedRunError, RunError
 from lrexp.order import Order
 from lrexp.plan import Plan
 from lrexp.processes import run_in_processes
 from lrexp.record import Recorder
-from lrexp.report.progress import observe
-from lrexp.sendable import refuse_processes
+from lrexp.report.progress import observe, waiting
+from lrexp.sendable import refuse_processes, why_not_processes
 from lrexp.store import RunWriter, create_run_directory, describe_environment
 
 
@@ -32,10 +34,10 @@ class Destination:
 
 @contextmanager
 def recorded_run(
-    plan: Plan, command: str, destination: Destination, lengths: Mapping[TrialId, int]
+    order: Order, plan: Plan, choice: Choice, destination: Destination
 ) -> Iterator[RunWriter]:
     """Create the run directory, describe the run in it, and note how it ended."""
-    config = plan.config
+    config, lengths, command = plan.config, order.lengths(plan), order.command
     path = create_run_directory(
         config.experiment.name, command, out=destination.out, runs_dir=destination.runs_dir
     )
@@ -52,7 +54,8 @@ def recorded_run(
     )
     try:
         writer.text("config.yaml", config.document.text)
-        writer.text("resolved.yaml", to_yaml(resolved_config(plan)))
+        writer.text("resolved.yaml", to_yaml(resolved_config(plan) | _engine_used(choice)))
+        writer.json("engine.json", choice.to_plain())
         writer.json("environment.json", describe_environment(plan.device))
         for name, source in plan.config.own_files().items():
             writer.text(name, source)
@@ -69,39 +72,61 @@ def recorded_run(
     writer.update_status("complete")
 
 
+def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) -> Choice:
+    """Return how the trials will be trained, and say so where it was measured.
+
+    Args:
+        order: what was asked for.
+        plan: made from it.
+        jobs: worker processes; 1 is this process, None leaves it to the config's engine.
+        console: where the choice is shown.
+
+    Raises:
+        ConfigError: what was asked for cannot be had.
+    """
+    check_jobs(order, jobs)
+    with waiting(console, "Measuring how to train"):
+        choice = choose(
+            list(order.tasks(plan, order.lengths(plan))),
+            plan.config.experiment.engine,
+            jobs,
+            why_not_processes=lambda: why_not_processes(order),
+        )
+    for reason in choice.reasons:
+        console.print(f"[dim]Engine: {escape(reason)}.[/]", highlight=False, soft_wrap=True)
+    return choice
+
+
 def train(
     order: Order,
     plan: Plan,
+    choice: Choice,
     writer: RunWriter,
-    lengths: Mapping[TrialId, int],
     console: Console,
-    *,
-    jobs: int | None = None,
 ) -> Recorder:
     """Train the trials into the run directory and show how it goes.
 
     Args:
         order: what was asked for.
         plan: made from it.
+        choice: which engine trains which trials.
         writer: of the run directory.
-        lengths: the trials to train, and the steps of each.
         console: where progress is shown.
-        jobs: worker processes; 1, or None, is this process.
     """
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
     # A comparison's rule stops what diverged; a range test ends like that as a rule.
     recorder = Recorder(writer, stop_is_outcome=order.command == "compare", loss_digits=digits)
     with (
-        observe(lengths, console) as observer,
+        observe(order.lengths(plan), console) as observer,
         preserved_rng(plan.device),
-        closing(_records(order, plan, tuple(lengths), jobs or 1)) as records,
+        closing(_records(order, plan, choice)) as records,
     ):
         recorder.write_all(records, observer)
     return recorder
 
 
 def check_jobs(order: Order, jobs: int | None) -> None:
-    """Refuse, before a run directory is made, a number of processes that cannot be had.
+    """Refuse a number of processes that cannot be had.
 
     Raises:
         ConfigError: it is below 1, or the order cannot be sent to another process.
@@ -113,17 +138,31 @@ def check_jobs(order: Order, jobs: int | None) -> None:
         refuse_processes(order, jobs)
 
 
-def _records(
-    order: Order, plan: Plan, trials: tuple[TrialId, ...], jobs: int
-) -> Generator[Record, None, None]:
-    """Train here, or in other processes, trial by trial."""
-    name = plan.config.experiment.engine
-    if jobs == 1:
-        engine = ENGINES["sequential" if name == "auto" else name]
-        yield from engine(order.tasks(plan, trials))
-    else:
-        units = [Unit("sequential", (trial,)) for trial in trials]
-        yield from run_in_processes(order, units, jobs)
+def _records(order: Order, plan: Plan, choice: Choice) -> Generator[Record, None, None]:
+    """Train here, or in other processes, unit by unit."""
+    if choice.jobs > 1:
+        devices = _devices(plan)
+        yield from run_in_processes(order, choice.units, choice.jobs, devices=devices)
+        return
+    for unit in choice.units:
+        yield from ENGINES[unit.engine](order.tasks(plan, unit.trials))
+
+
+def _devices(plan: Plan) -> list[str] | None:
+    """Return the GPUs for workers to share; None where there is one, or one was asked for."""
+    asked, count = plan.config.experiment.device, torch.cuda.device_count()
+    if plan.device.type != "cuda" or asked not in ("auto", "cuda") or count < 2:
+        return None
+    return [f"cuda:{index}" for index in range(count)]
+
+
+def _engine_used(choice: Choice) -> dict[str, str]:
+    """Return the engine that repeats the run, where one name says it.
+
+    Engines differ in rounding, and an unstable training makes much of that.
+    """
+    names = {unit.engine for unit in choice.units}
+    return {"engine": names.pop()} if len(names) == 1 else {}
 
 
 def resolved_config(plan: Plan) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lrexp.config import Config, load_config, read_override, to_yaml, with_optimizer_lr
 from lrexp.errors import ConfigError
-from lrexp.execute import Destination, check_jobs, recorded_run, resolved_config, train
+from lrexp.execute import Destination, choose_engine, recorded_run, resolved_config, train
 from lrexp.finder import Curve, suggest
 from lrexp.lr_finder import RangeTest
 from lrexp.order import Source, make_order
@@ -83,10 +83,9 @@ def compare(
         order = make_order("compare", config, changes, trust=trust, objects=objects)
         loaded = order.config()
         plan = order.plan(loaded)
-    check_jobs(order, jobs)
-    lengths = order.lengths(plan)
-    with recorded_run(plan, "compare", _destination(out, runs_dir), lengths) as writer:
-        recorder = train(order, plan, writer, lengths, console, jobs=jobs)
+    choice = choose_engine(order, plan, jobs, console)
+    with recorded_run(order, plan, choice, _destination(out, runs_dir)) as writer:
+        recorder = train(order, plan, choice, writer, console)
         with waiting(console, "Drawing"):
             writer.summary(comparison_summary(load_run(writer.directory), loaded))
             draw_run(load_run(writer.directory))
@@ -133,12 +132,11 @@ def find_lr(
         order = make_order("find-lr", config, changes, trust=trust, objects=objects)
         loaded = order.config()
         plan = order.plan(loaded)
-    check_jobs(order, jobs)
     if write is not None:
         _check_writable(Path(write), force)
-    lengths = order.lengths(plan)
-    with recorded_run(plan, "find-lr", _destination(out, runs_dir), lengths) as writer:
-        recorder = train(order, plan, writer, lengths, console, jobs=jobs)
+    choice = choose_engine(order, plan, jobs, console)
+    with recorded_run(order, plan, choice, _destination(out, runs_dir)) as writer:
+        recorder = train(order, plan, choice, writer, console)
         run = load_run(writer.directory)
         tests = [t for t in run.trials if (t.result or {}).get("outcome") == "finished"]
         curves = [Curve(t.steps["lr"], t.steps["loss"]) for t in tests]

@@ -26,6 +26,7 @@ from lrexp.engine import (
     preserved_rng,
     run_sequentially,
 )
+from lrexp.engine.optimizer import fuse
 from lrexp.engine.task import LossFunction
 from lrexp.errors import NOTHING, ConfigError, user_error
 from lrexp.finder import Curve, RangeTestStop, Suggestion, ramp, suggest
@@ -193,6 +194,7 @@ class LRFinder:
     def _copies(self) -> tuple[nn.Module, Optimizer]:
         # one deepcopy of both, so that the copied optimizer holds the copied parameters
         model, optimizer = copy.deepcopy((self.model, self.optimizer))
+        fuse(optimizer)
         return model.to(self.device), optimizer
 
     def _fit_loss(self, batches: Any) -> LossFunction:

@@ -15,7 +15,7 @@ from lrexp.data.batches import Batches, Data
 from lrexp.data.facts import Facts, facts_of
 from lrexp.data.images import fits_in_memory, readable
 from lrexp.data.iterables import IterableBatches
-from lrexp.data.loaders import LoaderBatches
+from lrexp.data.loaders import LoaderBatches, resident_loader
 from lrexp.data.registry import DATASETS
 from lrexp.data.resident import ResidentBatches, resident
 from lrexp.data.sources import Source, is_map_style, recognised
@@ -127,7 +127,7 @@ def _batched(
     data: Any, source: Source, options: _Options, *, is_val: bool = False
 ) -> ResidentBatches | StreamingBatches | IterableBatches | LoaderBatches:
     if isinstance(data, DataLoader):
-        return _of_loader(data, None if is_val else options.batch_size)
+        return _of_loader(data, replace(options, batch_size=None) if is_val else options)
     size, workers = options.batch_size or BATCH_SIZE, options.workers
     if isinstance(data, tuple) and options.in_memory is not False:
         inputs, targets = data
@@ -149,8 +149,10 @@ def _batched(
     return StreamingBatches(data, size, workers=workers, collate=source.collate)
 
 
-def _of_loader(loader: DataLoader[Any], batch_size: int | None) -> LoaderBatches:
-    batches = LoaderBatches(loader)
+def _of_loader(loader: DataLoader[Any], options: _Options) -> ResidentBatches | LoaderBatches:
+    is_free = options.in_memory is not False  # to keep the samples in memory
+    batches = (resident_loader(loader) if is_free else None) or LoaderBatches(loader)
+    batch_size = options.batch_size
     if batch_size is not None and batch_size != batches.batch_size:
         raise ConfigError.single(
             "data.batch_size",

@@ -31,6 +31,7 @@ class ResidentBatches:
     targets: torch.Tensor  # (samples, ...)
     batch_size: int
     source: tuple[torch.Tensor, torch.Tensor]  # as given: a later cast starts from full precision
+    shuffle: bool = True
 
     @property
     def num_samples(self) -> int:
@@ -54,7 +55,10 @@ class ResidentBatches:
 
     def order(self, seed: int, epoch: int) -> torch.Tensor:
         """Return the rows in the order of one pass, (num_samples,), int64, on the device."""
-        order, device = permutation(seed, epoch, self.num_samples), self.inputs.device
+        device = self.inputs.device
+        if not self.shuffle:
+            return torch.arange(self.num_samples, device=device)
+        order = permutation(seed, epoch, self.num_samples)
         if device.type == "cuda":  # from pageable memory, the copy would wait for all steps so far
             return order.pin_memory().to(device, non_blocking=True)
         return order.to(device)
@@ -69,7 +73,7 @@ class ResidentBatches:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> ResidentBatches:
         """Return the same batches with both tensors on `device`; floating ones get `dtype`."""
         inputs, targets = (_cast(tensor, device, dtype) for tensor in self.source)
-        return ResidentBatches(inputs, targets, self.batch_size, self.source)
+        return ResidentBatches(inputs, targets, self.batch_size, self.source, self.shuffle)
 
     @property
     def _chunk_size(self) -> int:
@@ -79,10 +83,12 @@ class ResidentBatches:
         return max(4 * self.batch_size, min(1024, 2**16 // numbers))
 
 
-def resident(inputs: torch.Tensor, targets: torch.Tensor, batch_size: int) -> ResidentBatches:
+def resident(
+    inputs: torch.Tensor, targets: torch.Tensor, batch_size: int, *, shuffle: bool = True
+) -> ResidentBatches:
     """Return batches of `inputs` and `targets`, floating ones as float32."""
     source = (inputs, targets)
-    return ResidentBatches(inputs, targets, batch_size, source).to(inputs.device)
+    return ResidentBatches(inputs, targets, batch_size, source, shuffle).to(inputs.device)
 
 
 def _cast(tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:

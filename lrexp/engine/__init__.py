@@ -3,6 +3,7 @@
 An engine knows no files and no YAML. `ENGINES` names them; each takes tasks and yields records.
 """
 
+from lrexp.engine.choice import Choice, choose
 from lrexp.engine.device import pick_device
 from lrexp.engine.loss import fit_accuracy, fit_loss, is_token_logits, loss_floor, over_tokens
 from lrexp.engine.optimizer import has_momentum, make_optimizer
@@ -26,6 +27,7 @@ ENGINES: dict[str, Engine] = {"sequential": run_sequentially, "vectorized": run_
 
 __all__ = [
     "ENGINES",
+    "Choice",
     "Ended",
     "Engine",
     "Evaluation",
@@ -36,6 +38,7 @@ __all__ = [
     "Task",
     "TrialId",
     "Unit",
+    "choose",
     "fit_accuracy",
     "fit_loss",
     "has_momentum",

@@ -15,18 +15,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lrexp.engine.captured_update import prepare_update
 from lrexp.engine.lr_source import LrSource
 from lrexp.engine.optimizer import set_lr
 from lrexp.engine.probe import Facts, copied
 from lrexp.engine.rng import Reseed, preserved_rng
-from lrexp.engine.step import make_update
 from lrexp.engine.task import Task
 from lrexp.engine.updates import updates
 from lrexp.engine.vectorized.feed import Masks, stacked_updates
 from lrexp.engine.vectorized.lr_window import LrWindow
 from lrexp.engine.vectorized.stack import Stack
 
-WARM_UP = 2  # steps that are not timed: they allocate, and choose kernels
+WARM_UP = {"cpu": 2, "cuda": 6}  # steps not timed: they allocate, choose kernels, are captured
 SECONDS = 0.1  # of timed steps
 MOST_STEPS = 50
 COMPARED = 3  # losses
@@ -61,10 +61,10 @@ def sequential_speed(task: Task, most_steps: int = MOST_STEPS) -> Speed:
         model, optimizer = task.build()
         if not model.training:
             model.train()
-        update = make_update(task, model, optimizer)
+        given, update = prepare_update(task, model, optimizer)
         reseed, source = Reseed(task.trial.seed, task.device), LrSource(task)
         base = [group["lr"] for group in optimizer.param_groups]
-        batches = updates(task.train, task.trial.seed, task.accumulate)
+        batches = updates(given, task.trial.seed, task.accumulate)
 
         def step(number: int) -> Tensor:
             set_lr(optimizer, base, source.lr(number) / task.base_lr)
@@ -117,7 +117,7 @@ def _timed(
     step: Callable[[int], Tensor], task: Task, most_steps: int = MOST_STEPS
 ) -> tuple[float, list[list[float]]]:
     """Return the median seconds of a step, and the first losses of every copy."""
-    losses, taken = [], []
+    losses, taken, warm_up = [], [], WARM_UP.get(task.device.type, 2)
     begun = time.perf_counter()
     for number in range(min(most_steps, task.total_steps)):
         before = time.perf_counter()
@@ -127,8 +127,8 @@ def _timed(
         now = time.perf_counter()
         taken.append(now - before)
         if number < COMPARED:
-            losses.append(loss.reshape(-1))
-        if number >= WARM_UP and now - begun > SECONDS:
+            losses.append(loss.detach().reshape(-1).clone())
+        if number >= warm_up and now - begun > SECONDS:
             break
-    timed = taken[WARM_UP:] or taken[-1:]
+    timed = taken[warm_up:] or taken[-1:]
     return statistics.median(timed), torch.stack(losses, dim=1).tolist()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from lrexp.engine.task import Task, Unit
 from lrexp.engine.vectorized import Family, NotStackable, families
 from lrexp.errors import ConfigError
 
-SHORT = 1.5  # seconds of training that no choice could shorten by more than it costs
+SHORT = 1.0  # seconds of training that no choice could shorten by more than it costs
 SLOW_STEP = 0.1  # seconds; on a CPU such a step is arithmetic, which stacking does not save
 BLOCKS = (4, 16, 64)  # copies in a stack, as tried
 MOST_COPIES = 256
@@ -51,7 +51,7 @@ class Choice:
         """Return the choice as JSON can hold it."""
         plain = asdict(self)
         plain["units"] = [
-            {"engine": u.engine, "trials": [[t.variant, t.seed] for t in u.trials]}
+            {"engine": u.engine, "trials": [f"{t.variant}/seed-{t.seed}" for t in u.trials]}
             for u in self.units
         ]
         return plain
@@ -87,7 +87,7 @@ def choose(
     engine: str = "auto",
     jobs: int | None = None,
     *,
-    why_not_processes: str | None = None,
+    why_not_processes: Callable[[], str | None] = lambda: None,
 ) -> Choice:
     """Return how to train the tasks.
 
@@ -95,7 +95,7 @@ def choose(
         tasks: all trials of a run.
         engine: `auto`, `sequential` or `vectorized`.
         jobs: worker processes; None leaves that to `auto`, and is 1 for the others.
-        why_not_processes: a reason against them, if there is one.
+        why_not_processes: returns a reason against them, if there is one.
 
     Raises:
         ConfigError: `vectorized` was asked for and cannot be had; the key is `engine`.
@@ -133,7 +133,9 @@ def _stack_size(family: Family) -> tuple[int, str | None]:
         return 0, str(why)
 
 
-def _fastest(tasks: Sequence[Task], jobs: int | None, why_not_processes: str | None) -> Choice:
+def _fastest(
+    tasks: Sequence[Task], jobs: int | None, why_not_processes: Callable[[], str | None]
+) -> Choice:
     guess = _rough_seconds(tasks)
     if len(tasks) == 1 or guess < SHORT:
         alone = tuple(Unit("sequential", (task.trial,)) for task in tasks)
@@ -208,9 +210,10 @@ def _best_block(
     limit, found, tried = MOST_COPIES, (1, math.inf), figures.setdefault("stacked_seconds", {})
     per_seed = max(1, len(family.tasks) // len({t.trial.seed for t in family.tasks}))
     most = per_seed if family.by_seed else len(family.tasks)
-    for size in sorted({min(size, most) for size in (*BLOCKS, most)}):
-        if size > limit:
-            break
+    for step in (*BLOCKS, most):
+        size = min(step, most, limit)
+        if size in tried:
+            continue
         members = [task, *others][:size]
         if family.by_seed:
             members = [t for t in (task, *others) if t.trial.seed == task.trial.seed][:size]
@@ -240,10 +243,10 @@ def _most_copies(family: Family, speed: Speed) -> int:
     return max(1, min(MOST_COPIES, int(room / max(1, speed.bytes))))
 
 
-def _workers(tasks: Sequence[Task], here: float, why_not: str | None) -> tuple[int, str]:
+def _workers(
+    tasks: Sequence[Task], here: float, why_not: Callable[[], str | None]
+) -> tuple[int, str]:
     """Return how many worker processes to start, 1 for none, and why."""
-    if why_not is not None:
-        return 1, why_not
     device = tasks[0].device
     places = torch.cuda.device_count() if device.type == "cuda" else usable_cores()
     workers = min(places, len(tasks))
@@ -251,10 +254,27 @@ def _workers(tasks: Sequence[Task], here: float, why_not: str | None) -> tuple[i
         workers = min(workers, int(free_bytes(device) * MEMORY / 1e9) or 1)
     if workers < 2 or device.type not in ("cpu", "cuda"):
         return 1, "there is one place to train"
-    there = START + here / (workers * SHARED)
-    if there > 0.8 * here:
+    if START + here / (workers * SHARED) > 0.8 * here:
         return 1, "starting them would take longer than they save"
+    if (reason := why_not()) is not None:
+        return 1, reason
+    there = START + here * _slower_on_one_thread(tasks[0]) / (workers * SHARED)
+    if there > 0.8 * here:
+        return 1, "they are no faster than the threads of one process"
     return workers, f"about {there:.0f} s instead of {here:.0f} s"
+
+
+def _slower_on_one_thread(task: Task) -> float:
+    """Return by how much a step takes longer where torch has one thread, as in each worker."""
+    threads = torch.get_num_threads()
+    if threads == 1 or task.device.type != "cpu":
+        return 1.0
+    many = sequential_speed(task).seconds
+    torch.set_num_threads(1)
+    try:
+        return sequential_speed(task).seconds / many
+    finally:
+        torch.set_num_threads(threads)
 
 
 def usable_cores() -> int:

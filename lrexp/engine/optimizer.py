@@ -131,6 +131,18 @@ def has_momentum(cls: type[Optimizer]) -> bool:
     return bool({"momentum", "betas"} & set(inspect.signature(cls).parameters))
 
 
+def fuse(optimizer: Optimizer) -> None:
+    """Let an optimizer that somebody else made use its fused kernels, where nothing forbids it.
+
+    Equal up to rounding. One that has been used, or whose kernels were chosen, stays as it is.
+    """
+    groups = optimizer.param_groups
+    chosen = any(group.get(name) for group in groups for name in _CHOICES_OF_KERNEL)
+    if not chosen and not optimizer.state and _can_fuse(type(optimizer), groups):
+        for group in groups:
+            group["fused"] = True
+
+
 def _can_fuse(cls: type[Optimizer], groups: Sequence[dict[str, Any]]) -> bool:
     # older releases of torch refuse to make a fused Adagrad for CUDA
     devices = ("cpu",) if cls.__name__ == "Adagrad" else ("cpu", "cuda")

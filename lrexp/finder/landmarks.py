@@ -8,6 +8,7 @@ adding a constant to the loss, or scaling it, moves no landmark.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ class Landmarks:
     noise: float  # standard error of the smoothed loss at its minimum
 
 
+@lru_cache(maxsize=8)  # every rule asks for those of the same curve
 def landmarks(curve: CombinedCurve) -> Landmarks:
     """Find the landmarks of a curve of at least three points.
 

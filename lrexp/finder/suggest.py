@@ -79,8 +79,8 @@ def suggest(curves: Sequence[Curve], rule: str = "auto") -> Suggestion:
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves))
     answers = {name: read(combined) for name, read in RULES.items()}
-    per_seed = tuple(_alone(curve, rule) for curve in curves)
     suggested = answers[rule]
+    per_seed = tuple(_alone(c, rule) for c in curves) if len(curves) > 1 else (suggested,)
     reason = _unreadable(rule, suggested) or _disagreement(per_seed)
     if reason or suggested is None:
         return _refusal(reason, answers, per_seed)

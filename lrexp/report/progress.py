@@ -77,6 +77,8 @@ class Bars:
         """Move the bars."""
         trial = record.trial
         if isinstance(record, Started):  # for the first time, or once more from its beginning
+            if record.again:
+                self._progress.console.print(_again(record), highlight=False)
             self._facts[trial] = _Facts()
             self._remove(trial)
             self._show(trial, 0)
@@ -131,6 +133,8 @@ class Lines:
         """Print a line where one is due."""
         trial = record.trial
         if isinstance(record, Started):
+            if record.again:
+                self._print(_again(record))
             if not self._facts:  # a short trial needs no line but its last
                 self._shown = time.monotonic()
             self._facts[trial] = _Facts()
@@ -198,6 +202,12 @@ def _kind(error: Exception) -> str:
     if isinstance(error, WorkerDiedError):
         return "its process died"
     return (isinstance(error, UserCodeError) and error.kind) or type(error).__name__
+
+
+def _again(record: Started) -> str:
+    trial = record.trial
+    why = escape(record.again or "")
+    return f"[yellow]again[/]    {escape(trial.variant)} seed {trial.seed}: {why}"
 
 
 def _shortened(name: str, width: int = 28) -> str:

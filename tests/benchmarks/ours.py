@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -37,6 +37,7 @@ class Watch:
     losses: dict[TrialId, list[float]] = field(default_factory=dict)
     begun: float = 0.0
     spans: dict[TrialId, tuple[float, float]] = field(default_factory=dict)
+    units: Sequence[tuple[TrialId, ...]] = ()  # what a worker trains in one go
 
     def __call__(self, record: Record) -> None:
         now = time.perf_counter()
@@ -61,7 +62,8 @@ class Watch:
         time in which some workers were still starting is left out, and the time at the end, when
         some have nothing more to do, is not.
         """
-        firsts = sorted(begun for begun, _ in self.spans.values())[:jobs]
+        units = self.units or [(trial,) for trial in self.spans]
+        firsts = sorted(min(self.spans[trial][0] for trial in unit) for unit in units)[:jobs]
         steps = sum(
             len(self.losses[trial]) * (end - max(begun, firsts[-1])) / (end - begun)
             for trial, (begun, end) in self.spans.items()
@@ -143,7 +145,7 @@ def train_units(
     order = make_order("compare", config_of(work, copies, steps, device), trust=TRUST)
     trials = order.lengths(order.plan())
     units = units or [Unit("sequential", (trial,)) for trial in trials]
-    watch = Watch()
+    watch = Watch(units=[unit.trials for unit in units])
     with _recorder() as recorder:
         recorder.write_all(run_in_processes(order, units, jobs), watch)
     return watch

@@ -66,7 +66,8 @@ def measure_cell(
     these = contenders(work, copies, device, options.jobs, names)
     steps, alone_rate = dict.fromkeys(these, 20), 100.0
     if not options.quick:
-        steps, alone_rate = suitable_steps(these, options.seconds)
+        # the start of many trials takes longer, and is as much less certain
+        steps, alone_rate = suitable_steps(these, options.seconds * max(1, copies / 8) ** 0.5)
     peak = matmul_peak(device)
     samples = take_turns(these, steps, options.rounds, alone_rate)
     taken = time.perf_counter() - begun
@@ -102,8 +103,8 @@ def rows_of(work: Workload, copies: int, cell: Mapping[str, Any], flops: int) ->
         share = rate * flops / cell["peak"] / values[-1].cores
         start_up = statistics.median(value.start_up for value in values)
         rows.append(
-            [work.name, str(copies), LETTERS.get(name, name), f"{rate:,.1f}", *against,
-             f"{share:.1%}", f"{start_up:.2f}"]
+            [work.name, str(copies), LETTERS.get(name, name), f"{rate:,.{0 if rate >= 100 else 2}f}", *against,
+             f"{share:.1%}", f"{max(0.0, start_up):.1f}"]
         )  # fmt: skip
     return rows
 

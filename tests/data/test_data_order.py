@@ -12,9 +12,9 @@ import torch
 from data.random_datasets import SAMPLES, Augmented, SizedStream, Stream, shuffled_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from lrexp.data import Batches, data_from_objects, derive_seed, permutation
+from lrexp.data import Batches, ResidentBatches, data_from_objects, derive_seed, permutation
 
 # name | what a user gives | samples in a pass, as far as it tells
 KINDS: dict[str, tuple[Callable[[], Any], int | None]] = {
@@ -222,3 +222,41 @@ def test_every_kind_takes_the_dtype(kind: str) -> None:
         assert targets.dtype == torch.int64
     for inputs, _ in batches_of(kind).in_order():
         assert inputs.dtype == torch.float32
+
+
+def test_a_plain_loader_of_tensors_keeps_its_kind_of_order_and_its_samples() -> None:
+    x, y = torch.arange(10.0).view(10, 1), torch.arange(10)
+    kept = data_from_objects(DataLoader(TensorDataset(x, y), batch_size=3)).train
+    assert isinstance(kept, ResidentBatches)
+    assert [rows.tolist() for _, rows in kept.epoch(0, 0)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert kept.to("cpu", torch.float64).epoch(1, 5).__next__()[1].tolist() == [0, 1, 2]
+    shuffled = data_from_objects(DataLoader(TensorDataset(x, y), batch_size=3, shuffle=True)).train
+    assert isinstance(shuffled, ResidentBatches)
+    orders = [torch.cat([rows for _, rows in shuffled.epoch(0, e)]).tolist() for e in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(int(v) for _, rows in shuffled.in_order() for v in rows) == list(range(10))
+
+
+def double(samples: list[Any]) -> Any:
+    return torch.stack([s[0] * 2 for s in samples]), torch.stack([s[1] for s in samples])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"collate_fn": double},
+        {"sampler": [3, 1, 2, 0]},
+        {"sampler": RandomSampler(range(10), replacement=True)},
+        {"sampler": RandomSampler(range(10), num_samples=6)},
+        {"generator": torch.Generator()},
+        {"batch_sampler": [[0, 1], [2, 3]]},
+    ],
+)
+def test_a_loader_with_something_of_its_own_is_used_as_it_is(options: dict[str, Any]) -> None:
+    dataset = TensorDataset(torch.arange(10.0).view(10, 1), torch.arange(10))
+    size = {} if "batch_sampler" in options else {"batch_size": 2}
+    assert not isinstance(
+        data_from_objects(DataLoader(dataset, **size, **options)).train, ResidentBatches
+    )
+    plain = DataLoader(dataset, batch_size=2)
+    assert not isinstance(data_from_objects(plain, in_memory=False).train, ResidentBatches)

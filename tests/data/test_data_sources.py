@@ -47,7 +47,7 @@ ACCEPTED: list[tuple[str, Any, str, tuple[int | None, int | None]]] = [
     ("iterable with length", (SizedStream(), PAIR), ITERABLE, (23, 10)),
     ("loader", shuffled_loader(2), LOADER, (23, -1)),
     ("loader and loader", (shuffled_loader(2), shuffled_loader(7)), LOADER, (23, 23)),
-    ("loader of tensors", DataLoader(TensorDataset(X, Y), batch_size=2), LOADER, (10, -1)),
+    ("loader of tensors", DataLoader(TensorDataset(X, Y), batch_size=2), RESIDENT, (10, -1)),
     ("loader of batches", DataLoader([(X[:2], Y[:2])] * 3, batch_size=None), LOADER, (6, -1)),
 ]  # fmt: skip
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lrexp.engine import has_momentum, make_optimizer, pick_device, preserved_rng, seed_everything
-from lrexp.engine.optimizer import set_lr
+from lrexp.engine.optimizer import fuse, set_lr
 from lrexp.errors import ConfigError
 
 
@@ -87,3 +87,30 @@ def test_a_missing_device_is_an_error_that_says_so() -> None:
     assert pick_device("auto").type in ("cpu", "mps")
     with pytest.raises(ConfigError, match="device: torch sees no CUDA device"):
         pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("make", "is_fused"),
+    [
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), True),
+        (lambda p: torch.optim.AdamW(p, lr=0.1), True),
+        (lambda p: torch.optim.SGD(p, lr=0.1, foreach=True), False),
+        (lambda p: torch.optim.Adam(p, lr=0.1, capturable=True), False),
+        (lambda p: torch.optim.RMSprop(p, lr=0.1), False),
+        (lambda p: torch.optim.Adagrad(p, lr=0.1), False),  # has a state from the start
+    ],
+)
+def test_an_optimizer_made_elsewhere_is_fused_where_nothing_forbids_it(
+    make: Any, is_fused: bool
+) -> None:
+    model, other = nn.Linear(3, 1), nn.Linear(3, 1)
+    other.load_state_dict(model.state_dict())
+    fused, plain = make(model.parameters()), make(other.parameters())
+    fuse(fused)
+    assert bool(fused.param_groups[0].get("fused")) == is_fused
+    for _ in range(3):
+        for module, optimizer in ((model, fused), (other, plain)):
+            optimizer.zero_grad()
+            module(torch.ones(2, 3)).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(model.weight, other.weight)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrexp.data import ResidentBatches, permutation
+from lrexp.data import ResidentBatches
 from lrexp.engine.dropout import draw_masks
 from lrexp.engine.probe import Facts
 from lrexp.engine.rng import Reseed
@@ -31,8 +31,9 @@ def stacked_updates(stack: Stack) -> Iterator[tuple[int, list[Any]]]:
     size, epoch = batches.batch_size, 0
     span = size * first.accumulate
     while True:
-        orders = [permutation(seed, epoch, batches.num_samples) for seed in stack.seeds]
-        order = torch.stack(orders).to(batches.inputs.device)  # (seeds, samples)
+        order = torch.stack(
+            [batches.order(seed, epoch) for seed in stack.seeds]
+        )  # (seeds, samples)
         for start in range(0, batches.num_samples - span + 1, span):
             own = order[:, start : start + span].index_select(0, stack.seed_rows)
             yield epoch, [_rows(batches, rows) for rows in torch.split(own, size, dim=1)]
@@ -59,10 +60,13 @@ class Masks:
         self._reseed = [Reseed(seed, stack.device) for seed in stack.seeds]
 
     def draw(self, step: int) -> list[Tensor]:
-        """Return the masks of one update, each (seeds, ...); seed the generator for the step."""
+        """Seed the generator for a step; with several seeds, return its masks, (seeds, ...) each.
+
+        With one seed the stack draws them itself, so that they can be part of a CUDA graph.
+        """
         by_seed = []
         for reseed in self._reseed:
             reseed(step)
-            if self._shapes:
+            if self._shapes and len(self._reseed) > 1:
                 by_seed.append(draw_masks(self._shapes, self._device))
         return [torch.stack(masks) for masks in zip(*by_seed, strict=True)]

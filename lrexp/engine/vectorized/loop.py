@@ -101,7 +101,7 @@ def _end(columns: Sequence[Column]) -> Iterator[Record]:
 
 def _observe(columns: Sequence[Column], step: int, losses: Tensor) -> None:
     for column, loss in zip(columns, losses.tolist(), strict=True):
-        if math.isfinite(loss):  # else its rule stops it, at the next reading
+        if column.lr_source.wants_loss and math.isfinite(loss):  # else its rule stops it soon
             column.lr_source.observe(step, loss)
 
 

@@ -19,7 +19,8 @@ from torch.utils import _pytree as pytree
 
 from lrexp.data import derive_seed
 from lrexp.engine.attention import explicit_attention
-from lrexp.engine.dropout import given_masks
+from lrexp.engine.cuda_graph import CapturedStep
+from lrexp.engine.dropout import draw_masks, given_masks
 from lrexp.engine.probe import Facts
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.task import Task
@@ -61,10 +62,13 @@ class Stack:
         """Note where everything lies; programs made for other places are of no use any more."""
         self.device = self.tasks[0].device
         self._programs: dict[Any, Program] = {}
+        self._seen: set[Any] = set()
+        self._graphs: dict[Any, Callable[..., Tensor]] = {}
         self._eval_programs: dict[Any, tuple[Program, int]] = {}
         limits = [torch.inf if t.grad_clip is None else t.grad_clip for t in self.tasks]
         flat = self.copies.groups[0].flat
-        self._clip = None if min(limits) == torch.inf else torch.tensor(limits).to(flat)[:, None]
+        clip = torch.tensor(limits, dtype=torch.float64).to(flat)[:, None]
+        self._clip = None if min(limits) == torch.inf else clip
         views = dict(view for group in self.copies.groups for view in group.views())
         self._trained = list(views)
         constants = {**views, **self.copies.stacked, **self.copies.shared}
@@ -80,9 +84,46 @@ class Stack:
 
         Args:
             micro_batches: pairs (inputs, targets); with several seeds, a row per copy in front.
-            masks: dropout masks of all micro-batches in order, each (seeds, ...).
+            masks: dropout masks of all micro-batches in order, each (seeds, ...); with one seed
+                they may be left out, and are drawn here from the default generator.
             coefficients: of each group, (coefficients, copies, 1).
         """
+        if self.device.type == "cuda":
+            return self._replayed(micro_batches, masks, coefficients)
+        return self._update(micro_batches, masks, coefficients)
+
+    def _replayed(self, *arguments: Sequence[Any]) -> Tensor:
+        """Do an update as a CUDA graph, from the second with batches of these shapes on."""
+        leaves, tree = pytree.tree_flatten(tuple(map(list, arguments)))
+        key = (_shapes(leaves), str(tree))
+        if key not in self._seen:
+            self._seen.add(key)
+            return self._update(*arguments)  # makes the program
+        if key not in self._graphs:
+            self._graphs[key] = self._captured(leaves, tree)
+        return self._graphs[key](*leaves).clone()  # the next replay overwrites it
+
+    def _captured(self, leaves: Sequence[Tensor], tree: Any) -> Callable[..., Tensor]:
+        """Return the update as a CUDA graph, or as it is where it cannot be captured."""
+
+        def update(*inputs: Tensor) -> Tensor:
+            return self._update(*pytree.tree_unflatten(list(inputs), tree))
+
+        state = [*self.copies.stacked.values()]
+        for group in self.copies.groups:
+            state += [group.flat, *group.states]
+        try:
+            static = [leaf.clone() for leaf in leaves]
+            return CapturedStep(update, static, state, device=self.device)
+        except Exception:  # of any kind: an operation that waits for the device, no memory
+            return update
+
+    def _update(
+        self, micro_batches: Sequence[Any], masks: Sequence[Tensor], coefficients: Sequence[Tensor]
+    ) -> Tensor:
+        if not masks and self._given_masks:
+            shapes = self._facts.dropouts * len(micro_batches)
+            masks = [mask.unsqueeze(0) for mask in draw_masks(shapes, self.device)]
         share = len(masks) // len(micro_batches)
         gradient: list[Tensor] = []
         losses = []
@@ -225,7 +266,9 @@ class Stack:
         with warnings.catch_warnings(record=True) as caught, preserved_rng(self.device):
             warnings.simplefilter("always")
             try:
-                program = compile_program(function, self._constants, inputs)
+                # copies: a model may change its inputs in place, and tracing runs it
+                examples = [tensor.clone() for tensor in inputs]
+                program = compile_program(function, self._constants, examples)
             except Exception as error:  # vmap and make_fx raise all kinds
                 raise NotStackable(_reason(error)) from error
             finally:  # tracing has run the forward once, buffers and all
