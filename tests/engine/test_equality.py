@@ -95,13 +95,8 @@ def test_the_tables_above_are_complete() -> None:
     assert PARAMETERS.keys() <= SCHEDULES.keys()
 
 
-NAMES = list(OPTIMIZERS)
-PAIRS = {"MLP": NAMES, "CNN": NAMES[1::2], "dropout": NAMES[::2], "transformer": NAMES[1::3]}
-
-
-@pytest.mark.parametrize(
-    ("net", "optimizer"), [(n, o) for n, names in PAIRS.items() for o in names]
-)
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_and_schedule_trains_every_network_as_one_by_one(
     net: str, optimizer: str
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -95,7 +97,6 @@ def test_a_missing_device_is_an_error_that_says_so() -> None:
         (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), True),
         (lambda p: torch.optim.AdamW(p, lr=0.1), True),
         (lambda p: torch.optim.SGD(p, lr=0.1, foreach=True), False),
-        (lambda p: torch.optim.Adam(p, lr=0.1, capturable=True), False),
         (lambda p: torch.optim.RMSprop(p, lr=0.1), False),
         (lambda p: torch.optim.Adagrad(p, lr=0.1), False),  # has a state from the start
     ],
