@@ -17,11 +17,11 @@ from lrexp.engine import ENGINES, Choice, Record, choose, preserved_rng
 from lrexp.errors import ConfigError, InterruptedRunError, RunError
 from lrexp.order import Order
 from lrexp.plan import Plan
-from lrexp.processes import run_in_processes
 from lrexp.record import Recorder
 from lrexp.report.progress import observe, waiting
-from lrexp.sendable import refuse_processes, why_not_processes
 from lrexp.store import RunWriter, create_run_directory, describe_environment
+from lrexp.workers.pool import run_in_processes
+from lrexp.workers.sendable import refuse_processes, why_not_processes
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) 
         ConfigError: what was asked for cannot be had.
     """
     check_jobs(order, jobs)
+    tasks = list(order.tasks(plan, order.lengths(plan)))
+    engine = plan.config.experiment.engine
     with waiting(console, "Measuring how to train"):
-        choice = choose(
-            list(order.tasks(plan, order.lengths(plan))),
-            plan.config.experiment.engine,
-            jobs,
-            why_not_processes=lambda: why_not_processes(order),
-        )
+        try:
+            choice = choose(tasks, engine, jobs, lambda: why_not_processes(order))
+        except ConfigError as error:
+            raise error.placed(plan.config.document.place_of) from None
     for reason in choice.reasons:
         console.print(f"[dim]Engine: {escape(reason)}.[/]", highlight=False, soft_wrap=True)
     return choice

@@ -86,12 +86,16 @@ def test_every_engine_trains_the_same(load: Any, engine: str) -> None:
 
 
 def test_the_steady_rate_leaves_out_starting_workers_and_nothing_else(load: Any) -> None:
-    watch = load("ours").Watch()
-    # two workers: one begins at 0 s, the other at 1 s; 10 steps a second each, the last alone
-    watch.spans = {"a": (0.0, 2.0), "b": (1.0, 3.0), "c": (2.0, 4.0)}
-    watch.losses = {trial: [0.0] * 20 for trial in watch.spans}
-    assert watch.steady(jobs=2) == (3.0, 50)
-    assert watch.steady(jobs=1) == (4.0, 60)
+    ours = load("ours")
+    watch, piece = ours.Watch(), ours.Piece
+    watch.units, watch.ended = [("a", "b"), ("c",)], 6.0
+    watch.pieces = {
+        "a": [piece(0, 0, 0), piece(0, 2, 20), piece(2, 4, 20), piece(4, 6, 20)],
+        "b": [piece(0, 0, 0), piece(0, 2, 20), piece(2, 4, 20)],
+        "c": [piece(1, 1, 0), piece(1, 3, 10), piece(3, 5, 10)],
+    }
+    assert watch.steady(jobs=2) == (3.0, 50)  # from 3: 10 + 20 of a, 10 of b, 10 of c
+    assert watch.steady(jobs=1) == (4.0, 75)  # from 2
 
 
 def test_the_quick_mode_prints_the_table(

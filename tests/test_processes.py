@@ -25,11 +25,11 @@ from torch.nn import functional
 import lrexp as library
 from lrexp.engine import Ended, Failed, Record, Started, Steps, TrialId, Unit
 from lrexp.errors import ConfigError, RunError, UserCodeError
-from lrexp.messages import raised, receive, send
 from lrexp.order import make_order
 from lrexp.plan import Objects
-from lrexp.processes import run_in_processes
-from lrexp.sendable import refuse_processes, why_not_processes
+from lrexp.workers.messages import raised, receive, send
+from lrexp.workers.pool import run_in_processes
+from lrexp.workers.sendable import refuse_processes, why_not_processes
 
 SMALL = """\
 name: small

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lrexp.engine.captured_update import prepare_update
+from lrexp.engine.cuda_graphs.captured_update import prepare_update
 from lrexp.engine.lr_source import LrSource
 from lrexp.engine.optimizer import set_lr
-from lrexp.engine.probe import Facts, copied
+from lrexp.engine.probing import Facts, copied
 from lrexp.engine.rng import Reseed, preserved_rng
 from lrexp.engine.task import Task
 from lrexp.engine.updates import updates

@@ -86,7 +86,6 @@ def choose(
     tasks: Sequence[Task],
     engine: str = "auto",
     jobs: int | None = None,
-    *,
     why_not_processes: Callable[[], str | None] = lambda: None,
 ) -> Choice:
     """Return how to train the tasks.

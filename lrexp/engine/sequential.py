@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from lrexp.data import derive_seed
-from lrexp.engine.captured_update import prepare_update
+from lrexp.engine.cuda_graphs.captured_update import prepare_update
 from lrexp.engine.evaluate import evaluate
 from lrexp.engine.losses import Losses
 from lrexp.engine.lr_source import LrSource

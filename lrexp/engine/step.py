@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lrexp.engine.dropout import own_dropout
 from lrexp.engine.task import Task
 
 
@@ -29,18 +30,24 @@ def make_update(
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     share: Tensor | None = None  # of each micro-batch in the gradient
-    # What CUDA's documentation asks of steps that are captured, and so of those before them:
-    # with casts kept, gradients of a weight used twice would be summed in bfloat16.
-    keep_casts = task.device.type != "cuda"
+    on_cuda = task.device.type == "cuda"
+
+    def forward(batch: Any) -> Tensor:
+        inputs, targets = batch if gather is None else gather(batch)
+        if task.autocast:
+            # What CUDA's documentation asks of steps that are captured, and so of those before
+            # them: with casts kept, gradients of a weight used twice would be summed in bfloat16.
+            with torch.autocast(task.device.type, torch.bfloat16, cache_enabled=not on_cuda):
+                return task.loss(model(inputs), targets)
+        return task.loss(model(inputs), targets)
 
     def forward_backward(batch: Any) -> Tensor:
         nonlocal share
-        inputs, targets = batch if gather is None else gather(batch)
-        if task.autocast:
-            with torch.autocast(task.device.type, torch.bfloat16, cache_enabled=keep_casts):
-                loss = task.loss(model(inputs), targets)
+        if on_cuda:
+            with own_dropout():  # the masks that stacked copies can be given, too
+                loss = forward(batch)
         else:
-            loss = task.loss(model(inputs), targets)
+            loss = forward(batch)
         if share is None:  # made once: loss.backward() makes a new tensor of ones every time
             share = torch.full_like(loss, 1 / task.accumulate)
         torch.autograd.backward(loss, grad_tensors=share)

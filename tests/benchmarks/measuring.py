@@ -17,6 +17,7 @@ from workloads import Workload, data
 
 MAX_STEPS = 20_000
 SHORT = 0.1  # length of the training that is subtracted from the long one
+STEADY_SECONDS = 1.0  # of a training whose records tell when it began: they come every 0.25 s
 RUN_SECONDS = 120  # one by one: the run that `auto` chooses for
 
 
@@ -75,11 +76,12 @@ def contenders(
         for name, loop in loops.items()
     }
     for name, engine in available(jobs).items():
-        workers = min(jobs, copies) if name == "processes" else 0
-        train = partial(_by_us, engine, work, copies, device, workers)
+        workers = min(jobs, copies) if name == "processes" else 1
+        # one trial after the other has no common start that could be left out
+        is_steady = name != "sequential"
+        train = partial(_by_us, engine, work, copies, device, workers, is_steady)
         choose = partial(_chosen, work, copies, device) if name == "auto" else None
-        short = 0.0 if workers else SHORT
-        made[name] = Contender(name, train, copies, short, workers or 1, choose)
+        made[name] = Contender(name, train, copies, 0.0 if is_steady else SHORT, workers, choose)
     return {name: made[name] for name in names if name in made}
 
 
@@ -94,7 +96,9 @@ def suitable_steps(these: dict[str, Contender], seconds: float) -> tuple[dict[st
     tried = {n: _tried(c, seconds) for n, c in these.items() if n not in ("processes", "auto")}
     steps = {name: tried[name][0] if name in tried else 0 for name in these}
     for name in these.keys() - tried.keys():
-        trial_steps = seconds * max(8 * alone(tried), *(rate for _, rate in tried.values()), 0.0)
+        trial_steps = max(seconds, STEADY_SECONDS) * max(
+            8 * alone(tried), *(rate for _, rate in tried.values()), 0.0
+        )
         steps[name] = max(2, min(MAX_STEPS, math.ceil(trial_steps / these[name].copies)))
     return steps, alone(tried)
 
@@ -106,7 +110,8 @@ def alone(tried: Mapping[str, tuple[int, float]]) -> float:
 
 def _tried(contender: Contender, seconds: float) -> tuple[int, float]:
     """Return the steps, and the trial-steps per second."""
-    short = contender.train(1).seconds
+    short = contender.train(1).seconds if contender.short else 0.0
+    seconds = seconds if contender.short else max(seconds, STEADY_SECONDS)
     steps = 2
     while True:
         taken = max(1e-9, contender.train(steps).seconds - short)
@@ -126,7 +131,7 @@ def sample(contender: Contender, steps: int, alone_rate: float) -> Sample:
         short = contender.train(max(1, int(steps * contender.short)))
     long = contender.train(steps)
     per_step = max(1e-9, long.seconds - short.seconds) / (long.trial_steps - short.trial_steps)
-    start_up = choosing + long.start_up + long.seconds - per_step * long.trial_steps
+    start_up = choosing + long.start_up + (long.seconds - per_step * long.trial_steps)
     return Sample(1 / per_step, start_up, contender.cores, said)
 
 
@@ -203,6 +208,7 @@ def _by_us(
     copies: int,
     device: torch.device,
     workers: int,
+    is_steady: bool,
     steps: int,
 ) -> Training:
     begun = time.perf_counter()
@@ -211,9 +217,9 @@ def _by_us(
     if done != [steps] * copies:  # a trial that was stopped would be a result from less work
         raise RuntimeError(f"{work.name}: {copies} copies had to do {steps} steps, and did {done}")
     start_up = watch.begun - begun
-    if workers:
+    if is_steady:
         seconds, trial_steps = watch.steady(workers)
-        return Training(trial_steps, seconds, start_up)
+        return Training(trial_steps, seconds, watch.ended - begun - seconds)
     return Training(copies * steps, watch.ended - watch.begun, start_up)
 
 
@@ -223,8 +229,10 @@ def _chosen(
     """Return a contender that trains as lrexp chooses for a run of `RUN_SECONDS`, and the choice."""
     steps = max(10, math.ceil(RUN_SECONDS * alone_rate / copies))
     choice = choice_for(work, copies, steps, device)
-    workers = choice.jobs if choice.jobs > 1 else 0
-    train = partial(_by_us, partial(train_chosen, choice), work, copies, device, workers)
+    is_steady = choice.jobs > 1 or choice.units[0].engine == "vectorized"
+    train = partial(
+        _by_us, partial(train_chosen, choice), work, copies, device, choice.jobs, is_steady
+    )
     engines = ", ".join(sorted({unit.engine for unit in choice.units}))
     said = f"{engines} in {choice.jobs} process(es), {len(choice.units)} unit(s)"
-    return Contender("auto", train, copies, 0.0 if workers else SHORT, choice.jobs), said
+    return Contender("auto", train, copies, 0.0 if is_steady else SHORT, choice.jobs), said

@@ -27,16 +27,23 @@ from lrexp.store import RunWriter
 TRUST = ("workloads",)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some steps of a trial: they were done between two moments at which records arrived."""
+
+    begun: float
+    ended: float
+    steps: int
+
+
 @dataclass
 class Watch:
-    """An observer that counts what was done, and when the trials began and ended.
-
-    Times are those at which records arrive; a trial began its `seconds` before its end.
-    """
+    """An observer that notes what was done, and when the records of it arrived."""
 
     losses: dict[TrialId, list[float]] = field(default_factory=dict)
+    pieces: dict[TrialId, list[Piece]] = field(default_factory=dict)
     begun: float = 0.0
-    spans: dict[TrialId, tuple[float, float]] = field(default_factory=dict)
+    ended: float = 0.0
     units: Sequence[tuple[TrialId, ...]] = ()  # what a worker trains in one go
 
     def __call__(self, record: Record) -> None:
@@ -44,32 +51,35 @@ class Watch:
         if isinstance(record, Started):
             self.begun = self.begun or now
             self.losses[record.trial] = []
+            self.pieces[record.trial] = [Piece(now, now, 0)]
         elif isinstance(record, Steps):
             self.losses[record.trial] += record.loss
+            pieces = self.pieces[record.trial]
+            pieces.append(Piece(pieces[-1].ended, now, len(record.loss)))
         elif isinstance(record, Ended):
-            self.spans[record.trial] = (now - record.seconds, now)
+            self.ended = now
         elif isinstance(record, Failed):
             raise record.error
 
-    @property
-    def ended(self) -> float:
-        return max(end for _, end in self.spans.values())
-
     def steady(self, jobs: int) -> tuple[float, int]:
-        """Return seconds and steps from when the last of the workers began until the last ended.
+        """Return seconds and steps from when the last of the workers had its first result on.
 
-        A trial under way at that moment counts for the part of it that was still to come. So the
-        time in which some workers were still starting is left out, and the time at the end, when
-        some have nothing more to do, is not.
+        Building, compiling and the start of processes are before that. The time at the end, when
+        some workers have nothing more to do, is not left out. Of steps that arrived later but
+        were begun before, the share counts that the time after it has in theirs.
         """
-        units = self.units or [(trial,) for trial in self.spans]
-        firsts = sorted(min(self.spans[trial][0] for trial in unit) for unit in units)[:jobs]
+        units = self.units or [tuple(self.pieces)]
+        firsts = sorted(min(self.pieces[trial][1].ended for trial in unit) for unit in units)
+        start = firsts[:jobs][-1]
+        if len(max(self.pieces.values(), key=len)) < 4:  # too short to tell, as in the quick mode
+            return self.ended - self.begun, sum(map(len, self.losses.values()))
         steps = sum(
-            len(self.losses[trial]) * (end - max(begun, firsts[-1])) / (end - begun)
-            for trial, (begun, end) in self.spans.items()
-            if end > firsts[-1]
+            piece.steps * (piece.ended - max(piece.begun, start)) / (piece.ended - piece.begun)
+            for pieces in self.pieces.values()
+            for piece in pieces
+            if piece.ended > start
         )
-        return self.ended - firsts[-1], round(steps)
+        return self.ended - start, round(steps)
 
 
 def config_of(work: Workload, copies: int, steps: int, device: torch.device) -> dict[str, Any]:
@@ -140,7 +150,7 @@ def train_units(
     """Train units in worker processes; None is a unit for each trial."""
     from lrexp.engine import Unit
     from lrexp.order import make_order
-    from lrexp.processes import run_in_processes
+    from lrexp.workers.pool import run_in_processes
 
     order = make_order("compare", config_of(work, copies, steps, device), trust=TRUST)
     trials = order.lengths(order.plan())
@@ -165,7 +175,7 @@ def available(jobs: int) -> dict[str, Callable[[Workload, int, int, torch.device
         return lambda *arguments: train_with(name, *arguments)
 
     found = {name: with_engine(name) for name in ("sequential", "vectorized") if name in ENGINES}
-    if find_spec("lrexp.processes"):
+    if find_spec("lrexp.workers.pool"):
         found["processes"] = lambda *arguments: train_in_processes(*arguments, jobs)
     if find_spec("lrexp.engine.choice"):
         found["auto"] = train_auto

@@ -22,15 +22,18 @@ from lrexp.engine import (
     Steps,
     Task,
     TrialId,
-    capturable,
-    captured_update,
-    cuda_graph,
     make_optimizer,
     run_sequentially,
 )
-from lrexp.engine.capturable import Watch, why_not_capturable, why_not_model, why_not_optimizer
-from lrexp.engine.captured_update import CapturedUpdate, Rows, prepare_update
-from lrexp.engine.cuda_graph import CapturedStep
+from lrexp.engine.cuda_graphs import capturable, captured_step, captured_update
+from lrexp.engine.cuda_graphs.capturable import (
+    Watch,
+    why_not_capturable,
+    why_not_model,
+    why_not_optimizer,
+)
+from lrexp.engine.cuda_graphs.captured_step import CapturedStep
+from lrexp.engine.cuda_graphs.captured_update import CapturedUpdate, Rows, prepare_update
 from lrexp.engine.losses import Losses, _Slots
 from lrexp.engine.rng import Reseed
 from lrexp.finder import DivergenceStop
@@ -148,7 +151,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
         return FakeGraph(step, output), output
 
     add = Losses.add
-    monkeypatch.setattr(cuda_graph, "capture", capture)
+    monkeypatch.setattr(captured_step, "capture", capture)
     monkeypatch.setattr(captured_update, "why_not_capturable", lambda *_: None)
     monkeypatch.setattr(Losses, "add", lambda self, e, lr, x: add(self, e, lr, x.clone()))
 
@@ -298,7 +301,7 @@ def test_a_failed_capture_leaves_nothing_behind(
     shift = model.shift
     optimizer = make_optimizer(Adam, model, lr=0.125, args={})
     task = make_task(CPU, build=lambda: (model, optimizer), kind="of this test")
-    monkeypatch.setattr(cuda_graph, "capture", failing_capture)
+    monkeypatch.setattr(captured_step, "capture", failing_capture)
     run(task)
     assert made[0].why_eager is not None
     assert "not permitted when stream is capturing" in made[0].why_eager
@@ -336,7 +339,7 @@ def test_a_capture_that_replaced_a_buffer_is_thrown_away(
         step_of_a_capture[0] = False
         return object(), torch.zeros(())
 
-    monkeypatch.setattr(cuda_graph, "capture", capture)
+    monkeypatch.setattr(captured_step, "capture", capture)
     model = Replaces()
     optimizer = make_optimizer(SGD, model, lr=0.125, args={})
     run(make_task(CPU, build=lambda: (model, optimizer)))

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations, prune
 
 from lrexp.data import data_from_objects
 from lrexp.engine import Steps, Task, TrialId, make_optimizer, over_tokens, run_sequentially
-from lrexp.engine.probe import Facts, differing_constant, probe, why_not_stackable
+from lrexp.engine.probing import Facts, differing_constant, probe, why_not_stackable
 from lrexp.finder import DivergenceStop
 from lrexp.schedules import Schedule
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lrexp.data import ResidentBatches
 from lrexp.engine.dropout import draw_masks
-from lrexp.engine.probe import Facts
+from lrexp.engine.probing import Facts
 from lrexp.engine.rng import Reseed
 from lrexp.engine.updates import updates
 from lrexp.engine.vectorized.stack import Stack

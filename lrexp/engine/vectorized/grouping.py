@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lrexp.data import ResidentBatches
-from lrexp.engine.probe import Facts, differing_constant, probe, why_not_stackable
+from lrexp.engine.probing import Facts, differing_constant, probe, why_not_stackable
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, form
 

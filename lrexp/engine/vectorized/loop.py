@@ -20,7 +20,7 @@ from lrexp.data import derive_seed
 from lrexp.engine import losses as chunks
 from lrexp.engine.losses import Losses
 from lrexp.engine.lr_source import LrSource
-from lrexp.engine.probe import Facts
+from lrexp.engine.probing import Facts
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.task import Ended, Evaluation, Record, Started, Task
 from lrexp.engine.vectorized.feed import Masks, stacked_updates

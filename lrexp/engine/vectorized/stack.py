@@ -19,9 +19,9 @@ from torch.utils import _pytree as pytree
 
 from lrexp.data import derive_seed
 from lrexp.engine.attention import explicit_attention
-from lrexp.engine.cuda_graph import CapturedStep
+from lrexp.engine.cuda_graphs.captured_step import CapturedStep
 from lrexp.engine.dropout import draw_masks, given_masks
-from lrexp.engine.probe import Facts
+from lrexp.engine.probing import Facts
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.batch_norm import explicit_batch_norm

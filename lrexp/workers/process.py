@@ -12,12 +12,12 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from lrexp.engine import TrialId, Unit
-from lrexp.messages import Stop, Train, Work, receive, send
+from lrexp.workers.messages import Stop, Train, Work, receive, send
 
 STOP_SECONDS = 10.0  # for a worker to end by itself
 
 # Not `-m`: that would put the working directory first, where a user's `queue.py` may lie.
-_START = "import sys; sys.path[:] = {path!r}; from lrexp.worker import main; main()"
+_START = "import sys; sys.path[:] = {path!r}; from lrexp.workers.worker import main; main()"
 
 _printing = threading.Lock()  # lines of several workers do not mix
 

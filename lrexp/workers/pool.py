@@ -15,11 +15,11 @@ from typing import Any
 
 from lrexp.engine import Ended, Failed, Record, Started, TrialId, Unit
 from lrexp.errors import RunError, WorkerDiedError
-from lrexp.messages import Raised, Ready, Recorded, Work
 from lrexp.order import Order
-from lrexp.sendable import packed
-from lrexp.worker import torch_flags
-from lrexp.worker_process import WorkerProcess
+from lrexp.workers.messages import Raised, Ready, Recorded, Work
+from lrexp.workers.process import WorkerProcess
+from lrexp.workers.sendable import packed
+from lrexp.workers.worker import torch_flags
 
 ATTEMPTS = 2  # of a trial whose worker dies
 

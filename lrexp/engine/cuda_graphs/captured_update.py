@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lrexp.data import Batches
 from lrexp.data.resident import ResidentBatches
-from lrexp.engine.capturable import Watch, why_not_capturable
-from lrexp.engine.cuda_graph import CapturedStep, on_side_stream
+from lrexp.engine.cuda_graphs.capturable import Watch, why_not_capturable
+from lrexp.engine.cuda_graphs.captured_step import CapturedStep, on_side_stream
 from lrexp.engine.optimizer import capturable_flags, use_tensor_lrs
 from lrexp.engine.step import make_update
 from lrexp.engine.task import Task

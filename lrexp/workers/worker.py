@@ -1,6 +1,6 @@
 """A worker process: makes the plan of an order again and trains the units it is told to train.
 
-Started by `processes.py`, it speaks over the pipes that are its stdin and stdout. Both are moved
+Started by `process.py`, it speaks over the pipes that are its stdin and stdout. Both are moved
 out of the way first, so that prints and reads of user code touch neither. It ends when it is told
 to, and at once when the process that started it is gone.
 """
@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lrexp.errors import ConfigError, LrexpError, RunError
-from lrexp.messages import Ready, Recorded, Stop, Train, Work, raised, receive, send
+from lrexp.workers.messages import Ready, Recorded, Stop, Train, Work, raised, receive, send
 
 if TYPE_CHECKING:  # torch comes later: until then the first message is read
     from lrexp.order import Order

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrexp.engine.fingerprint import version
+from lrexp.engine.probing.fingerprint import version
 
 
 class Watch:

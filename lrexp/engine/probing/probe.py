@@ -23,19 +23,19 @@ from torch.optim import Optimizer
 
 from lrexp.data import derive_seed
 from lrexp.engine.dropout import MaskShape, generator_states, recorded_dropouts
-from lrexp.engine.fingerprint import (
+from lrexp.engine.lr_source import LrSource
+from lrexp.engine.optimizer import set_lr, set_momentum
+from lrexp.engine.probing.fingerprint import (
     Fingerprint,
     first_difference,
     function_fingerprint,
     model_fingerprint,
 )
-from lrexp.engine.lr_source import LrSource
-from lrexp.engine.optimizer import set_lr, set_momentum
+from lrexp.engine.probing.watch import Watch
 from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
 from lrexp.engine.step import make_update
 from lrexp.engine.task import Task
 from lrexp.engine.updates import updates
-from lrexp.engine.watch import Watch
 from lrexp.schedules import Schedule
 
 

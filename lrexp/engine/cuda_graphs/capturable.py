@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks_of_torch
 
-from lrexp.engine.fingerprint import first_difference, function_fingerprint, model_fingerprint
+from lrexp.engine.probing.fingerprint import (
+    first_difference,
+    function_fingerprint,
+    model_fingerprint,
+)
 from lrexp.engine.task import Task
 from lrexp.schedules import Schedule
 
