@@ -135,8 +135,8 @@ def _stack_size(family: Family) -> tuple[int, str | None]:
 def _fastest(
     tasks: Sequence[Task], jobs: int | None, why_not_processes: Callable[[], str | None]
 ) -> Choice:
-    guess = _rough_seconds(tasks)
-    if len(tasks) == 1 or guess < SHORT:
+    guess = _rough_seconds(tasks) if len(tasks) > 1 else 0.0
+    if guess < SHORT:
         alone = tuple(Unit("sequential", (task.trial,)) for task in tasks)
         return Choice(alone, jobs or 1, figures={"seconds_in_one_process": guess})
     parts = [_part(family) for family in families(tasks)]

@@ -35,6 +35,10 @@ class Piece:
     ended: float
     steps: int
 
+    def share_after(self, start: float) -> float:
+        """Return the share of its time that lies after `start`, which is before its end."""
+        return 1.0 if self.begun >= start else (self.ended - start) / (self.ended - self.begun)
+
 
 @dataclass
 class Watch:
@@ -74,7 +78,7 @@ class Watch:
         if len(max(self.pieces.values(), key=len)) < 4:  # too short to tell, as in the quick mode
             return self.ended - self.begun, sum(map(len, self.losses.values()))
         steps = sum(
-            piece.steps * (piece.ended - max(piece.begun, start)) / (piece.ended - piece.begun)
+            piece.steps * piece.share_after(start)
             for pieces in self.pieces.values()
             for piece in pieces
             if piece.ended > start
