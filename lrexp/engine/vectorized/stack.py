@@ -8,7 +8,7 @@ parameters. That is traced into a `Program` for every shape of batch that comes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from contextlib import nullcontext
 from typing import Any
 
@@ -183,8 +183,7 @@ class Stack:
     def _program(self, inputs: list[Tensor], num_leaves: int, tree: Any) -> Program:
         key = _shapes(inputs)
         if key not in self._programs:
-            if len(self._programs) == MANY_SHAPES:
-                raise NotStackable("its batches have ever new shapes")
+            _check_shapes(self._programs)
             self._programs[key] = self._compiled(self._gradients(num_leaves, tree), inputs)
         return self._programs[key]
 
@@ -212,15 +211,24 @@ class Stack:
                 list(inputs[num_leaves:]),
                 self.seed_rows,
             )
-            found = iter(torch.autograd.grad(losses.sum() / accumulate, trained))
+            total = losses.sum() / accumulate
+            found = iter(self._checked(torch.autograd.grad(total, trained, allow_unused=True)))
             per_group = [[next(found).reshape(copies, -1) for _ in range(n)] for n in sizes]
             return (losses.detach(), *(torch.cat(parts, 1) for parts in per_group))
 
         return gradients
 
+    def _checked(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
+        """Refuse parameters that the loss does not depend on: torch's optimizers skip them."""
+        for name, gradient in zip(self._trained, gradients, strict=True):
+            if gradient is None:
+                raise NotStackable(f"its loss does not depend on {name.removeprefix('model.')}")
+        return [gradient for gradient in gradients if gradient is not None]
+
     def _eval_program(self, leaves: list[Tensor], tree: Any) -> tuple[Program, int]:
         key = _shapes(leaves)
         if key not in self._eval_programs:
+            _check_shapes(self._eval_programs)
             count_correct, made = self.tasks[0].count_correct, 0
 
             def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,6 +277,8 @@ class Stack:
                 # copies: a model may change its inputs in place, and tracing runs it
                 examples = [tensor.clone() for tensor in inputs]
                 program = compile_program(function, self._constants, examples)
+            except NotStackable:
+                raise
             except Exception as error:  # vmap and make_fx raise all kinds
                 raise NotStackable(_reason(error)) from error
             finally:  # tracing has run the forward once, buffers and all
@@ -288,6 +298,11 @@ def _clip(gradient: Sequence[Tensor], limits: Tensor) -> None:
     factor = (limits / (norm + 1e-6)).clamp(max=1.0)
     for own in gradient:
         own.mul_(factor)
+
+
+def _check_shapes(programs: Sized) -> None:
+    if len(programs) == MANY_SHAPES:
+        raise NotStackable("its batches have ever new shapes")
 
 
 def _shapes(tensors: Sequence[Any]) -> tuple[Any, ...]:

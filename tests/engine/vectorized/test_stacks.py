@@ -260,6 +260,12 @@ class Bag(nn.Module):
         return out
 
 
+class Unused(nn.Linear):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.spare = nn.Parameter(torch.zeros(3))
+
+
 class Counts(nn.Linear):
     calls = 0
 
@@ -272,6 +278,7 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], type[torch.optim.Optimizer], s
     ("branches", lambda: Decides(6, 3), torch.optim.SGD, "decides by the values of tensors"),
     ("lstm", Recurrent, torch.optim.SGD, "no batched form of lstm"),
     ("embedding bag", Bag, torch.optim.SGD, "embedding_bag copy by copy"),
+    ("unused parameter", lambda: Unused(6, 3), torch.optim.SGD, "does not depend on spare"),
     ("python state", lambda: Counts(6, 3), torch.optim.SGD, "calls"),
     ("optimizer", net, torch.optim.Adadelta, "no stacked form of the optimizer Adadelta"),
 ]

@@ -1,0 +1,176 @@
+"""The commands with every engine: the same results, and what was chosen is said and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import Answer
+
+import lrexp as library
+from lrexp.engine import choice
+
+Command = Callable[..., Answer]
+
+CONFIG = """\
+name: engines
+device: cpu
+precision: fp64
+model: {name: mlp, args: {hidden: [16]}}
+data: {name: breast_cancer, batch_size: 64}
+loss: cross_entropy
+optimizer: {name: SGD, lr: 0.05, args: {momentum: 0.9}}
+train: {duration: 12, eval_every: 6}
+compare:
+  seeds: 2
+  variants:
+    base: {}
+    again: {}
+    cosine: {schedule: {name: cosine, warmup: 2}}
+    adam: {optimizer: {name: AdamW, lr: 0.001}}
+find_lr: {steps: 60, seeds: 3, max_lr: 1}
+"""
+
+RECURRENT = """\
+from torch import nn
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(30, 8, batch_first=True)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.rnn(x.unsqueeze(1))[0][:, -1])
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def ran(answer: Answer) -> Any:
+    assert answer.code == 0, answer.err
+    return library.load_run(json.loads(answer.out)["run"])
+
+
+def test_compare_gives_the_same_with_every_engine(lrexp: Command, config: Path) -> None:
+    alone = ran(lrexp("compare", config, "--engine", "sequential", "--json"))
+    stacked = ran(lrexp("compare", config, "--engine", "vectorized", "--json"))
+    assert len(alone.trials) == len(stacked.trials) == 8
+    for one, other in zip(alone.trials, stacked.trials, strict=True):
+        assert (one.variant, one.seed) == (other.variant, other.seed)
+        for file in ("steps", "evals"):
+            ours, theirs = getattr(other, file), getattr(one, file)
+            assert ours.keys() == theirs.keys()
+            for name in theirs:
+                np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-9, equal_nan=True)
+        assert one.result.keys() == other.result.keys()
+    ranking = [[row["variant"] for row in run.summary["ranking"]] for run in (alone, stacked)]
+    assert ranking[0] == ranking[1]
+
+
+def test_equal_variants_stay_bit_equal_in_a_stack(lrexp: Command, config: Path) -> None:
+    run = ran(lrexp("compare", config, "--engine", "vectorized", "--json"))
+    for seed in (0, 1):
+        files = [run.path / "trials" / v / f"seed-{seed}" / "steps.csv" for v in ("base", "again")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_engine_is_kept_with_the_run_and_repeats_it(lrexp: Command, config: Path) -> None:
+    run = ran(lrexp("compare", config, "--engine", "vectorized", "--json"))
+    kept = json.loads((run.path / "engine.json").read_text())
+    trials = [f"{v}/seed-{s}" for s in (0, 1) for v in ("base", "again", "cosine")]
+    assert kept["units"] == [
+        {"engine": "vectorized", "trials": trials},
+        {"engine": "vectorized", "trials": ["adam/seed-0", "adam/seed-1"]},
+    ]
+    resolved = run.path / "resolved.yaml"
+    assert yaml.safe_load(resolved.read_text())["engine"] == "vectorized"
+    repeated = ran(lrexp("compare", resolved, "--json"))
+    for one, other in zip(run.trials, repeated.trials, strict=True):
+        assert (one.path / "steps.csv").read_bytes() == (other.path / "steps.csv").read_bytes()
+
+
+def test_auto_measures_says_what_it_takes_and_gives_the_same(
+    lrexp: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "SHORT", 0.0)
+    monkeypatch.setattr(choice, "WORTH", 1e9)  # a stack, whatever the clock says
+    answer = lrexp("compare", config, "--json")
+    run = ran(answer)
+    assert "Engine: 6 trials in " in answer.err
+    kept = json.loads((run.path / "engine.json").read_text())
+    assert {unit["engine"] for unit in kept["units"]} == {"vectorized"}
+    first = kept["figures"]["families"][0]
+    assert first["sequential_seconds"] > 0
+    assert "4" in first["stacked_seconds"]
+    alone = ran(lrexp("compare", config, "--engine", "sequential", "--json"))
+    for one, other in zip(alone.trials, run.trials, strict=True):
+        np.testing.assert_allclose(other.steps["loss"], one.steps["loss"], rtol=1e-9)
+
+
+def test_range_tests_over_seeds_are_one_stack(lrexp: Command, config: Path) -> None:
+    alone = lrexp("find-lr", config, "--engine", "sequential", "--json")
+    stacked = lrexp("find-lr", config, "--engine", "vectorized", "--json")
+    run = ran(stacked)
+    kept = json.loads((run.path / "engine.json").read_text())
+    assert [len(unit["trials"]) for unit in kept["units"]] == [3]
+    ours, theirs = json.loads(stacked.out), json.loads(alone.out)
+    assert ours["suggested_lr"] == pytest.approx(theirs["suggested_lr"], rel=1e-6)
+    assert ours["rules"] == pytest.approx(theirs["rules"], rel=1e-6)
+
+
+def test_what_cannot_be_stacked_goes_elsewhere_or_is_refused_with_the_line(
+    lrexp: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "SHORT", 0.0)
+    (config.parent / "recurrent.py").write_text(RECURRENT)
+    text = CONFIG.replace("{name: mlp, args: {hidden: [16]}}", '{name: "recurrent:Recurrent"}')
+    config.write_text(text)
+    answer = lrexp("compare", config, "--json")
+    assert answer.code == 0
+    assert "one by one: torch has no batched form of lstm" in answer.err
+    config.write_text(text + "engine: vectorized\n")
+    refused = lrexp("compare", config)
+    assert refused.code == 2
+    line = len(text.splitlines()) + 1
+    assert f"config.yaml:{line}: engine: cannot train variant base as a stack" in refused.err
+    assert "no batched form of lstm" in refused.err
+    assert "Use engine: auto" in refused.err
+
+
+def test_a_trial_that_raises_in_a_stack_fails_alone_with_its_place(
+    lrexp: Command, config: Path
+) -> None:
+    """The stack is given up, and its trials are trained one by one."""
+    (config.parent / "late.py").write_text(
+        "import torch\n"
+        "from torch.nn import functional\n\n"
+        "def loss(output, target):\n"
+        "    return functional.cross_entropy(output, target)\n\n"
+        "def data():\n"
+        "    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))\n"
+        "    y = torch.arange(64) % 2\n"
+        "    y[7] = 9\n"
+        "    return (x, y), (x, y.clamp(max=1))\n"
+    )
+    config.write_text(
+        "name: late\ndevice: cpu\nmodel: {name: linear, args: {out_features: 2}}\n"
+        'data: {name: "late:data", batch_size: 2}\nloss: "late:loss"\n'
+        "optimizer: {name: SGD, lr: 0.01}\ntrain: {duration: 32, eval_every: 32}\n"
+        "compare: {variants: {a: {}, b: {optimizer.lr: 0.1}}}\n"
+    )
+    answer = lrexp("compare", config, "--engine", "vectorized")
+    assert answer.code == 3
+    assert "not as part of a stack" in answer.err
+    assert "late.py:5" in answer.err
+    assert "2 of 2 trials failed" in answer.err
