@@ -89,7 +89,7 @@ def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) 
     engine = plan.config.experiment.engine
     with waiting(console, "Measuring how to train"):
         try:
-            choice = choose(tasks, engine, jobs, lambda: why_not_processes(order))
+            choice = choose(tasks, engine, jobs, lambda: why_not_processes(order), _places(plan))
         except ConfigError as error:
             raise error.placed(plan.config.document.place_of) from None
     for reason in choice.reasons:
@@ -146,6 +146,11 @@ def _records(order: Order, plan: Plan, choice: Choice) -> Generator[Record, None
         return
     for unit in choice.units:
         yield from ENGINES[unit.engine](order.tasks(plan, unit.trials))
+
+
+def _places(plan: Plan) -> int | None:
+    """Return how many trials can be trained side by side; None leaves it to the cores."""
+    return len(_devices(plan) or ("one",)) if plan.device.type == "cuda" else None
 
 
 def _devices(plan: Plan) -> list[str] | None:

@@ -26,6 +26,7 @@ from lrexp.report.progress import waiting
 from lrexp.schedules import Schedule
 from lrexp.store import (
     Run,
+    check_free,
     load_run,
     write_whole,
 )
@@ -76,6 +77,7 @@ def compare(
         >>> run.summary["ranking"][0]["variant"]                         # doctest: +SKIP
         'standard'
     """
+    destination = _destination(out, runs_dir)
     objects, names = _objects(model, data, loss)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
     changes = _changes(overrides, names, flags)
@@ -84,7 +86,7 @@ def compare(
         loaded = order.config()
         plan = order.plan(loaded)
     choice = choose_engine(order, plan, jobs, console)
-    with recorded_run(order, plan, choice, _destination(out, runs_dir)) as writer:
+    with recorded_run(order, plan, choice, destination) as writer:
         recorder = train(order, plan, choice, writer, console)
         with waiting(console, "Drawing"):
             writer.summary(comparison_summary(load_run(writer.directory), loaded))
@@ -125,6 +127,7 @@ def find_lr(
         >>> lrexp.find_lr("configs/quickstart.yaml").suggested_lr        # doctest: +SKIP
         0.14
     """
+    destination = _destination(out, runs_dir)
     objects, names = _objects(model, data, loss)
     flags = {"find_lr.seeds": seeds, "device": device, "engine": engine}
     changes = _changes(overrides, names, flags)
@@ -135,7 +138,7 @@ def find_lr(
     if write is not None:
         _check_writable(Path(write), force)
     choice = choose_engine(order, plan, jobs, console)
-    with recorded_run(order, plan, choice, _destination(out, runs_dir)) as writer:
+    with recorded_run(order, plan, choice, destination) as writer:
         recorder = train(order, plan, choice, writer, console)
         run = load_run(writer.directory)
         tests = [t for t in run.trials if (t.result or {}).get("outcome") == "finished"]
@@ -240,6 +243,7 @@ def _check_writable(file: Path, force: bool) -> None:
 
 
 def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:
+    check_free(None if out is None else Path(out))
     return Destination(None if out is None else Path(out), Path(runs_dir))
 
 

@@ -13,6 +13,8 @@ import yaml
 from conftest import Answer
 
 import lrexp as library
+from lrexp import experiment
+from lrexp.data import derive_seed
 from lrexp.engine import choice
 
 Command = Callable[..., Answer]
@@ -104,6 +106,7 @@ def test_auto_measures_says_what_it_takes_and_gives_the_same(
     lrexp: Command, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "SHORT", 0.0)
+    monkeypatch.setattr(choice, "TRIAL_COST", (0.0, 0.0))
     monkeypatch.setattr(choice, "WORTH", 1e9)  # a stack, whatever the clock says
     answer = lrexp("compare", config, "--json")
     run = ran(answer)
@@ -133,6 +136,7 @@ def test_what_cannot_be_stacked_goes_elsewhere_or_is_refused_with_the_line(
     lrexp: Command, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "SHORT", 0.0)
+    monkeypatch.setattr(choice, "TRIAL_COST", (0.0, 0.0))
     (config.parent / "recurrent.py").write_text(RECURRENT)
     text = CONFIG.replace("{name: mlp, args: {hidden: [16]}}", '{name: "recurrent:Recurrent"}')
     config.write_text(text)
@@ -148,29 +152,41 @@ def test_what_cannot_be_stacked_goes_elsewhere_or_is_refused_with_the_line(
     assert "Use engine: auto" in refused.err
 
 
-def test_a_trial_that_raises_in_a_stack_fails_alone_with_its_place(
-    lrexp: Command, config: Path
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_stack_that_raises_is_trained_one_by_one_which_says_where(
+    jobs: int, lrexp: Command, config: Path
 ) -> None:
-    """The stack is given up, and its trials are trained one by one."""
+    """Also where one of its trials had ended before; in this process, and in others."""
     (config.parent / "late.py").write_text(
         "import torch\n"
         "from torch.nn import functional\n\n"
         "def loss(output, target):\n"
         "    return functional.cross_entropy(output, target)\n\n"
         "def data():\n"
-        "    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))\n"
-        "    y = torch.arange(64) % 2\n"
-        "    y[7] = 9\n"
-        "    return (x, y), (x, y.clamp(max=1))\n"
+        "    x = torch.randn(2048, 4, generator=torch.Generator().manual_seed(0))\n"
+        "    y = torch.arange(2048) % 2\n"
+        "    late = torch.randperm(2048, generator=torch.Generator().manual_seed(SEED))[2000]\n"
+        "    y[late] = -5\n"
+        "    return (x, y), (x, y.clamp(min=0))\n".replace("SEED", str(derive_seed(0, "order", 0)))
     )
     config.write_text(
         "name: late\ndevice: cpu\nmodel: {name: linear, args: {out_features: 2}}\n"
         'data: {name: "late:data", batch_size: 2}\nloss: "late:loss"\n'
-        "optimizer: {name: SGD, lr: 0.01}\ntrain: {duration: 32, eval_every: 32}\n"
-        "compare: {variants: {a: {}, b: {optimizer.lr: 0.1}}}\n"
+        "optimizer: {name: SGD, lr: 0.01}\ntrain: {duration: 1024, eval_every: 256}\n"
+        "compare: {variants: {a: {}, wild: {optimizer.lr: 1e38}, b: {}, c: {}}}\n"
     )
-    answer = lrexp("compare", config, "--engine", "vectorized")
+    answer = lrexp("compare", config, "--engine", "vectorized", "--jobs", jobs)
     assert answer.code == 3
     assert "not as part of a stack" in answer.err
     assert "late.py:5" in answer.err
-    assert "2 of 2 trials failed" in answer.err
+    assert "3 of 4 trials failed" in answer.err
+
+
+def test_a_taken_folder_is_refused_before_anything_is_loaded(
+    lrexp: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "make_order", lambda *a, **k: pytest.fail("loaded"))
+    for command in ("compare", "find-lr"):
+        answer = lrexp(command, config, "--out", config.parent)
+        assert answer.code == 2
+        assert "exists and is not an empty folder" in answer.err

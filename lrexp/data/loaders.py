@@ -30,6 +30,8 @@ from lrexp.data.seeds import derive_seed
 from lrexp.data.tensors import as_tensors
 from lrexp.errors import ConfigError
 
+MOST_BYTES = 2**30  # of tensors behind a loader that are moved to the device as a whole
+
 
 class LoaderBatches:
     """Batches of a user's DataLoader.
@@ -108,7 +110,8 @@ def resident_loader(loader: DataLoader[Any]) -> ResidentBatches | None:
     """Return the batches of a DataLoader that does no more than cut and shuffle two tensors.
 
     By index they cost a twentieth of what they cost sample by sample. None for a loader with
-    anything of its own: a sampler, a collate function, workers, a generator.
+    anything of its own (a sampler, a collate function, workers, a generator), and for one of more
+    than a gigabyte: who batches that much may not have room for it on the device.
     """
     sampler = loader.sampler
     is_plain = (
@@ -121,6 +124,8 @@ def resident_loader(loader: DataLoader[Any]) -> ResidentBatches | None:
     )
     whole = as_tensors(loader.dataset) if is_plain and _holds_tensors(loader.dataset) else None
     if whole is None or loader.batch_size is None or len(whole[0]) < loader.batch_size:
+        return None
+    if sum(tensor.nbytes for tensor in whole) > MOST_BYTES:
         return None
     if not isinstance(sampler, RandomSampler):
         return resident(*whole, loader.batch_size, shuffle=False)

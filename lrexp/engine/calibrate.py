@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lrexp.engine.cuda_graphs.captured_update import prepare_update
 from lrexp.engine.lr_source import LrSource
-from lrexp.engine.optimizer import set_lr
+from lrexp.engine.optimizer import set_lr, set_momentum
 from lrexp.engine.probing import Facts, copied
 from lrexp.engine.rng import Reseed, preserved_rng
 from lrexp.engine.task import Task
@@ -25,6 +25,7 @@ from lrexp.engine.updates import updates
 from lrexp.engine.vectorized.feed import Masks, stacked_updates
 from lrexp.engine.vectorized.lr_window import LrWindow
 from lrexp.engine.vectorized.stack import Stack
+from lrexp.schedules import Schedule
 
 WARM_UP = {"cpu": 2, "cuda": 6}  # steps not timed: they allocate, choose kernels, are captured
 SECONDS = 0.1  # of timed steps
@@ -64,10 +65,13 @@ def sequential_speed(task: Task, most_steps: int = MOST_STEPS) -> Speed:
         given, update = prepare_update(task, model, optimizer)
         reseed, source = Reseed(task.trial.seed, task.device), LrSource(task)
         base = [group["lr"] for group in optimizer.param_groups]
+        momentum = task.schedule.momentum if isinstance(task.schedule, Schedule) else None
         batches = updates(given, task.trial.seed, task.accumulate)
 
         def step(number: int) -> Tensor:
             set_lr(optimizer, base, source.lr(number) / task.base_lr)
+            if momentum is not None:
+                set_momentum(optimizer, momentum(number))
             reseed(number)
             return update(next(batches)[1])
 
@@ -96,10 +100,12 @@ def stacked_speed(tasks: Sequence[Task], facts: Facts) -> Speed:
                 window = LrWindow.from_sources(stack, sources, number)
             return stack.update(next(batches)[1], masks.draw(number), window.coefficients(number))
 
-        seconds, losses = _timed(step, tasks[0])
-    setup = time.perf_counter() - begun
+        first = step(0).detach().clone()
+        setup = time.perf_counter() - begun
+        seconds, losses = _timed(step, tasks[0], first=first)
     tensors = sum(group.flat.nbytes * (2 + len(group.states)) for group in stack.copies.groups)
-    size = (tensors + stack.activation_bytes()) // len(tasks)
+    size = (tensors + stack.activation_bytes()) // len(stack.tasks)
+    stack.close()
     return Speed(seconds / len(tasks), setup, size, losses)
 
 
@@ -108,18 +114,24 @@ def agree(own: Sequence[float], stacked: Sequence[float], task: Task) -> bool:
     exact = next(iter(task.build()[0].parameters())).dtype == torch.float64
     tolerance = 1e-6 if exact else 3e-2 if task.autocast else 1e-3
     return all(
-        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-9) or not math.isfinite(a + b)
+        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-9)
+        or not (math.isfinite(a) or math.isfinite(b))
         for a, b in zip(own, stacked, strict=True)
     )
 
 
 def _timed(
-    step: Callable[[int], Tensor], task: Task, most_steps: int = MOST_STEPS
+    step: Callable[[int], Tensor],
+    task: Task,
+    most_steps: int = MOST_STEPS,
+    first: Tensor | None = None,  # the loss of step 0, where that was done
 ) -> tuple[float, list[list[float]]]:
     """Return the median seconds of a step, and the first losses of every copy."""
     losses, taken, warm_up = [], [], WARM_UP.get(task.device.type, 2)
+    if first is not None:
+        losses.append(first.reshape(-1))
     begun = time.perf_counter()
-    for number in range(min(most_steps, task.total_steps)):
+    for number in range(len(losses), min(most_steps, task.total_steps)):
         before = time.perf_counter()
         loss = step(number)
         if task.device.type != "cpu":
@@ -131,4 +143,4 @@ def _timed(
         if number >= warm_up and now - begun > SECONDS:
             break
     timed = taken[warm_up:] or taken[-1:]
-    return statistics.median(timed), torch.stack(losses, dim=1).tolist()
+    return statistics.median(timed) if timed else 0.0, torch.stack(losses, dim=1).tolist()

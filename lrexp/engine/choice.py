@@ -7,10 +7,11 @@ processes are reckoned from these. The choice and its figures are kept with the 
 
 from __future__ import annotations
 
+import heapq
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,11 +24,14 @@ from lrexp.errors import ConfigError
 
 SHORT = 1.0  # seconds of training that no choice could shorten by more than it costs
 SLOW_STEP = 0.1  # seconds; on a CPU such a step is arithmetic, which stacking does not save
+CHEAP_STEP = 1e-3  # seconds
+TRIAL_COST = (0.15, 100.0)  # of trying a stack: seconds, and seconds per second of a step
 BLOCKS = (4, 16, 64)  # copies in a stack, as tried
 MOST_COPIES = 256
 WORTH = 0.9  # what another engine must reach, as a share of the time of the sequential one
 START = 8.0  # seconds until a worker process trains: importing torch, making the plan
 SHARED = 0.85  # speed of each of several processes, which share memory and caches
+WORKER_BYTES = 1e9  # of memory in a worker process, most of it torch
 MEMORY = 0.5  # share of the free memory that stacks may fill
 
 
@@ -59,27 +63,58 @@ class Choice:
 
 @dataclass(frozen=True)
 class Part:
-    """A family of trials with the engine found for it: seconds per trial-step, and its stacks."""
+    """A family of trials with the engine found for it.
+
+    Args:
+        seconds: per trial-step, by the number of copies in a stack; alone: one by one.
+        block: copies in a stack; 1 where the trials are trained one by one.
+        setup: seconds that each stack takes before its first step.
+    """
 
     family: Family
-    engine: str
-    seconds: float
-    block: int
+    alone: float
     reason: str
-    figures: dict[str, Any]
+    block: int = 1
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    setup: float = 0.0
 
     @property
-    def total(self) -> float:
-        """Seconds that all its trials take in one process."""
-        return self.seconds * sum(task.total_steps for task in self.family.tasks)
+    def engine(self) -> str:
+        """Return the engine's name."""
+        return "sequential" if self.block == 1 else "vectorized"
 
     def units(self, jobs: int) -> list[Unit]:
         """Return the units, small enough for every process to have some."""
-        if self.engine == "sequential":
+        if self.block == 1:
             return [Unit("sequential", (task.trial,)) for task in self.family.tasks]
         size = min(self.block, math.ceil(len(self.family.tasks) / jobs))
         blocks = self.family.blocks(size)
         return [Unit("vectorized", tuple(task.trial for task in block)) for block in blocks]
+
+    def times(self, jobs: int) -> list[float]:
+        """Return the seconds that each unit takes."""
+        steps = {task.trial: task.total_steps for task in self.family.tasks}
+        found = []
+        for unit in self.units(jobs):
+            copies = len(unit.trials)
+            each = self.alone if self.block == 1 else self._seconds_of(copies)
+            found.append(self.setup + each * sum(steps[trial] for trial in unit.trials))
+        return found
+
+    def _seconds_of(self, copies: int) -> float:
+        """Return the seconds per trial-step of a stack, from the nearest size that was tried."""
+        return self.seconds[min(self.seconds, key=lambda tried: abs(tried - copies))]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what was measured, as JSON can hold it."""
+        return {
+            "engine": self.engine,
+            "trials": len(self.family.tasks),
+            "reason": self.reason,
+            "sequential_seconds": self.alone,
+            "stacked_seconds": {str(size): value for size, value in self.seconds.items()},
+            "setup_seconds": self.setup,
+        }
 
 
 def choose(
@@ -87,6 +122,7 @@ def choose(
     engine: str = "auto",
     jobs: int | None = None,
     why_not_processes: Callable[[], str | None] = lambda: None,
+    places: int | None = None,
 ) -> Choice:
     """Return how to train the tasks.
 
@@ -95,6 +131,7 @@ def choose(
         engine: `auto`, `sequential` or `vectorized`.
         jobs: worker processes; None leaves that to `auto`, and is 1 for the others.
         why_not_processes: returns a reason against them, if there is one.
+        places: how many trainings the devices can take side by side; None is a core each.
 
     Raises:
         ConfigError: `vectorized` was asked for and cannot be had; the key is `engine`.
@@ -103,14 +140,14 @@ def choose(
         return Choice(tuple(Unit("sequential", (task.trial,)) for task in tasks), jobs or 1)
     if engine == "vectorized":
         return _as_stacks(tasks, jobs or 1)
-    return _fastest(tasks, jobs, why_not_processes)
+    return _fastest(tasks, jobs, why_not_processes, places)
 
 
 def _as_stacks(tasks: Sequence[Task], jobs: int) -> Choice:
     units = []
     for family in families(tasks):
         size, reason = _stack_size(family)
-        if reason is not None:
+        if reason is not None and not family.raises:
             raise ConfigError.single(
                 "engine",
                 f"cannot train variant {family.tasks[0].trial.variant} as a stack: {reason}",
@@ -125,27 +162,36 @@ def _as_stacks(tasks: Sequence[Task], jobs: int) -> Choice:
 def _stack_size(family: Family) -> tuple[int, str | None]:
     """Return how many copies a stack may have, or the reason why there can be none."""
     if family.reason is not None:
-        return 0, family.reason
+        return 1, family.reason
+    task = family.tasks[0]
     try:
-        return _most_copies(family, _checked_stack(family, family.tasks[:1])), None
+        return _most_copies(family, _checked_stack(family, [task], sequential_speed(task))), None
     except NotStackable as why:
-        return 0, str(why)
+        return 1, str(why)
+    except Exception as error:  # of user code, or no memory: what remedy there is, is the same
+        return 1, f"{type(error).__name__} was raised: {error}"
 
 
 def _fastest(
-    tasks: Sequence[Task], jobs: int | None, why_not_processes: Callable[[], str | None]
+    tasks: Sequence[Task],
+    jobs: int | None,
+    why_not_processes: Callable[[], str | None],
+    places: int | None,
 ) -> Choice:
     guess = _rough_seconds(tasks) if len(tasks) > 1 else 0.0
     if guess < SHORT:
         alone = tuple(Unit("sequential", (task.trial,)) for task in tasks)
         return Choice(alone, jobs or 1, figures={"seconds_in_one_process": guess})
     parts = [_part(family) for family in families(tasks)]
-    here = sum(part.total for part in parts)
-    workers, why = (jobs, "as asked for") if jobs else _workers(tasks, here, why_not_processes)
+    here = sum(sum(part.times(1)) for part in parts)
+    workers, why = (jobs, "as asked for") if jobs else _workers(parts, here, places)
+    if jobs is None and workers > 1 and (against := why_not_processes()) is not None:
+        workers, why = 1, against
     units = [unit for part in parts for unit in part.units(workers)]
     figures = {
-        "families": [part.figures | {"engine": part.engine} for part in parts],
+        "families": [part.to_plain() for part in parts],
         "seconds_in_one_process": here,
+        "processes": why,
         "cores": usable_cores(),
     }
     reasons = [_sentence(part, workers) for part in parts]
@@ -160,79 +206,77 @@ def _rough_seconds(tasks: Sequence[Task]) -> float:
         seconds = sequential_speed(tasks[0], most_steps=5).seconds
     except Exception:  # of user code: the trial itself will raise it, with its place
         return 0.0
-    return seconds * sum(task.total_steps for task in tasks)
+    return seconds * _steps(tasks)
 
 
 def _part(family: Family) -> Part:
     """Return the faster engine for a family, as far as one process goes."""
+    task = min(family.tasks, key=lambda task: task.base_lr)
     try:
-        task = min(family.tasks, key=lambda task: task.base_lr)
         own = sequential_speed(task)
-    except Exception as error:  # of user code: the trial itself will raise it, with its place
-        why = f"{type(error).__name__} was raised in the first steps"
-        return Part(family, "sequential", 0.0, 1, why, {"reason": why})
-    figures: dict[str, Any] = {"trials": len(family.tasks), "sequential_seconds": own.seconds}
-    block, seconds = 1, own.seconds
+    except Exception as error:  # of user code: as above
+        return Part(family, 0.0, f"{type(error).__name__} was raised in the first steps")
     why_not = _why_one_by_one(family, own)
-    if why_not is None:
-        try:
-            block, seconds = _best_block(family, own, task, figures)
-        except NotStackable as why_never:
-            why_not = str(why_never)
-    if why_not is None and seconds > WORTH * own.seconds:
-        why_not = f"a stack is no faster ({_times(own.seconds / seconds)})"
     if why_not is not None:
-        return Part(family, "sequential", own.seconds, 1, why_not, figures | {"reason": why_not})
-    reason = f"{_times(own.seconds / seconds)} as fast as one by one"
-    return Part(family, "vectorized", seconds, block, reason, figures | {"reason": reason})
+        return Part(family, own.seconds, why_not)
+    try:
+        return _best_stack(family, own, task)
+    except NotStackable as why_never:
+        return Part(family, own.seconds, str(why_never))
+    except Exception as error:  # no memory, or user code that raises in a stack alone
+        return Part(family, own.seconds, f"a stack raised {type(error).__name__}")
 
 
 def _why_one_by_one(family: Family, own: Speed) -> str | None:
     """Return why a stack is not even tried."""
-    total = own.seconds * sum(task.total_steps for task in family.tasks)
     if len(family.tasks) == 1:
         return "there is one trial of its kind"
-    if total < SHORT:
-        return f"all of it takes about {total:.1f} s"
     if family.reason is not None:
         return family.reason
     if own.seconds > SLOW_STEP and family.tasks[0].device.type == "cpu":
         return f"a step of {own.seconds:.2f} s is arithmetic, which stacks do not save"
+    total = own.seconds * _steps(family.tasks)
+    # A cheap step is all overhead, and a stack saves nearly all of it; a dear one, less surely.
+    times_cost = 6 if own.seconds < CHEAP_STEP else 20
+    if total < times_cost * (TRIAL_COST[0] + TRIAL_COST[1] * own.seconds):
+        return f"all of it takes about {total:.1f} s"
     return None
 
 
-def _best_block(
-    family: Family, own: Speed, task: Task, figures: dict[str, Any]
-) -> tuple[int, float]:
-    """Return the size of stacks that is fastest, and its seconds per trial-step."""
+def _best_stack(family: Family, own: Speed, task: Task) -> Part:
+    """Return the family in stacks of the fastest size, or one by one where that is faster."""
     others = [other for other in family.tasks if other is not task]
-    limit, found, tried = MOST_COPIES, (1, math.inf), figures.setdefault("stacked_seconds", {})
-    per_seed = max(1, len(family.tasks) // len({t.trial.seed for t in family.tasks}))
-    most = per_seed if family.by_seed else len(family.tasks)
+    limit, block, best = MOST_COPIES, 1, math.inf
+    setup, tried = 0.0, dict[int, float]()
+    if family.by_seed:
+        others = [other for other in others if other.trial.seed == task.trial.seed]
+    most = 1 + len(others)
     for step in (*BLOCKS, most):
         size = min(step, most, limit)
         if size in tried:
             continue
-        members = [task, *others][:size]
-        if family.by_seed:
-            members = [t for t in (task, *others) if t.trial.seed == task.trial.seed][:size]
-        speed = _checked_stack(family, members, own)
+        speed = _checked_stack(family, [task, *others][:size], own)
         limit = min(limit, _most_copies(family, speed))
-        tried[size] = speed.seconds
-        if speed.seconds > 0.95 * found[1]:
+        tried[size], setup = speed.seconds, speed.setup
+        if speed.seconds > 0.95 * best:
             break  # larger stacks leave the caches
-        found = size, speed.seconds
+        block, best = size, speed.seconds
         if speed.seconds > own.seconds:
             break  # arithmetic: more copies at a time are not cheaper
-    return found
+    alone = min(own.seconds, sequential_speed(task).seconds)  # once more: clocks here are noisy
+    part = Part(family, alone, "", min(block, limit), tried, setup)
+    together, one_by_one = sum(part.times(1)), alone * _steps(family.tasks)
+    if block == 1 or together > WORTH * one_by_one:
+        why = f"a stack is no faster ({_times(alone / best)})"
+        return Part(family, alone, why, seconds=tried, setup=0.0)
+    return replace(part, reason=f"{_times(alone / best)} as fast as one by one")
 
 
-def _checked_stack(family: Family, members: Sequence[Task], own: Speed | None = None) -> Speed:
+def _checked_stack(family: Family, members: Sequence[Task], own: Speed) -> Speed:
     """Measure a stack; refuse one whose first losses are not those of its first trial alone."""
     assert family.facts is not None
     speed = stacked_speed(members, family.facts)
-    alone = own or sequential_speed(members[0])
-    if not agree(alone.losses[0], speed.losses[0], members[0]):
+    if not agree(own.losses[0], speed.losses[0], members[0]):
         raise NotStackable("its losses in a stack are not those of a trial on its own")
     return speed
 
@@ -242,25 +286,31 @@ def _most_copies(family: Family, speed: Speed) -> int:
     return max(1, min(MOST_COPIES, int(room / max(1, speed.bytes))))
 
 
-def _workers(
-    tasks: Sequence[Task], here: float, why_not: Callable[[], str | None]
-) -> tuple[int, str]:
+def _workers(parts: Sequence[Part], here: float, places: int | None) -> tuple[int, str]:
     """Return how many worker processes to start, 1 for none, and why."""
-    device = tasks[0].device
-    places = torch.cuda.device_count() if device.type == "cuda" else usable_cores()
-    workers = min(places, len(tasks))
-    if device.type == "cpu":  # torch's threads share the work of one process already
-        workers = min(workers, int(free_bytes(device) * MEMORY / 1e9) or 1)
-    if workers < 2 or device.type not in ("cpu", "cuda"):
+    task = parts[0].family.tasks[0]
+    trials = sum(len(part.family.tasks) for part in parts)
+    workers = min(places or usable_cores(), trials)
+    if task.device.type == "cpu":
+        workers = min(workers, int(free_bytes(task.device) * MEMORY / WORKER_BYTES) or 1)
+    if workers < 2 or task.device.type not in ("cpu", "cuda"):
         return 1, "there is one place to train"
-    if START + here / (workers * SHARED) > 0.8 * here:
+    times = [seconds for part in parts for seconds in part.times(workers)]
+    work = _longest(times, workers) / SHARED
+    if START + work > 0.8 * here:
         return 1, "starting them would take longer than they save"
-    if (reason := why_not()) is not None:
-        return 1, reason
-    there = START + here * _slower_on_one_thread(tasks[0]) / (workers * SHARED)
+    there = START + work * _slower_on_one_thread(task)
     if there > 0.8 * here:
         return 1, "they are no faster than the threads of one process"
     return workers, f"about {there:.0f} s instead of {here:.0f} s"
+
+
+def _longest(times: Sequence[float], workers: int) -> float:
+    """Return when the last worker is done, each taking the next unit as it gets free."""
+    free = [0.0] * workers
+    for seconds in times:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
 
 
 def _slower_on_one_thread(task: Task) -> float:
@@ -274,6 +324,10 @@ def _slower_on_one_thread(task: Task) -> float:
         return sequential_speed(task).seconds / many
     finally:
         torch.set_num_threads(threads)
+
+
+def _steps(tasks: Sequence[Task]) -> int:
+    return sum(task.total_steps for task in tasks)
 
 
 def usable_cores() -> int:

@@ -43,20 +43,21 @@ def make_update(
 
     def forward_backward(batch: Any) -> Tensor:
         nonlocal share
-        if on_cuda:
-            with own_dropout():  # the masks that stacked copies can be given, too
-                loss = forward(batch)
-        else:
-            loss = forward(batch)
+        loss = forward(batch)
         if share is None:  # made once: loss.backward() makes a new tensor of ones every time
             share = torch.full_like(loss, 1 / task.accumulate)
         torch.autograd.backward(loss, grad_tensors=share)
         return loss.detach()
 
+    def forward_backward_on_cuda(batch: Any) -> Tensor:
+        with own_dropout():  # the masks that stacked copies can be given; recomputed ones, too
+            return forward_backward(batch)
+
     def update(micro_batches: list[Any]) -> Tensor:
-        loss = forward_backward(micro_batches[0])
+        work = forward_backward_on_cuda if on_cuda else forward_backward
+        loss = work(micro_batches[0])
         if len(micro_batches) > 1:
-            others = [forward_backward(batch) for batch in micro_batches[1:]]
+            others = [work(batch) for batch in micro_batches[1:]]
             loss = torch.stack([loss, *others]).mean()
         if task.grad_clip is not None:
             nn.utils.clip_grad_norm_(parameters, task.grad_clip)

@@ -4,7 +4,7 @@ Everything a run produced lies there as CSV, JSON, YAML and PNG; whatever is sho
 from it and from nothing else.
 """
 
-from lrexp.store.create import create_run_directory
+from lrexp.store.create import check_free, create_run_directory
 from lrexp.store.environment import describe_environment
 from lrexp.store.files import remove_directory, to_json, write_json, write_whole
 from lrexp.store.read import Run, TrialRecord, list_runs, load_run
@@ -15,6 +15,7 @@ __all__ = [
     "RunWriter",
     "TrialRecord",
     "TrialWriter",
+    "check_free",
     "create_run_directory",
     "describe_environment",
     "list_runs",

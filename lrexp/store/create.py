@@ -26,10 +26,7 @@ def create_run_directory(
         RunError: the disk refuses.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError.single(
-                "--out", "exists and is not an empty folder", str(out), "Give a new folder."
-            )
+        check_free(out)
         with disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
         return out
@@ -43,6 +40,14 @@ def create_run_directory(
             except FileExistsError:
                 continue
             return path
+
+
+def check_free(out: Path | None) -> None:
+    """Raise ConfigError if `out` is taken: asked before anything that takes time."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError.single(
+            "--out", "exists and is not an empty folder", str(out), "Give a new folder."
+        )
 
 
 def slug(name: str) -> str:

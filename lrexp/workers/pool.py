@@ -131,6 +131,8 @@ class _Pool:
     def _noted(self, worker: WorkerProcess, record: Record) -> Record:
         if isinstance(record, Started):
             self._begun.add(record.trial)
+            if record.trial not in worker.left:  # a stack that raised trains its ended trials again
+                worker.left.append(record.trial)
         elif isinstance(record, Ended | Failed):
             worker.left.remove(record.trial)
         return record

@@ -105,9 +105,13 @@ class WorkerProcess:
     def _hear(self) -> None:
         with _pipe(self._process.stdout) as pipe:
             message: Any = ...
-            while message is not None:
-                message = receive(pipe)
-                self._said.put((self, message))
+            try:
+                while message is not None:
+                    message = receive(pipe)
+                    if message is not None:
+                        self._said.put((self, message))
+            finally:  # also if what it sent cannot be read: then it counts as dead
+                self._said.put((self, None))
 
     def _show(self) -> None:
         """Print what it prints where this process shows its messages."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -169,20 +170,83 @@ def test_stacks_that_are_asked_for_are_bound_by_memory_alone(
     assert [len(unit.trials) for unit in chosen.units] == [6, 7, 7]
 
 
+def test_stacks_that_disagree_are_an_error_where_they_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(1e-3, overhead, losses_agree=False)
+    with pytest.raises(ConfigError, match="its losses in a stack are not those") as caught:
+        choose_on(machine, monkeypatch, make_tasks(2), engine="vectorized")
+    assert caught.value.problems[0].key == "engine"
+
+
+def test_user_code_that_raises_is_left_to_its_trials_which_say_where() -> None:
+    model = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.LSTM(3, 3))
+    chosen = choose(make_tasks(2, model=model), "vectorized")
+    assert [len(unit.trials) for unit in chosen.units] == [1, 1]
+
+
+def keeps_some(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    keep = target != 1  # as many as the batch has: no shape that could be traced
+    return functional.cross_entropy(output[keep], target[keep])
+
+
+def test_shapes_that_depend_on_values_are_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = make_tasks(3, loss=keeps_some)
+    monkeypatch.setattr(choice, "SHORT", 0.0)
+    chosen = choose(tasks)
+    assert [unit.engine for unit in chosen.units] == ["sequential"] * 3
+    with pytest.raises(ConfigError, match=r"shapes in it depend on the values|vmap cannot run"):
+        choose(tasks, "vectorized")
+
+
+def test_a_stack_that_runs_out_of_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(tasks: Any, facts: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(choice, "SHORT", 0.0)
+    monkeypatch.setattr(choice, "stacked_speed", no_memory)
+    chosen = choose(make_tasks(3))
+    assert [unit.engine for unit in chosen.units] == ["sequential"] * 3
+    assert "raised OutOfMemoryError" in chosen.reasons[0]
+
+
+def test_a_schedule_that_cycles_momentum_agrees_with_itself() -> None:
+    def momentum(step: int) -> float:
+        return 0.95 - 0.1 * min(step, 5) / 5
+
+    def cycling(task: Task) -> Task:
+        def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+            model, _ = task.build()
+            model.double()
+            return model, make_optimizer(torch.optim.SGD, model, lr=0.1, args={"momentum": 0.9})
+
+        x, y = torch.randn(96, 6), torch.arange(96) % 3
+        data = data_from_objects((x, y), batch_size=16).to(CPU, torch.float64)
+        schedule = Schedule(lambda step: 0.1, momentum)
+        return replace(task, build=build, train=data.train, schedule=schedule, base_lr=0.1)
+
+    chosen = choose([cycling(make_tasks(1)[0])] * 2, "vectorized")
+    assert [unit.engine for unit in chosen.units] == ["vectorized"]
+
+
 @pytest.mark.parametrize(
-    ("losses_agree", "model", "why"),
+    ("one", "other", "same"),
     [
-        (False, None, "its losses in a stack are not those of a trial on its own"),
-        (True, nn.Sequential(nn.Unflatten(1, (2, 3)), nn.LSTM(3, 3)), "was raised"),
+        ([1.0, 0.9], [1.0, 0.9000001], True),
+        ([1.0, 0.9], [1.0, 0.95], False),
+        ([1.0, 0.9], [math.nan, math.nan], False),
+        ([1.0, math.inf], [1.0, math.nan], True),  # both gone
     ],
 )
-def test_stacks_that_cannot_be_are_an_error_where_they_were_asked_for(
-    losses_agree: bool, model: nn.Module | None, why: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = Machine(1e-3, overhead, losses_agree=losses_agree)
-    with pytest.raises(ConfigError, match=why) as caught:
-        choose_on(machine, monkeypatch, make_tasks(2, model=model), engine="vectorized")
-    assert caught.value.problems[0].key == "engine"
+def test_agreement(one: list[float], other: list[float], same: bool) -> None:
+    assert agree(one, other, make_tasks(1)[0]) == same
+
+
+@pytest.mark.parametrize(
+    ("times", "workers", "expected"), [([1, 1, 1], 2, 2), ([1000, 60, 60], 2, 1000), ([5], 3, 5)]
+)
+def test_the_longest_worker_counts(times: list[float], workers: int, expected: float) -> None:
+    assert choice._longest(times, workers) == expected
 
 
 def test_sequential_is_sequential() -> None:

@@ -93,7 +93,7 @@ def probe(task: Task) -> Facts:
         state = _change(states, "step")
         dropouts, torch_random = recorded_dropouts(lambda: _forward(task, model, batch))
         python_random = python_before != _python_states()
-        eval_state, eval_random = _evaluated(task, model)
+        eval_state, eval_random, eval_python_random = _evaluated(task, model)
         watch.after_evaluation()
     return Facts(
         model=model,
@@ -103,7 +103,7 @@ def probe(task: Task) -> Facts:
         reassigned=frozenset(watch.reassigned),
         python_state=state or eval_state,
         has_hooks=_has_hooks(model),
-        python_random=python_random,
+        python_random=python_random or eval_python_random,
         torch_random=torch_random,
         dropouts=dropouts,
         eval_random=eval_random,
@@ -163,13 +163,15 @@ def _forward(task: Task, model: nn.Module, batch: Any) -> None:
         task.loss(model(inputs), targets)
 
 
-def _evaluated(task: Task, model: nn.Module) -> tuple[str | None, bool]:
-    """Evaluate twice; return what of its state changed in between, and if it drew random numbers.
+def _evaluated(task: Task, model: nn.Module) -> tuple[str | None, bool, bool]:
+    """Evaluate twice; return what of its state changed in between, and what random numbers it drew.
+
+    That is: any of torch, any of Python or NumPy.
 
     What of it changed in training is known by then.
     """
     if task.val is None or not task.eval_every:
-        return None, False
+        return None, False, False
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     batch = next(iter(task.val.in_order()))
@@ -182,7 +184,7 @@ def _evaluated(task: Task, model: nn.Module) -> tuple[str | None, bool]:
     for module, training in modes:
         module.training = training
     drawn = any(not torch.equal(a, b) for a, b in zip(before[0], after[0], strict=False))
-    return _change(states, "evaluation"), drawn or before[1] != after[1]
+    return _change(states, "evaluation"), drawn, before[1] != after[1]
 
 
 def _states(task: Task, model: nn.Module) -> tuple[Fingerprint, Fingerprint]:

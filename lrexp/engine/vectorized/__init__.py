@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from lrexp.engine.sequential import run_sequentially
 from lrexp.engine.task import Record, Started, Task
 from lrexp.engine.vectorized.copies import NotStackable
 from lrexp.engine.vectorized.grouping import Family, families
@@ -20,29 +21,29 @@ __all__ = ["Family", "NotStackable", "families", "run_vectorized", "train_stack"
 def run_vectorized(tasks: Iterable[Task]) -> Iterator[Record]:
     """Train tasks in as few stacks as their forms allow.
 
-    A stack that raises is trained again one by one: so every trial gets what it would have got on
-    its own, be that a result or an exception with its place.
-
-    Raises:
-        NotStackable: before the first record, where some tasks cannot be stacked.
+    What cannot be stacked, or raises as a stack, is trained one by one: so every trial gets what
+    it would have got on its own, be that a result or an exception with its place. `Started.again`
+    says why.
     """
-    found = families(tasks)
-    for family in found:
-        if family.reason is not None:
-            raise NotStackable(family.reason)
-    for family in found:
+    for family in families(tasks):
         for block in family.blocks(len(family.tasks)):
-            yield from _train_block(block, family)
+            if family.reason is None:
+                yield from _train_block(block, family)
+            else:
+                yield from _one_by_one(block, family.reason)
+
+
+def _one_by_one(block: tuple[Task, ...], why: str) -> Iterator[Record]:
+    for record in run_sequentially(block):
+        if isinstance(record, Started):
+            record = replace(record, again=f"not as part of a stack: {why}")  # noqa: PLW2901
+        yield record
 
 
 def _train_block(block: tuple[Task, ...], family: Family) -> Iterator[Record]:
-    from lrexp.engine.sequential import run_sequentially
-
     assert family.facts is not None
     try:
         yield from train_stack(block, family.facts)
     except Exception as error:  # of user code, or no memory
         cause = error if isinstance(error, NotStackable) else f"it raised {type(error).__name__}"
-        why = f"not as part of a stack: {cause}"
-        for record in run_sequentially(block):
-            yield replace(record, again=why) if isinstance(record, Started) else record
+        yield from _one_by_one(block, str(cause))

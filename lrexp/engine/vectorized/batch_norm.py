@@ -40,19 +40,20 @@ def explicit_batch_norm() -> Iterator[None]:
         rows = len(input)
         if input.dim() != 2 or (training and rows == 1):  # torch refuses to train on one sample
             return original(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
         if training:
-            mean = input.mean(0)
-            centered = input - mean
+            mean = x.mean(0)
+            centered = x - mean
             var = centered.square().mean(0)
             _track(running_mean, mean, momentum)
             _track(running_var, var * (rows / (rows - 1)), momentum)  # unbiased, as torch has it
         else:
             assert running_mean is not None  # else torch's module asks for training statistics
             assert running_var is not None
-            centered, var = input - running_mean, running_var
+            centered, var = x - running_mean, running_var
         scale = torch.rsqrt(var + eps)
         out = centered * (scale if weight is None else scale * weight)
-        return out if bias is None else out + bias
+        return (out if bias is None else out + bias).to(input.dtype)
 
     functional.batch_norm = batch_norm
     try:

@@ -185,9 +185,9 @@ def _rule_of(optimizer: Optimizer) -> UpdateRule:
     if rule is None:
         known = ", ".join(sorted(cls.__name__ for cls in RULES))
         raise NotStackable(f"there is no stacked form of the optimizer {name} (there is: {known})")
-    for state in optimizer.state.values():
-        if any(float(state.get("step", 1)) != 0 for _ in state):
-            raise NotStackable("its optimizer has been used before")
+    # Adagrad makes its state at once; others make it in their first step
+    if any(state and float(state.get("step", 1)) != 0 for state in optimizer.state.values()):
+        raise NotStackable("its optimizer has been used before")
     if any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups):
         raise NotStackable("its optimizer holds the LR in a tensor")
     return rule
@@ -223,6 +223,9 @@ def _with_numbers(group: Group, members: Sequence[dict[str, Any]], cycles: bool)
     numbers = numbers_of(members)
     flags = group.flags | soft_flags(numbers)
     flags["momentum"] = flags["momentum"] or cycles
+    flags["cycles"] = cycles
+    if cycles and flags["dampening"]:  # when m was first used would have to be remembered
+        raise NotStackable("its schedule cycles the momentum of an optimizer with dampening")
     begin = group.rule.first_state
     fill = torch.tensor(numbers[begin] if begin else 0.0).to(group.flat)
     states = tuple(

@@ -25,12 +25,14 @@ class Family:
         tasks: in the order given.
         facts: of a probe of the first; None when `reason` says why they cannot be stacked.
         by_seed: a stack may hold one seed only.
+        raises: the reason is an exception of user code, which the trials themselves will raise.
     """
 
     tasks: tuple[Task, ...]
     facts: Facts | None = None
     by_seed: bool = False
     reason: str | None = None
+    raises: bool = False
 
     def blocks(self, size: int) -> Iterator[tuple[Task, ...]]:
         """Yield stacks of at most `size` copies, as equal in size as can be."""
@@ -48,6 +50,7 @@ def families(tasks: Iterable[Task]) -> list[Family]:
     """Return the tasks in families; each was probed, exceptions of user code are reasons."""
     groups: dict[Hashable, list[Task]] = {}
     reasons: dict[Hashable, str] = {}
+    raising: set[Hashable] = set()
     for task in tasks:
         key: Hashable
         try:
@@ -58,9 +61,12 @@ def families(tasks: Iterable[Task]) -> list[Family]:
         except Exception as error:  # the trial itself will raise it, with its place
             key = (_settings(task), "raises")
             reasons[key] = f"{type(error).__name__} was raised"
+            raising.add(key)
         groups.setdefault(key, []).append(task)
     return [
-        Family(tuple(group), reason=reasons[key]) if key in reasons else _probed(group)
+        Family(tuple(group), reason=reasons[key], raises=key in raising)
+        if key in reasons
+        else _probed(group)
         for key, group in groups.items()
     ]
 
@@ -76,7 +82,8 @@ def _probed(tasks: Sequence[Task]) -> Family:
         facts = probe(tasks[0])
         reason = why_not_stackable(facts) or _differing(tasks)
     except Exception as error:  # as above
-        return Family(tuple(tasks), reason=f"{type(error).__name__} was raised in its first steps")
+        why = f"{type(error).__name__} was raised in its first steps"
+        return Family(tuple(tasks), reason=why, raises=True)
     if reason is not None:
         return Family(tuple(tasks), reason=reason)
     alone = facts.torch_random or facts.eval_random

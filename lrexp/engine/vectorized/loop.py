@@ -55,7 +55,10 @@ def train_stack(tasks: Sequence[Task], facts: Facts) -> Iterator[Record]:
     with preserved_rng(tasks[0].device):
         stack = Stack(tasks, facts)
         yield from (Started(task.trial) for task in tasks)
-        yield from _train(stack, [Column(task) for task in tasks], Masks(stack, facts))
+        try:
+            yield from _train(stack, [Column(task) for task in tasks], Masks(stack, facts))
+        finally:
+            stack.close()
 
 
 def _train(stack: Stack, columns: list[Column], masks: Masks) -> Iterator[Record]:
@@ -82,6 +85,7 @@ def _train(stack: Stack, columns: list[Column], masks: Masks) -> Iterator[Record
         may_drop = evaluate_now or done % DROP_EVERY == 0
         if may_drop or done == first.total_steps or held.due():
             yield from held.hand_out(columns)
+            may_drop = may_drop or all(column.ended for column in columns)
             if may_drop and _is_worth_dropping(columns, done):
                 columns = _without_ended(stack, columns)
                 window = LrWindow.of_no_steps(done)
@@ -138,7 +142,7 @@ def _evaluate(stack: Stack, columns: Sequence[Column], step: int) -> Iterator[Re
 
 
 def _measures(stack: Stack) -> list[dict[str, float]]:
-    return [{} for _ in stack.tasks] if stack.tasks[0].val is None else stack.evaluate()
+    return [{}] * stack.size if stack.tasks[0].val is None else stack.evaluate()
 
 
 def _evaluation(column: Column, steps: int, values: dict[str, float]) -> Evaluation:

@@ -8,16 +8,25 @@ same in every call is computed once. Source: torch.fx; Horace He et al., functor
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lrexp.engine.vectorized.simplify import VIEWS, draws, is_mutable, mutated_inputs, simplify
 
 Compiled: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+
+_LITERALS = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default}
+
+
+class NotTraceableError(Exception):
+    """What a function does depends on more than the shapes of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,13 @@ def compile_program(
         (tensor([3., 6.]),)
 
     Raises:
+        NotTraceableError: shapes depend on values.
         Exception: whatever the function raises while it is traced.
     """
     # real tensors: a data-dependent branch raises inside `vmap` instead of being frozen here
     traced = make_fx(function)(*constants, *inputs)
     nodes = simplify(traced.graph)
+    _check_shapes(nodes)
     known: dict[fx.Node, Any] = {}  # what is the same in every call
     places = [node for node in nodes if node.op == "placeholder"]
     known.update(zip(places, constants, strict=False))
@@ -75,6 +86,17 @@ def compile_program(
     source, scope = _write(nodes, known, names)
     exec(source, scope)  # text made here, of operations of torch alone
     return Program(scope["program"], source, _activation_bytes(nodes, known))
+
+
+def _check_shapes(nodes: Sequence[fx.Node]) -> None:
+    for node in nodes:
+        tags = getattr(node.target, "tags", ())
+        depends = torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
+        if node.target is torch.ops.aten.index.Tensor:  # with whole numbers its shape is fixed
+            masks = [node.meta["val"] for node in node.all_input_nodes[1:]]
+            depends = any(mask.dtype in (torch.bool, torch.uint8) for mask in masks)
+        if depends:
+            raise NotTraceableError("shapes in it depend on the values of tensors")
 
 
 def _fold(nodes: Sequence[fx.Node], known: dict[fx.Node, Any]) -> None:
@@ -89,8 +111,10 @@ def _fold(nodes: Sequence[fx.Node], known: dict[fx.Node, Any]) -> None:
         if node.op != "call_function" or is_mutable(node) or draws(node) or node in written:
             continue
         sources = node.all_input_nodes
-        from_nothing = all(source in fixed for source in sources)
-        if not (from_nothing or (node.target in VIEWS and all(s in known for s in sources))):
+        is_literal = node.target in _LITERALS and sources[0].op == "get_attr"
+        from_nothing = is_literal or all(source in fixed for source in sources)
+        is_view = node.target in VIEWS or node.target is operator.getitem
+        if not (from_nothing or (is_view and all(s in known for s in sources))):
             continue
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
         known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
@@ -122,7 +146,10 @@ def _write(
     last_use = {source: node for node in nodes for source in node.all_input_nodes}
     for node in nodes:
         if node.op == "output":
-            lines.append(f"return {word(node.args[0])}")
+            results = fx.node.map_aggregate(node.args[0], lambda value: value)
+            words = [f"{word(r)}.clone()" if r in known else word(r) for r in results]  # type: ignore[union-attr]
+            # a clone: whoever gets a result may change it, and what is known stays for all calls
+            lines.append(f"return [{', '.join(words)}]")
         elif node.op == "call_function" and node not in known:
             operation = f"op_{getattr(node.target, '__name__', 'other').replace('.', '_')}"
             # without the Python half of an operator's call; other callables are called as they are

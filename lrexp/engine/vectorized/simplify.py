@@ -6,6 +6,7 @@ them keep values equal, up to the rounding of a sum that is done in one operatio
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
@@ -21,7 +22,8 @@ VIEWS = {
     aten.alias.default, aten.detach.default, aten.view.default, aten._unsafe_view.default,
     aten.transpose.int, aten.t.default, aten.permute.default, aten.expand.default,
     aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims,
-    aten.select.int, aten.slice.Tensor, aten.as_strided.default,
+    aten.select.int, aten.slice.Tensor, aten.as_strided.default, aten.diagonal.default,
+    aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default,
 }  # fmt: skip
 _FILLED = {
     aten.zeros_like.default: 0, aten.new_zeros.default: 0,
@@ -57,6 +59,15 @@ def is_mutable(node: fx.Node) -> bool:
     return schema is not None and schema.is_mutable
 
 
+def is_view(node: fx.Node) -> bool:
+    """Return whether the result may lie in the memory of the first input."""
+    if node.op != "call_function" or not node.all_input_nodes:
+        return False
+    schema = getattr(node.target, "_schema", None)
+    says_so = schema is not None and any(r.alias_info is not None for r in schema.returns)
+    return says_so or node.target in VIEWS or node.target is operator.getitem
+
+
 def draws(node: fx.Node) -> bool:
     """Return whether the operation draws random numbers, which moves a generator."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -70,7 +81,7 @@ def mutated_inputs(nodes: Iterable[fx.Node]) -> set[fx.Node]:
             for source in node.all_input_nodes:
                 while source not in written:
                     written.add(source)
-                    if source.op != "call_function" or source.target not in VIEWS:
+                    if not is_view(source):
                         break
                     source = source.all_input_nodes[0]  # noqa: PLW2901
     return written
@@ -124,7 +135,7 @@ def _transposed_product(node: fx.Node) -> fx.Node | None:
     product = _first(node) if node.target is aten.transpose.int else node
     if product.target is not aten.bmm.default or product is node or len(product.users) > 1:
         return None
-    if _dims(node) != [1, 2]:
+    if _dims(node) != [1, 2] or not _is_quiet(product, node):
         return None
     a, b = _nodes(product)
     swapped = [_new(aten.transpose.int, (x, 1, 2), node, _value(x).transpose(1, 2)) for x in (b, a)]
@@ -135,7 +146,8 @@ def _copy_of_product(node: fx.Node) -> fx.Node | None:
     """Leave out the contiguous copy of what is contiguous and used nowhere else."""
     if node.target is not aten.clone.default or _first(node).target is not aten.bmm.default:
         return None
-    return _first(node) if len(_first(node).users) == 1 else None
+    is_spare = len(_first(node).users) == 1 and _is_quiet(_first(node), node)
+    return _first(node) if is_spare else None
 
 
 def _product_plus(node: fx.Node) -> fx.Node | None:
@@ -144,7 +156,8 @@ def _product_plus(node: fx.Node) -> fx.Node | None:
         return None
     for bias, product in (_nodes(node), _nodes(node)[::-1]):
         fits = product.target is aten.bmm.default and len(product.users) == 1
-        if fits and _value(bias).dim() == 3 and _alike(node, product):
+        fits = fits and _value(bias).dim() == 3 and _value(bias).dtype == _value(product).dtype
+        if fits and _alike(node, product) and _is_quiet(product, node):
             args = (bias, *_nodes(product))
             return _new(aten.baddbmm.default, args, node, _value(node))
     return None
@@ -156,6 +169,16 @@ def _new(target: object, args: tuple[object, ...], place: fx.Node, value: Tensor
         node = place.graph.call_function(target, args)  # type: ignore[arg-type]
     node.meta["val"] = value
     return node
+
+
+def _is_quiet(earlier: fx.Node, later: fx.Node) -> bool:
+    """Return whether nothing is written between two nodes, so that either could be the place."""
+    node = earlier.next
+    while node is not later:
+        if is_mutable(node):
+            return False
+        node = node.next
+    return True
 
 
 def _first(node: fx.Node) -> fx.Node:

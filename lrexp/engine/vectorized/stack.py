@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence, Sized
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,14 +26,22 @@ from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.batch_norm import explicit_batch_norm
 from lrexp.engine.vectorized.copies import NotStackable, Objective, gather
-from lrexp.engine.vectorized.program import Program, compile_program
+from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
 from lrexp.schedules import Schedule
+
+T = TypeVar("T")
+
+_UNCAPTURABLE: set[str] = set()  # kinds of tasks whose update could not be captured
 
 MANY_SHAPES = 16  # programs that are kept; data of ever new shapes is no case for a stack
 
 
 class Stack:
     """The live copies of some tasks; all tasks must be of equal kind and form.
+
+    `tasks` has a row for each copy, and `size` says how many of them count: a single trial has a
+    twin. Kernels for one copy may round otherwise than those for several, and a trial's bits must
+    not depend on how many others there are.
 
     Args:
         tasks: a trial each.
@@ -44,19 +52,26 @@ class Stack:
     """
 
     def __init__(self, tasks: Sequence[Task], facts: Facts) -> None:
-        self.tasks = list(tasks)
+        self.size = len(tasks)
+        self.tasks = _at_least_two(tasks)
         self._facts = facts
         self._one = Objective(facts.model, tasks[0].loss)  # the Python code that all copies share
         cycles = any(isinstance(t.schedule, Schedule) and t.schedule.momentum for t in tasks)
-        self.copies = gather(tasks, facts.mutated_buffers, cycles_momentum=cycles)
+        self.copies = gather(self.tasks, facts.mutated_buffers, cycles_momentum=cycles)
         self.seeds = list(dict.fromkeys(task.trial.seed for task in tasks))
         self._place()
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all copies but these."""
+        self.size, rows = len(rows), _at_least_two(rows)
         self.tasks = [self.tasks[row] for row in rows]
         self.copies = self.copies.keep(torch.tensor(rows, device=self.device))
         self._place()
+
+    def close(self) -> None:
+        """Let go of programs and graphs, which hold the stack in turn."""
+        for held in (self._programs, self._graphs, self._eval_programs):
+            held.clear()
 
     def _place(self) -> None:
         """Note where everything lies; programs made for other places are of no use any more."""
@@ -88,9 +103,9 @@ class Stack:
                 they may be left out, and are drawn here from the default generator.
             coefficients: of each group, (coefficients, copies, 1).
         """
-        if self.device.type == "cuda":
-            return self._replayed(micro_batches, masks, coefficients)
-        return self._update(micro_batches, masks, coefficients)
+        step = self._replayed if self.device.type == "cuda" else self._update
+        losses: Tensor = step(micro_batches, masks, coefficients)
+        return losses[: self.size]
 
     def _replayed(self, *arguments: Sequence[Any]) -> Tensor:
         """Do an update as a CUDA graph, from the second with batches of these shapes on."""
@@ -112,10 +127,13 @@ class Stack:
         state = [*self.copies.stacked.values()]
         for group in self.copies.groups:
             state += [group.flat, *group.states]
+        if self.tasks[0].kind in _UNCAPTURABLE:
+            return update
         try:
             static = [leaf.clone() for leaf in leaves]
             return CapturedStep(update, static, state, device=self.device)
         except Exception:  # of any kind: an operation that waits for the device, no memory
+            _UNCAPTURABLE.add(self.tasks[0].kind)  # memory of a failed capture is lost
             return update
 
     def _update(
@@ -169,7 +187,7 @@ class Stack:
             sums[1].add_(right)
             num_samples += len(batch[1])
             num_predictions += made
-        losses, right = sums.tolist()
+        losses, right = sums[:, : self.size].tolist()
         values = [{"val_loss": loss / num_samples} for loss in losses]
         if num_predictions:
             for value, hits in zip(values, right, strict=True):
@@ -279,6 +297,8 @@ class Stack:
                 program = compile_program(function, self._constants, examples)
             except NotStackable:
                 raise
+            except NotTraceableError as error:
+                raise NotStackable(str(error)) from error
             except Exception as error:  # vmap and make_fx raise all kinds
                 raise NotStackable(_reason(error)) from error
             finally:  # tracing has run the forward once, buffers and all
@@ -298,6 +318,10 @@ def _clip(gradient: Sequence[Tensor], limits: Tensor) -> None:
     factor = (limits / (norm + 1e-6)).clamp(max=1.0)
     for own in gradient:
         own.mul_(factor)
+
+
+def _at_least_two(items: Sequence[T]) -> list[T]:
+    return [*items, *items] if len(items) == 1 else list(items)
 
 
 def _check_shapes(programs: Sized) -> None:

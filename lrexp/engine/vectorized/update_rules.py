@@ -86,20 +86,35 @@ def _decay_coefficient(n: Numbers, f: Flags, lr: Table) -> Table:
 
 
 def _sgd_coefficients(n: Numbers, f: Flags, lr: Table, momentum: Table, t: Table) -> list[Table]:
-    first = t == 1
-    share = np.where(first | (momentum == 0), 1.0, 1.0 - n["dampening"])
-    return [-lr, momentum, np.where(first, 0.0, momentum), share, 0 * lr + n["weight_decay"]]
+    share = np.where((t == 1) | (momentum == 0), 1.0, 1.0 - n["dampening"])
+    return [-lr, momentum, *_kept(f, momentum, share), 0 * lr + n["weight_decay"]]
+
+
+def _kept(f: Flags, momentum: Table, share: Table) -> list[Table]:
+    """Return what m keeps of itself and takes of the new, and what it shares in the step.
+
+    A schedule that lets the momentum be 0 for a while: torch leaves m alone meanwhile.
+    """
+    if not f["cycles"]:
+        return [momentum, share]
+    away = momentum == 0
+    return [np.where(away, 1.0, momentum), np.where(away, 0.0, share), np.where(away, 0.0, 1.0)]
 
 
 def _sgd(f: Flags, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Sequence[Tensor]) -> None:
-    minus_lr, momentum, kept, share, weight_decay = c
+    minus_lr, momentum, kept, share, *present, weight_decay = c
     _decay(f, p, g, weight_decay)
     if not f["momentum"]:
         p.addcmul_(g, minus_lr)
         return
-    m = state[0]
-    torch.addcmul(g * share if f["dampening"] else g, m, kept, out=m)
-    p.addcmul_(g.addcmul_(m, momentum) if f["nesterov"] else m, minus_lr)
+    m, scaled = state[0], f["dampening"] or f["cycles"]
+    torch.addcmul(g * share if scaled else g, m, kept, out=m)
+    if f["nesterov"]:
+        p.addcmul_(g.addcmul_(m, momentum), minus_lr)  # g itself where the momentum is 0
+    elif present:
+        p.addcmul_(torch.lerp(g, m, present[0]), minus_lr)
+    else:
+        p.addcmul_(m, minus_lr)
 
 
 # Adam: m and v average g and g²; p −= η/(1 − β1^t) · m / (√v/√(1 − β2^t) + ε); AdamW p ·= 1 − ηλ.
@@ -155,11 +170,12 @@ def _radam(f: Flags, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Sequence[
 
 
 def _rmsprop_coefficients(n: Numbers, f: Flags, lr: Table, mu: Table, t: Table) -> list[Table]:
-    return [-lr, mu, *(0 * lr + x for x in (1 - n["alpha"], n["eps"], n["weight_decay"]))]
+    plain = [0 * lr + x for x in (1 - n["alpha"], n["eps"], n["weight_decay"])]
+    return [-lr, *plain, *_kept(f, mu, np.ones_like(mu))]
 
 
 def _rmsprop(f: Flags, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Sequence[Tensor]) -> None:
-    minus_lr, momentum, one_minus_alpha, eps, weight_decay = c
+    minus_lr, one_minus_alpha, eps, weight_decay, kept, share, *present = c
     _decay(f, p, g, weight_decay)
     v, *others = state
     v.lerp_(g * g, one_minus_alpha)
@@ -170,7 +186,8 @@ def _rmsprop(f: Flags, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Sequenc
     step = g.div_(spread.sqrt().add_(eps))
     if f["momentum"]:
         m = others.pop()
-        step = torch.addcmul(step, m, momentum, out=m)
+        torch.addcmul(step * share if present else step, m, kept, out=m)
+        step = torch.lerp(step, m, present[0]) if present else m
     p.addcmul_(step, minus_lr)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
-from lrexp.engine.vectorized.program import compile_program
+from lrexp.engine.vectorized.program import NotTraceableError, compile_program
 
 
 def numbers(*shape: int) -> Tensor:
@@ -39,6 +39,8 @@ FUNCTIONS: list[tuple[str, Callable[..., tuple[Tensor, ...]], list[Tensor], list
     ("sum with alpha", lambda w, x: (torch.add(w, torch.bmm(x, w), alpha=2),), [numbers(3, 4, 4)], [numbers(3, 4, 4)]),
     ("filled", lambda w, x: (torch.ones_like(x) * w + torch.zeros_like(x),), [numbers(3)], [numbers(2, 3)]),
     ("several results", lambda w, x: tuple(torch.topk(w * x, 2)), [numbers(5)], [numbers(5)]),
+    ("a bias of another type", lambda w, x: (torch.bmm(x, w) + torch.ones(3, 1, 5, dtype=torch.int64),), [numbers(3, 4, 5)], [numbers(3, 6, 4)]),
+    ("a constant result", lambda w, x: (x + w, torch.ones_like(x).sum(0)), [numbers(3)], [numbers(2, 3)]),
     ("infinity", lambda w, x: (w.masked_fill(x > 0, -torch.inf).softmax(0),), [numbers(5)], [numbers(5)]),
     ("gradients", loss_and_gradients, [numbers(3, 4, 6), numbers(3, 4)], [numbers(8, 6), torch.arange(8) % 4]),
 ]  # fmt: skip
@@ -97,6 +99,60 @@ def test_a_copy_is_kept_where_the_original_is_written_to() -> None:
     before = state.clone()
     assert torch.equal(program(numbers(3))[0], before)
     assert torch.equal(state, before + numbers(3))
+
+
+def test_a_product_stays_before_a_write_to_what_it_reads() -> None:
+    def bank(state: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        product = torch.bmm(x, state)
+        other = torch.bmm(x, state)
+        state.add_(1.0)
+        return product + x.sum(), other.transpose(1, 2).contiguous()
+
+    state = numbers(3, 4, 4)
+    program = compile_program(bank, [state], [numbers(3, 4, 4)])
+    mirror = state.clone()
+    for _ in range(3):
+        for mine, theirs in zip(
+            program(numbers(3, 4, 4)), bank(mirror, numbers(3, 4, 4)), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda m: m.diagonal(),
+        lambda m: m.unbind(0)[1],
+        lambda m: m.chunk(3)[2],
+        lambda m: m[1:, 0],
+        lambda m: m.view(-1)[::2],
+    ],
+)
+def test_what_is_written_through_any_view_is_made_anew(view: Callable[[Tensor], Tensor]) -> None:
+    def fill(x: Tensor) -> tuple[Tensor, ...]:
+        made = torch.zeros(3, 3, dtype=torch.float64)
+        view(made).add_(1.0)
+        return (made + x,)
+
+    program = compile_program(fill, [], [numbers(3, 3)])
+    for _ in range(3):
+        assert torch.equal(program(numbers(3, 3))[0], fill(numbers(3, 3))[0])
+
+
+def test_a_result_may_be_overwritten() -> None:
+    program = compile_program(
+        lambda x: (x * 2, torch.ones(3, dtype=torch.float64)), [], [numbers(3)]
+    )
+    for _ in range(3):
+        result = program(numbers(3))[1]
+        assert result.tolist() == [1.0, 1.0, 1.0]
+        result.add_(5)
+
+
+def test_shapes_that_depend_on_values_are_refused() -> None:
+    for function in (lambda x: (x[x > 0],), lambda x: (x.nonzero(),), lambda x: (x.unique(),)):
+        with pytest.raises(NotTraceableError):
+            compile_program(function, [], [numbers(5)])
 
 
 def test_random_numbers_are_drawn_in_every_call_used_or_not() -> None:
