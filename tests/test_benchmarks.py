@@ -116,7 +116,7 @@ def test_the_quick_mode_prints_the_table(
 
 
 def test_the_range_test_does_all_its_updates(load: Any) -> None:
-    range_test = load("range_test")
+    range_test = load("finders")
     for name, finder in range_test.installed().items():
         if name in ("fastai", "Lightning"):
             continue  # they take seconds to import, and warn

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from finders import range_tests
 from measuring import (
     RUN_SECONDS,
     Sample,
@@ -38,7 +39,6 @@ from measuring import (
     take_turns,
 )
 from memory import memory_table
-from range_test import range_tests
 from whole_commands import whole_commands
 from workloads import WORKLOADS, Workload
 
