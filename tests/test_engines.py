@@ -114,8 +114,8 @@ def test_auto_measures_says_what_it_takes_and_gives_the_same(
     kept = json.loads((run.path / "engine.json").read_text())
     assert {unit["engine"] for unit in kept["units"]} == {"vectorized"}
     first = kept["figures"]["families"][0]
-    assert first["sequential_seconds"] > 0
-    assert "4" in first["stacked_seconds"]
+    assert first["sequential_seconds_per_step"] > 0
+    assert "4" in first["stacked_seconds_per_step_and_trial"]
     alone = ran(lrexp("compare", config, "--engine", "sequential", "--json"))
     for one, other in zip(alone.trials, run.trials, strict=True):
         np.testing.assert_allclose(other.steps["loss"], one.steps["loss"], rtol=1e-9)
@@ -147,9 +147,9 @@ def test_what_cannot_be_stacked_goes_elsewhere_or_is_refused_with_the_line(
     refused = lrexp("compare", config)
     assert refused.code == 2
     line = len(text.splitlines()) + 1
-    assert f"config.yaml:{line}: engine: cannot train variant base as a stack" in refused.err
+    assert f"config.yaml:{line}: engine: cannot train base and 2 more as a stack" in refused.err
     assert "no batched form of lstm" in refused.err
-    assert "Use engine: auto" in refused.err
+    assert "Leave it to auto" in refused.err
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -90,7 +90,7 @@ def test_a_stack_of_trials_has_few_bars_and_one_right_sum() -> None:
     for trial in trials:
         observer(Started(trial))
     assert len(shown.tasks) == 1 + progress.MAX_BARS
-    assert everything.fields["facts"] == "steps, 12 more trials running"
+    assert everything.fields["facts"] == "steps, 12 more running"
     for first in (0, 4):
         for trial in trials:
             observer(steps(trial, first, 4))
@@ -136,7 +136,7 @@ def test_lines_of_many_trials_come_at_most_every_ten_seconds(
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("v0 seed 0: step 11/100 ")
-    assert lines[0].endswith("; 63 more trials running")
+    assert lines[0].endswith("; 63 more running")
     for trial in trials:
         observer(Ended(trial, 40, None, 1.0))
     assert len(out.getvalue().splitlines()) == 3 + 64

@@ -24,6 +24,7 @@ from lrexp.engine.vectorized import Family, NotStackable, families
 from lrexp.errors import ConfigError
 
 SHORT = 1.0  # seconds of training that no choice could shorten by more than it costs
+FEW_STEPS = 50
 SLOW_STEP = 0.1  # seconds; on a CPU such a step is arithmetic, which stacking does not save
 CHEAP_STEP = 1e-3  # seconds
 TRIAL_COST = (0.15, 100.0)  # of trying a stack: seconds, and seconds per second of a step
@@ -81,11 +82,22 @@ def choose(
     Raises:
         ConfigError: `vectorized` was asked for and cannot be had; the key is `engine`.
     """
-    if engine == "sequential":
-        return Choice(tuple(Unit("sequential", (task.trial,)) for task in tasks), jobs or 1)
     if engine == "vectorized":
         return _as_stacks(tasks, jobs or 1)
+    if engine == "sequential" or (jobs or 1) > 1:
+        # Who asks for processes may want to be safe from what the model does: it is not tried here.
+        return _one_by_one(tasks, jobs or 1, "as asked for")
     return _fastest(tasks, jobs, why_not_processes, places)
+
+
+def _one_by_one(tasks: Sequence[Task], jobs: int, why: str, **figures: float) -> Choice:
+    units = tuple(Unit("sequential", (task.trial,)) for task in tasks)
+    where = f" in {jobs} worker processes" if jobs > 1 else ""
+    return Choice(units, jobs, (f"{_count(tasks)} one by one{where}: {why}",), figures)
+
+
+def _count(tasks: Sequence[Task]) -> str:
+    return f"{len(tasks)} trials" if len(tasks) > 1 else "1 trial"
 
 
 def _as_stacks(tasks: Sequence[Task], jobs: int) -> Choice:
@@ -93,15 +105,15 @@ def _as_stacks(tasks: Sequence[Task], jobs: int) -> Choice:
     for family in families(tasks):
         size, reason = _stack_size(family)
         if reason is not None and not family.raises:
-            raise ConfigError.single(
-                "engine",
-                f"cannot train variant {family.tasks[0].trial.variant} as a stack: {reason}",
-                "vectorized",
-                "Use engine: auto, which takes another engine where it must.",
-            )
+            others = len({task.trial.variant for task in family.tasks}) - 1
+            who = f"{family.tasks[0].trial.variant}{f' and {others} more' if others else ''}"
+            remedy = "Leave it to auto, which trains such trials one by one, or in processes."
+            what = f"cannot train {who} as a stack: {reason}"
+            raise ConfigError.single("engine", what, "vectorized", remedy)
         size = min(size, math.ceil(len(family.tasks) / jobs))
         units += [Unit("vectorized", tuple(t.trial for t in b)) for b in family.blocks(size)]
-    return Choice(tuple(units), jobs)
+    stacks = "one stack" if len(units) == 1 else f"{len(units)} stacks"
+    return Choice(tuple(units), jobs, (f"{_count(tasks)} in {stacks}: as asked for",))
 
 
 def _stack_size(family: Family) -> tuple[int, str | None]:
@@ -123,10 +135,14 @@ def _fastest(
     why_not_processes: Callable[[], str | None],
     places: int | None,
 ) -> Choice:
-    guess = _rough_seconds(tasks) if len(tasks) > 1 else 0.0
+    if len(tasks) == 1:
+        return _one_by_one(tasks, 1, "there is no other")
+    if _steps(tasks) < FEW_STEPS:
+        return _one_by_one(tasks, 1, "a run of few steps is not measured")
+    guess = _rough_seconds(tasks)
     if guess < SHORT:
-        alone = tuple(Unit("sequential", (task.trial,)) for task in tasks)
-        return Choice(alone, jobs or 1, figures={"seconds_in_one_process": guess})
+        why = f"all of them take about {guess:.1f} s"
+        return _one_by_one(tasks, 1, why, seconds_in_one_process=guess)
     parts = [_part(family) for family in families(tasks)]
     here = sum(sum(part.times(1)) for part in parts)
     workers, why = (jobs, "as asked for") if jobs else _workers(parts, here, places)
@@ -179,12 +195,12 @@ def _why_one_by_one(family: Family, own: Speed) -> str | None:
     if family.reason is not None:
         return family.reason
     if own.seconds > SLOW_STEP and family.tasks[0].device.type == "cpu":
-        return f"a step of {own.seconds:.2f} s is arithmetic, which stacks do not save"
+        return f"a step takes {own.seconds:.2f} s of arithmetic, which a stack does not save"
     total = own.seconds * _steps(family.tasks)
     # A cheap step is all overhead, and a stack saves nearly all of it; a dear one, less surely.
     times_cost = 6 if own.seconds < CHEAP_STEP else 20
     if total < times_cost * (TRIAL_COST[0] + TRIAL_COST[1] * own.seconds):
-        return f"all of it takes about {total:.1f} s"
+        return f"{total:.0f} s are too short to try stacks of so slow a step"
     return None
 
 
@@ -283,10 +299,10 @@ def usable_cores() -> int:
 
 
 def _sentence(part: Part, workers: int) -> str:
-    count = len(part.family.tasks)
-    what = f"{count} trials" if count > 1 else "1 trial"
+    what = _count(part.family.tasks)
     if part.engine == "sequential":
-        return f"{what} one by one: {part.reason}"
+        each = "one by one" if workers == 1 else "each on its own"
+        return f"{what} {each}: {part.reason}"
     stacks = len(part.units(workers))
     in_stacks = "one stack" if stacks == 1 else f"{stacks} stacks"
     return f"{what} in {in_stacks}: {part.reason}"

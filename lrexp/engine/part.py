@@ -61,7 +61,9 @@ class Part:
             "engine": self.engine,
             "trials": len(self.family.tasks),
             "reason": self.reason,
-            "sequential_seconds": self.alone,
-            "stacked_seconds": {str(size): value for size, value in self.seconds.items()},
-            "setup_seconds": self.setup,
+            "sequential_seconds_per_step": self.alone,
+            "stacked_seconds_per_step_and_trial": {
+                str(size): value for size, value in self.seconds.items()
+            },
+            "setup_seconds_per_stack": self.setup,
         }

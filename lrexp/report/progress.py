@@ -117,7 +117,7 @@ class Bars:
         self._progress.advance(self._all, steps - self._done[trial])
         self._done[trial] = steps
         hidden = len(self._facts) - len(self._tasks)
-        facts = f"steps, {hidden} more trials running" if hidden else "steps"
+        facts = f"steps, {hidden} more running" if hidden else "steps"
         self._progress.update(self._all, facts=facts)
 
 
@@ -148,7 +148,7 @@ class Lines:
                 self._print(
                     f"{escape(trial.variant)} seed {trial.seed}: step {done:,}/{total:,} "
                     f"{self._facts[trial]}, {left:.0f} s left"
-                    + (f"; {others} more trials running" if others else "")
+                    + (f"; {others} more running" if others else "")
                 )
         elif isinstance(record, Evaluation):
             self._facts[trial].evaluated(record.values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -131,6 +132,8 @@ class _Pool:
     def _noted(self, worker: WorkerProcess, record: Record) -> Record:
         if isinstance(record, Started):
             self._begun.add(record.trial)
+            if record.trial in self._deaths and record.again is None:
+                record = replace(record, again=f"its worker {self._deaths[record.trial][-1]}")
             if record.trial not in worker.left:  # a stack that raised trains its ended trials again
                 worker.left.append(record.trial)
         elif isinstance(record, Ended | Failed):

@@ -138,7 +138,7 @@ def test_a_short_run_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "families", lambda tasks: pytest.fail("probed"))
     chosen = choose(make_tasks(20, steps=20))
     assert [unit.engine for unit in chosen.units] == ["sequential"] * 20
-    assert chosen.reasons == ()
+    assert "all of them take about" in chosen.reasons[0]
     assert chosen.figures["seconds_in_one_process"] < choice.SHORT
 
 
@@ -148,12 +148,19 @@ def test_processes_need_what_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen.jobs == 1
 
 
-def test_an_explicit_number_of_processes_is_taken_and_gets_stacks(
+def test_an_explicit_number_of_processes_is_taken_and_nothing_is_tried_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    chosen = choose_on(Machine(1e-3, overhead), monkeypatch, make_tasks(12), jobs=3)
+    """A model that brings its process down must not bring this one down."""
+    monkeypatch.setattr(choice, "sequential_speed", lambda *a, **k: pytest.fail("tried"))
+    chosen = choose(make_tasks(12), jobs=3)
     assert chosen.jobs == 3
-    assert [len(unit.trials) for unit in chosen.units] == [4, 4, 4]
+    assert {(unit.engine, len(unit.trials)) for unit in chosen.units} == {("sequential", 1)}
+
+
+def test_a_run_of_few_steps_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "sequential_speed", lambda *a, **k: pytest.fail("tried"))
+    assert "few steps" in choose(make_tasks(2, steps=10)).reasons[0]
 
 
 def test_torch_with_many_threads_leaves_less_for_processes(monkeypatch: pytest.MonkeyPatch) -> None:
