@@ -139,8 +139,9 @@ def _fastest(
         return _one_by_one(tasks, 1, "there is no other")
     if _steps(tasks) < FEW_STEPS:
         return _one_by_one(tasks, 1, "a run of few steps is not measured")
-    guess = _rough_seconds(tasks)
-    if guess < SHORT:
+    step = _rough_seconds(tasks[0])
+    guess = step * _steps(tasks)
+    if guess < SHORT or (guess < START and _is_too_short(guess, step)):
         why = f"all of them take about {guess:.1f} s"
         return _one_by_one(tasks, 1, why, seconds_in_one_process=guess)
     parts = [_part(family) for family in families(tasks)]
@@ -161,13 +162,21 @@ def _fastest(
     return Choice(tuple(units), workers, tuple(dict.fromkeys(reasons)), figures)
 
 
-def _rough_seconds(tasks: Sequence[Task]) -> float:
-    """Return about how long all tasks take one by one, from a few steps of the first."""
+def _rough_seconds(task: Task) -> float:
+    """Return about how long a step takes."""
     try:
-        seconds = sequential_speed(tasks[0], most_steps=5).seconds
+        return sequential_speed(task, most_steps=5).seconds
     except Exception:  # of user code: the trial itself will raise it, with its place
         return 0.0
-    return seconds * _steps(tasks)
+
+
+def _is_too_short(total: float, step: float) -> bool:
+    """Return whether trying a stack would cost too much of so many seconds.
+
+    A cheap step is all overhead, and a stack saves nearly all of it; a dear one, less surely.
+    """
+    times_cost = 6 if step < CHEAP_STEP else 20
+    return total < times_cost * (TRIAL_COST[0] + TRIAL_COST[1] * step)
 
 
 def _part(family: Family) -> Part:
@@ -197,9 +206,7 @@ def _why_one_by_one(family: Family, own: Speed) -> str | None:
     if own.seconds > SLOW_STEP and family.tasks[0].device.type == "cpu":
         return f"a step takes {own.seconds:.2f} s of arithmetic, which a stack does not save"
     total = own.seconds * _steps(family.tasks)
-    # A cheap step is all overhead, and a stack saves nearly all of it; a dear one, less surely.
-    times_cost = 6 if own.seconds < CHEAP_STEP else 20
-    if total < times_cost * (TRIAL_COST[0] + TRIAL_COST[1] * own.seconds):
+    if _is_too_short(total, own.seconds):
         return f"{total:.0f} s are too short to try stacks of so slow a step"
     return None
 
