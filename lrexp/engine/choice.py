@@ -93,7 +93,8 @@ def choose(
 def _one_by_one(tasks: Sequence[Task], jobs: int, why: str, **figures: float) -> Choice:
     units = tuple(Unit("sequential", (task.trial,)) for task in tasks)
     where = f" in {jobs} worker processes" if jobs > 1 else ""
-    return Choice(units, jobs, (f"{_count(tasks)} one by one{where}: {why}",), figures)
+    how = "on its own" if len(tasks) == 1 else "one by one"
+    return Choice(units, jobs, (f"{_count(tasks)} {how}{where}: {why}",), figures)
 
 
 def _count(tasks: Sequence[Task]) -> str:
@@ -142,11 +143,12 @@ def _fastest(
     step = _rough_seconds(tasks[0])
     guess = step * _steps(tasks)
     if guess < SHORT or (guess < START and _is_too_short(guess, step)):
-        why = f"all of them take about {guess:.1f} s"
+        why = f"all of them take about {guess:.1f} s, too short to try stacks"
         return _one_by_one(tasks, 1, why, seconds_in_one_process=guess)
     parts = [_part(family) for family in families(tasks)]
     here = sum(sum(part.times(1)) for part in parts)
-    workers, why = (jobs, "as asked for") if jobs else _workers(parts, here, places)
+    # more than one was asked for, and was granted, before anything was tried
+    workers, why = (1, "as asked for") if jobs else _workers(parts, here, places)
     if jobs is None and workers > 1 and (against := why_not_processes()) is not None:
         workers, why = 1, against
     units = [unit for part in parts for unit in part.units(workers)]

@@ -149,7 +149,7 @@ def _write(
             results = fx.node.map_aggregate(node.args[0], lambda value: value)
             words = [f"{word(r)}.clone()" if r in known else word(r) for r in results]  # type: ignore[union-attr]
             # a clone: whoever gets a result may change it, and what is known stays for all calls
-            lines.append(f"return [{', '.join(words)}]")
+            lines.append(f"return ({', '.join(words)},)")
         elif node.op == "call_function" and node not in known:
             operation = f"op_{getattr(node.target, '__name__', 'other').replace('.', '_')}"
             # without the Python half of an operator's call; other callables are called as they are
