@@ -27,9 +27,9 @@ def create_run_directory(
     """
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError.single(
-                "--out", "exists and is not an empty folder", str(out), "Give a new folder."
-            )
+            is_run = (out / "order.json").is_file()
+            remedy = f"Give a new folder{f', or `lrexp resume {out}`' if is_run else ''}."
+            raise ConfigError.single("--out", "exists and is not an empty folder", str(out), remedy)
         with disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
         return out

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from lrexp.engine.task import Record, Started, Task
+from lrexp.engine.state import MisfitError
+from lrexp.engine.task import Failed, Record, Started, Task
+from lrexp.engine.vectorized.apart import go_on_apart, is_apart, taken_apart
 from lrexp.engine.vectorized.copies import NotStackable
 from lrexp.engine.vectorized.grouping import Family, families
-from lrexp.engine.vectorized.loop import train_stack
+from lrexp.engine.vectorized.loop import train_stack, trials_of
 
 __all__ = ["Family", "NotStackable", "families", "run_vectorized", "train_stack"]
 
@@ -21,28 +23,48 @@ def run_vectorized(tasks: Iterable[Task]) -> Iterator[Record]:
     """Train tasks in as few stacks as their forms allow.
 
     A stack that raises is trained again one by one: so every trial gets what it would have got on
-    its own, be that a result or an exception with its place.
+    its own, be that a result or an exception with its place. Where a stop is requested, what has
+    not begun by then is left out.
 
     Raises:
         NotStackable: before the first record, where some tasks cannot be stacked.
     """
-    found = families(tasks)
+    tasks = list(tasks)
+    apart = [task for task in tasks if is_apart(task.state)]
+    found = families(task for task in tasks if not is_apart(task.state))
     for family in found:
         if family.reason is not None:
             raise NotStackable(family.reason)
+    if apart:
+        yield from go_on_apart(apart)
     for family in found:
         for block in family.blocks(len(family.tasks)):
-            yield from _train_block(block, family)
+            for stack in _by_state(block):
+                yield from _train_block(stack, family)
 
 
-def _train_block(block: tuple[Task, ...], family: Family) -> Iterator[Record]:
-    from lrexp.engine.sequential import run_sequentially
+def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Return the tasks that go on together, and those that begin, each as a stack."""
+    stacks: dict[int, list[Task]] = {}
+    for task in tasks:
+        state = task.state
+        is_new = state is not None and "columns" in state and task.trial not in trials_of(state)
+        own = replace(task, state=None) if is_new else task
+        stacks.setdefault(id(own.state), []).append(own)
+    return list(stacks.values())
 
+
+def _train_block(block: Sequence[Task], family: Family) -> Iterator[Record]:
     assert family.facts is not None
+    pause = block[0].pause
+    if pause is not None and pause.requested:
+        return
     try:
         yield from train_stack(block, family.facts)
+    except MisfitError as error:
+        for task in block:
+            yield Started(task.trial)
+            yield Failed(task.trial, error)
     except Exception as error:  # of user code, or no memory
         cause = error if isinstance(error, NotStackable) else f"it raised {type(error).__name__}"
-        why = f"not as part of a stack: {cause}"
-        for record in run_sequentially(block):
-            yield replace(record, again=why) if isinstance(record, Started) else record
+        yield from taken_apart(block, f"not as part of a stack: {cause}")

@@ -8,6 +8,7 @@ torch.optim; state begins at zero, as there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -69,6 +70,30 @@ _NUMBERS = (
 )  # fmt: skip
 
 
+def _power(base: NDArray[np.float64], t: Table) -> Table:
+    """Return base ** t, (steps, copies), each number computed on its own.
+
+    numpy's power rounds by where a number lies in the table: what a copy gets would depend on how
+    many others there are, and on the step at which the table begins.
+    """
+    steps = t[:, 0].tolist()
+    found: dict[bytes, NDArray[np.float64]] = {}  # by column; most often all are equal
+    powers = []
+    for column in np.broadcast_to(base, (len(t), base.shape[-1])).T:
+        key = column.tobytes()
+        if key not in found:
+            found[key] = np.array(_powers(column.tolist(), steps))
+        powers.append(found[key])
+    return np.stack(powers, axis=1)
+
+
+def _powers(bases: Sequence[float], exponents: Sequence[float]) -> list[float]:
+    try:
+        return list(map(math.pow, bases, exponents))
+    except OverflowError:  # a momentum above 1, which a schedule may give
+        return [float(np.float64(b) ** e) for b, e in zip(bases, exponents, strict=True)]
+
+
 def _decay(f: Flags, p: Tensor, g: Tensor, decay: Tensor) -> None:
     """Shrink the parameters (decoupled), or add their share to the gradient (L2)."""
     if f["weight_decay"]:
@@ -106,8 +131,8 @@ def _sgd(f: Flags, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Sequence[Te
 
 
 def _adam_coefficients(n: Numbers, f: Flags, lr: Table, beta1: Table, t: Table) -> list[Table]:
-    step = -lr / (1 - beta1**t)
-    scale = 1 / np.sqrt(1 - n["beta2"] ** t)
+    step = -lr / (1 - _power(beta1, t))
+    scale = 1 / np.sqrt(1 - _power(n["beta2"], t))
     decay = _decay_coefficient(n, f, lr)
     return [step, scale, 1 - beta1, 0 * lr + 1 - n["beta2"], 0 * lr + n["eps"], decay]
 
@@ -129,13 +154,14 @@ def _adam(f: Flags, p: Tensor, g: Tensor, state: Sequence[Tensor], c: Sequence[T
 
 def _radam_coefficients(n: Numbers, f: Flags, lr: Table, beta1: Table, t: Table) -> list[Table]:
     beta2 = n["beta2"]
-    left, limit = 1 - beta2**t, 2 / (1 - beta2) - 1
-    rho = limit - 2 * t * beta2**t / left
+    power = _power(beta2, t)
+    left, limit = 1 - power, 2 / (1 - beta2) - 1
+    rho = limit - 2 * t * power / left
     tractable = rho > 5
     safe = np.where(tractable, rho, 6.0)
     top, bottom = (safe - 4) * (safe - 2) * limit, (limit - 4) * (limit - 2) * safe
     rectified = np.sqrt(top / bottom) * np.sqrt(left)
-    step = -lr / (1 - beta1**t)
+    step = -lr / (1 - _power(beta1, t))
     plain, scaled = np.where(tractable, 0.0, step), np.where(tractable, step * rectified, 0.0)
     decay = _decay_coefficient(n, f, lr)
     return [plain, scaled, 1 - beta1, 0 * lr + 1 - beta2, 0 * lr + n["eps"], decay]
