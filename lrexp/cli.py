@@ -30,14 +30,19 @@ from lrexp.options import (
     Json,
     Out,
     Quiet,
+    RunDirectory,
     RunsDir,
     Seeds,
     Set,
     Trust,
+    Write,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from lrexp.lr_finder import RangeTest
+    from lrexp.store import Run
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 the command line or config is wrong, 3 the run failed, "
@@ -101,7 +106,6 @@ def compare(
     console = _stderr(quiet)
     with console.status("Loading torch"):
         from lrexp import experiment
-        from lrexp.report import ranking_table
         from lrexp.store import load_run
 
     failure = None
@@ -121,14 +125,7 @@ def compare(
             )
     except FailedTrialsError as error:  # the other trials have a result
         failure, run = error, load_run(error.run)
-    summary = run.summary or {}
-    if json:
-        _print_json({**summary, "run": str(run.path)})
-    elif not quiet:
-        _stdout().print(ranking_table(summary))
-        _print_files(run.path, _following(summary, run.path, _again(config, set_), failure))
-    if failure is not None:
-        raise failure
+    _show_comparison(run, _again(config, set_), failure, quiet=quiet, json=json)
 
 
 @app.command(epilog="Example: lrexp find-lr configs/quickstart.yaml --write tuned.yaml")
@@ -139,10 +136,7 @@ def find_lr(
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
-    ] = None,
+    write: Write = None,
     force: Force = False,
     out: Out = None,
     runs_dir: RunsDir = RUNS,
@@ -154,7 +148,6 @@ def find_lr(
     console = _stderr(quiet)
     with console.status("Loading torch"):
         from lrexp import experiment
-        from lrexp.report import suggestion_panel
 
     with _messages(json):
         result = experiment.find_lr(
@@ -171,17 +164,46 @@ def find_lr(
             force=force,
             console=console,
         )
-    assert result.run is not None
-    summary = result.run.summary or {}
-    if json:
-        _print_json({**summary, "run": str(result.run.path)})
-    elif not quiet:
-        _stdout().print(suggestion_panel(summary))
-        again = f"find-lr {_again(config, set_)} --write tuned.yaml"
-        following = f"compare {write}" if write else again
-        _print_files(result.run.path, following if result.suggested_lr is not None else None)
-    if result.suggested_lr is None:
-        raise typer.Exit(NO_SIGNAL)
+    again = f"find-lr {_again(config, set_)} --write tuned.yaml"
+    following = f"compare {write}" if write else again
+    _show_range_test(result, following, quiet=quiet, json=json)
+
+
+@app.command(epilog="Example: lrexp resume runs/20261121-210301-digits-lr-compare-3f9c")
+def resume(
+    run: RunDirectory,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on although code, data or machine changed.")
+    ] = False,
+    jobs: Jobs = None,
+    write: Write = None,
+    trust: Trust = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Continue an interrupted run to the very result it would have had."""
+    console = _stderr(quiet)
+    with console.status("Loading torch"):
+        from lrexp import experiment
+        from lrexp.store import Run, load_run
+
+    failure, ended = None, None
+    try:
+        with _messages(json):
+            ended = experiment.resume(
+                run, force=force, jobs=jobs, write=write, trust=trust or (), console=console
+            )
+    except FailedTrialsError as error:  # the other trials have a result
+        failure = error
+        if load_run(run).command != "compare":
+            raise
+        ended = load_run(run)
+    again = _again(run / "resolved.yaml", None)
+    if isinstance(ended, Run):
+        _show_comparison(ended, again, failure, quiet=quiet, json=json)
+    else:
+        following = f"compare {write}" if write else f"find-lr {again} --write tuned.yaml"
+        _show_range_test(ended, following, quiet=quiet, json=json)
 
 
 @app.command(epilog="Example: lrexp plot runs/20261121-210301-digits-lr-compare-3f9c")
@@ -332,6 +354,35 @@ def _stderr(quiet: bool) -> Console:
     from rich.console import Console
 
     return Console(stderr=True, quiet=quiet)
+
+
+def _show_comparison(
+    run: Run, again: str, failure: Exception | None, *, quiet: bool, json: bool
+) -> None:
+    from lrexp.report import ranking_table
+
+    summary = run.summary or {}
+    if json:
+        _print_json({**summary, "run": str(run.path)})
+    elif not quiet:
+        _stdout().print(ranking_table(summary))
+        _print_files(run.path, _following(summary, run.path, again, failure))
+    if failure is not None:
+        raise failure
+
+
+def _show_range_test(result: RangeTest, following: str, *, quiet: bool, json: bool) -> None:
+    from lrexp.report import suggestion_panel
+
+    assert result.run is not None
+    summary = result.run.summary or {}
+    if json:
+        _print_json({**summary, "run": str(result.run.path)})
+    elif not quiet:
+        _stdout().print(suggestion_panel(summary))
+        _print_files(result.run.path, following if result.suggested_lr is not None else None)
+    if result.suggested_lr is None:
+        raise typer.Exit(NO_SIGNAL)
 
 
 def _print_files(run: Path, following: str | None) -> None:

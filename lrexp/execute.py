@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import shlex
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.markup import escape
 
-from lrexp.config import resolved_tree, to_yaml
-from lrexp.engine import ENGINES, Choice, Record, choose, preserved_rng
-from lrexp.errors import ConfigError, InterruptedRunError, RunError
+from lrexp.describe import describe_run, facts, resolved_text, surroundings
+from lrexp.engine import ENGINES, Choice, Pause, Record, choose, preserved_rng
+from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError
+from lrexp.fit import changed_settings, changed_surroundings, refuse
+from lrexp.interrupt import pausing
+from lrexp.left import Left, read_left, read_units, tidy_checkpoints
 from lrexp.order import Order
 from lrexp.plan import Plan
 from lrexp.record import Recorder
 from lrexp.report.progress import observe, waiting
-from lrexp.store import RunWriter, create_run_directory, describe_environment
+from lrexp.store import (
+    RunWriter,
+    create_run_directory,
+    load_run,
+    locked,
+    remove_temporary_files,
+)
 from lrexp.workers.pool import run_in_processes
 from lrexp.workers.sendable import refuse_processes, why_not_processes
 
@@ -34,42 +43,90 @@ class Destination:
 
 @contextmanager
 def recorded_run(
-    order: Order, plan: Plan, choice: Choice, destination: Destination
+    order: Order, plan: Plan, choice: Choice, destination: Destination, *, options: str = ""
 ) -> Iterator[RunWriter]:
-    """Create the run directory, describe the run in it, and note how it ended."""
-    config, lengths, command = plan.config, order.lengths(plan), order.command
-    path = create_run_directory(
-        config.experiment.name, command, out=destination.out, runs_dir=destination.runs_dir
-    )
-    writer = RunWriter(
-        path,
-        {
-            "command": command,
-            "name": config.experiment.name,
-            "variants": list(dict.fromkeys(trial.variant for trial in lengths)),
-            "seeds": list(dict.fromkeys(trial.seed for trial in lengths)),
-            "num_trials": len(lengths),
-            "total_steps": {trial.variant: steps for trial, steps in lengths.items()},
-        },
-    )
-    try:
-        writer.text("config.yaml", config.document.text)
-        writer.text("resolved.yaml", to_yaml(resolved_config(plan) | _engine_used(choice)))
-        writer.json("engine.json", choice.to_plain())
-        writer.json("environment.json", describe_environment(plan.device))
-        for name, source in plan.config.own_files().items():
-            writer.text(name, source)
+    """Create the run directory, describe the run in it, and note how it ended.
+
+    Args:
+        order: what was asked for.
+        plan: made from it.
+        choice: which engine trains which trials.
+        destination: where the run goes.
+        options: of the command that resumes it, for the message of an interruption.
+    """
+    name, out, runs_dir = plan.config.experiment.name, destination.out, destination.runs_dir
+    path = create_run_directory(name, order.command, out=out, runs_dir=runs_dir)
+    with locked(path):
+        writer = RunWriter(path, facts(order, plan))
+        with _ending_noted(writer, order, options):
+            describe_run(writer, order, plan, choice)
+            yield writer
+
+
+def take_up(
+    run: Path, order: Order, plan: Plan, jobs: int | None, *, force: bool
+) -> tuple[Choice, Left, list[Problem]]:
+    """Return how the rest of a run is trained, what is left of it, and what was forced.
+
+    Raises:
+        ConfigError: it does not fit what is here, and `force` is not given.
+        RunError: a file of the run is damaged.
+    """
+    check_jobs(order, jobs)
+    units, jobs_before = read_units(run, order.lengths(plan))
+    jobs = jobs or jobs_before
+    problems = [
+        *changed_settings(run, order, resolved_text(plan, units)),
+        *changed_surroundings(run, surroundings(plan), (jobs_before, jobs)),
+    ]
+    refuse(problems, force=force)
+    left = read_left(run, units)
+    return Choice(left.units, jobs), left, problems
+
+
+@contextmanager
+def resumed_run(
+    run: Path,
+    order: Order,
+    plan: Plan,
+    left: Left,
+    forced: Sequence[Problem],
+    *,
+    options: str = "",
+) -> Iterator[RunWriter]:
+    """Go on with a run directory that this process has locked, and note how it ended."""
+    remove_temporary_files(run)
+    tidy_checkpoints(run, left)
+    notes = {"forced": [str(problem) for problem in forced]} if forced else {}
+    writer = RunWriter(run, facts(order, plan) | notes, earlier=load_run(run).status)
+    with _ending_noted(writer, order, options):
         yield writer
+
+
+@contextmanager
+def _ending_noted(writer: RunWriter, order: Order, options: str) -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
         writer.update_status("interrupted")
+        path = writer.directory
         raise InterruptedRunError(
-            f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it."
+            f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it.\n"
+            f"To go on: {_how_to_resume(path, order, options)}"
         ) from None
     except BaseException as error:
         with suppress(RunError):  # the disk may be what failed
             writer.update_status("failed", error=str(error))
         raise
     writer.update_status("complete")
+
+
+def _how_to_resume(path: Path, order: Order, options: str) -> str:
+    given = sorted(order.objects.sections)
+    if given:
+        return f"lrexp.resume({', '.join([repr(str(path)), *(f'{n}=...' for n in given)])})"
+    trust = [word for prefix in order.trust for word in ("--trust", prefix)]
+    return " ".join(filter(None, [shlex.join(["lrexp", "resume", str(path), *trust]), options]))
 
 
 def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) -> Choice:
@@ -103,6 +160,8 @@ def train(
     choice: Choice,
     writer: RunWriter,
     console: Console,
+    *,
+    left: Left | None = None,
 ) -> Recorder:
     """Train the trials into the run directory and show how it goes.
 
@@ -112,16 +171,28 @@ def train(
         choice: which engine trains which trials.
         writer: of the run directory.
         console: where progress is shown.
+        left: of a run that is resumed: what is left of `choice`, and where it goes on.
+
+    Raises:
+        KeyboardInterrupt: a signal ended the training before its end.
     """
+    left = left or Left(choice.units)
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
     # A comparison's rule stops what diverged; a range test ends like that as a rule.
-    recorder = Recorder(writer, stop_is_outcome=order.command == "compare", loss_digits=digits)
+    stop_is_outcome = order.command == "compare"
+    recorder = Recorder(writer, stop_is_outcome=stop_is_outcome, loss_digits=digits, left=left)
+    lengths = order.lengths(plan)
+    pause = Pause()
     with (
-        observe(order.lengths(plan), console) as observer,
+        observe({t: lengths[t] for t in left.trials}, console, begun=left.begun) as observer,
         preserved_rng(plan.device),
-        closing(_records(order, plan, choice)) as records,
+        pausing(pause),
+        closing(_records(order, plan, choice, left, pause)) as records,
     ):
         recorder.write_all(records, observer)
+    if not recorder.has_ended(left.trials):
+        raise KeyboardInterrupt
+    recorder.clear_checkpoints()
     return recorder
 
 
@@ -138,14 +209,22 @@ def check_jobs(order: Order, jobs: int | None) -> None:
         refuse_processes(order, jobs)
 
 
-def _records(order: Order, plan: Plan, choice: Choice) -> Generator[Record, None, None]:
+def _records(
+    order: Order, plan: Plan, choice: Choice, left: Left, pause: Pause
+) -> Generator[Record, None, None]:
     """Train here, or in other processes, unit by unit."""
+    states = left.states
     if choice.jobs > 1:
         devices = _devices(plan)
-        yield from run_in_processes(order, choice.units, choice.jobs, devices=devices)
+        yield from run_in_processes(
+            order, left.units, choice.jobs, devices=devices, pause=pause, states=states
+        )
         return
-    for unit in choice.units:
-        yield from ENGINES[unit.engine](order.tasks(plan, unit.trials))
+    for unit in left.units:
+        if pause.requested:
+            return
+        state = states.pop(unit.trials[0], None)
+        yield from ENGINES[unit.engine](order.tasks(plan, unit.trials, pause, state))
 
 
 def _places(plan: Plan) -> int | None:
@@ -159,18 +238,3 @@ def _devices(plan: Plan) -> list[str] | None:
     if plan.device.type != "cuda" or asked not in ("auto", "cuda") or count < 2:
         return None
     return [f"cuda:{index}" for index in range(count)]
-
-
-def _engine_used(choice: Choice) -> dict[str, str]:
-    """Return the engine that repeats the run, where one name says it.
-
-    Engines differ in rounding, and an unstable training makes much of that.
-    """
-    names = {unit.engine for unit in choice.units}
-    return {"engine": names.pop()} if len(names) == 1 else {}
-
-
-def resolved_config(plan: Plan) -> dict[str, Any]:
-    """Return the config with every default filled in and every duration in steps."""
-    clocks = {name: variant.clock for name, variant in plan.variants.items()}
-    return resolved_tree(plan.config, clocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,11 @@ def read_cells(path: object, delimiter: object) -> Cells:
 
 
 def _header_problems(path: Path, header: list[str]) -> list[Problem]:
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if not twice:
         return []
-    what = f"must name each column once; {path.name} has {_quoted(twice)} more than once"
+    shown = _quoted(twice[:_MOST_PROBLEMS])
+    what = f"must name each column once; {path.name} has {shown} more than once"
     return [Problem(PATH, what, str(path), "Rename the columns in the first line.")]
 
 

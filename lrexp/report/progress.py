@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MappingProxyType
 from typing import Protocol
 
 from rich.console import Console
@@ -32,16 +33,27 @@ class Observer(Protocol):
 
 @contextmanager
 def observe(
-    total_steps: Mapping[TrialId, int], console: Console, *, quiet: bool = False
+    total_steps: Mapping[TrialId, int],
+    console: Console,
+    *,
+    begun: Mapping[TrialId, int] | None = None,
+    quiet: bool = False,
 ) -> Iterator[Observer]:
-    """Give an observer that fits the console; `total_steps` lists the trials to come."""
+    """Give an observer that fits the console.
+
+    Args:
+        total_steps: lists the trials to come.
+        console: where it shows them.
+        begun: the steps done before of trials that go on from a checkpoint.
+        quiet: show nothing.
+    """
     if quiet:
         yield lambda record: None
     elif console.is_terminal:
         with _bars(console) as progress:
-            yield Bars(progress, total_steps)
+            yield Bars(progress, total_steps, begun or {})
     else:
-        yield Lines(console, total_steps)
+        yield Lines(console, total_steps, begun or {})
 
 
 def waiting(console: Console, doing: str) -> AbstractContextManager[object]:
@@ -64,8 +76,13 @@ def _bars(console: Console) -> Progress:
 class Bars:
     """One bar for all trials and one for each that runs, up to `MAX_BARS`."""
 
-    def __init__(self, progress: Progress, total_steps: Mapping[TrialId, int]) -> None:
-        self._progress, self._totals = progress, total_steps
+    def __init__(
+        self,
+        progress: Progress,
+        total_steps: Mapping[TrialId, int],
+        begun: Mapping[TrialId, int] = MappingProxyType({}),
+    ) -> None:
+        self._progress, self._totals, self._begun = progress, total_steps, dict(begun)
         self._all = progress.add_task(
             f"[bold]{len(total_steps)} trials", total=sum(total_steps.values()), facts="steps"
         )
@@ -79,10 +96,10 @@ class Bars:
         if isinstance(record, Started):  # for the first time, or once more from its beginning
             if record.again:
                 self._progress.console.print(_again(record), highlight=False)
-            self._facts[trial] = _Facts()
+            self._facts[trial] = facts = _Facts(self._begun.pop(trial, 0))
             self._remove(trial)
-            self._show(trial, 0)
-            self._count(trial, 0)
+            self._show(trial, facts.steps)
+            self._count(trial, facts.steps)
         elif isinstance(record, Steps):
             facts = self._facts[trial]
             facts.add(record)
@@ -124,8 +141,13 @@ class Bars:
 class Lines:
     """A line when a trial ends, and now and then while a long one, or many, run."""
 
-    def __init__(self, console: Console, total_steps: Mapping[TrialId, int]) -> None:
-        self._console, self._totals = console, total_steps
+    def __init__(
+        self,
+        console: Console,
+        total_steps: Mapping[TrialId, int],
+        begun: Mapping[TrialId, int] = MappingProxyType({}),
+    ) -> None:
+        self._console, self._totals, self._begun = console, total_steps, dict(begun)
         self._facts: dict[TrialId, _Facts] = {}
         self._shown = time.monotonic()
 
@@ -137,7 +159,7 @@ class Lines:
                 self._print(_again(record))
             if not self._facts:  # a short trial needs no line but its last
                 self._shown = time.monotonic()
-            self._facts[trial] = _Facts()
+            self._facts[trial] = _Facts(self._begun.pop(trial, 0))
         elif isinstance(record, Steps):
             self._facts[trial].add(record)
             if time.monotonic() - self._shown > PLAIN_SECONDS:
@@ -162,9 +184,9 @@ class Lines:
 class _Facts:
     """Loss, LR and speed of one running trial."""
 
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self.loss, self.lr, self.steps = math.nan, math.nan, 0
+    def __init__(self, steps: int = 0) -> None:
+        self._begun, self._first = time.monotonic(), steps
+        self.loss, self.lr, self.steps = math.nan, math.nan, steps
         self.last: tuple[str, float] | None = None  # what was evaluated last
 
     def evaluated(self, values: Mapping[str, float]) -> None:
@@ -177,7 +199,7 @@ class _Facts:
 
     @property
     def speed(self) -> float:
-        return self.steps / max(time.monotonic() - self._begun, 1e-9)
+        return (self.steps - self._first) / max(time.monotonic() - self._begun, 1e-9)
 
     def seconds_left(self, total: int) -> float:
         return (total - self.steps) / max(self.speed, 1e-9)
@@ -197,7 +219,7 @@ def _ending(record: Ended | Failed, facts: _Facts) -> str:
     return f"[green]done[/]     {name}: {measure} {value:.4g}, {speed:,.0f} steps/s"
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     """Return what went wrong in a word or two."""
     if isinstance(error, WorkerDiedError):
         return "its process died"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -259,3 +260,30 @@ def test_parse_value(text: str, value: object) -> None:
 def test_parse_value_names_the_text() -> None:
     with pytest.raises(ConfigError, match=r"a bracket is not closed \(got '\[1, 2'\)"):
         parse_value("[1, 2")
+
+
+ANYTHING = (
+    st.binary(max_size=400)
+    | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    | st.lists(WORDS, max_size=60).map(lambda words: " ".join(words).encode())
+    | st.dictionaries(st.sampled_from(SECTIONS), VALUES, max_size=9).map(
+        lambda tree: yaml.safe_dump(tree, allow_unicode=True).encode()
+    )
+)
+
+
+@pytest.mark.long
+@given(ANYTHING, st.randoms(use_true_random=False))
+@settings(
+    max_examples=12_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_thousands_of_files_are_configs_or_config_errors(
+    tmp_path: Path, raw: bytes, chance: random.Random
+) -> None:
+    """Any bytes, and configs with some of their bytes changed, lost or doubled."""
+    if raw and chance.random() < 0.5:
+        place = chance.randrange(len(raw))
+        raw = raw[:place] + bytes([chance.randrange(256)]) * chance.randrange(3) + raw[place + 1 :]
+    path = tmp_path / "any.yaml"
+    path.write_bytes(raw)
+    assert "" not in problems_of(path)

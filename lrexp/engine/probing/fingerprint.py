@@ -3,16 +3,20 @@
 Copies that are trained as one share a single Python object. So whatever its attributes hold must
 neither change from step to step nor differ from one seed's model to the next. A `Fingerprint`
 maps the path of an attribute to something that can be compared; it goes a few levels deep into
-containers and objects and a few dozen items wide, which finds counters, caches and memories.
+containers and objects and a few dozen items wide, which finds counters, caches and memories. A
+thorough one goes all the way: it costs more, and decides whether a checkpoint can be complete.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from types import CodeType, FunctionType, MethodType
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,11 +28,14 @@ from torch import Tensor, nn
 Fingerprint: TypeAlias = dict[tuple[str, str], list[Any]]
 
 _DEPTH, _WIDTH = 3, 64
+_ALL_THE_WAY = 30  # levels, of a thorough look
 _OF_TORCH = set(vars(nn.Module())) - {"training"}  # parameters, buffers, submodules, hooks
 _PLAIN = (str, bytes, bool, int, complex, type(None), torch.dtype, torch.device, torch.Size)
 
 
-def model_fingerprint(model: nn.Module, by_value: bool = False) -> Fingerprint:
+def model_fingerprint(
+    model: nn.Module, by_value: bool = False, thorough: bool = False
+) -> Fingerprint:
     """Return the attributes of all modules, their classes' and what their forward refers to.
 
     Parameters, buffers and submodules are left out.
@@ -36,22 +43,34 @@ def model_fingerprint(model: nn.Module, by_value: bool = False) -> Fingerprint:
     Args:
         by_value: compare what objects hold and not which objects they are, as is right for two
             models; False is right for one model at two times.
+        thorough: look at everything that can be reached.
     """
     registered = {id(x) for x in (*model.parameters(), *model.buffers(), *model.modules())}
-    look = _Look(by_value, registered)
+    look, depth = _Look(by_value, registered, thorough), _ALL_THE_WAY if thorough else _DEPTH
     seen: Fingerprint = {}
     for path, module in model.named_modules():
         for name, value in _own_attributes(module):
-            seen.setdefault((path, name), []).append(look(value, _DEPTH))
+            seen.setdefault((path, name), []).append(look(value, depth))
     return seen
 
 
-def function_fingerprint(function: object) -> Fingerprint:
+def function_fingerprint(
+    function: object,
+    by_value: bool = False,
+    thorough: bool = False,
+    apart_from: Iterable[object] = (),
+) -> Fingerprint:
     """Return what a function refers to, or the attributes of an object that is called.
 
     Tensors count here wherever they are: nobody else looks after a loss module's buffers.
+
+    Args:
+        function: or an object.
+        by_value: as for `model_fingerprint`, and thorough, too.
+        apart_from: tensors and modules that somebody else does look after.
     """
-    look, seen = _Look(by_value=False, registered=set()), Fingerprint()
+    look, seen = _Look(by_value, set(map(id, apart_from)), thorough), Fingerprint()
+    depth = _ALL_THE_WAY if thorough else _DEPTH + 2
     held = [("", name, value) for name, value in _references(function)]
     if isinstance(function, nn.Module):
         for path, module in function.named_modules():
@@ -60,7 +79,7 @@ def function_fingerprint(function: object) -> Fingerprint:
     elif not isinstance(function, FunctionType):
         held += [("", *item) for item in _attributes(function)]
     for path, name, value in held:
-        seen.setdefault((path, name), []).append(look(value, _DEPTH + 2))
+        seen.setdefault((path, name), []).append(look(value, depth))
     return seen
 
 
@@ -88,8 +107,12 @@ class _Same:
 class _Look:
     """Turns a value into something that can be compared later."""
 
-    def __init__(self, by_value: bool, registered: AbstractSet[int]) -> None:
+    def __init__(
+        self, by_value: bool, registered: AbstractSet[int], thorough: bool = False
+    ) -> None:
         self._by_value, self._registered = by_value, registered
+        self._width = None if thorough else _WIDTH
+        self._been: dict[int, Any] = {}  # objects that a thorough look has been inside of
 
     def __call__(self, value: Any, depth: int) -> Any:
         if (state := _state(value)) is not None:
@@ -100,23 +123,33 @@ class _Look:
             return _numbers(value) if self._by_value else _Same(value, version(value))
         if isinstance(value, (FunctionType, MethodType)):
             return self._function(value, depth)
-        if depth == 0:
+        if depth == 0 or not self._is_new(value):
             return type(value) if self._by_value else _Same(value)
         return self._inside(value, depth - 1)
 
+    def _is_new(self, value: Any) -> bool:
+        """Return whether to look inside; a thorough look would not come to an end otherwise."""
+        if self._width is not None:
+            return True
+        if id(value) in self._been or isinstance(value, (ModuleType, type, logging.Logger)):
+            return False  # from a module all of a program can be reached
+        self._been[id(value)] = value  # held, so that its id is not given away
+        return True
+
     def _inside(self, value: Any, depth: int) -> Any:
         if isinstance(value, Mapping):
-            items = _ends(list(value.items()))
+            items = _ends(list(value.items()), self._width)
             return type(value), len(value), [(repr(k), self(v, depth)) for k, v in items]
         if isinstance(value, (list, tuple, deque)):
-            return type(value), len(value), [self(v, depth) for v in _ends(value)]
+            return type(value), len(value), [self(v, depth) for v in _ends(value, self._width)]
         if isinstance(value, (set, frozenset)):
             return type(value), len(value), set(value)
-        held = [(name, self(v, depth)) for name, v in _attributes(value)[:_WIDTH]]
+        held = [(name, self(v, depth)) for name, v in _attributes(value)[: self._width]]
         return (type(value), held) if self._by_value else _Same(value, held)
 
     def _function(self, value: Any, depth: int) -> Any:
-        held = [(name, self(v, depth - 1)) for name, v in _references(value)] if depth else []
+        inside = _references(value) if depth and self._is_new(value) else ()
+        held = [(name, self(v, depth - 1)) for name, v in inside]
         return (_code(value), held) if self._by_value else _Same(_code(value), held)
 
 
@@ -142,6 +175,8 @@ def _own_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _references(function: object) -> Iterator[tuple[str, Any]]:
     """Yield the closure's variables and the module's numbers and containers that it names."""
+    if isinstance(function, MethodType):
+        yield "__self__", function.__self__
     function = getattr(function, "__func__", function)
     if not isinstance(function, FunctionType):
         return
@@ -159,6 +194,8 @@ def _references(function: object) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: object) -> list[tuple[str, Any]]:
+    if isinstance(value, partial):
+        return [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
     if hasattr(value, "__dict__"):
         return list(vars(value).items())
     slots = getattr(type(value), "__slots__", ())
@@ -171,7 +208,7 @@ def _state(value: object) -> Any:
     if isinstance(value, _PLAIN) or type(value) is float:
         return type(value), repr(value)  # NaN is equal to itself this way
     if isinstance(value, (np.ndarray, np.generic)):
-        return value.shape, str(value.dtype), value.tobytes()
+        return value.shape, str(value.dtype), _digest(value.tobytes())
     return _generator_state(value)
 
 
@@ -189,13 +226,20 @@ def _generator_state(value: object) -> Any:
 
 def _numbers(tensor: Tensor) -> tuple[Any, ...]:
     flat = tensor.detach().cpu().contiguous().flatten()
-    return tuple(tensor.shape), tensor.dtype, flat.view(torch.uint8).numpy().tobytes()
+    return tuple(tensor.shape), tensor.dtype, _digest(flat.view(torch.uint8).numpy().tobytes())
 
 
-def _ends(items: Sequence[Any] | deque[Any]) -> list[Any]:
-    """Return all items of a short sequence, the first and last of a long one."""
+def _digest(data: bytes) -> bytes:
+    """Return the bytes, or what stands for them where keeping them would take memory."""
+    return data if len(data) <= 64 else hashlib.blake2b(data).digest()
+
+
+def _ends(items: Sequence[Any] | deque[Any], width: int | None) -> list[Any]:
+    """Return all items of a short sequence, the first and last of one longer than `width`."""
     items = list(items)
-    return items if len(items) <= _WIDTH else items[: _WIDTH // 2] + items[-_WIDTH // 2 :]
+    if width is None or len(items) <= width:
+        return items
+    return items[: width // 2] + items[-width // 2 :]
 
 
 def _code(function: Callable[..., Any]) -> CodeType | None:

@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from lrexp.engine.sequential import run_sequentially
-from lrexp.engine.task import Record, Started, Task
+from lrexp.engine.state import MisfitError
+from lrexp.engine.task import Failed, Record, Started, Task
+from lrexp.engine.vectorized.apart import go_on_apart, is_apart, taken_apart
 from lrexp.engine.vectorized.copies import NotStackable
 from lrexp.engine.vectorized.grouping import Family, families
-from lrexp.engine.vectorized.loop import train_stack
+from lrexp.engine.vectorized.loop import train_stack, trials_of
 
 __all__ = ["Family", "NotStackable", "families", "run_vectorized", "train_stack"]
 
@@ -22,28 +23,44 @@ def run_vectorized(tasks: Iterable[Task]) -> Iterator[Record]:
     """Train tasks in as few stacks as their forms allow.
 
     What cannot be stacked, or raises as a stack, is trained one by one: so every trial gets what
-    it would have got on its own, be that a result or an exception with its place. `Started.again`
-    says why.
+    it would have got on its own, be that a result or an exception with its place; `Started.again`
+    says why. Where a stop is requested, what has not begun by then is left out.
     """
-    for family in families(tasks):
+    tasks = list(tasks)
+    apart = [task for task in tasks if is_apart(task.state)]
+    if apart:
+        yield from go_on_apart(apart)
+    for family in families(task for task in tasks if not is_apart(task.state)):
         for block in family.blocks(len(family.tasks)):
-            if family.reason is None:
-                yield from _train_block(block, family)
-            else:
-                yield from _one_by_one(block, family.reason)
+            for stack in _by_state(block):
+                yield from _train_block(stack, family)
 
 
-def _one_by_one(block: tuple[Task, ...], why: str) -> Iterator[Record]:
-    for record in run_sequentially(block):
-        if isinstance(record, Started):
-            record = replace(record, again=f"not as part of a stack: {why}")  # noqa: PLW2901
-        yield record
+def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Return the tasks that go on together, and those that begin, each as a stack."""
+    stacks: dict[int, list[Task]] = {}
+    for task in tasks:
+        state = task.state
+        is_new = state is not None and "columns" in state and task.trial not in trials_of(state)
+        own = replace(task, state=None) if is_new else task
+        stacks.setdefault(id(own.state), []).append(own)
+    return list(stacks.values())
 
 
-def _train_block(block: tuple[Task, ...], family: Family) -> Iterator[Record]:
+def _train_block(block: Sequence[Task], family: Family) -> Iterator[Record]:
+    pause = block[0].pause
+    if pause is not None and pause.requested:
+        return
+    if family.reason is not None:
+        yield from taken_apart(block, f"not as part of a stack: {family.reason}")
+        return
     assert family.facts is not None
     try:
         yield from train_stack(block, family.facts)
+    except MisfitError as error:
+        for task in block:
+            yield Started(task.trial)
+            yield Failed(task.trial, error)
     except Exception as error:  # of user code, or no memory
         cause = error if isinstance(error, NotStackable) else f"it raised {type(error).__name__}"
-        yield from _one_by_one(block, str(cause))
+        yield from taken_apart(block, f"not as part of a stack: {cause}")

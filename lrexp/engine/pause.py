@@ -1,0 +1,36 @@
+"""When a training takes a checkpoint, and whether it stops there.
+
+One `Pause` serves all tasks of a process. An engine asks it where it has read its losses back
+anyway, a few times a second; a signal handler or another thread may request a stop at any time.
+"""
+
+from __future__ import annotations
+
+import time
+
+CHECKPOINT_SECONDS = 60.0  # between checkpoints: what a crash may cost
+
+
+class Pause:
+    """Tells engines when a checkpoint is due, and whether to stop after it.
+
+    Example:
+        >>> pause = Pause()
+        >>> pause.due()
+        False
+        >>> pause.requested = True
+        >>> pause.due()
+        True
+    """
+
+    def __init__(self) -> None:
+        self.requested = False  # setting it is all that a signal handler has to do
+        self._last = time.perf_counter()
+
+    def due(self) -> bool:
+        """Return whether to take a checkpoint now."""
+        return self.requested or time.perf_counter() - self._last > CHECKPOINT_SECONDS
+
+    def done(self) -> None:
+        """Note that a checkpoint was taken, or cannot be: the next one is due later."""
+        self._last = time.perf_counter()

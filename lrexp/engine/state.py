@@ -1,0 +1,118 @@
+"""Checkpoints: when one is yielded, and the plain values it is made of.
+
+A checkpoint holds tensors and numbers, nothing that would have to be executed to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrexp.engine.pause import Pause
+from lrexp.engine.task import Checkpoint, Interrupted, Record, TrialId
+from lrexp.errors import RunError
+
+_ON_HOST = "on_host"  # marks a tensor on the CPU in a training that runs elsewhere
+
+
+class NotCapturable(Exception):  # noqa: N818 - an answer, not a failure
+    """A training has no checkpoint; the message says why."""
+
+
+class MisfitError(RunError):
+    """A checkpoint is not of the training that is to go on with it."""
+
+
+def checkpoint(
+    pause: Pause, trials: tuple[TrialId, ...], step: int, capture: Callable[[], dict[str, Any]]
+) -> Generator[Record, None, bool]:
+    """Yield a checkpoint if there can be one; return whether the training is to stop here.
+
+    Args:
+        pause: that found a checkpoint due.
+        trials: that are still being trained, step: updates done.
+        capture: returns the state; whatever it raises means that there is no checkpoint.
+    """
+    why: str | None = None
+    try:
+        state = capture()
+    except Exception as error:  # objects of the user's code may raise anything when looked at
+        why = str(error) if isinstance(error, NotCapturable) else f"{type(error).__name__}: {error}"
+    else:
+        yield Checkpoint(trials, step, state)
+    pause.done()
+    if not pause.requested:
+        return False
+    yield Interrupted(trials, why)
+    return True
+
+
+def plain(value: Any, device: torch.device | None = None) -> Any:
+    """Return a copy of `value` that a file can hold without code; tensors are on the CPU.
+
+    Args:
+        value: numbers, strings, None, tensors, and tuples, lists and dicts of them.
+        device: where tensors are as a rule; others are marked, for `revived`.
+
+    Raises:
+        NotCapturable: there is something else in it.
+    """
+    if value is None or isinstance(value, bool | str) or type(value) in (int, float, complex):
+        return value
+    if isinstance(value, np.generic | int | float):  # a subclass would be saved as code
+        return plain(value.item()) if isinstance(value, np.generic) else value.real
+    if isinstance(value, Tensor):
+        on_host = device is not None and value.device.type != device.type
+        return {_ON_HOST: copied(value)} if on_host else copied(value)
+    if type(value) in (list, tuple):
+        return type(value)(plain(item, device) for item in value)
+    if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
+        return {key: plain(item, device) for key, item in value.items()}
+    raise NotCapturable(f"a checkpoint cannot hold a {type(value).__name__}")
+
+
+def revived(value: Any, device: torch.device) -> Any:
+    """Return a copy of what `plain` returned, with tensors where they were."""
+    if isinstance(value, Tensor):
+        return value.to(device, copy=True)
+    if isinstance(value, list | tuple):
+        return type(value)(revived(item, device) for item in value)
+    if isinstance(value, dict):
+        if value.keys() == {_ON_HOST}:
+            return value[_ON_HOST].clone()
+        return {key: revived(item, device) for key, item in value.items()}
+    return value
+
+
+def misfit(what: str) -> MisfitError:
+    """Return the error of a state that is not of this training."""
+    return MisfitError(
+        f"The checkpoint does not fit: {what}. Undo the change, or start a new run instead."
+    )
+
+
+def require_made_by(engine: str, state: Mapping[str, Any]) -> None:
+    """Refuse the state of another engine.
+
+    Raises:
+        MisfitError: it is one.
+    """
+    if state["engine"] != engine:
+        raise misfit(f"it is of the {state['engine']} engine, and this is the {engine} one")
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """Return the tensor's numbers on the CPU, in memory of their own.
+
+    Raises:
+        NotCapturable: it is of a class that would have to be executed to be read.
+    """
+    detached = tensor.detach()
+    if type(detached) is not Tensor:
+        raise NotCapturable(f"a checkpoint cannot hold a {type(detached).__name__}")
+    # a clone, for the next update changes it, and a view would be saved with all it is a part of
+    return detached.clone() if detached.device.type == "cpu" else detached.cpu()
