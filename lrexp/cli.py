@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrexp import __version__
-from lrexp.errors import ConfigError, FailedTrialsError, LrexpError, RunError
+from lrexp.errors import (
+    ConfigError,
+    FailedTrialsError,
+    LrexpError,
+    RunError,
+    without_controls,
+)
 from lrexp.options import (
     ConfigFile,
     Device,
@@ -330,7 +336,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _unexpected(error: Exception) -> str:
-    return f"lrexp failed: {type(error).__name__}: {error}\nRun it again with --debug for details."
+    text = without_controls(f"{type(error).__name__}: {error}")
+    return f"lrexp failed: {text}\nRun it again with --debug for details."
 
 
 def _print_json(value: Any) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -97,7 +99,10 @@ def resumed_run(
     """Go on with a run directory that this process has locked, and note how it ended."""
     remove_temporary_files(run)
     tidy_checkpoints(run, left)
-    notes = {"forced": [str(problem) for problem in forced]} if forced else {}
+    # counted anew: what stopped the run may have stopped its last count, too
+    notes: dict[str, Any] = {"counts": dict(Counter(left.outcomes.values()))}
+    if forced:
+        notes["forced"] = [str(problem) for problem in forced]
     writer = RunWriter(run, facts(order, plan) | notes, earlier=load_run(run).status)
     with _ending_noted(writer, order, options):
         yield writer

@@ -28,7 +28,7 @@ def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
     Where a stop is requested, the tasks that have not begun by then are left out.
     """
     for task in tasks:
-        if task.pause is not None and task.pause.requested:
+        if task.is_stop_requested:
             return
         yield Started(task.trial)
         yield from train_or_fail(task)
@@ -86,7 +86,7 @@ def _train(task: Task, training: Training) -> Generator[Record, None, bool]:
         done = step + 1
         evaluate_now = task.evaluates_after(done)
         read_now = evaluate_now or done == task.total_steps or losses.stopped_at is not None
-        if not (read_now or losses.due()):
+        if not (read_now or losses.due() or task.is_stop_requested):
             continue
         yield losses.flush()
         if losses.stopped_at is not None:

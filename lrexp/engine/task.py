@@ -100,6 +100,11 @@ class Task:
         every = self.eval_every
         return bool(every) and (steps % every == 0 or steps == self.total_steps)
 
+    @property
+    def is_stop_requested(self) -> bool:
+        """Return whether to stop at the end of this step."""
+        return self.pause is not None and self.pause.requested
+
     def is_pause_due(self, steps: int) -> bool:
         """Return whether to take a checkpoint after so many updates; after the last, never."""
         return self.pause is not None and steps < self.total_steps and self.pause.due()

@@ -94,11 +94,6 @@ class TrialWriter:
                 file.close()
         self._files = {}
 
-    def _begin(self) -> None:
-        with disk_errors(self.directory):
-            self.directory.mkdir(parents=True)
-        self._append("steps.csv", ",".join(STEPS_HEADER) + "\n")
-
     def _go_on(self, sizes: Mapping[str, int]) -> None:
         for name in TRIAL_FILES:
             path = self.directory / name

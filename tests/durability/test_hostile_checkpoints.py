@@ -104,7 +104,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, commands: Starter) -> 
     KIND.write(folder)
     with (folder / "mine.py").open("a") as file:
         file.write(STOP)
-    (folder / "stop").write_text("250")
+    (folder / "stop").write_text("150")
     assert commands.run(folder, *KIND.words("begun")) == 130, (folder / "err.txt").read_text()
     (folder / "stop").unlink()
     return folder

@@ -36,13 +36,13 @@ INTERRUPTED = 130
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory, commands: Starter) -> Path:
-    """A folder with a reference and a run that was interrupted in its fourth trial."""
+    """A folder with a reference and a run that was interrupted in its third trial."""
     folder = tmp_path_factory.mktemp("torn")
     KIND.write(folder)
     with (folder / "mine.py").open("a") as file:
         file.write(STOP)
     assert commands.run(folder, *KIND.words("reference")) == 0, (folder / "err.txt").read_text()
-    (folder / "stop").write_text("250")  # 60 steps for each trial, but the wild ones end early
+    (folder / "stop").write_text("150")  # in the middle of the third: 60 steps each
     code = commands.run(folder, *KIND.words("begun"))
     assert code == INTERRUPTED, (folder / "err.txt").read_text()
     (folder / "stop").unlink()

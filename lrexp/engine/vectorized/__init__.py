@@ -48,8 +48,7 @@ def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
 
 
 def _train_block(block: Sequence[Task], family: Family) -> Iterator[Record]:
-    pause = block[0].pause
-    if pause is not None and pause.requested:
+    if block[0].is_stop_requested:
         return
     if family.reason is not None:
         yield from taken_apart(block, f"not as part of a stack: {family.reason}")

@@ -51,7 +51,7 @@ def _one_by_one(tasks: Sequence[Task]) -> Iterator[Record]:
     """Train the tasks; their checkpoints are of all that are not over yet."""
     for number, task in enumerate(tasks):
         trials = tuple(task.trial for task in tasks[number:])
-        if task.pause is not None and task.pause.requested:
+        if task.is_stop_requested:
             yield Interrupted(trials)
             return
         for record in train_or_fail(task):
