@@ -38,6 +38,10 @@ class Checkpoints:
         trials = {trial_name(trial): position for trial, position in positions.items()}
         save_checkpoint(self._path(record.trial), SavedUnit(record.step, record.state, trials))
 
+    def has(self, trial: TrialId) -> bool:
+        """Return whether there is one to go on from."""
+        return self._path(trial).is_file()
+
     def ended(self, trial: TrialId) -> None:
         """Note the end of a trial; the last one of a unit takes the file along."""
         unit = self._unit(trial)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +21,7 @@ from lrexp import __version__
 from lrexp.errors import (
     ConfigError,
     FailedTrialsError,
+    InterruptedRunError,
     LrexpError,
     RunError,
     without_controls,
@@ -43,6 +42,7 @@ from lrexp.options import (
     Trust,
     Write,
 )
+from lrexp.terminal import ignore_signals, outlive_readers, take_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,13 +110,13 @@ def compare(
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
     console = _stderr(quiet)
-    with console.status("Loading torch"):
+    with _loading(console):
         from lrexp import experiment
         from lrexp.store import load_run
 
     failure = None
     try:
-        with _messages(json):
+        with _before_training(), _messages(json):
             run = experiment.compare(
                 config,
                 seeds=seeds,
@@ -152,10 +152,10 @@ def find_lr(
 ) -> None:
     """Run LR range tests on copies of the model and suggest a learning rate."""
     console = _stderr(quiet)
-    with console.status("Loading torch"):
+    with _loading(console):
         from lrexp import experiment
 
-    with _messages(json):
+    with _before_training(), _messages(json):
         result = experiment.find_lr(
             config,
             seeds=seeds,
@@ -189,13 +189,13 @@ def resume(
 ) -> None:
     """Continue an interrupted run to the very result it would have had."""
     console = _stderr(quiet)
-    with console.status("Loading torch"):
+    with _loading(console):
         from lrexp import experiment
         from lrexp.store import Run, load_run
 
     failure, ended = None, None
     try:
-        with _messages(json):
+        with _before_training(), _messages(json):
             ended = experiment.resume(
                 run, force=force, jobs=jobs, write=write, trust=trust or (), console=console
             )
@@ -310,32 +310,65 @@ def init(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        outlive_readers()
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = InterruptedRunError.exit_code
+    ignore_signals()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are printed, never raised."""
     # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run is closed
+    take_signals()
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
         app(arguments, prog_name="lrexp")
     except SystemExit as exit_:  # how Typer ends, after it has shown usage errors
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except Exception as error:
+    except BaseException as error:  # user code may raise anything
+        known = error if isinstance(error, LrexpError) else None
+        if known is None and _is_interruption(error):
+            known = InterruptedRunError("Interrupted.")
         if debug:
             traceback.print_exc()
         else:
-            known = isinstance(error, LrexpError)
-            typer.echo(str(error) if known else _unexpected(error), err=True)
-        return error.exit_code if isinstance(error, LrexpError) else RunError.exit_code
+            typer.echo(_unexpected(error) if known is None else str(known), err=True)
+        return RunError.exit_code if known is None else known.exit_code
     return 0
 
 
-def _unexpected(error: Exception) -> str:
+def _is_interruption(error: BaseException | None) -> bool:
+    """Return whether it all began with Ctrl-C: an import that is cut short raises anything."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+@contextmanager
+def _before_training() -> Iterator[None]:
+    """Say that nothing was written; once there is a run, its own message says how to go on."""
+    try:
+        yield
+    except LrexpError:
+        raise
+    except BaseException as error:
+        if not _is_interruption(error):
+            raise
+        raise InterruptedRunError("Interrupted before training; nothing was written.") from None
+
+
+@contextmanager
+def _loading(console: Console) -> Iterator[None]:
+    with _before_training(), console.status("Loading torch"):
+        yield
+
+
+def _unexpected(error: BaseException) -> str:
     text = without_controls(f"{type(error).__name__}: {error}")
     return f"lrexp failed: {text}\nRun it again with --debug for details."
 

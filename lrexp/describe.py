@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from lrexp.config import resolved_tree, to_yaml
 from lrexp.data.fingerprint import fingerprint
 from lrexp.engine import Choice, Unit, preserved_rng
+from lrexp.home import Origin
+from lrexp.left import read_units
 from lrexp.order import Order
 from lrexp.plan import Plan
 from lrexp.store import RunWriter, describe_environment
@@ -22,7 +25,20 @@ def describe_run(writer: RunWriter, order: Order, plan: Plan, choice: Choice) ->
     writer.json("environment.json", surroundings(plan))
     for name, source in modules.items():
         writer.text(name, source)
-    writer.json("order.json", order.to_plain() | {"modules": list(modules)})
+    origin = Origin.of(order, writer.directory, modules)
+    writer.json("order.json", order.to_plain() | origin.to_plain())
+
+
+def describe_again(writer: RunWriter, order: Order, plan: Plan) -> None:
+    """Write anew what a run says of places, where it goes on in another one than before."""
+    saved = json.loads((writer.directory / "order.json").read_text(encoding="utf-8"))
+    origin = Origin.from_plain(saved)
+    if origin.folder == order.directory:
+        return
+    units, _ = read_units(writer.directory, order.lengths(plan))
+    writer.text("resolved.yaml", resolved_text(plan, units))
+    origin = origin.moved(order.directory, writer.directory)
+    writer.json("order.json", order.to_plain() | origin.to_plain())
 
 
 def facts(order: Order, plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 
@@ -174,7 +175,7 @@ def user_error(error: BaseException, doing: str) -> UserCodeError:
     none (the exception came from a library), the innermost frame of all.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not _is_library(f.filename)] or list(frames)
+    own = [f for f in frames if not is_library(f.filename)] or list(frames)
     where = f"{own[-1].filename}:{own[-1].lineno}: in {own[-1].name}: " if own else ""
     message = f"{where}{type(error).__name__}: {_text(error)}".rstrip(": ")
     found = UserCodeError(f"{doing} raised an exception: {message}")
@@ -189,7 +190,9 @@ def _text(error: BaseException) -> str:
         return "(no text)"
 
 
-def _is_library(filename: str) -> bool:
+@cache
+def is_library(filename: str) -> bool:
+    """Return whether a file is of lrexp, of Python or of an installed package."""
     here = str(Path(__file__).parent)
     installed = ("site-packages", "dist-packages", sysconfig.get_path("stdlib"))
     return filename.startswith((here, "<")) or any(part in filename for part in installed)

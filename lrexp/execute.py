@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,9 @@ from lrexp.store import (
 from lrexp.workers.pool import run_in_processes
 from lrexp.workers.sendable import refuse_processes, why_not_processes
 
+BEGIN_ANEW = "begin_anew"  # in status.json: trials that had no checkpoint, and why
+NAMED = 8  # trials, in a message
+
 
 @dataclass(frozen=True)
 class Destination:
@@ -58,11 +61,14 @@ def recorded_run(
     """
     name, out, runs_dir = plan.config.experiment.name, destination.out, destination.runs_dir
     path = create_run_directory(name, order.command, out=out, runs_dir=runs_dir)
-    with locked(path):
-        writer = RunWriter(path, facts(order, plan))
-        with _ending_noted(writer, order, options):
-            describe_run(writer, order, plan, choice)
-            yield writer
+    try:
+        with locked(path):
+            writer = RunWriter(path, facts(order, plan))
+            with _ending_noted(writer, order, options):
+                describe_run(writer, order, plan, choice)
+                yield writer
+    except KeyboardInterrupt:  # right before, or right after
+        raise InterruptedRunError(f"Interrupted. What was written so far is in {path}.") from None
 
 
 def take_up(
@@ -94,6 +100,7 @@ def resumed_run(
     left: Left,
     forced: Sequence[Problem],
     *,
+    console: Console,
     options: str = "",
 ) -> Iterator[RunWriter]:
     """Go on with a run directory that this process has locked, and note how it ended."""
@@ -103,7 +110,10 @@ def resumed_run(
     notes: dict[str, Any] = {"counts": dict(Counter(left.outcomes.values()))}
     if forced:
         notes["forced"] = [str(problem) for problem in forced]
-    writer = RunWriter(run, facts(order, plan) | notes, earlier=load_run(run).status)
+    earlier = dict(load_run(run).status)
+    if lost := why_anew(earlier.pop(BEGIN_ANEW, None)):
+        console.print(lost, end="", markup=False, highlight=False, soft_wrap=True)
+    writer = RunWriter(run, facts(order, plan) | notes, earlier=earlier)
     with _ending_noted(writer, order, options):
         yield writer
 
@@ -112,18 +122,48 @@ def resumed_run(
 def _ending_noted(writer: RunWriter, order: Order, options: str) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        writer.update_status("interrupted")
+    except KeyboardInterrupt as stop:
+        lost = stop.begin_anew if isinstance(stop, _Stopped) else {}
+        writer.update_status("interrupted", **({BEGIN_ANEW: lost} if lost else {}))
         path = writer.directory
         raise InterruptedRunError(
             f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it.\n"
-            f"To go on: {_how_to_resume(path, order, options)}"
+            f"{why_anew(lost)}To go on: {_how_to_resume(path, order, options)}"
         ) from None
     except BaseException as error:
         with suppress(RunError):  # the disk may be what failed
             writer.update_status("failed", error=str(error))
         raise
     writer.update_status("complete")
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal ended the training; `begin_anew` is as `Recorder.begin_anew`."""
+
+    def __init__(self, begin_anew: Mapping[str, str]) -> None:
+        super().__init__()
+        self.begin_anew = dict(begin_anew)
+
+
+def why_anew(lost: object) -> str:
+    """Return lines that say which trials begin anew when a run goes on, and why.
+
+    Args:
+        lost: `BEGIN_ANEW` in status.json.
+
+    Example:
+        >>> print(why_anew({"a/seed-0": "training changes the attribute `n`"}), end="")
+        Without a checkpoint, so it begins anew: a/seed-0: training changes the attribute `n`.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for trial, why in (lost if isinstance(lost, dict) else {}).items():
+        by_reason.setdefault(str(why), []).append(str(trial))
+    return "".join(
+        f"Without a checkpoint, so {'it begins' if len(names) == 1 else 'they begin'} anew: "
+        f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' * (len(names) > NAMED)}: "
+        f"{why}.\n"
+        for why, names in by_reason.items()
+    )
 
 
 def _how_to_resume(path: Path, order: Order, options: str) -> str:
@@ -188,15 +228,23 @@ def train(
     recorder = Recorder(writer, stop_is_outcome=stop_is_outcome, loss_digits=digits, left=left)
     lengths = order.lengths(plan)
     pause = Pause()
-    with (
-        observe({t: lengths[t] for t in left.trials}, console, begun=left.begun) as observer,
-        preserved_rng(plan.device),
-        pausing(pause),
-        closing(_records(order, plan, choice, left, pause)) as records,
-    ):
-        recorder.write_all(records, observer)
+    try:
+        with (
+            observe({t: lengths[t] for t in left.trials}, console, begun=left.begun) as observer,
+            preserved_rng(plan.device),
+            pausing(pause),
+            closing(_records(order, plan, choice, left, pause)) as records,
+        ):
+            recorder.write_all(records, observer)
+    except RunError:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        # The processes that load data are killed by the signal, too: what they tell comes anywhere.
+        if isinstance(error, KeyboardInterrupt) or pause.requested:
+            raise _Stopped(recorder.begin_anew) from error
+        raise
     if not recorder.has_ended(left.trials):
-        raise KeyboardInterrupt
+        raise _Stopped(recorder.begin_anew)
     recorder.clear_checkpoints()
     return recorder
 
@@ -218,18 +266,22 @@ def _records(
     order: Order, plan: Plan, choice: Choice, left: Left, pause: Pause
 ) -> Generator[Record, None, None]:
     """Train here, or in other processes, unit by unit."""
-    states = left.states
     if choice.jobs > 1:
         devices = _devices(plan)
         yield from run_in_processes(
-            order, left.units, choice.jobs, devices=devices, pause=pause, states=states
+            order,
+            left.units,
+            choice.jobs,
+            devices=devices,
+            pause=pause,
+            take_state=left.take_state,
         )
         return
     for unit in left.units:
         if pause.requested:
             return
-        state = states.pop(unit.trials[0], None)
-        yield from ENGINES[unit.engine](order.tasks(plan, unit.trials, pause, state))
+        tasks = order.tasks(plan, unit.trials, pause, left.take_state(unit.trials[0]))
+        yield from ENGINES[unit.engine](tasks)
 
 
 def _places(plan: Plan) -> int | None:

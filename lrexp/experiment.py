@@ -203,7 +203,9 @@ def resume(
         console.print(f"Resuming {path}: {left}.", markup=False, highlight=False, soft_wrap=True)
         options = "" if copy is None else copy.option
         forced += changed
-        with resumed_run(path, order, plan, left, forced, options=options) as writer:
+        with resumed_run(
+            path, order, plan, left, forced, console=console, options=options
+        ) as writer:
             recorder = train(order, plan, choice, writer, console, left=left)
             finish = finish_comparison if order.command == "compare" else finish_range_tests
             finish(writer, recorder, loaded, console)

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lrexp.config.document import document_from_text
-from lrexp.config.local_modules import find_file, home_of
+from lrexp.config.reader import read_yaml
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
+from lrexp.home import FORCE, Origin, changed_modules, find_home
 from lrexp.order import Order
 from lrexp.plan import Objects
 
-_FORCE = "or pass --force to go on all the same."
-_IMPORT_PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 _SAME = {  # of environment.json: what numbers depend on
     "lrexp": "Install that version",
     "packages.torch": "Install that version",
@@ -32,6 +29,7 @@ _SAME = {  # of environment.json: what numbers depend on
     "deterministic_algorithms": "Call torch.use_deterministic_algorithms",
     "threads": "Set OMP_NUM_THREADS to that number",
 }
+_NOTED = ("device_name", "cuda", "python")  # a last bit may differ, and often does not
 
 
 def read_order(
@@ -39,26 +37,25 @@ def read_order(
 ) -> tuple[Order, list[Problem]]:
     """Return the order of a run as it can be planned here, and what was forced.
 
-    Paths start where they did; where that folder or a module in it is gone, at the run directory,
-    which holds the modules.
+    Paths start where `find_home` finds what they led to.
 
     Raises:
-        ConfigError: it cannot be resumed like this, or its files were changed and `force` is not
-            given.
+        ConfigError: it cannot be resumed like this or here, or its files were changed and `force`
+            is not given.
         RunError: order.json is damaged, or a link leads out of the run.
     """
     _refuse_links(run)
     plain = _read_plain(run)
     try:
         order = Order.from_plain(plain, objects)
-        modules = tuple(str(name) for name in plain["modules"])
+        origin = Origin.from_plain(plain)
         given = sorted(str(section) for section in plain["objects"])
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / 'order.json'}: is damaged: {error}. Run it anew.") from error
     _check_objects(run, given, objects)
     _check_trust(run, order.trust, trust)
-    here = replace(order, directory=str(_home(run, Path(order.directory), modules)))
-    problems = [*_changed_config(run, order), *_changed_modules(run, here, modules)]
+    here = replace(order, directory=str(find_home(run, order, origin)))
+    problems = [*_changed_config(run, order), *changed_modules(run, here, origin.modules)]
     refuse(problems, force=force)
     return here, problems
 
@@ -95,25 +92,62 @@ def changed_surroundings(
         was, is_ = _get(old, key), _get(new, key)
         if was != is_:
             what = f"{key.removeprefix('packages.')} was {was} and is {is_} now: numbers may differ"
-            yield Problem("", what, NOTHING, f"{remedy}, {_FORCE}", place)
+            yield Problem("", what, NOTHING, f"{remedy}, {FORCE}", place)
     for name, data in _mapping(then.get("data")).items():
         is_ = _mapping(new.get("data")).get(name)
         if None not in (data, is_) and data != is_:
             what = f"the data of variant {name} is not the same any more"
-            yield Problem("", what, NOTHING, f"Put the old data back, {_FORCE}", place)
+            yield Problem("", what, NOTHING, f"Put the old data back, {FORCE}", place)
 
 
 def changed_settings(run: Path, order: Order, resolved: str) -> Iterator[Problem]:
     """Yield a problem if resolved.yaml is not what the config resolves to."""
     path = run / "resolved.yaml"
-    saved = _read_json(run / "order.json").get("directory")
-    try:
-        text = path.read_text(encoding="utf-8").replace(str(saved), order.directory)
-    except OSError:
-        text = ""
-    if text != resolved:
+    saved = str(_read_json(run / "order.json").get("directory"))
+    then = _moved(_read_config(path), saved, order.directory)
+    if repr(then) != repr(_parsed(resolved)):  # repr: 1 is not 1.0
         what = "is not what the config comes to now: it was edited, or defaults or data changed"
-        yield Problem("", what, NOTHING, f"Run {path} anew instead, {_FORCE}", str(path))
+        config = Path(order.directory) / Path(order.name or "").name
+        moved = config if config.is_file() else run / "config.yaml"
+        anew = path if saved == order.directory else moved  # it leads to where data was
+        yield Problem("", what, NOTHING, f"Run {anew} anew instead, {FORCE}", str(path))
+
+
+def noted_surroundings(run: Path, now: Mapping[str, Any]) -> list[str]:
+    """Return what differs from environment.json and is no reason to refuse, in words.
+
+    Example:
+        >>> noted_surroundings(run, surroundings(plan))  # doctest: +SKIP
+        ['device_name was NVIDIA A100 and is NVIDIA H200 now']
+    """
+    then = _read_json(run / "environment.json")
+    return [
+        f"{key} was {then[key]} and is {now.get(key)} now"
+        for key in _NOTED
+        if key in then and then[key] != now.get(key)
+    ]
+
+
+def _read_config(path: Path) -> object:
+    try:
+        return _parsed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, ConfigError):
+        return None
+
+
+def _parsed(text: str) -> object:
+    return read_yaml(text, "resolved.yaml")[0]
+
+
+def _moved(value: object, old: str, new: str) -> object:
+    """Return the value with paths of one folder, or in it, in place of those of another."""
+    if isinstance(value, Mapping):
+        return {key: _moved(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, old, new) for item in value]
+    if isinstance(value, str) and (value == old or value.startswith((f"{old}/", f"{old}\\"))):
+        return new + value[len(old) :]
+    return value
 
 
 def _read_plain(run: Path) -> dict[str, Any]:
@@ -157,14 +191,6 @@ def _check_trust(run: Path, saved: Sequence[str], given: Sequence[str]) -> None:
         raise ConfigError([Problem("", what, NOTHING, remedy, str(run))])
 
 
-def _home(run: Path, original: Path, modules: Iterable[str]) -> Path:
-    """Return where relative paths and import paths start."""
-    folders = (original, Path.cwd())
-    if original.is_dir() and all(any((f / m).is_file() for f in folders) for m in modules):
-        return original
-    return run.absolute()
-
-
 def _changed_config(run: Path, order: Order) -> Iterator[Problem]:
     path = run / "config.yaml"
     try:
@@ -173,55 +199,8 @@ def _changed_config(run: Path, order: Order) -> Iterator[Problem]:
         text = ""
     if text != order.text:
         what = "was changed after the run began, which goes on with the settings it had"
-        remedy = f"Run the file anew for other settings, {_FORCE}"
+        remedy = f"Run the file anew for other settings, {FORCE}"
         yield Problem("", what, NOTHING, remedy, str(path))
-
-
-def _changed_modules(run: Path, order: Order, modules: Collection[str]) -> Iterator[Problem]:
-    """Yield each module that is not the one that the run holds."""
-    folders = [Path(order.directory), Path.cwd()]
-    if folders[0] == run.absolute():
-        return  # what it holds is what is imported
-    for name in modules:
-        file = next((f / name for f in folders if (f / name).is_file()), None)
-        if file is not None and _content(file) != _content(run / name):
-            what = f"is not the module that the run began with, {run / name}"
-            yield Problem("", what, NOTHING, f"Put that one back, {_FORCE}", str(file))
-    known = {Path(name) for name in modules}
-    for file, inside in _imported(order, folders):
-        if inside not in known:
-            what = "is no module that the run began with, and its config would import it"
-            yield Problem("", what, NOTHING, f"Look at both, {_FORCE}", str(file))
-
-
-def _imported(order: Order, folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield the files of the modules that the config names, and their paths inside a folder."""
-    data = document_from_text(order.text, order.name, Path(order.directory)).data
-    kept = {key: value for key, value in data.items() if key not in order.objects.sections}
-    values = [kept, *(change[1] for change in order.changes)]
-    for text in dict.fromkeys(_texts(values)):
-        match = _IMPORT_PATH.fullmatch(text)
-        home = home_of(match[1], folders) if match else None
-        file = find_file(match[1], home) if match and home else None
-        if file is not None and home is not None:
-            yield file, file.relative_to(home)
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _texts(list(value.values()))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes().replace(b"\r\n", b"\n")  # it is kept as text
-    except OSError:
-        return None
 
 
 def _get(tree: Mapping[str, Any], key: str) -> Any:

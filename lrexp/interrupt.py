@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while trials run: the first asks for a pause, the second ends at once.
+"""Ctrl-C, SIGTERM and SIGHUP while trials run: the first asks for a pause, the second ends at once.
 
 A signal handler runs between any two lines of the program, in the middle of a write, say. So the
 first one only sets a flag, which engines read at a step's end.
@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from lrexp.engine import Pause
+from lrexp.terminal import SIGNALS
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTE = "\nFinishing the step; press Ctrl-C again to stop at once.\n"
 
 
@@ -34,13 +34,19 @@ def pausing(pause: Pause) -> Iterator[None]:
         pause.requested = True
         _tell(_NOTE)
 
-    ours = [number for number in _SIGNALS if _is_free(number)]
+    ours = [number for number in SIGNALS if _is_free(number)]
     before = {number: signal.signal(number, handle) for number in ours}
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda told: (
+        None if _is_of_loader(told) and pause.requested else hook(told)
+    )
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if not pause.requested:  # else loaders may be cleared away later
+            sys.unraisablehook = hook
 
 
 def _is_free(number: signal.Signals) -> bool:
@@ -48,6 +54,11 @@ def _is_free(number: signal.Signals) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False
     return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def _is_of_loader(told: sys.UnraisableHookArgs) -> bool:
+    """Return whether a DataLoader that is cleared away finds its processes killed."""
+    return isinstance(told.exc_value, RuntimeError) and "DataLoader worker" in str(told.exc_value)
 
 
 def _tell(text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Left:
     """
 
     units: tuple[Unit, ...]
-    saved: Mapping[TrialId, SavedUnit] = field(default_factory=dict)
+    saved: dict[TrialId, SavedUnit] = field(default_factory=dict)
     outcomes: Mapping[TrialId, str] = field(default_factory=dict)
     files: Mapping[TrialId, Path] = field(default_factory=dict)
 
@@ -62,6 +62,17 @@ class Left:
     def states(self) -> dict[TrialId, Mapping[str, Any]]:
         """The engines' states, by the first trial of the unit that goes on from each."""
         return {trial: unit.state for trial, unit in self.saved.items()}
+
+    def take_state(self, first: TrialId) -> Mapping[str, Any] | None:
+        """Return the engine's state of the unit that begins with a trial, and keep it no longer.
+
+        None where that unit begins anew. Where the files of its trials were is known on.
+        """
+        saved = self.saved.get(first)
+        if saved is None:
+            return None
+        self.saved[first] = replace(saved, state={})
+        return saved.state
 
     def __str__(self) -> str:
         done, going_on = len(self.outcomes), len(self.begun)

@@ -16,6 +16,7 @@ from lrexp.engine import (
     Evaluation,
     Failed,
     Interrupted,
+    NoCheckpoint,
     Record,
     Started,
     Steps,
@@ -28,7 +29,7 @@ from lrexp.errors import (
     WorkerDiedError,
     user_error,
 )
-from lrexp.left import Left
+from lrexp.left import Left, trial_name
 from lrexp.report.progress import Observer
 from lrexp.store import Position, RunWriter, TrialWriter, remove_directory
 
@@ -64,6 +65,7 @@ class Recorder:
         self._writers: dict[TrialId, TrialWriter] = {}
         self._values: dict[TrialId, _Values] = {}
         self._outcomes: dict[TrialId, str | None] = dict(left.outcomes)  # None while it runs
+        self._unsaved: dict[TrialId, str] = {}  # why there is no checkpoint
 
     def write_all(self, records: Iterable[Record], observer: Observer) -> None:
         """Write every record, and show it."""
@@ -78,6 +80,15 @@ class Recorder:
     def has_ended(self, trials: Iterable[TrialId]) -> bool:
         """Return whether all these trials have an outcome."""
         return all(self._outcomes.get(trial) is not None for trial in trials)
+
+    @property
+    def begin_anew(self) -> dict[str, str]:
+        """Why trials that have begun would begin anew: no checkpoint could be taken of them."""
+        return {
+            trial_name(trial): why
+            for trial, why in self._unsaved.items()
+            if self._outcomes.get(trial) is None and not self._checkpoints.has(trial)
+        }
 
     def clear_checkpoints(self) -> None:
         """Remove all checkpoints: every trial has its result."""
@@ -115,10 +126,8 @@ class Recorder:
                 self._end(trial, "failed", facts)
             case Checkpoint():
                 self._save(record)
-            case Interrupted():
-                for paused in record.trials:
-                    if paused in self._writers:
-                        self._writers.pop(paused).close()
+            case NoCheckpoint() | Interrupted():
+                self._go_without(record)
 
     def _start(self, trial: TrialId) -> None:
         directory = self._run.trial_directory(trial.variant, trial.seed)
@@ -149,6 +158,15 @@ class Recorder:
             for trial in record.trials
         }
         self._checkpoints.save(record, positions)
+
+    def _go_without(self, record: NoCheckpoint | Interrupted) -> None:
+        """Note why there is no checkpoint, if so; nothing more comes of what was interrupted."""
+        if record.why is not None:
+            self._unsaved |= dict.fromkeys(record.trials, record.why)
+        if isinstance(record, Interrupted):
+            for paused in record.trials:
+                if paused in self._writers:
+                    self._writers.pop(paused).close()
 
     def _end(self, trial: TrialId, outcome: str, facts: Mapping[str, Any]) -> None:
         values = self._values.pop(trial)

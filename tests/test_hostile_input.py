@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.text import Text
 
 from lrexp.errors import ConfigError, RunError, UserCodeError
 
@@ -404,6 +407,220 @@ def test_a_strangers_run_directory_is_shown_or_refused(
         assert "\x07" not in text
     assert not any((folder.parent / "other").rglob("*.png"))
     assert_harmless(folder)
+
+
+CONTROLS = "\x1b[31mX\x1b]0;owned\x07\x9b2J\u202ey$\\frac{_^$[/red]"
+
+
+def a_run(path: Path, command: str) -> Path:
+    """Write a complete run with every key that a summary and a status may have."""
+    trial = path / "trials/a/seed-0"
+    trial.mkdir(parents=True)
+    found = {"variant": "a", "rank": 1, "mean": 0.5, "sd": 0.1, "values": [0.5, 0.6]}
+    found |= {"outcomes": {"finished": 2}, "difference": {"mean": 0.0, "sd": 0.0, "num_pairs": 2}}
+    found |= {"diagnosis": {"word": "unstable", "sentence": "It spiked."}}
+    found |= {"settings": {"optimizer.lr": 0.1, "schedule": {"name": "cosine", "note": ["x"]}}}
+    compared = {
+        "metric": "val_loss",
+        "direction": "min",
+        "ranking": [found, found | {"variant": "b"}],
+    }
+    tested = {"suggested_lr": 0.1, "interval": [0.05, 0.2], "base_lr": 0.01, "max_lr": 0.3}
+    tested |= {"rules": {"steepest": 0.1}, "reason": "none", "note": "steep"}
+    status = {"status": "complete", "name": "n", "command": command, "variants": ["a"]}
+    status |= {"seeds": [0, 1], "started": "2026-11-21T21:03:01+00:00", "total_steps": {"a": 2}}
+    config = {"model": {"name": "mlp"}, "data": {"name": "digits"}, "schedule": "constant"}
+    config |= {"optimizer": {"name": "SGD", "lr": 0.1}, "compare": {"metric": "val_loss"}}
+    of_command = compared if command == "compare" else tested
+    files = {"status.json": status, "resolved.yaml": config}
+    files["summary.json"] = {"command": command, "seeds": [0, 1], **of_command}
+    for name, content in files.items():
+        (path / name).write_text(json.dumps(content))
+    (trial / "steps.csv").write_text("step,epoch,lr,loss\n0,0,0.1,1.0\n1,0,0.2,0.5\n")
+    (trial / "evals.csv").write_text("step,epoch,train_loss,val_loss\n0,0,,1.0\n2,1,0.7,0.5\n")
+    (trial / "result.json").write_text('{"outcome": "finished"}')
+    return path
+
+
+def places(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Yield the path of every key and value; that of a key ends in None."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield (*path, key, None)
+            yield from places(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from places(item, (*path, index))
+    if path:
+        yield path
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: object) -> Any:
+    """Return the value with one key or value in it replaced."""
+    if not path:
+        return new
+    if path[1:] == (None,):
+        return {str(new) if key == path[0] else key: item for key, item in value.items()}
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copy
+
+
+def assert_shown(answer: Any, where: object) -> None:
+    """Check that an answer is for a reader: no controls, and no error that nobody thought of."""
+    text = answer.out + answer.err
+    assert answer.code in {0, 2, 3, 4}, (where, text)
+    assert text.replace("\n", "").isprintable(), (where, text)
+    assert "Traceback" not in text, where
+    assert "lrexp failed:" not in text, (where, text)
+
+
+@pytest.mark.parametrize("command", ["compare", "find-lr"])
+@pytest.mark.parametrize("name", ["status.json", "summary.json", "resolved.yaml"])
+def test_every_string_of_a_strangers_run_is_shown_without_controls(
+    name: str, command: str, folder: Path, lrexp: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("lrexp.experiment.draw_run", lambda *_, **__: [])  # is another test
+    run = a_run(folder / "runs" / "run", command)
+    (run / "trials" / "a" / "seed-1").mkdir()
+    whole = json.loads((run / name).read_text())
+    for path in places(whole):
+        (run / name).write_text(json.dumps(replaced(whole, path, CONTROLS)))
+        for words in (["runs"], ["resume", run], ["runs", "--json"], ["resume", run, "--json"]):
+            assert_shown(lrexp(*words), (path, words))
+
+
+FREE_TEXTS = {  # keys whose value, or whose own keys, may be any text
+    "status.json": ["name", "variants"],
+    "summary.json": [
+        "metric",
+        "variant",
+        "word",
+        "sentence",
+        "settings",
+        "rules",
+        "reason",
+        "note",
+    ],
+    "resolved.yaml": ["model", "data", "optimizer", "schedule"],
+}
+
+
+def with_controls(value: Any, free: Collection[str], inside: bool = False) -> Any:
+    """Return the value with every free text in it replaced."""
+    if isinstance(value, dict):
+        return {
+            f"{key}{CONTROLS}" if inside and key not in {"name", "lr"} else key: with_controls(
+                item, free, inside or key in free
+            )
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [with_controls(item, free, inside) for item in value]
+    return CONTROLS if inside and isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("command", ["compare", "find-lr"])
+def test_no_text_of_a_run_is_drawn_as_a_formula(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    from lrexp import load_run
+    from lrexp.report import draw_overlay, draw_run
+
+    seen: list[str] = []
+
+    def saved(figure: Figure, path: Path) -> Path:
+        figure.canvas.draw()  # warns of glyphs that no font has, and fails at bad formulas
+        texts = figure.findobj(lambda artist: isinstance(artist, Text) and "$" in artist.get_text())
+        assert not [text for text in texts if text.get_parse_math()]
+        seen.extend(text.get_text() for text in texts)
+        return path
+
+    monkeypatch.setattr("lrexp.report.figure.save", saved)
+    run = a_run(folder / CONTROLS.replace("/", "|"), command)
+    for name, free in FREE_TEXTS.items():
+        whole = json.loads((run / name).read_text())
+        (run / name).write_text(json.dumps(with_controls(whole, free)))
+    for summary in (True, False):
+        if not summary:
+            (run / "summary.json").unlink()
+        loaded = load_run(run)
+        draw_run(loaded)
+        draw_overlay([loaded, loaded], folder)
+    assert len(seen) > 10
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["compare", "find-lr"])
+@pytest.mark.parametrize("name", ["status.json", "summary.json", "resolved.yaml"])
+@pytest.mark.parametrize("new", ["x", [], {"a": {}}, None, -1, "1e400"], ids=repr)
+def test_a_strangers_run_is_drawn_or_refused(
+    new: object, name: str, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lrexp import load_run
+    from lrexp.report import draw_run
+
+    monkeypatch.setattr("lrexp.report.figure.save", lambda figure, path: figure.canvas.draw())
+    run = a_run(folder / "run", command)
+    whole = json.loads((run / name).read_text())
+    for path in places(whole):
+        (run / name).write_text(json.dumps(replaced(whole, path, new)))
+        with suppress(RunError):
+            draw_run(load_run(run))
+
+
+# a key whose value is of another kind than a run writes | the value
+MISFITS = [
+    ("summary.json", ("ranking", 0, "outcomes"), [1]), ("summary.json", ("ranking", 0, "mean"), "x"),
+    ("summary.json", ("ranking", 0, "diagnosis"), None), ("summary.json", ("ranking", 0, "variant"), None),
+    ("summary.json", ("ranking", 0, "settings"), [1]), ("summary.json", ("ranking", 0, "values"), 5),
+    ("summary.json", ("seeds",), 5), ("summary.json", ("ranking", 0, "rank", None), "x"),
+    ("summary.json", ("suggested_lr",), "x"), ("summary.json", ("interval",), [1]),
+    ("summary.json", ("rules",), [1]), ("summary.json", ("rules", "steepest"), "x"),
+    ("resolved.yaml", ("compare",), "x"), ("resolved.yaml", ("optimizer",), {"name": "x", "args": [1]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "place", "new"), MISFITS)
+def test_a_value_of_another_kind_is_shown_or_refused(
+    name: str, place: tuple[Any, ...], new: object, folder: Path, lrexp: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(folder)
+    command = "find-lr" if place[0] in {"suggested_lr", "interval", "rules"} else "compare"
+    run = a_run(folder / "runs" / "run", command)
+    whole = json.loads((run / name).read_text())
+    (run / name).write_text(json.dumps(replaced(whole, place, new)))
+    for words in (["runs"], ["resume", run], ["plot", run]):
+        assert_shown(lrexp(*words), words)
+
+
+@pytest.mark.parametrize("command", ["compare", "find-lr"])
+def test_the_name_of_a_folder_is_shown_without_controls(
+    command: str, folder: Path, lrexp: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    runs = folder / CONTROLS.replace("/", "|")
+    run = a_run(runs / CONTROLS.replace("/", "|"), command)
+    for words in (["runs", runs], ["resume", run], ["plot", run], ["runs", run]):
+        assert_shown(lrexp(*words), words)
+    for words in (["runs", runs, "--json"], ["resume", run, "--json"]):
+        assert_shown(lrexp(*words), words)
+    assert len(list((run / "plots").iterdir())) in {2, 3}
+
+
+def test_a_resolved_config_is_shown_without_controls(
+    folder: Path, lrexp: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    write(folder, f'model: {{name: "mine:Net", args: {{note: "{ESC} \\x9b2J"}}}}')
+    for words in (["validate", "config.yaml"], ["validate", "config.yaml", "--json"]):
+        answer = lrexp(*words)
+        assert answer.code == 0, answer.err
+        assert_shown(answer, words)
 
 
 def test_a_run_does_not_read_trials_outside_of_it(folder: Path) -> None:

@@ -129,3 +129,14 @@ def test_units_are_read_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "engine.json").write_text(json.dumps({"units": units, "jobs": 3}))
     assert read_units(tmp_path, [A, B]) == ([Unit("vectorized", (B, A))], 3)
     assert trial_of("lr=0.1/seed-12") == TrialId("lr=0.1", 12)
+
+
+def test_a_state_is_handed_over_once_and_held_no_longer(tmp_path: Path) -> None:
+    begin(tmp_path, A, B, C)
+    save(tmp_path, [A, B, C], first=A)
+    left = read_left(tmp_path, [STACK, ALONE])
+    before = (left.begun, left.positions, left.files)
+    assert left.take_state(D) is None
+    assert left.take_state(A) == {"engine": "vectorized"}
+    assert left.states == {A: {}}
+    assert (left.begun, left.positions, left.files) == before

@@ -460,7 +460,7 @@ def test_workers_pause_and_others_continue(engine: str, tmp_path: Path) -> None:
     assert not children(os.getpid())
 
     states = {r.trial: r.state for r in saved}  # the last of each unit
-    second = list(run_in_processes(order, units, jobs=2, states=states))
+    second = list(run_in_processes(order, units, jobs=2, take_state=states.get))
     before, after = rows_of(first), rows_of(second)
     for trial, rows in whole.items():
         steps = next((r.step for r in reversed(saved) if trial in r.trials), 0)

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from lrexp.engine import (
     Evaluation,
     Failed,
     Interrupted,
+    NoCheckpoint,
     Record,
     Started,
     Steps,
@@ -132,6 +134,63 @@ def test_trials_of_a_stack_that_begin_again_are_on_their_own(tmp_path: Path) -> 
     assert files(tmp_path) == ["b-seed-0.pt"]
     recorder.write_all([Failed(B, ValueError("x"))], lambda record: None)
     assert files(tmp_path) == []
+
+
+def test_trials_without_a_checkpoint_are_known(tmp_path: Path) -> None:
+    c = TrialId("c", 0)
+    recorder = recorder_of(tmp_path, Left((STACK, Unit("sequential", (c,)))))
+    write(recorder, Started(A), Started(B), Started(c), NoCheckpoint((A, B), "x"))
+    write(recorder, NoCheckpoint((c,), "y"))
+    assert recorder.begin_anew == {"a/seed-0": "x", "b/seed-0": "x", "c/seed-0": "y"}
+    write(recorder, steps(c, 0, 1), Ended(c, 1, None, 1.0))
+    assert recorder.begin_anew == {"a/seed-0": "x", "b/seed-0": "x"}
+    write(recorder, checkpoint(1, A, B), NoCheckpoint((A, B), "x"))
+    assert recorder.begin_anew == {}  # there is an earlier one
+    recorder.write_all([Interrupted((A, B), "x")], lambda record: None)
+    assert recorder.begin_anew == {}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("error", [BrokenPipeError, OSError, ValueError])
+def test_an_observer_that_nobody_sees_ends_nothing(
+    terminal: bool, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        is_open = True
+
+        def write(self, text: str) -> int:
+            if not self.is_open:
+                raise error
+            return super().write(text)
+
+        def fileno(self) -> int:
+            raise OSError
+
+    monkeypatch.setattr("os.dup2", lambda *_: None)  # rich gives stdout away
+    file = Gone()
+    console = Console(file=file, force_terminal=terminal, width=100)
+    with progress.observe({A: 10, B: 10}, console) as observer:
+        observer(Started(A))
+        file.is_open = False
+        for record in (steps(A, 0, 4), Ended(A, 4, None, 1.0), Started(B), Failed(B, KeyError())):
+            observer(record)
+
+
+@pytest.mark.parametrize("kind", [Bars, Lines])
+def test_that_there_are_no_checkpoints_is_told_once_for_a_variant(kind: Any) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=False, width=200)
+    shown = progress._bars(console) if kind is Bars else console
+    trials = [TrialId(variant, seed) for variant in ("a[1]", "b") for seed in (0, 1)]
+    observer = kind(shown, dict.fromkeys(trials, 10))
+    for trial in trials:
+        observer(Started(trial))
+        for _ in range(3):
+            observer(NoCheckpoint((trial,), "training changes the attribute `n`"))
+    assert out.getvalue().splitlines() == [
+        f"note     no checkpoints for {name}: training changes the attribute `n`"
+        for name in ("a[1]", "b")
+    ]
 
 
 def test_nothing_is_written_into_a_run_that_was_deleted(tmp_path: Path) -> None:

@@ -344,6 +344,30 @@ def test_changed_modules_of_the_user_are_refused_unless_forced(
     assert status(run)["counts"] == {"finished": 4}
 
 
+def test_a_checkpoint_that_does_not_fit_changed_code_is_kept(
+    lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    config = write_own(tmp_path / "project")
+    pause_at(10**9)
+    assert lrexp("compare", config, "--out", "straight").code == 0
+    run = interrupted(lrexp, pause_at, tmp_path, "compare", config)
+    with (run / "trials/standard/seed-0/steps.csv").open("a") as file:
+        file.write("7,1,0.05,2.5\n")  # past the checkpoint
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".csv", ".pt")}
+    sizes = tmp_path / "project/helpers/sizes.py"
+    sizes.write_text("WIDTH = 9\n")
+    answer = lrexp("resume", "run", "--force")
+    assert answer.code == 3
+    assert "The checkpoint does not fit: 0.weight was (8, 64)" in answer.err
+    assert "Undo the change" in answer.err
+    assert {path: path.read_bytes() for path in before} == before
+    sizes.write_text("WIDTH = 8\n")
+    answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert "1 goes on from a checkpoint" in answer.err
+    assert contents(run) == contents(tmp_path / "straight")
+
+
 def test_a_moved_run_goes_on_where_its_config_and_modules_are_gone(
     lrexp: Callable, tmp_path: Path, pause_at: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -486,6 +510,58 @@ def test_a_resumed_range_test_may_write_its_suggestion(
 def test_write_is_for_range_tests(lrexp: Callable, paused: Path) -> None:
     answer = lrexp("resume", "run", "--write", "tuned.yaml")
     assert (answer.code, "--write: is for range tests" in answer.err) == (2, True)
+
+
+KEEPING = """\
+import random
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, held):
+        super().__init__(64, 10)
+        self.calls, self.random, self.held = 0, random.Random(0), held
+
+    def forward(self, x):
+        self.calls += self.training
+        noise = 0 if self.held else self.random.random()
+        return super().forward(x * (1 + 0.01 * self.calls + noise))
+"""
+
+
+def write_keeping(folder: Path, held: bool) -> Path:
+    (folder / "keeping.py").write_text(KEEPING)
+    text = CONFIG.replace("ENGINE", "sequential").replace("name: mlp", "name: keeping:Net")
+    text = text.replace("args: {hidden: [8], dropout: 0.1}", f"args: {{held: {str(held).lower()}}}")
+    (folder / "keeping.yaml").write_text(text)
+    return folder / "keeping.yaml"
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_what_a_model_keeps_is_in_the_checkpoint_or_named(
+    held: bool, lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    config = write_keeping(tmp_path, held)
+    pause_at(10**9)
+    straight = lrexp("compare", config, "--out", "straight")
+    assert straight.code == 0
+    told = "no checkpoints for standard: training changes the attribute `random`"
+    assert straight.err.count(told) == (0 if held else 1)  # of two seeds
+    pause_at(7)
+    answer = lrexp("compare", config, "--out", "run")
+    assert answer.code == 130
+    anew = (
+        "Without a checkpoint, so it begins anew: standard/seed-0: training changes the attribute "
+        "`random`."
+    )
+    assert (anew in answer.err) == (not held)
+    assert ("begin_anew" in status(tmp_path / "run")) == (not held)
+    pause_at(10**9)
+    answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert (anew in answer.err) == (not held)
+    assert ("goes on from a checkpoint" in answer.err) == held
+    assert "begin_anew" not in status(tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
 
 
 FLAKY = """\

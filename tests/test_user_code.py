@@ -73,6 +73,12 @@ def exits(net, x, step):
     if step == 3:
         sys.exit("user code wants to go")  # LINE exits
 
+def raises_no_exception(net, x, step):
+    class Odd(BaseException):
+        pass
+    if step == 3:
+        raise Odd("not even that")  # LINE raises_no_exception
+
 def runs_out_of_stack(net, x, step):
     if step == 3:
         return runs_out_of_stack(net, x, step)  # LINE runs_out_of_stack
@@ -188,6 +194,7 @@ MODES = [
     ("raises_in_evaluation", "failed", "ValueError: only in evaluation"),
     ("raises_an_odd_error", "failed", "Odd"),
     ("exits", "failed", "SystemExit: user code wants to go"),
+    ("raises_no_exception", "failed", "Odd: not even that"),
     ("runs_out_of_stack", "failed", "RecursionError"),
     ("runs_out_of_memory", "failed", "memory"),
     ("runs_out_of_device_memory", "failed", "OutOfMemoryError: CUDA out of memory."),

@@ -10,6 +10,7 @@ from lrexp.engine.optimizer import has_momentum, make_optimizer
 from lrexp.engine.pause import Pause
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.state import MisfitError
 from lrexp.engine.task import (
     Checkpoint,
     Ended,
@@ -17,6 +18,7 @@ from lrexp.engine.task import (
     Evaluation,
     Failed,
     Interrupted,
+    NoCheckpoint,
     Record,
     Started,
     Steps,
@@ -37,6 +39,8 @@ __all__ = [
     "Evaluation",
     "Failed",
     "Interrupted",
+    "MisfitError",
+    "NoCheckpoint",
     "Pause",
     "Record",
     "Started",

@@ -1,12 +1,14 @@
 """What the training of one trial changes: its model, its optimizer, and what its loss keeps.
 
-Tensors are captured and put back. What Python objects keep in attributes cannot be: the attributes
-are compared with those of the fresh objects, and where they differ there is no checkpoint.
+Tensors are captured and put back, and so are plain values in attributes of its modules. What other
+Python objects keep cannot be: it is compared with what the fresh objects kept, and where that
+differs there is no checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -15,14 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from lrexp.engine.data_state import DataState
+from lrexp.engine.kept_attributes import capture_attributes, restore_attributes
 from lrexp.engine.probing.fingerprint import (
     Fingerprint,
+    differences,
     first_difference,
     function_fingerprint,
     model_fingerprint,
 )
-from lrexp.engine.state import NotCapturable, copied, misfit, plain, revived
-from lrexp.engine.task import LossFunction
+from lrexp.engine.probing.references import is_own
+from lrexp.engine.state import NotCapturable, copied, misfit, outlives, plain, revived
+from lrexp.engine.task import Task
 
 _OF_TORCH = set(vars(SGD([torch.zeros(1)])))  # attributes that every optimizer has
 
@@ -31,42 +37,41 @@ class Changing:
     """The objects that the training of one trial changes.
 
     Args:
-        model: as it was built, and so its optimizer and the loss.
-        watched: whether `capture` will be asked for; looking at attributes takes a little.
+        task: what is trained; its data are watched, too.
+        model: as it was built, and so its optimizer and the task's loss.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        loss: LossFunction,
-        device: torch.device,
-        *,
-        watched: bool,
-    ) -> None:
-        self._model, self._optimizer, self._loss, self._device = model, optimizer, loss, device
+    def __init__(self, task: Task, model: nn.Module, optimizer: Optimizer) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._loss, self._device = task.loss, task.device
         # A loss may hold modules in a closure. Their tensors are kept wherever they are.
-        self._modules = [model, *_modules_in(loss)]
-        self._fresh: list[Any] | None = None
-        if watched:
-            try:
-                self._fresh = self._attributes()
-            except Exception:  # as in `checkpoint`
-                self._fresh = None
+        self._modules = [model, *_modules_in(task.loss)]
+        self._fresh: tuple[DataState, Fingerprint, list[Fingerprint]] | None = None
+        if task.pause is not None:  # else `capture` is not asked for, and looking takes a little
+            with suppress(Exception):  # as in `checkpoint`
+                self._fresh = DataState(task), self._own(), self._others()
 
     def capture(self) -> dict[str, Any]:
-        """Return all tensors and numbers.
+        """Return all tensors and plain values.
 
         Raises:
             NotCapturable: something else has changed since the model was built.
         """
         if self._fresh is None:
             raise NotCapturable("its attributes cannot be compared")
-        for fresh, now in zip(self._fresh, self._attributes(), strict=True):
+        data, own, others = self._fresh
+        data.require_unchanged()
+        of_function = isinstance(self._loss, FunctionType) and is_own(self._loss.__module__)
+        shared = [True, of_function]  # by trials: the rest is made anew for each
+        for number, (fresh, now) in enumerate(zip(others, self._others(), strict=True)):
             if found := first_difference(fresh, now):
+                if any(shared[number : number + 1]):
+                    raise outlives(f"`{found[1]}`")
                 raise NotCapturable(f"training changes the attribute `{found[1]}`")
+        changed = differences(own, self._own())
         return {
             "modules": [_tensors(module) for module in self._modules],
+            "attributes": capture_attributes(self._model, self._optimizer, changed, self._device),
             "optimizer": _optimizer_state(self._optimizer, self._device),
         }
 
@@ -80,10 +85,15 @@ class Changing:
             raise misfit("the loss is another one now")
         for module, tensors in zip(self._modules, state["modules"], strict=True):
             _restore_tensors(module, tensors)
+        restore_attributes(self._model, state["attributes"], self._device)
         _restore_optimizer(self._optimizer, state["optimizer"], self._device)
 
-    def _attributes(self) -> list[Fingerprint]:
-        """Return what is kept outside of tensors, for comparison."""
+    def _own(self) -> Fingerprint:
+        """Return what the model's modules keep outside of parameters and buffers."""
+        return model_fingerprint(self._model, by_value=True, thorough=True, only="own")
+
+    def _others(self) -> list[Fingerprint]:
+        """Return what models of its kind share, what the loss keeps, the optimizer, and hooks."""
         optimizer, model = self._optimizer, self._model
         captured = [t for m in self._modules for t in (*m.parameters(), *m.buffers())]
         captured += [t for own in optimizer.state.values() for t in own.values() if _is_tensor(t)]
@@ -93,7 +103,7 @@ class Changing:
             own = {}  # none of them needs more than its state
         own["frozen"] = [name for name, p in model.named_parameters() if not p.requires_grad]
         seen = [
-            model_fingerprint(model, by_value=True, thorough=True),
+            model_fingerprint(model, by_value=True, thorough=True, only="shared"),
             look(self._loss),
             look(SimpleNamespace(**own)),
         ]

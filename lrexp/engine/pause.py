@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints: what a crash may cost
+MOST_SHARE = 0.02  # of the time that checkpoints may take: large ones come less often
 
 
 class Pause:
@@ -25,12 +26,13 @@ class Pause:
 
     def __init__(self) -> None:
         self.requested = False  # setting it is all that a signal handler has to do
-        self._last = time.perf_counter()
+        self._last, self._cost = time.perf_counter(), 0.0
 
     def due(self) -> bool:
         """Return whether to take a checkpoint now."""
-        return self.requested or time.perf_counter() - self._last > CHECKPOINT_SECONDS
+        waited = time.perf_counter() - self._last
+        return self.requested or waited > max(CHECKPOINT_SECONDS, self._cost / MOST_SHARE)
 
-    def done(self) -> None:
-        """Note that a checkpoint was taken, or cannot be: the next one is due later."""
-        self._last = time.perf_counter()
+    def done(self, seconds: float = 0.0) -> None:
+        """Note that a checkpoint was taken, or cannot be, and what that cost: the next is later."""
+        self._last, self._cost = time.perf_counter(), seconds

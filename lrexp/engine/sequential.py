@@ -8,7 +8,9 @@ the trials before it.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 
 import torch
 
@@ -17,39 +19,80 @@ from lrexp.engine.cuda_graphs.captured_update import prepare_update
 from lrexp.engine.evaluate import evaluate
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.settings import preserved_settings
-from lrexp.engine.task import Ended, Evaluation, Failed, Record, Started, Task
+from lrexp.engine.state import MisfitError
+from lrexp.engine.task import Ended, Evaluation, Failed, Interrupted, Record, Started, Task
 from lrexp.engine.training import Training
 from lrexp.engine.updates import updates
+
+SIGNAL_SECONDS = 2.0  # between the death of a process that loads data and a request to stop
 
 
 def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
     """Train the tasks one by one; one that raises is reported and the next one begins.
 
     Where a stop is requested, the tasks that have not begun by then are left out.
+
+    Raises:
+        MisfitError: the state of a task is of something else; the task has not been started.
     """
     for task in tasks:
         if task.is_stop_requested:
             return
-        yield Started(task.trial)
+        if task.state is None:
+            yield Started(task.trial)
         yield from train_or_fail(task)
 
 
 def train_or_fail(task: Task) -> Iterator[Record]:
-    """Train one task; if it raises, its last record says so."""
+    """Train one task that was started; one with a state is started here, once that fits.
+
+    If it raises, its last record says so. What it raises while a stop is requested is not its
+    failure: the signal may have reached the processes that load its data, too.
+
+    Raises:
+        MisfitError: its state is of something else.
+    """
+    started = task.state is None
     try:
-        with preserved_rng(task.device), preserved_settings():
-            yield from train(task)
-    except (Exception, SystemExit) as error:  # user code may raise; the other trials still count
+        with preserved_rng(task.device), preserved_settings(), closing(train(task)) as records:
+            for record in records:
+                started = True
+                yield record
+    except (KeyboardInterrupt, GeneratorExit, MisfitError):
+        raise
+    except BaseException as error:  # user code may raise; the other trials still count
+        if is_due_to_stop(task, error):
+            yield Interrupted((task.trial,), f"{type(error).__name__} was raised while it stopped")
+            return
+        if not started:
+            yield Started(task.trial)
         yield Failed(task.trial, error)
 
 
-def train(task: Task) -> Iterator[Record]:
+def is_due_to_stop(task: Task, error: BaseException) -> bool:
+    """Return whether an exception was raised while a stop is requested, or right before.
+
+    Processes that load data are killed by the very signal that requests the stop, which may reach
+    this one a moment later.
+    """
+    if type(error) is RuntimeError and "DataLoader worker" in str(error):
+        deadline = time.monotonic() + SIGNAL_SECONDS
+        while task.pause is not None and not task.is_stop_requested:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+    return task.is_stop_requested
+
+
+def train(task: Task) -> Generator[Record, None, None]:
     """Train one task and yield its records; what was done before an exception is among them."""
     training = Training(task)
     losses = training.losses
     try:
         interrupted = yield from _train(task, training)
-    except (Exception, SystemExit):
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:
         if losses.pending:
             yield losses.flush()
         if losses.stopped_at is None:  # else it was over before, and nobody had looked yet
@@ -68,6 +111,8 @@ def _train(task: Task, training: Training) -> Generator[Record, None, bool]:
     batches, update = prepare_update(task, model, optimizer, training.capturable)
     seed_everything(derive_seed(task.trial.seed, "training"))  # Python's and NumPy's, too
     begin = training.begin(model, optimizer, update)  # or go on from a checkpoint
+    if task.state is not None:
+        yield Started(task.trial)
 
     if task.eval_every and begin.step == 0:
         initial = _evaluation(task, model, 0, {"train_loss": math.nan})

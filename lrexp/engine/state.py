@@ -5,7 +5,9 @@ A checkpoint holds tensors and numbers, nothing that would have to be executed t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lrexp.engine.pause import Pause
-from lrexp.engine.task import Checkpoint, Interrupted, Record, TrialId
+from lrexp.engine.task import Checkpoint, Interrupted, NoCheckpoint, Record, TrialId
 from lrexp.errors import RunError
 
 _ON_HOST = "on_host"  # marks a tensor on the CPU in a training that runs elsewhere
@@ -23,8 +25,20 @@ class NotCapturable(Exception):  # noqa: N818 - an answer, not a failure
     """A training has no checkpoint; the message says why."""
 
 
+class NotYetCapturable(NotCapturable):
+    """A training has no checkpoint at this moment."""
+
+
 class MisfitError(RunError):
     """A checkpoint is not of the training that is to go on with it."""
+
+
+def outlives(what: str) -> NotCapturable:
+    """Return why there is no checkpoint where training changes what other trials see as well."""
+    return NotCapturable(
+        f"training changes {what}, which outlives the trial: its numbers depend on what was "
+        "trained before it"
+    )
 
 
 def checkpoint(
@@ -37,18 +51,27 @@ def checkpoint(
         trials: that are still being trained, step: updates done.
         capture: returns the state; whatever it raises means that there is no checkpoint.
     """
-    why: str | None = None
+    begun = time.perf_counter()
+    why, is_lasting = None, False
     try:
         state = capture()
-    except Exception as error:  # objects of the user's code may raise anything when looked at
-        why = str(error) if isinstance(error, NotCapturable) else f"{type(error).__name__}: {error}"
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # objects of the user's code may raise anything when looked at
+        is_ours, is_lasting = (
+            isinstance(error, NotCapturable),
+            not isinstance(error, NotYetCapturable),
+        )
+        why = str(error) if is_ours else f"{type(error).__name__}: {error}"
     else:
         yield Checkpoint(trials, step, state)
-    pause.done()
-    if not pause.requested:
-        return False
-    yield Interrupted(trials, why)
-    return True
+    pause.done(time.perf_counter() - begun)  # it is written while this generator waits
+    if pause.requested:
+        yield Interrupted(trials, why)
+        return True
+    if why is not None and is_lasting:
+        yield NoCheckpoint(trials, why)
+    return False
 
 
 def plain(value: Any, device: torch.device | None = None) -> Any:
@@ -93,6 +116,17 @@ def misfit(what: str) -> MisfitError:
     return MisfitError(
         f"The checkpoint does not fit: {what}. Undo the change, or start a new run instead."
     )
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Turn what a damaged state raises, where something is missing, into a MisfitError."""
+    try:
+        yield
+    except MisfitError:
+        raise
+    except Exception as error:
+        raise misfit(f"{type(error).__name__}: {error}") from error
 
 
 def require_made_by(engine: str, state: Mapping[str, Any]) -> None:

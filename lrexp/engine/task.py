@@ -154,7 +154,7 @@ class Failed:
     """The trial raised; the others go on."""
 
     trial: TrialId
-    error: Exception | SystemExit = field(compare=False)
+    error: BaseException = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,24 @@ class Checkpoint:
     trials: tuple[TrialId, ...]
     step: int
     state: dict[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+@dataclass(frozen=True)
+class NoCheckpoint:
+    """A checkpoint was due, and there can be none: these trials go on, but begin anew if stopped.
+
+    Args:
+        trials: those of the unit that are still being trained.
+        why: a clause, such as "training changes the attribute `x`".
+    """
+
+    trials: tuple[TrialId, ...]
+    why: str
 
     @property
     def trial(self) -> TrialId:
@@ -198,7 +216,9 @@ class Interrupted:
         return self.trials[0]
 
 
-Record: TypeAlias = Started | Steps | Evaluation | Ended | Failed | Checkpoint | Interrupted
+Record: TypeAlias = (
+    Started | Steps | Evaluation | Ended | Failed | Checkpoint | NoCheckpoint | Interrupted
+)
 
 
 class Engine(Protocol):

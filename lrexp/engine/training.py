@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +16,14 @@ from lrexp.engine.losses import Losses
 from lrexp.engine.lr_source import LrSource
 from lrexp.engine.optimizer import set_lr, set_momentum, use_tensor_lrs
 from lrexp.engine.rng import Reseed, generator_states, restore_generators
-from lrexp.engine.state import NotCapturable, checkpoint, misfit, plain, require_made_by
+from lrexp.engine.state import (
+    NotYetCapturable,
+    checkpoint,
+    fitting,
+    misfit,
+    plain,
+    require_made_by,
+)
 from lrexp.engine.task import Record, Task
 from lrexp.engine.updates import Position
 from lrexp.schedules import Schedule
@@ -29,6 +36,7 @@ class Training:
         losses: on their way into records.
         lr_source: the LR of every step.
         final: the loss of the last evaluation.
+        capturable: what `prepare_update` is told: a training that stayed eager does so to its end.
 
     Raises:
         MisfitError: the state is of something else.
@@ -44,31 +52,33 @@ class Training:
         self._begun = time.perf_counter()
         schedule = task.schedule
         self._momentum = schedule.momentum if isinstance(schedule, Schedule) else None
+        self.capturable: bool | None = None
         if self._state is not None:
-            require_made_by("sequential", self._state)
-            if self._state["trial"] != [task.trial.variant, task.trial.seed]:
-                raise misfit(f"it is of the trial {self._state['trial']}")
-            self._begun -= self._state["seconds"]
+            with fitting():
+                require_made_by("sequential", self._state)
+                if self._state["trial"] != [task.trial.variant, task.trial.seed]:
+                    raise misfit(f"it is of the trial {self._state['trial']}")
+                self._begun -= self._state["seconds"]
+                self.capturable = None if self._state["captured"] else False
 
     @property
     def seconds(self) -> float:
         """How long it has taken, the time before the checkpoint included."""
         return time.perf_counter() - self._begun
 
-    @property
-    def capturable(self) -> bool | None:
-        """What `prepare_update` is told: a training that stayed eager does so to its end."""
-        return None if self._state is None or self._state["captured"] else False
-
     def begin(self, model: nn.Module, optimizer: Optimizer, update: Update) -> Position:
         """Return where to begin, with the fresh objects brought to that place."""
         task, state = self._task, self._state
         self._optimizer, self._update = optimizer, update
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
-        watched = task.pause is not None
-        self._changing = Changing(model, optimizer, task.loss, task.device, watched=watched)
+        self._changing = Changing(task, model, optimizer)
         if state is None:
             return Position()
+        with fitting():
+            return self._go_on(state)
+
+    def _go_on(self, state: Mapping[str, Any]) -> Position:
+        task, optimizer = self._task, self._optimizer
         if state["captured"]:  # the LR is rounded as for the graph, also until there is one again
             use_tensor_lrs(optimizer, task.device)
         self._changing.restore(state)
@@ -78,6 +88,7 @@ class Training:
         restore_generators(state["generators"], task.device)
         begin = Position(**state["position"])
         self._epoch, self._epoch_start = begin.epoch, begin.epoch_start
+        self._state = None  # its tensors take memory
         return begin
 
     def begin_step(self, step: int, epoch: int) -> float:
@@ -108,7 +119,7 @@ class Training:
     def _capture(self, steps: int) -> dict[str, Any]:
         captured = any(isinstance(group["lr"], Tensor) for group in self._optimizer.param_groups)
         if is_undecided(self._update) and not captured:
-            raise NotCapturable("its first steps decide how it goes on")
+            raise NotYetCapturable("its first steps decide how it goes on")
         trial = self._task.trial
         state = {
             "engine": "sequential",

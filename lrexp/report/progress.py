@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import MappingProxyType
 from typing import Protocol
 
@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
+from lrexp.engine import Ended, Evaluation, Failed, NoCheckpoint, Record, Started, Steps, TrialId
 from lrexp.errors import UserCodeError, WorkerDiedError
 
 PLAIN_SECONDS = 10.0  # between two plain lines of running trials
 MAX_BARS = 8  # of running trials: an engine or many processes may train dozens at once
+_NOBODY_READS = (OSError, ValueError, SystemExit)  # rich exits where a pipe is closed
 
 
 class Observer(Protocol):
@@ -39,7 +40,7 @@ def observe(
     begun: Mapping[TrialId, int] | None = None,
     quiet: bool = False,
 ) -> Iterator[Observer]:
-    """Give an observer that fits the console.
+    """Give an observer that fits the console; when nobody reads any more, it shows nothing.
 
     Args:
         total_steps: lists the trials to come.
@@ -50,10 +51,31 @@ def observe(
     if quiet:
         yield lambda record: None
     elif console.is_terminal:
-        with _bars(console) as progress:
-            yield Bars(progress, total_steps, begun or {})
+        progress = _bars(console)
+        with suppress(*_NOBODY_READS):
+            progress.start()
+        try:
+            yield _WhileRead(Bars(progress, total_steps, begun or {}))
+        finally:
+            with suppress(*_NOBODY_READS):
+                progress.stop()
     else:
-        yield Lines(console, total_steps, begun or {})
+        yield _WhileRead(Lines(console, total_steps, begun or {}))
+
+
+class _WhileRead:
+    """Passes records on until that fails: a terminal or a pipe was closed, and training goes on."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer: Observer | None = observer
+
+    def __call__(self, record: Record) -> None:
+        """Show one record."""
+        if self._observer is not None:
+            try:
+                self._observer(record)
+            except _NOBODY_READS:
+                self._observer = None
 
 
 def waiting(console: Console, doing: str) -> AbstractContextManager[object]:
@@ -89,6 +111,7 @@ class Bars:
         self._done = dict.fromkeys(total_steps, 0)  # steps that count as done
         self._tasks: dict[TrialId, TaskID] = {}
         self._facts: dict[TrialId, _Facts] = {}
+        self._told: set[str] = set()
 
     def __call__(self, record: Record) -> None:
         """Move the bars."""
@@ -114,6 +137,9 @@ class Bars:
             self._remove(trial)
             self._count(trial, self._totals[trial])
             self._progress.console.print(_ending(record, facts), highlight=False)
+        elif isinstance(record, NoCheckpoint) and (text := _unsaved(record)) not in self._told:
+            self._told.add(text)
+            self._progress.console.print(text, highlight=False)
 
     def _show(self, trial: TrialId, steps: int) -> None:
         """Give a trial a bar, if it has none and there is room."""
@@ -149,6 +175,7 @@ class Lines:
     ) -> None:
         self._console, self._totals, self._begun = console, total_steps, dict(begun)
         self._facts: dict[TrialId, _Facts] = {}
+        self._told: set[str] = set()
         self._shown = time.monotonic()
 
     def __call__(self, record: Record) -> None:
@@ -176,6 +203,9 @@ class Lines:
             self._facts[trial].evaluated(record.values)
         elif isinstance(record, (Ended, Failed)):
             self._print(_ending(record, self._facts.pop(trial)))
+        elif isinstance(record, NoCheckpoint) and (text := _unsaved(record)) not in self._told:
+            self._told.add(text)
+            self._print(text)
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
@@ -230,6 +260,13 @@ def _again(record: Started) -> str:
     trial = record.trial
     why = escape(record.again or "")
     return f"[yellow]again[/]    {escape(trial.variant)} seed {trial.seed}: {why}"
+
+
+def _unsaved(record: NoCheckpoint) -> str:
+    """Return that there are no checkpoints, once for a variant: its seeds run the same code."""
+    names = list(dict.fromkeys(escape(_shortened(trial.variant)) for trial in record.trials))
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"[yellow]note[/]     no checkpoints for {names[0]}{more}: {escape(record.why)}"
 
 
 def _shortened(name: str, width: int = 28) -> str:

@@ -6,12 +6,13 @@ what the recorder had noted: so rows past the checkpoint can be cut, and none is
 A checkpoint may come from a stranger. It is read with `weights_only=True`, which builds tensors
 and plain values and nothing else; files of any other form than `torch.save` writes today (old ones,
 TorchScript, which older versions of torch would run; packed ones, which may unfold to any size)
-are not even opened by torch.
+are not even opened by torch, nor those that name anything but tensors.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from typing import Any
 
 from lrexp.errors import RunError
 from lrexp.store.files import disk_errors, write_whole
+from lrexp.store.payload import check_names, check_payload
 
 FORMAT = 1
 _FIRST_BYTES = b"PK\x03\x04"
@@ -83,42 +85,44 @@ def load_checkpoint(path: Path) -> SavedUnit:
     import torch
 
     try:
-        _check_form(path)
+        num_bytes = _check_form(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
-        return _opened(payload)
+        if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+            raise ValueError(f"it has not the format {FORMAT}")
+        check_payload(payload, num_bytes)
     except Exception as error:  # a damaged file may break any part of the reader
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise RunError(
             f"{path}: is no checkpoint that can be read safely ({why}). Delete it: its trials then "
             "begin anew, to the same results."
         ) from error
+    trials = {name: Position(p["sizes"], p["values"]) for name, p in payload["trials"].items()}
+    return SavedUnit(payload["step"], payload["state"], trials)
 
 
-def _check_form(path: Path) -> None:
+def _check_form(path: Path) -> int:
+    """Return the size of a file of the form that `torch.save` writes.
+
+    Raises:
+        ValueError: it has another one, or names what no checkpoint holds.
+    """
     with path.open("rb") as file:
+        num_bytes = os.fstat(file.fileno()).st_size
         if file.read(len(_FIRST_BYTES)) != _FIRST_BYTES:
             raise ValueError("it is not written by torch.save")
         with zipfile.ZipFile(file) as archive:
-            for part in archive.infolist():
+            parts = archive.infolist()
+            names = {part.filename for part in parts}
+            if len(names) < len(parts) or sum(part.file_size for part in parts) > num_bytes:
+                raise ValueError("its parts overlap")
+            for part in parts:
                 inside = part.filename.partition("/")[2]
                 known = inside.startswith("data/") or inside.startswith(_PARTS)
                 if not known or part.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"it holds {part.filename}")
             if (damaged := archive.testzip()) is not None:  # torch does not compare checksums
                 raise ValueError(f"{damaged} is damaged")
-
-
-def _opened(payload: Any) -> SavedUnit:
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise ValueError(f"it has not the format {FORMAT}")
-    step, state, trials = payload["step"], payload["state"], payload["trials"]
-    if not isinstance(step, int) or not isinstance(state, dict) or not isinstance(trials, dict):
-        raise TypeError("its parts have other types")
-    return SavedUnit(step, state, {str(name): _position(value) for name, value in trials.items()})
-
-
-def _position(value: Any) -> Position:
-    sizes, values = dict(value["sizes"]), dict(value["values"])
-    if not all(isinstance(size, int) and size >= 0 for size in sizes.values()):
-        raise TypeError("its sizes are no numbers of bytes")
-    return Position({str(name): size for name, size in sizes.items()}, values)
+            for name in names:
+                if name.partition("/")[2] == "data.pkl":
+                    check_names(archive.read(name))
+    return num_bytes

@@ -1,7 +1,8 @@
 """Who writes a run: a process of a host, and whether it still lives.
 
 A process number is used again sooner or later, so the time at which the process started belongs
-to it. Where the system does not tell that time, the number has to do.
+to it. Where the system does not tell that time, the number has to do. Processes of another host,
+and of another container, cannot be seen from here: their runs show by a lock that they still live.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,18 @@ class Owner:
         host: name of its machine.
         pid: its number there.
         started: when it started, in whatever form the system has; None where that is unknown.
+        namespace: what its number counts in, one per container on Linux; None where unknown.
     """
 
     host: str
     pid: int
     started: str | None = None
+    namespace: int | None = None
 
     @classmethod
     def this(cls) -> Owner:
         """Return this process."""
-        return cls(platform.node(), os.getpid(), _started(os.getpid()))
+        return cls(platform.node(), os.getpid(), _started(os.getpid()), _namespace())
 
     @classmethod
     def from_plain(cls, value: object) -> Owner | None:
@@ -43,21 +46,45 @@ class Owner:
         host, pid, started = value.get("host"), value.get("pid"), value.get("process_started")
         if not isinstance(host, str) or not isinstance(pid, int) or isinstance(pid, bool):
             return None
-        return cls(host, pid, started if isinstance(started, str) else None)
+        namespace = value.get("pid_namespace")
+        return cls(
+            host=host,
+            pid=pid,
+            started=started if isinstance(started, str) else None,
+            namespace=namespace if type(namespace) is int else None,
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """Return the owner as JSON has it."""
-        plain = asdict(self)
-        return {"host": plain["host"], "pid": plain["pid"], "process_started": plain["started"]}
+        return {
+            "host": self.host,
+            "pid": self.pid,
+            "process_started": self.started,
+            "pid_namespace": self.namespace,
+        }
+
+    @property
+    def can_be_seen(self) -> bool:
+        """Whether this process can tell if it lives: it is of this host, and of this container."""
+        if self.host != platform.node() or not 0 < self.pid < 2**31:
+            return False
+        return self.namespace is None or _namespace() in (None, self.namespace)
 
     def is_gone(self) -> bool:
         """Return True only where it is certain: a process of this host that no longer exists."""
-        if self.host != platform.node() or not 0 < self.pid < 2**31:
+        if not self.can_be_seen:
             return False
         if not _exists(self.pid):
             return True
         now = _started(self.pid)
         return now == "" or (None not in (self.started, now) and self.started != now)
+
+
+def _namespace() -> int | None:
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None
 
 
 def _exists(pid: int) -> bool:

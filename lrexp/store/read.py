@@ -2,7 +2,7 @@
 
 Metrics are read when they are asked for. A row counts once its line is ended, so a writer that is
 in the middle of a row, or died there, leaves no half number behind. A run that says `running`
-though its process is gone is `interrupted`.
+though its process is gone, or was silent too long on another host, is `interrupted`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
+from lrexp.store.lock import LOCK, is_silent
 from lrexp.store.owner import Owner
 
 STEPS_COLUMNS = ("step", "epoch", "lr", "loss")
@@ -227,9 +228,17 @@ def _entry(path: Path) -> RunEntry:
 def _status(path: Path) -> dict[str, Any]:
     """Return status.json with the true status: `interrupted` for a run whose process is gone."""
     status = _read_json(path / "status.json") or {}
-    said, owner = status.get("status", "interrupted"), Owner.from_plain(status)
-    gone = said == "running" and owner is not None and owner.is_gone()
+    said = status.get("status", "interrupted")
+    gone = said == "running" and _is_left_behind(path, Owner.from_plain(status))
     return status | {"status": "interrupted" if gone else said}
+
+
+def _is_left_behind(path: Path, owner: Owner | None) -> bool:
+    """Return whether the process that wrote a run is gone, or as good as gone."""
+    if owner is not None and owner.can_be_seen:
+        return owner.is_gone()
+    lock = path / LOCK
+    return is_silent(lock if lock.exists() else path / "status.json")
 
 
 def _summary(path: Path) -> dict[str, Any] | None:

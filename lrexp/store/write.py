@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 import time
@@ -19,8 +20,10 @@ from typing import IO, Any
 
 from lrexp.errors import RunError
 from lrexp.store.files import disk_errors, write_json, write_whole
+from lrexp.store.lock import holder
 from lrexp.store.owner import Owner
 
+MAX_RESUMED = 100  # in status.json, the last ones
 STEPS_HEADER = ("step", "epoch", "lr", "loss")
 TRIAL_FILES = ("steps.csv", "evals.csv", "result.json")
 
@@ -123,6 +126,9 @@ class RunWriter:
         directory: of the run.
         status: for status.json.
         earlier: status.json of a run that is resumed: its start and its time count on.
+
+    Raises:
+        RunError: the disk refuses, or the directory is another process's run by now.
     """
 
     def __init__(
@@ -133,12 +139,17 @@ class RunWriter:
         known = {key: value for key, value in (earlier or {}).items() if key != "error"}
         before = known.get("seconds")
         self._begun = time.time() - (before if isinstance(before, int | float) else 0.0)
-        owner = Owner.this().to_plain()
+        self._owner = Owner.this()
+        if earlier is None:
+            self._require_unused()
+        else:
+            status = {**status, "resumed": _resumed(earlier, status)}
         begun = {"status": "running", "started": _timestamp()}
+        owner = self._owner.to_plain()
         self._status = {**begun, **known, **status, "status": "running", **owner}
         self.update_status()
 
-    def text(self, name: str, text: str) -> None:
+    def text(self, name: str, text: str | bytes) -> None:
         """Write a text file such as resolved.yaml."""
         path = self._home / name
         with disk_errors(path):
@@ -151,6 +162,7 @@ class RunWriter:
 
     def update_status(self, status: str | None = None, **changes: Any) -> None:
         """Change status.json; `status` is running, complete, failed or interrupted."""
+        self.require_ours()
         self._status |= changes
         if status is not None:
             self._status["status"] = status
@@ -160,25 +172,57 @@ class RunWriter:
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json, and for a ranking summary.csv with one row per variant."""
+        self.require_ours()
         write_json(self._home / "summary.json", summary)
         ranking = summary.get("ranking")
         if ranking:
             self.text("summary.csv", _ranking_csv(ranking, summary["seeds"], summary["metric"]))
 
     def require_directory(self) -> None:
-        """Refuse to make a part of a run that was deleted while it was written.
+        """Refuse to make a part of a run that was deleted, or taken over, while it was written.
 
         Raises:
-            RunError: there is no status.json any more.
+            RunError: there is no status.json any more, or it is another process's run.
         """
+        self.require_ours()
         if not (self._home / "status.json").is_file():
             raise RunError(
                 f"{self.directory}: was deleted while the run was writing it. Run it again."
             )
 
+    def require_ours(self) -> None:
+        """Refuse to write a run that another host took over while this process was suspended.
+
+        Raises:
+            RunError: the lock is another process's.
+        """
+        found, me = holder(self._home), self._owner
+        if found is not None and (found.host, found.pid, found.namespace) != (
+            me.host, me.pid, me.namespace,
+        ):  # fmt: skip
+            raise RunError(
+                f"{self.directory}: was taken over by process {found.pid} on {found.host}, for "
+                "this one gave no sign of life. The run goes on there."
+            )
+
+    def _require_unused(self) -> None:
+        """Refuse a directory in which another process began a run since it was chosen."""
+        with suppress(OSError, ValueError, RecursionError):
+            text = (self._home / "status.json").read_text(encoding="utf-8")
+            if Owner.from_plain(json.loads(text)) != self._owner:
+                raise RunError(f"{self.directory}: holds another run by now. Give a new folder.")
+
     def trial_directory(self, variant: str, seed: int) -> Path:
         """Return where a trial's files go."""
         return self._home / "trials" / variant / f"seed-{seed}"
+
+
+def _resumed(earlier: Mapping[str, Any], status: Mapping[str, Any]) -> list[Any]:
+    """Return when a run was resumed, and what did not fit each time."""
+    before = earlier.get("resumed")
+    forced = {"forced": list(status["forced"])} if status.get("forced") else {}
+    now = {"at": _timestamp(), **forced}
+    return [*(before if isinstance(before, list) else []), now][-MAX_RESUMED:]
 
 
 def _ranking_csv(ranking: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str) -> str:

@@ -8,11 +8,11 @@ trials of that unit get one more try, each alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 from lrexp.engine import Ended, Failed, Interrupted, Pause, Record, Started, TrialId, Unit
 from lrexp.errors import RunError, WorkerDiedError
@@ -21,6 +21,8 @@ from lrexp.workers.messages import Raised, Ready, Recorded, Saved, Work
 from lrexp.workers.process import WorkerProcess
 from lrexp.workers.sendable import packed
 from lrexp.workers.worker import torch_flags
+
+TakeState: TypeAlias = Callable[[TrialId], Mapping[str, Any] | None]
 
 ATTEMPTS = 2  # of a trial whose worker dies
 _POLL_SECONDS = 0.2  # how long a request to pause may stay unseen
@@ -34,7 +36,7 @@ def run_in_processes(
     devices: Sequence[str] | None = None,
     threads: int = 1,
     pause: Pause | None = None,
-    states: Mapping[TrialId, Mapping[str, Any]] | None = None,
+    take_state: TakeState = lambda _: None,
 ) -> Iterator[Record]:
     """Train units in worker processes and yield their records; those of one trial are in order.
 
@@ -51,7 +53,8 @@ def run_in_processes(
         pause: once it is requested, workers end their units at a checkpoint and get no others;
             trials that have not begun are then passed over. Each worker has its own clock for
             the checkpoints before.
-        states: what units go on from: the state of their checkpoint, by their first trial.
+        take_state: (first trial of a unit) -> the state of the checkpoint that it goes on from, or
+            None; asked once, when a worker gets the unit.
 
     Raises:
         ConfigError: the order's Python objects cannot be sent to another process.
@@ -59,7 +62,7 @@ def run_in_processes(
     """
     data, flags = packed(order, jobs), torch_flags()
     work = [Work(data, device, threads, flags) for device in devices or (None,)]
-    pool = _Pool(work, units, jobs, pause or Pause(), states or {})
+    pool = _Pool(work, units, jobs, pause or Pause(), take_state)
     try:
         yield from pool.records()
         pool.stop()
@@ -76,11 +79,11 @@ class _Pool:
         units: Sequence[Unit],
         jobs: int,
         pause: Pause,
-        states: Mapping[TrialId, Mapping[str, Any]],
+        take_state: TakeState,
     ) -> None:
         self._work, self._limit = work, jobs
         self._pending = deque(units)
-        self._pause, self._states = pause, dict(states)
+        self._pause, self._take_state = pause, take_state
         self._workers: dict[int, WorkerProcess] = {}  # by slot
         self._said: SimpleQueue[tuple[WorkerProcess, Any]] = SimpleQueue()
         self._begun: set[TrialId] = set()
@@ -154,7 +157,7 @@ class _Pool:
         for worker in self._workers.values():
             if worker.is_ready and worker.unit is None and self._pending:
                 unit = self._pending.popleft()
-                worker.train(unit, self._states.pop(unit.trials[0], None))
+                worker.train(unit, self._take_state(unit.trials[0]))
 
     def _noted(self, worker: WorkerProcess, record: Record) -> Record:
         if isinstance(record, Started):

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lrexp.errors import ConfigError, LrexpError, RunError
+from lrexp.terminal import SIGNALS
 from lrexp.workers.messages import (
     PauseNow,
     Ready,
@@ -55,9 +56,9 @@ def main() -> None:
             tasks = _tasks(message, order, plan, pause)
             _train(message.unit, tasks, outgoing)
             send(outgoing, Ready())
-    except Exception as error:
-        known = isinstance(error, LrexpError)
-        told = error if known else RunError(f"A worker process failed: {_named(error)}")
+    except BaseException as error:  # user code may raise anything
+        unknown = RunError(f"A worker process failed: {_named(error)}")
+        told = error if isinstance(error, LrexpError) else unknown
         send(outgoing, raised(None, told, error))
     finally:
         outgoing.close()  # it has ended for the parent, whatever threads of user code still run
@@ -116,7 +117,7 @@ def _prepare(work: Work) -> tuple[Order, Plan]:
     _set_flags(work)
     try:
         order: Order = pickle.loads(work.order)
-    except Exception as error:
+    except BaseException as error:
         what = f"cannot be made again in a worker process ({_named(error)})"
         remedy = (
             "Put what is given as a Python object into a module that can be imported, or use 1."
@@ -130,12 +131,13 @@ def _prepare(work: Work) -> tuple[Order, Plan]:
 def _leave_signals_to_the_parent() -> None:
     """Go on when Ctrl-C or SIGTERM reaches every process of a job: the parent says when to pause.
 
-    SIGTERM is handled, not ignored: what this process starts would ignore it, too.
+    Others than SIGINT are handled, not ignored: what this process starts would ignore them, too.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    for number in SIGNALS[1:]:
+        signal.signal(number, lambda *_: None)
     if hasattr(os, "register_at_fork"):  # SIG_DFL lets a DataLoader end its processes
-        os.register_at_fork(after_in_child=lambda: _end_by(signal.SIGTERM))
+        os.register_at_fork(after_in_child=lambda: list(map(_end_by, SIGNALS[1:])))
 
 
 def _end_by(number: signal.Signals) -> None:
@@ -207,7 +209,7 @@ def _silence() -> Iterator[None]:
         os.close(nothing)
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

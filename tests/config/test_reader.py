@@ -62,8 +62,12 @@ MERGE_BOMB = "x0: &x0 {a: 1}\n" + "\n".join(
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        (BOMB, None, "more than 100000 values"),
-        (MERGE_BOMB, None, "more than 100000 values"),
+        (BOMB, None, "more than 20000 values"),
+        (MERGE_BOMB, None, "more than 20000 values"),
+        ("a: 1\n" * 200_000, 10_000, "more than 20000 values"),
+        ("- 1\n" * 250_000, 20_000, "more than 20000 values"),
+        ("[" + "1," * 400_000 + "1]", 1, "more than 20000 values"),
+        ("? " + "k" * 900_000 + "\n: 1", 1, "key of more than 500 characters"),
         ("a: &a [*a]", 1, "contains itself"),
         ("a: &a {<<: *a}", 1, "contains itself"),
         ("a: " + "[" * 60 + "]" * 60, 1, "nested deeper than 50"),
@@ -90,6 +94,26 @@ def test_refusals(text: str, line: int | None, message: str) -> None:
     if line is not None:
         assert caught.value.problems[0].place == f"f:{line}"
     assert time.perf_counter() - start < 10
+
+
+def test_problems_have_an_end() -> None:
+    keys = ["k" * 500] * 40  # every problem repeats them
+    text = "".join("{" + f"? {key}\n: " for key in keys) + "{" + "a: 1," * 9_000 + "}" * 41
+    with pytest.raises(ConfigError, match="is given twice") as caught:
+        read_yaml(text, "f")
+    assert len(caught.value.problems) == 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "x " * 499_000, "#\n" * 499_000, "a: >\n" + " x\n" * 330_000, 'a: "' + "\n" * 990_000 + '"',
+    ],
+)  # fmt: skip
+def test_a_large_text_is_read_in_seconds(text: str) -> None:
+    start = time.perf_counter()
+    read_yaml(text, "f")
+    assert time.perf_counter() - start < 20  # one to three on an idle machine
 
 
 def test_tags_construct_nothing(tmp_path: Path) -> None:

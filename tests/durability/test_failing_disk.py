@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +21,13 @@ from typing import Any
 
 import pytest
 
-import lrexp.experiment
+import lrexp.finish
 from lrexp import load_run
+from lrexp.engine import losses, pause
+from lrexp.report import draw_run
 
-from .torture import Kind, Starter, differences
+from .torture import MINE, Starter, differences
 
-KIND = Kind("compare", "sequential", steps=12)
 CONFIG = """\
 name: torture
 model: {name: 'mine:Net'}
@@ -122,13 +124,27 @@ def failing(
         yield disk
 
 
+MEMORY = Path("/dev/shm")  # where Linux has a file system that flushes nothing
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the experiment; pictures are drawn elsewhere."""
-    KIND.write(tmp_path)
-    (tmp_path / "config.yaml").write_text(CONFIG)
-    monkeypatch.setattr(lrexp.experiment, "draw_run", lambda *_, **__: [])
-    return tmp_path
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the experiment, in memory where that can be; pictures are drawn elsewhere.
+
+    A checkpoint is taken at every evaluation and nowhere else, so that every run does the same.
+    """
+    monkeypatch.setattr(lrexp.finish, "draw_run", lambda *_, **__: [])
+    monkeypatch.setattr(pause, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(losses, "CHUNK_SECONDS", 1e9)
+    in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
+    with tempfile.TemporaryDirectory(dir=MEMORY if in_memory else tmp_path) as name:
+        folder = Path(name)
+        lines = [line for line in MINE.splitlines() if "lrexp" not in line]
+        (folder / "mine.py").write_text("\n".join(lines) + "\n")
+        (folder / "config.yaml").write_text(CONFIG)
+        monkeypatch.chdir(folder)
+        yield folder
+        monkeypatch.chdir(tmp_path)
 
 
 WORDS = ["compare", "config.yaml", "--jobs", "1", "--out"]
@@ -176,21 +192,51 @@ def all_is_readable(run: Path) -> None:
 
 
 @pytest.mark.parametrize("stays_full", [False, True])
-def test_some_operations_refused(
-    stays_full: bool, folder: Path, lrexp: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
+def test_some_operations_refused(stays_full: bool, lrexp: Callable, folder: Path) -> None:
     print(refuse_each(folder, lrexp, 7, stays_full=stays_full))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
-@pytest.mark.parametrize("stays_full", [False, True])
+@pytest.mark.parametrize(
+    ("code", "stays_full", "step"),
+    [
+        (errno.ENOSPC, False, 1),
+        (errno.ENOSPC, True, 1),
+        (errno.EDQUOT, True, 5),  # the same code handles these
+        (errno.EROFS, True, 5),
+        (errno.EIO, False, 5),
+    ],
+)
 def test_every_operation_refused(
-    stays_full: bool, code: int, folder: Path, lrexp: Callable, monkeypatch: pytest.MonkeyPatch
+    code: int, stays_full: bool, step: int, lrexp: Callable, folder: Path
 ) -> None:
-    monkeypatch.chdir(folder)
-    print(refuse_each(folder, lrexp, 1, stays_full=stays_full, code=code))
+    print(refuse_each(folder, lrexp, step, stays_full=stays_full, code=code))
+
+
+def test_drawing_on_a_full_disk(
+    lrexp: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lrexp.finish.draw_run", draw_run)
+    with failing(folder / "reference/plots", 0) as disk:
+        assert lrexp(*WORDS, "reference").code == 0
+    drawn = sorted(path.name for path in (folder / "reference/plots").iterdir())
+    assert drawn == ["loss.png", "lr.png"]
+    for n in (1, disk.count // 2, disk.count - 1):
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        with failing(folder / "run/plots", n, stays_full=True):
+            answer = lrexp(*WORDS, "run")
+        assert answer.code == 3, answer.err
+        assert "cannot be written: No space left on device. Free some space" in answer.err
+        assert "Traceback" not in answer.err
+        plots = folder / "run/plots"
+        assert {path.name for path in plots.glob("*")} < set(drawn)  # none is half a picture
+        all_is_readable(folder / "run")
+        assert load_run(folder / "run").status["status"] == "failed"
+        assert (folder / "run/summary.json").exists()
+        again = lrexp("resume", "run")
+        assert again.code == 0, again.err
+        assert "2 trials are done" in again.err
+        assert differences(folder / "run", folder / "reference") == []
 
 
 @contextmanager
@@ -211,6 +257,7 @@ def small_file_system(at: Path, kilobytes: int) -> Iterator[Path]:
 
 @pytest.mark.parametrize("kilobytes", [4, 24, 48, 72, 96])
 def test_a_file_system_that_is_full(kilobytes: int, folder: Path, commands: Starter) -> None:
+    (folder / "mine.py").write_text(MINE)  # checkpoints come often, in processes of their own too
     (folder / "config.yaml").write_text(CONFIG.replace("duration: 12", "duration: 900"))
     with small_file_system(folder / "disk", kilobytes) as disk:
         code = commands.run(folder, *WORDS, "disk/run")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from lrexp.engine.rng import generator_states
 from lrexp.errors import RunError
 from lrexp.store.checkpoint import load_checkpoint
 
@@ -47,6 +48,68 @@ def _scripted(path: Path) -> None:
 
 
 PAYLOAD = {"format": 1, "step": 1, "state": {}, "trials": {}}
+POSITION = {"sizes": {"steps.csv": 19}, "values": {"final": {"loss": 1.0}, "best": {}, "steps": 3}}
+
+
+def _saved(path: Path, **changes: Any) -> None:
+    torch.save({**PAYLOAD, **changes}, path)
+
+
+def _with_position(**changes: Any) -> Callable[[Path], None]:
+    return lambda p: _saved(p, trials={"a/seed-0": {**POSITION, **changes}})
+
+
+def _with_values(**changes: Any) -> Callable[[Path], None]:
+    return _with_position(values={**POSITION["values"], **changes})
+
+
+def _pickled(pickled: bytes) -> Callable[[Path], None]:
+    """Return what writes a file as of torch.save, with any pickle in it."""
+
+    def make(path: Path) -> None:
+        _saved(path)
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        _zip(path, {n: pickled if n.endswith("data.pkl") else c for n, c in parts.items()})
+
+    return make
+
+
+def _laughs() -> Any:
+    """A few hundred bytes that are 10 ** 12 values once they are copied."""
+    value: Any = "ha"
+    for _ in range(12):
+        value = [value] * 10
+    return value
+
+
+def _endless() -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def _deep(levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+def _generators(**changes: Any) -> dict[str, Any]:
+    return {
+        "engine": "sequential",
+        "generators": {**generator_states(torch.device("cpu")), **changes},
+    }
+
+
+def _numpy(place: int = 1, words: int = 624) -> list[Any]:
+    return ["MT19937", torch.zeros(words, dtype=torch.int64), place, 0, 0.0]
+
+
+def _python(words: int = 625, **changes: Any) -> dict[str, Any]:
+    return {"version": 3, "words": torch.zeros(words, dtype=torch.int64), "gauss": None, **changes}
+
 
 # what a file pretends to be
 FILES: list[tuple[str, Callable[[Path], object]]] = [
@@ -64,6 +127,51 @@ FILES: list[tuple[str, Callable[[Path], object]]] = [
     ("no parts", lambda p: torch.save({"format": 1}, p)),
     ("parts of other types", lambda p: torch.save({**PAYLOAD, "state": [], "trials": 5}, p)),
     ("sizes of other types", lambda p: torch.save({**PAYLOAD, "trials": {"a": {"sizes": {"steps.csv": -1}, "values": {}}}}, p)),
+    ("sizes that are no numbers", _with_position(sizes={"steps.csv": True})),
+    ("sizes without names", _with_position(sizes={3: 3})),
+    ("no sizes", lambda p: _saved(p, trials={"a/seed-0": {"values": {}}})),
+    ("a position of nothing", lambda p: _saved(p, trials={"a/seed-0": None})),
+    ("a trial without a name", lambda p: _saved(p, trials={3: POSITION})),
+    ("values of nothing", _with_position(values=None)),
+    ("other values", _with_values(evil=1)),
+    ("measures of nothing", _with_values(final=None)),
+    ("measures that are no numbers", _with_values(best={"loss": "1"})),
+    ("measures that are tensors", _with_values(final={"loss": torch.ones(())})),
+    ("measures without names", _with_values(final={1: 1.0})),
+    ("steps that are no number", _with_values(steps="3")),
+    ("steps below zero", _with_values(steps=-3)),
+    ("a step that is no number", lambda p: _saved(p, step=True)),
+    ("a step below zero", lambda p: _saved(p, step=-1)),
+    ("an endless step", lambda p: _saved(p, step=2**63)),
+    ("an engine of another type", lambda p: _saved(p, state={"engine": []})),
+    ("a state with other keys", lambda p: _saved(p, state={1.5: 1})),
+    ("a set", lambda p: _saved(p, state={"a": {1, 2}})),
+    ("a dtype", lambda p: _saved(p, state={"a": torch.float32})),
+    ("a parameter", lambda p: _saved(p, state={"a": nn.Parameter(torch.ones(2))})),
+    ("a tensor that wants a gradient", lambda p: _saved(p, state={"a": torch.ones(2, requires_grad=True)})),
+    ("a number of many digits", lambda p: _saved(p, state={"a": 10**5000})),
+    ("a billion laughs", lambda p: _saved(p, state={"a": _laughs()})),
+    ("a billion laughs as measures", _with_values(final={"loss": _laughs()})),
+    ("a list that holds itself", lambda p: _saved(p, state={"a": _endless()})),
+    ("a deep state", lambda p: _saved(p, state=_deep(60))),
+    ("a tensor that unfolds", lambda p: _saved(p, state={"a": torch.ones(1).expand(10**12)})),
+    ("a tensor that unfolds a little", lambda p: _saved(p, state={"a": torch.ones(3, 1).expand(3, 2)})),
+    ("one tensor many times", lambda p: _saved(p, state={"a": [torch.ones(1000)] * 1000})),
+    ("a sparse tensor that unfolds", lambda p: _saved(p, state={"a": torch.sparse_coo_tensor(
+        torch.zeros(1, 1, dtype=torch.int64).expand(1, 10**6), torch.ones(1).expand(10**6), (3,), check_invariants=False)})),
+    ("a bytearray of any size", _pickled(b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R.")),
+    ("a counter", _pickled(b"\x80\x02ccollections\nCounter\n)R.")),
+    ("an object", _pickled(b"\x80\x02ctorch\nTensor\n)\x81.")),
+    ("half a pickle", _pickled(b"\x80\x02}q")),
+    ("no pickle", _pickled(b"")),
+    ("another torch generator", lambda p: _saved(p, state=_generators(torch=torch.zeros(9, dtype=torch.uint8)))),
+    ("no Python generator", lambda p: _saved(p, state=_generators(python=None))),
+    ("more Python words", lambda p: _saved(p, state=_generators(python=_python(626)))),
+    ("a Python word that is none", lambda p: _saved(p, state=_generators(python=_python(words=625) | {"words": torch.full((625,), -1)}))),
+    ("more NumPy words", lambda p: _saved(p, state=_generators(numpy=_numpy(words=625)))),
+    ("a place outside of NumPy's words", lambda p: _saved(p, state=_generators(numpy=_numpy(place=10**6)))),
+    ("a place before NumPy's words", lambda p: _saved(p, state={"engine": "vectorized", "apart": _generators(numpy=_numpy(place=-1))})),
+    ("a large CUDA generator", lambda p: _saved(p, state=_generators(cuda=torch.zeros(10**5, dtype=torch.uint8)))),
     ("an archive of nothing", lambda p: _zip(p, {})),
     ("an archive of a pickle", lambda p: _zip(p, {"archive/data.pkl": pickle.dumps(Bomb()), "archive/version": b"3"})),
     ("a bomb of zeros", lambda p: _zip(p, {"archive/data.pkl": b"\0" * 50_000_000}, zipfile.ZIP_DEFLATED)),
@@ -95,6 +203,22 @@ def test_a_script_of_torch_is_no_checkpoint(tmp_path: Path) -> None:
     _scripted(tmp_path / "unit.pt")
     with pytest.raises(RunError, match="Delete it"):
         load_checkpoint(tmp_path / "unit.pt")
+
+
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:Validating sparse")
+def test_checkpoints_of_all_that_engines_save_are_read(tmp_path: Path) -> None:
+    state = {
+        **_generators(python=_python(gauss=0.5), numpy=_numpy(place=624)),
+        "floats": [torch.ones(2, dtype=kind) for kind in (torch.float16, torch.bfloat16, torch.float64)],
+        "others": (torch.ones(2, dtype=torch.uint16), torch.ones(2, dtype=torch.complex64).conj()),
+        "sparse": [torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csr(), torch.eye(3).to_sparse_csc()],
+        "shapes": [torch.ones(()), torch.ones(0, 3), torch.ones(2, 3).T.clone()],
+        "plain": {"a": None, 1: True, "b": 1j, "c": float("nan"), "d": 2**128, "generators": {}},
+    }  # fmt: skip
+    _saved(tmp_path / "unit.pt", state=state, trials={"a/seed-0": POSITION})
+    read = load_checkpoint(tmp_path / "unit.pt")
+    assert read.state.keys() == state.keys()
+    assert read.trials["a/seed-0"].values == POSITION["values"]
 
 
 @pytest.fixture(scope="module")

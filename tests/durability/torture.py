@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 import lrexp.engine.losses, lrexp.engine.pause
-lrexp.engine.pause.CHECKPOINT_SECONDS = 0.02
+lrexp.engine.pause.CHECKPOINT_SECONDS, lrexp.engine.pause.MOST_SHARE = 0.02, 1.0
 lrexp.engine.losses.CHUNK_SECONDS = 0.01
 
 def data():

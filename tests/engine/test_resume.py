@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,9 +31,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lrexp.data import data_from_objects
 from lrexp.engine import (
+    ENGINES,
     Ended,
-    Failed,
     Interrupted,
+    MisfitError,
     Pause,
     Started,
     Steps,
@@ -42,6 +44,7 @@ from lrexp.engine import (
     over_tokens,
     pause,
 )
+from lrexp.engine import state as states
 from lrexp.engine.vectorized import loop
 from lrexp.engine.vectorized.stack import Stack
 from lrexp.finder import DivergenceStop, RangeTestStop, ramp
@@ -354,23 +357,6 @@ def test_frozen_and_tied_parameters() -> None:
 # What no checkpoint can hold: such trials begin anew.
 
 
-def counting(module: Any, x: Tensor) -> Tensor:
-    module.calls += 1
-    return x * (1 + 0.01 * module.calls)
-
-
-def remembering(module: Any, x: Tensor) -> Tensor:
-    module.last[0] = float(x.sum())
-    return x
-
-
-def initialised_by_data(module: Any, x: Tensor) -> Tensor:
-    if module.calls == 0:  # so would a continued model be, once more
-        module.kept.copy_(x.detach().mean())
-        module.calls = 1
-    return x - module.kept
-
-
 def freezing(module: Any, x: Tensor) -> Tensor:
     module.head.bias.requires_grad_(bool(module.count.add_(1) < 4))
     return x
@@ -471,9 +457,6 @@ def with_hook() -> Task:
 
 
 UNCAPTURABLE: dict[str, tuple[Callable[[], Task], str]] = {
-    "counting": (lambda: short("counting"), "`calls`"),
-    "remembering": (lambda: short("remembering"), "`last`"),
-    "initialised_by_data": (lambda: short("initialised_by_data"), "`calls`"),
     "freezing": (lambda: short("freezing"), "`frozen`"),
     "a loss that counts": (lambda: short("MLP", loss=counted_loss()), "`calls`"),
     "a loss with a tensor": (lambda: short("MLP", loss=Averaged()), "`average`"),
@@ -491,8 +474,7 @@ UNCAPTURABLE: dict[str, tuple[Callable[[], Task], str]] = {
 def test_what_tensors_cannot_hold_has_no_checkpoint(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for before in (counting, remembering, initialised_by_data, freezing):
-        monkeypatch.setitem(NETS, before.__name__, lambda before=before: Layered(before))
+    monkeypatch.setitem(NETS, "freezing", lambda: Layered(freezing))
     make, why = UNCAPTURABLE[kind]
     straight = run("sequential", [make()])
     watched = run("sequential", [make()], pause=Always())
@@ -589,9 +571,20 @@ def test_a_checkpoint_of_another_training_is_refused(engine: str) -> None:
         ([replace(short("CNN"), state=state)], "other" if engine == "vectorized" else "parameters"),
     ):
         chosen = other if "engine" in what else engine
-        records = run(chosen, changed)
-        assert [type(record) for record in records] == [Started, Failed]
-        assert what in str(records[-1].error)
+        records = []
+        with pytest.raises(MisfitError, match=what):  # before anything that was written is touched
+            records.extend(ENGINES[chosen](changed))
+        assert records == []
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_damaged_state_is_refused(engine: str) -> None:
+    task = short("MLP")
+    state = checkpoints(run(engine, [task], pause=Always(stop_at=2)))[-1].state
+    for name in state.keys() - {"engine"}:
+        damaged = {key: value for key, value in state.items() if key not in (name, "engine")}
+        with pytest.raises(MisfitError, match="does not fit"):
+            run(engine, [replace(task, state={"engine": engine, **damaged})])
 
 
 def test_a_state_can_be_used_twice() -> None:
@@ -619,10 +612,29 @@ def _tensors(value: Any) -> list[Tensor]:
 def test_checkpoints_come_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkpoints(run("sequential", [short("MLP")], pause=Pause())) == []
     monkeypatch.setattr(pause, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(pause, "MOST_SHARE", math.inf)
     records = run("sequential", [short("MLP")], pause=Pause())
     assert [c.step for c in checkpoints(records)] == list(range(1, STEPS))
     chunks = [record for record in records if isinstance(record, Steps)]
     assert sum(len(chunk.loss) for chunk in chunks) == STEPS
+
+
+def test_dear_checkpoints_come_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    waiting = Pause()
+    for seconds, wait in ((0.0, 60.0), (1.2, 60.0), (3.0, 150.0), (0.5, 60.0)):
+
+        def capture(seconds: float = seconds / 2) -> dict[str, Any]:
+            now[0] += seconds
+            return {}
+
+        for _ in states.checkpoint(waiting, (TrialId("a", 0),), 1, capture):
+            now[0] += seconds / 2  # for it to be written
+        now[0] += wait - 0.001
+        assert not waiting.due()
+        now[0] += 0.002
+        assert waiting.due()
 
 
 def test_the_time_before_a_checkpoint_counts() -> None:

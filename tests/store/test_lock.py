@@ -8,6 +8,8 @@ import os
 import platform
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from lrexp.errors import RunError
-from lrexp.store import locked
+from lrexp.store import RunWriter, locked
 from lrexp.store.owner import Owner
 
 
@@ -48,6 +50,8 @@ def test_a_lock_names_its_owner_and_goes_with_it(tmp_path: Path) -> None:
         ({"pid": "dead", "process_started": None}, True),
         ({"process_started": "another time"}, True),  # the number was used again
         ({"host": "elsewhere.example", "pid": "dead"}, False),  # its processes are unknown here
+        ({"pid_namespace": 1, "pid": "dead"}, False),  # those of another container, too
+        ({"pid_namespace": None, "pid": "dead"}, True),
         ({"host": 3}, False),  # of nobody that is known
         ({"pid": -1}, False),
         ({"pid": 2**40}, False),
@@ -66,6 +70,78 @@ def test_only_the_lock_of_a_process_that_is_gone_is_taken_over(
         with pytest.raises(RunError, match=rf"written by .* delete {tmp_path / 'lock'}"):
             locked(tmp_path).__enter__()
         assert (tmp_path / "lock").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"host": "elsewhere.example"}, {"pid_namespace": 1}, {"host": 3}, {"pid": -1}]
+)
+@pytest.mark.parametrize(("silence", "is_stale"), [(250.0, False), (310.0, True)])
+def test_a_lock_that_cannot_be_asked_after_is_taken_over_when_it_was_silent_for_long(
+    tmp_path: Path,
+    changes: dict[str, Any],
+    silence: float,
+    is_stale: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_lock(tmp_path, **changes)
+    last = (tmp_path / "lock").stat().st_mtime - silence
+    os.utime(tmp_path / "lock", (last, last))
+    monkeypatch.setattr(time, "time", lambda: last - 9999.0)  # this host's clock is wrong
+    if is_stale:
+        with locked(tmp_path):
+            assert json.loads((tmp_path / "lock").read_text())["host"] == platform.node()
+        assert list(tmp_path.iterdir()) == []
+    else:
+        with pytest.raises(RunError, match=r"its last sign of life 25\d s ago\. Wait .* 300 s ago"):
+            locked(tmp_path).__enter__()
+        assert list(tmp_path.iterdir()) == [tmp_path / "lock"]
+
+
+def test_a_lock_shows_that_its_owner_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrexp.store.lock.BEAT_SECONDS", 0.01)
+    run = tmp_path / "run"
+    run.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with locked(Path("run")):
+        monkeypatch.chdir(run)  # as user code may
+        os.utime(run / "lock", (1, 1))
+        for _ in range(1000):
+            if (run / "lock").stat().st_mtime > 1:
+                break
+            time.sleep(0.01)
+        assert (run / "lock").stat().st_mtime > 1
+        write_lock(run, host="elsewhere.example")  # another one took it over
+        time.sleep(0.1)
+        os.utime(run / "lock", (1, 1))
+        time.sleep(0.1)
+        assert (run / "lock").stat().st_mtime == 1
+        (run / "lock").unlink()
+        time.sleep(0.1)
+        assert list(run.iterdir()) == []
+    assert [thread for thread in threading.enumerate() if thread.name == "lrexp-lock"] == []
+
+
+def test_who_was_taken_over_writes_no_more(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        writer = RunWriter(tmp_path, {})
+        write_lock(tmp_path, host="elsewhere.example", pid=7)
+        for write in (
+            writer.update_status,
+            writer.require_directory,
+            lambda: writer.summary({}),
+        ):
+            with pytest.raises(RunError, match=r"taken over by process 7 on elsewhere\.example"):
+                write()
+    assert (tmp_path / "lock").exists()
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_directory_that_another_run_got_meanwhile_is_refused(tmp_path: Path) -> None:
+    before = json.dumps({"status": "complete", **Owner.this().to_plain(), "pid": dead_pid()})
+    (tmp_path / "status.json").write_text(before)
+    with pytest.raises(RunError, match="holds another run by now"):
+        RunWriter(tmp_path, {})
+    assert (tmp_path / "status.json").read_text() == before
 
 
 @pytest.mark.parametrize("content", ["", '{"host": "x", "pi'])

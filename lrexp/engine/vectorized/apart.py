@@ -6,7 +6,8 @@ and those that are over by then would be missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -36,18 +37,28 @@ def is_apart(state: Mapping[str, Any] | None) -> bool:
 
 
 def go_on_apart(tasks: Sequence[Task]) -> Iterator[Record]:
-    """Go on with tasks whose states say that their stack has raised."""
+    """Go on with tasks whose states say that their stack has raised.
+
+    Raises:
+        MisfitError: a state is of something else; no task has been started.
+    """
     resumed = []
-    for task in tasks:
+    for number, task in enumerate(tasks):
         assert task.state is not None
-        own = task.state["apart"]
+        own = task.state["apart"] if number == 0 else None  # the others had not begun
         is_own = own is not None and own["trial"] == [task.trial.variant, task.trial.seed]
         resumed.append(replace(task, state=own if is_own else None))
-        yield Started(task.trial)
-    yield from _one_by_one(resumed)
+    others = [Started(task.trial) for task in resumed if task.state is None]
+    if resumed[0].state is None:
+        yield from others
+    with closing(_one_by_one(resumed)) as records:
+        for record in records:
+            yield record
+            if isinstance(record, Started):  # the first one, once its state was found to fit
+                yield from others
 
 
-def _one_by_one(tasks: Sequence[Task]) -> Iterator[Record]:
+def _one_by_one(tasks: Sequence[Task]) -> Generator[Record, None, None]:
     """Train the tasks; their checkpoints are of all that are not over yet."""
     for number, task in enumerate(tasks):
         trials = tuple(task.trial for task in tasks[number:])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from lrexp.data import derive_seed
 from lrexp.engine import losses as chunks
+from lrexp.engine.data_state import DataState
 from lrexp.engine.losses import Losses
 from lrexp.engine.lr_source import LrSource
 from lrexp.engine.probing import Facts
@@ -29,7 +31,7 @@ from lrexp.engine.rng import (
     seed_everything,
 )
 from lrexp.engine.settings import preserved_settings
-from lrexp.engine.state import checkpoint, plain, require_made_by
+from lrexp.engine.state import checkpoint, fitting, plain, require_made_by
 from lrexp.engine.task import Ended, Evaluation, Record, Started, Task, TrialId
 from lrexp.engine.updates import Position
 from lrexp.engine.vectorized.feed import Masks, stacked_updates
@@ -82,16 +84,23 @@ def train_stack(tasks: Sequence[Task], facts: Facts) -> Generator[Record, None, 
         MisfitError: the state is of something else.
     """
     state = tasks[0].state
-    if state is not None:
-        require_made_by("vectorized", state)
     with preserved_rng(tasks[0].device), preserved_settings():
-        columns = [Column(t) for t in tasks] if state is None else _columns_of(state, tasks)
+        if state is None:
+            columns = [Column(task) for task in tasks]
+        else:
+            with fitting():
+                require_made_by("vectorized", state)
+                columns = _columns_of(state, tasks)
         stack = Stack([column.task for column in columns], facts)
         try:
             if state is not None:
-                stack.restore(state["stack"])
+                with fitting():
+                    stack.restore(state["stack"])
+            masks = Masks(stack, facts)
+            with fitting() if state is not None else nullcontext():
+                begin = _begin(stack, state)
             yield from (Started(task.trial) for task in tasks)
-            yield from _train(stack, columns, Masks(stack, facts), state)
+            yield from _train(stack, columns, masks, begin)
         finally:
             stack.close()
 
@@ -119,12 +128,10 @@ def _columns_of(state: Mapping[str, Any], tasks: Sequence[Task]) -> list[Column]
     return columns
 
 
-def _train(
-    stack: Stack, columns: list[Column], masks: Masks, state: Mapping[str, Any] | None
-) -> Iterator[Record]:
+def _train(stack: Stack, columns: list[Column], masks: Masks, begin: Position) -> Iterator[Record]:
     """Train the stack; `columns` and the rows of the stack are in the same order throughout."""
     first = columns[0].task
-    begin = _begin(stack, state)
+    data = DataState(first) if first.pause is not None else None
     if first.eval_every and begin.step == 0:
         yield from _evaluate_initially(stack, columns)
     held = _Held(time.perf_counter(), begin.epoch, begin.epoch_start)
@@ -156,7 +163,7 @@ def _train(
         if evaluate_now:
             yield from _evaluate(stack, columns, step)
         at = Position(done, held.epoch, held.epoch_start)
-        if first.is_pause_due(done) and (yield from _checkpoint(stack, columns, at)):
+        if first.is_pause_due(done) and (yield from _checkpoint(stack, columns, at, data)):
             return
     yield from _end(columns)
 
@@ -171,16 +178,18 @@ def _begin(stack: Stack, state: Mapping[str, Any] | None) -> Position:
 
 
 def _checkpoint(
-    stack: Stack, columns: Sequence[Column], at: Position
+    stack: Stack, columns: Sequence[Column], at: Position, data: DataState | None
 ) -> Generator[Record, None, bool]:
     """Yield a checkpoint, and return whether to stop; all losses were handed out."""
     trials = tuple(column.task.trial for column in columns if not column.ended)
     pause = columns[0].task.pause
     assert pause is not None
+    assert data is not None
     if not trials:  # the rest of the steps would train copies that are over
         return pause.requested
 
     def capture() -> dict[str, Any]:
+        data.require_unchanged()
         saved: dict[str, Any] = plain(
             {
                 "engine": "vectorized",
