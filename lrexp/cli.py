@@ -56,7 +56,7 @@ EXIT_CODES = (
 )
 NO_SIGNAL = 4
 RUNS = Path("runs")
-MANY_SEEDS = 6  # below that no statistics can tell two variants apart
+MIN_SEEDS = 6  # below that no statistics can tell two variants apart
 
 app = typer.Typer(
     name="lrexp",
@@ -439,8 +439,9 @@ def _following(
         return None
     if not any(row["outcomes"].get("finished") for row in summary["ranking"]):
         return f"find-lr {again}"
-    few = len(summary["seeds"]) < MANY_SEEDS
-    return f"compare {again} --seeds {MANY_SEEDS}" if few else f"plot {run}"
+    needed = summary.get("declared", {}).get("seeds_needed", MIN_SEEDS)
+    few = len(summary["seeds"]) < needed
+    return f"compare {again} --seeds {needed}" if few else f"plot {run}"
 
 
 def _again(config: Path, changes: list[str] | None) -> str:

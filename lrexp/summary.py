@@ -1,4 +1,7 @@
-"""What a run comes to: summary.json, made from the files of its trials."""
+"""What a run comes to: summary.json, made from the files of its trials.
+
+What its seeds allow to say is made in `evidence.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from lrexp.analysis import (
     summarise,
 )
 from lrexp.config import Config
+from lrexp.evidence import Results, evidence
 from lrexp.finder import Suggestion
 from lrexp.record import HIGHER_IS_BETTER
 from lrexp.store import Run, TrialRecord
@@ -32,6 +36,9 @@ def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
     seeds = list(run.status["seeds"])
     ranking = summarise(values, outcomes, direction, seeds)
     diagnoses = _diagnoses(run, {name: v.loss for name, v in config.variants.items()})
+    results = Results(run, config, values, outcomes, direction, seeds, ranking)
+    found = evidence(results)
+    verdicts = {comparison["variant"]: comparison["verdict"] for comparison in found["comparisons"]}
     return {
         "command": "compare",
         "metric": metric,
@@ -42,9 +49,11 @@ def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
                 **_row(row),
                 "diagnosis": asdict(diagnoses[row.variant]),
                 "settings": config.overrides[row.variant],
+                "verdict": verdicts.get(row.variant),
             }
             for row in ranking
         ],
+        **found,
     }
 
 

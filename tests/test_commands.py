@@ -67,7 +67,8 @@ def test_compare_writes_a_run_that_explains_itself(
     environment = json.loads((run / "environment.json").read_text())
     assert environment["packages"]["torch"]
     assert environment["device"] == "cpu"
-    assert {p.name for p in (run / "plots").iterdir()} == {"loss.png", "lr.png"}
+    plots = {"loss.png", "lr.png", "lr_sensitivity.png", "verdicts.png"}
+    assert {p.name for p in (run / "plots").iterdir()} == plots
     assert all(p.stat().st_size > 10_000 for p in (run / "plots").iterdir())
 
     good = run / "trials/standard/seed-0"

@@ -201,7 +201,8 @@ def test_a_run_that_ended_before_its_plots_gets_them(
     answer = lrexp("resume", "run")
     assert answer.code == 0, answer.err
     assert "4 trials are done" in answer.err
-    assert {path.name for path in (tmp_path / "run/plots").iterdir()} == {"loss.png", "lr.png"}
+    plots = {"loss.png", "lr.png", "verdicts.png"}
+    assert {path.name for path in (tmp_path / "run/plots").iterdir()} == plots
 
 
 # Signals.

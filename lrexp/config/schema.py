@@ -162,6 +162,19 @@ class CompareConfig(BaseModel):
     metric: Literal["val_loss", "train_loss", "val_accuracy"] = Field(
         default="val_loss", description="What ranks the variants."
     )
+    reference: Text | None = Field(
+        default=None,
+        description="The variant that the others are compared with; best is the one that ranks "
+        "first, at the price of a correction for all pairs. Default: standard where a variant is "
+        "called so, best for a grid, otherwise the first.",
+        examples=["standard"],
+    )
+    target: float | None = Field(
+        default=None,
+        description="A value of the metric; the time until each variant first reaches it is "
+        "reported. Default: where more than half of the seeds of the reference end.",
+        examples=[0.1],
+    )
     variants: dict[str, dict[str, Any]] | None = Field(
         default=None,
         description="What each variant changes, as dotted keys. Default: high, standard and low, "

@@ -56,8 +56,10 @@ train:
 
 # Without variants, `lrexp compare` runs high, standard and low: 10, 1 and 0.1 times optimizer.lr.
 compare:
-  seeds: 1                # replicates of every variant; 3 or more show the spread
+  seeds: 1                # replicates of every variant; verdicts take 6 or more
   # metric: val_loss      # val_loss | train_loss | val_accuracy
+  # reference: standard   # the others are compared with it; best: with whichever ranks first
+  # target: null          # a value of the metric: how soon does each variant reach it?
   # variants:             # what each variant changes, as dotted keys
   #   sgd: {}
   #   adam: {optimizer.name: Adam, optimizer.lr: 0.001, optimizer.args: {}}

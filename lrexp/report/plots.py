@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 def draw_run(run: Run, out: Path | None = None) -> list[Path]:
     """Draw the pictures of one run from its files: loss.png, lr.png, and range_test.png of find-lr.
 
+    A finished comparison also has verdicts.png, where there is one against a reference over
+    several seeds, and lr_sensitivity.png, where three LRs or more were compared.
+
     Args:
         run: finished, running or interrupted.
         out: folder for the pictures; None is the run's own plots/.
@@ -31,10 +34,12 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
         >>> [path.name for path in draw_run(load_run("runs/..."))]  # doctest: +SKIP
         ['loss.png', 'lr.png']
     """
+    from lrexp.report.differences import differences_figure
     from lrexp.report.figure import save
     from lrexp.report.loss import loss_figure
     from lrexp.report.lr import lr_figure
     from lrexp.report.range_test import range_test_figure, range_test_loss_figure
+    from lrexp.report.sensitivity import sensitivity_figure
     from lrexp.report.style import house_style
 
     if run.command == "find-lr":
@@ -45,6 +50,11 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
         }
     else:
         figures = {"loss": loss_figure, "lr": lr_figure}
+        summary = run.summary or {}  # that of an older version has no verdicts
+        if summary.get("comparisons") and len(summary["seeds"]) > 1:
+            figures["verdicts"] = differences_figure
+        if summary.get("lr_sensitivity"):
+            figures["lr_sensitivity"] = sensitivity_figure
     folder = run.path / "plots" if out is None else out
     with house_style(), as_written(str(run.path)):
         return [save(draw(run), folder / f"{name}.png") for name, draw in figures.items()]

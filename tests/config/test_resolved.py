@@ -92,6 +92,8 @@ def test_what_is_written(write: Callable[..., Path]) -> None:
     assert tree["compare"] == {
         "seeds": 3,
         "metric": "val_loss",
+        "reference": "same",
+        "target": None,
         "variants": {
             "same": {},
             "plain": {"schedule": {"name": "constant"}},
@@ -141,6 +143,8 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
         "compare": {
             "seeds": 1,
             "metric": "val_loss",
+            "reference": "standard",
+            "target": None,
             "variants": {
                 "high": {"optimizer.lr": 0.1}, "standard": {}, "low": {"optimizer.lr": 0.001},
             },
