@@ -224,7 +224,7 @@ def plot(
     from lrexp import experiment
 
     for path in experiment.plot(runs, out=out):
-        typer.echo(str(path))
+        _say(path)
 
 
 @app.command(epilog="Example: lrexp schedule configs/schedules.yaml --out lr.png")
@@ -249,8 +249,8 @@ def schedule(
         _stdout().print(schedule_table(traces.lr))
         if traces.reactive:
             names = ", ".join(traces.reactive)
-            typer.echo(f"As if the loss never changed: {names}.")
-        typer.echo(f"Plot: {traces.plot}")
+            _say(f"As if the loss never changed: {names}.")
+        _say(f"Plot: {traces.plot}")
 
 
 @app.command(epilog="Example: lrexp runs")
@@ -266,8 +266,10 @@ def runs(
     found = [] if missing else list_runs(directory)
     if json:
         _print_json([run.to_plain() for run in found])
+    elif found:
+        _stdout().print(runs_table(found))
     else:
-        _stdout().print(runs_table(found) if found else f"No runs in {directory}.")
+        _say(f"No runs in {directory}.")
 
 
 @app.command(epilog="Example: lrexp validate configs/quickstart.yaml --set train.duration=2ep")
@@ -305,7 +307,7 @@ def init(
     if file.exists() and not force:
         raise ConfigError.single("FILE", "exists already", str(file), "Give another, or --force.")
     write_whole(file, STARTER)
-    typer.echo(f"Wrote {file}. Next: lrexp compare {file}")
+    _say(f"Wrote {file}. Next: lrexp compare {file}")
 
 
 def main() -> None:
@@ -374,9 +376,14 @@ def _unexpected(error: BaseException) -> str:
 
 
 def _print_json(value: Any) -> None:
-    from lrexp.store.files import to_json
+    from lrexp.report.screen import json_text
 
-    typer.echo(to_json(value))
+    typer.echo(json_text(value))
+
+
+def _say(text: object) -> None:
+    """Print a line that may hold the name of a file."""
+    typer.echo(without_controls(str(text)))
 
 
 def _messages(json: bool) -> AbstractContextManager[object]:
@@ -385,15 +392,15 @@ def _messages(json: bool) -> AbstractContextManager[object]:
 
 
 def _stdout() -> Console:
-    from rich.console import Console
+    from lrexp.report.screen import Screen
 
-    return Console()
+    return Screen()
 
 
 def _stderr(quiet: bool) -> Console:
-    from rich.console import Console
+    from lrexp.report.screen import Screen
 
-    return Console(stderr=True, quiet=quiet)
+    return Screen(stderr=True, quiet=quiet)
 
 
 def _show_comparison(
@@ -426,9 +433,10 @@ def _show_range_test(result: RangeTest, following: str, *, quiet: bool, json: bo
 
 
 def _print_files(run: Path, following: str | None) -> None:
-    typer.echo(f"Files: {run}\nPlots: {run / 'plots'}")
+    _say(f"Files: {run}")
+    _say(f"Plots: {run / 'plots'}")
     if following is not None:
-        typer.echo(f"Next:  lrexp {following}")
+        _say(f"Next:  lrexp {following}")
 
 
 def _following(
@@ -437,10 +445,10 @@ def _following(
     """Return the command that makes sense after a comparison, if there is one."""
     if failure is not None:
         return None
-    if not any(row["outcomes"].get("finished") for row in summary["ranking"]):
+    if not any((row.get("outcomes") or {}).get("finished") for row in summary["ranking"]):
         return f"find-lr {again}"
-    needed = summary.get("declared", {}).get("seeds_needed", MIN_SEEDS)
-    few = len(summary["seeds"]) < needed
+    needed = (summary.get("declared") or {}).get("seeds_needed", MIN_SEEDS)
+    few = len(summary.get("seeds") or ()) < needed
     return f"compare {again} --seeds {needed}" if few else f"plot {run}"
 
 

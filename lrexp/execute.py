@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from lrexp.describe import describe_run, facts, resolved_text, surroundings
+from lrexp.describe import describe_again, describe_run, facts, resolved_text, surroundings
 from lrexp.engine import ENGINES, Choice, Pause, Record, choose, preserved_rng
 from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError
-from lrexp.fit import changed_settings, changed_surroundings, refuse
+from lrexp.fit import changed_settings, changed_surroundings, noted_surroundings, refuse
 from lrexp.interrupt import pausing
 from lrexp.left import Left, read_left, read_units, tidy_checkpoints
 from lrexp.order import Order
@@ -72,7 +72,7 @@ def recorded_run(
 
 
 def take_up(
-    run: Path, order: Order, plan: Plan, jobs: int | None, *, force: bool
+    run: Path, order: Order, plan: Plan, jobs: int | None, *, force: bool, console: Console
 ) -> tuple[Choice, Left, list[Problem]]:
     """Return how the rest of a run is trained, what is left of it, and what was forced.
 
@@ -83,11 +83,14 @@ def take_up(
     check_jobs(order, jobs)
     units, jobs_before = read_units(run, order.lengths(plan))
     jobs = jobs or jobs_before
+    here = surroundings(plan)
     problems = [
         *changed_settings(run, order, resolved_text(plan, units)),
-        *changed_surroundings(run, surroundings(plan), (jobs_before, jobs)),
+        *changed_surroundings(run, here, (jobs_before, jobs)),
     ]
     refuse(problems, force=force)
+    for what in noted_surroundings(run, here):
+        console.print(f"Note: {what}; the last bits may differ.", markup=False, highlight=False)
     left = read_left(run, units)
     return Choice(left.units, jobs), left, problems
 
@@ -114,6 +117,7 @@ def resumed_run(
     if lost := why_anew(earlier.pop(BEGIN_ANEW, None)):
         console.print(lost, end="", markup=False, highlight=False, soft_wrap=True)
     writer = RunWriter(run, facts(order, plan) | notes, earlier=earlier)
+    describe_again(writer, order, plan)
     with _ending_noted(writer, order, options):
         yield writer
 

@@ -199,7 +199,7 @@ def resume(
             order, forced = read_order(path, objects, trust, force=force)
             loaded = order.config()
             plan = order.plan(loaded)
-            choice, left, changed = take_up(path, order, plan, jobs, force=force)
+            choice, left, changed = take_up(path, order, plan, jobs, force=force, console=console)
         console.print(f"Resuming {path}: {left}.", markup=False, highlight=False, soft_wrap=True)
         options = "" if copy is None else copy.option
         forced += changed

@@ -153,6 +153,7 @@ class Recorder:
 
     def _save(self, record: Checkpoint) -> None:
         """Write a checkpoint: first what it counts on, then itself."""
+        self._run.require_ours()  # a take-over, while this process was suspended
         positions = {
             trial: Position(self._writers[trial].sync(), asdict(self._values[trial]))
             for trial in record.trials

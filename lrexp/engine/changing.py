@@ -27,10 +27,12 @@ from lrexp.engine.probing.fingerprint import (
     model_fingerprint,
 )
 from lrexp.engine.probing.references import is_own
-from lrexp.engine.state import NotCapturable, copied, misfit, outlives, plain, revived
+from lrexp.engine.state import ON_HOST, NotCapturable, copied, misfit, outlives, plain, revived
 from lrexp.engine.task import Task
 
 _OF_TORCH = set(vars(SGD([torch.zeros(1)])))  # attributes that every optimizer has
+_OF_OTHER_SHAPES = ("Adafactor", "LBFGS")  # optimizers of torch, all in Python
+_NUMBERS = ("step", "eta", "mu", "mu_product")  # states that are one number
 
 
 class Changing:
@@ -190,7 +192,26 @@ def _restore_optimizer(
                 group[name] = revived(value, device)
         for parameter, state in zip(group["params"], own["states"], strict=True):
             if state is not None:
+                _check_state(optimizer, parameter, state)
                 optimizer.state[parameter] = revived(state, device)
+
+
+def _check_state(optimizer: Optimizer, parameter: Tensor, state: Mapping[str, Any]) -> None:
+    """Refuse tensors that the optimizer's kernels, which ask no questions, would read beyond.
+
+    Raises:
+        MisfitError: one has neither the parameter's form nor that of a number.
+    """
+    is_known = type(optimizer).__module__.startswith("torch.optim.")
+    if not is_known or type(optimizer).__name__ in _OF_OTHER_SHAPES:
+        return
+    for name, value in state.items():
+        saved = value.get(ON_HOST, value) if isinstance(value, Mapping) else value
+        if not isinstance(saved, Tensor) or (name in _NUMBERS and saved.ndim == 0):
+            continue
+        if (saved.shape, saved.dtype) != (parameter.shape, parameter.dtype):
+            form, own = (f"{tuple(t.shape)} {t.dtype}" for t in (saved, parameter))
+            raise misfit(f"the optimizer's {name} is {form}, and its parameter {own}")
 
 
 def _is_tensor(value: object) -> bool:

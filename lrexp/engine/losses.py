@@ -128,8 +128,15 @@ class Losses:
         }
 
     def restore(self, plain: Mapping[str, Any]) -> None:
-        """Go on from what `to_plain` gave."""
-        self.num_steps, self.stopped_at = plain["num_steps"], plain["stopped_at"]
+        """Go on from what `to_plain` gave.
+
+        Raises:
+            ValueError: it is of no training that goes on.
+        """
+        steps, stopped_at = plain["num_steps"], plain["stopped_at"]
+        if not isinstance(steps, int) or steps < 0 or stopped_at is not None:
+            raise ValueError(f"{steps!r} steps, stopped at {stopped_at!r}")
+        self.num_steps = steps
         self._rule_state = self.task.stop.from_plain(plain["rule"])
         self._sum, self._count = plain["sum"], plain["count"]
 

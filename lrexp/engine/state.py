@@ -18,7 +18,7 @@ from lrexp.engine.pause import Pause
 from lrexp.engine.task import Checkpoint, Interrupted, NoCheckpoint, Record, TrialId
 from lrexp.errors import RunError
 
-_ON_HOST = "on_host"  # marks a tensor on the CPU in a training that runs elsewhere
+ON_HOST = "on_host"  # marks a tensor on the CPU in a training that runs elsewhere
 
 
 class NotCapturable(Exception):  # noqa: N818 - an answer, not a failure
@@ -90,7 +90,7 @@ def plain(value: Any, device: torch.device | None = None) -> Any:
         return plain(value.item()) if isinstance(value, np.generic) else value.real
     if isinstance(value, Tensor):
         on_host = device is not None and value.device.type != device.type
-        return {_ON_HOST: copied(value)} if on_host else copied(value)
+        return {ON_HOST: copied(value)} if on_host else copied(value)
     if type(value) in (list, tuple):
         return type(value)(plain(item, device) for item in value)
     if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
@@ -105,8 +105,8 @@ def revived(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(revived(item, device) for item in value)
     if isinstance(value, dict):
-        if value.keys() == {_ON_HOST}:
-            return value[_ON_HOST].clone()
+        if value.keys() == {ON_HOST}:
+            return value[ON_HOST].clone()
         return {key: revived(item, device) for key, item in value.items()}
     return value
 

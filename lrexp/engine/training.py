@@ -86,7 +86,7 @@ class Training:
         self.lr_source.restore(state["controller"])
         self.final, self._lr_in_use = state["final"], state["lr_in_use"]
         restore_generators(state["generators"], task.device)
-        begin = Position(**state["position"])
+        begin = Position.from_plain(state["position"], task.total_steps)
         self._epoch, self._epoch_start = begin.epoch, begin.epoch_start
         self._state = None  # its tensors take memory
         return begin

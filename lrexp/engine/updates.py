@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,19 @@ class Position:
     step: int = 0
     epoch: int = 0
     epoch_start: int = 0
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], total_steps: int) -> Position:
+        """Return the position that a checkpoint holds as a dict.
+
+        Raises:
+            ValueError: it is no place inside of a training of so many steps.
+        """
+        at = cls(**plain)
+        are_counts = all(type(n) is int and n >= 0 for n in (at.step, at.epoch, at.epoch_start))
+        if not are_counts or not at.epoch_start <= at.step < total_steps:
+            raise ValueError(f"there is no {at} in {total_steps} steps")
+        return at
 
 
 def updates(

@@ -52,16 +52,31 @@ def main() -> None:
             order, plan = _prepare(work)
             pause = inbox.pause = _new_pause()
         send(outgoing, Ready())
-        while isinstance(message := inbox.get(), Train):
-            tasks = _tasks(message, order, plan, pause)
-            _train(message.unit, tasks, outgoing)
-            send(outgoing, Ready())
+        with _dying_with_loaders():
+            while isinstance(message := inbox.get(), Train):
+                tasks = _tasks(message, order, plan, pause)
+                _train(message.unit, tasks, outgoing)
+                send(outgoing, Ready())
     except BaseException as error:  # user code may raise anything
         unknown = RunError(f"A worker process failed: {_named(error)}")
         told = error if isinstance(error, LrexpError) else unknown
         send(outgoing, raised(None, told, error))
     finally:
         outgoing.close()  # it has ended for the parent, whatever threads of user code still run
+
+
+@contextmanager
+def _dying_with_loaders() -> Iterator[None]:
+    """End where torch tells between two steps that a process which loads data was killed.
+
+    That is raised anywhere, even in the middle of a message, after which nothing can be said.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        os._exit(1)
 
 
 def torch_flags() -> dict[str, Any]:

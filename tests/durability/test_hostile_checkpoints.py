@@ -282,6 +282,15 @@ def _other_shapes(payload: dict[str, Any]) -> None:
     payload["state"] = smaller(payload["state"])
 
 
+def _other_values(payload: dict[str, Any]) -> None:
+    for position in payload["trials"].values():
+        position["values"] = {"final": None, "best": [], "steps": "1"}
+
+
+def _laughing(payload: dict[str, Any]) -> None:
+    payload["state"]["more"] = _laughs()
+
+
 def _link(run: Path) -> None:
     (trial,) = (p for p in run.glob("trials/*/*") if not (p / "result.json").exists())
     victim = run.parent.parent / "outside/victim"
@@ -300,6 +309,8 @@ HOSTILE: list[tuple[str, Callable[[Path], object]]] = [
     ("files of the system", _changed_checkpoint(_absolute_sizes)),
     ("a state of nothing", _changed_checkpoint(_spoiled_state)),
     ("a state of other shapes", _changed_checkpoint(_other_shapes)),
+    ("values of other types", _changed_checkpoint(_other_values)),
+    ("a state without an end", _changed_checkpoint(_laughing)),
     ("a file outside by a link", _link),
     ("a folder outside by a link", _linked_trials),
     ("variants outside", _changed_json("status.json", lambda s: s.update(variants=["../../outside"]))),

@@ -45,6 +45,8 @@ from lrexp.engine import (
     pause,
 )
 from lrexp.engine import state as states
+from lrexp.engine.changing import _restore_optimizer
+from lrexp.engine.updates import Position
 from lrexp.engine.vectorized import loop
 from lrexp.engine.vectorized.stack import Stack
 from lrexp.finder import DivergenceStop, RangeTestStop, ramp
@@ -657,3 +659,46 @@ def test_a_training_far_above_its_start_at_the_end() -> None:
             lambda step: step % 5 == 4,
         )
         assert expected[TrialId("a", 0)][-1] == ("end", STEPS, STEPS - 1)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [torch.zeros(1), torch.zeros(3, 2), torch.zeros(()), torch.zeros(2, 3, dtype=torch.int64)],
+)
+@pytest.mark.parametrize("name", ["momentum_buffer", "exp_avg", "square_avg"])
+def test_states_that_kernels_would_read_beyond_are_refused(
+    name: str, spoiled: torch.Tensor
+) -> None:
+    """A fused kernel takes the sizes of the parameter for granted: it would overwrite memory."""
+    optimizers = {
+        "momentum_buffer": torch.optim.SGD,
+        "exp_avg": torch.optim.AdamW,
+        "square_avg": torch.optim.RMSprop,
+    }
+    weight = torch.nn.Parameter(torch.zeros(2, 3))
+    optimizer = optimizers[name]([weight], lr=0.1)
+    saved = [{"numbers": {}, "states": [{name: spoiled}]}]
+    with pytest.raises(MisfitError, match=name):
+        _restore_optimizer(optimizer, saved, torch.device("cpu"))
+    _restore_optimizer(
+        optimizer, [{"numbers": {}, "states": [{name: torch.ones(2, 3)}]}], torch.device("cpu")
+    )
+    assert torch.equal(optimizer.state[weight][name], torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 10**12},
+        {"step": -1},
+        {"step": 1.5},
+        {"epoch_start": 99},
+        {"epoch": None},
+        {"more": 1},
+    ],
+)
+def test_a_place_that_does_not_exist_is_refused(change: dict[str, Any]) -> None:
+    plain = {"step": 5, "epoch": 1, "epoch_start": 3}
+    assert Position.from_plain(plain, 10) == Position(5, 1, 3)
+    with pytest.raises((ValueError, TypeError)):
+        Position.from_plain(plain | change, 10)

@@ -174,7 +174,7 @@ def _begin(stack: Stack, state: Mapping[str, Any] | None) -> Position:
         seed_everything(derive_seed(stack.tasks[0].trial.seed, "training"))
         return Position()
     restore_generators(state["generators"], stack.device)
-    return Position(**state["position"])
+    return Position.from_plain(state["position"], stack.tasks[0].total_steps)
 
 
 def _checkpoint(
