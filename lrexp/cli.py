@@ -22,6 +22,7 @@ import typer
 from lrexp import __version__
 from lrexp.errors import ConfigError, FailedTrialsError, LrexpError, RunError
 from lrexp.options import (
+    Budget,
     ConfigFile,
     Device,
     Engine,
@@ -30,6 +31,7 @@ from lrexp.options import (
     Json,
     Out,
     Quiet,
+    Race,
     RunDirectory,
     RunsDir,
     Seeds,
@@ -133,6 +135,8 @@ def find_lr(
     config: ConfigFile,
     set_: Set = None,
     seeds: Seeds = None,
+    race: Race = False,
+    budget: Budget = None,
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
@@ -144,7 +148,7 @@ def find_lr(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run LR range tests on copies of the model and suggest a learning rate."""
+    """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
     console = _stderr(quiet)
     with console.status("Loading torch"):
         from lrexp import experiment
@@ -153,6 +157,8 @@ def find_lr(
         result = experiment.find_lr(
             config,
             seeds=seeds,
+            race=race or None,
+            budget=budget,
             overrides=set_ or (),
             trust=trust or (),
             device=device,
@@ -164,7 +170,8 @@ def find_lr(
             force=force,
             console=console,
         )
-    again = f"find-lr {_again(config, set_)} --write tuned.yaml"
+    raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
+    again = f"find-lr {_again(config, set_)}{raced} --write tuned.yaml"
     following = f"compare {write}" if write else again
     _show_range_test(result, following, quiet=quiet, json=json)
 
@@ -372,14 +379,14 @@ def _show_comparison(
 
 
 def _show_range_test(result: RangeTest, following: str, *, quiet: bool, json: bool) -> None:
-    from lrexp.report import suggestion_panel
+    from lrexp.report import race_panel, suggestion_panel
 
     assert result.run is not None
     summary = result.run.summary or {}
     if json:
         _print_json({**summary, "run": str(result.run.path)})
     elif not quiet:
-        _stdout().print(suggestion_panel(summary))
+        _stdout().print((race_panel if summary.get("race") else suggestion_panel)(summary))
         _print_files(result.run.path, following if result.suggested_lr is not None else None)
     if result.suggested_lr is None:
         raise typer.Exit(NO_SIGNAL)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrexp.race import entrant_of
 from lrexp.store.read import Run
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def draw_run(run: Run, out: Path | None = None) -> list[Path]:
-    """Draw the pictures of one run from its files: loss.png, lr.png, and range_test.png of find-lr.
+    """Draw the pictures of one run from its files: loss.png, lr.png, and those of find-lr.
+
+    These are range_test.png, and race.png where a race followed.
 
     Args:
         run: finished, running or interrupted.
@@ -33,6 +36,7 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
     from lrexp.report.figure import save
     from lrexp.report.loss import loss_figure
     from lrexp.report.lr import lr_figure
+    from lrexp.report.race import race_figure
     from lrexp.report.range_test import range_test_figure, range_test_loss_figure
     from lrexp.report.style import house_style
 
@@ -42,6 +46,8 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
             "loss": range_test_loss_figure,
             "lr": lr_figure,
         }
+        if any(entrant_of(name) for name in run.variants):
+            figures["race"] = race_figure
     else:
         figures = {"loss": loss_figure, "lr": lr_figure}
     folder = run.path / "plots" if out is None else out
