@@ -27,6 +27,7 @@ from lrexp.errors import (
     without_controls,
 )
 from lrexp.options import (
+    Budget,
     ConfigFile,
     Device,
     Engine,
@@ -35,6 +36,7 @@ from lrexp.options import (
     Json,
     Out,
     Quiet,
+    Race,
     RunDirectory,
     RunsDir,
     Seeds,
@@ -139,6 +141,8 @@ def find_lr(
     config: ConfigFile,
     set_: Set = None,
     seeds: Seeds = None,
+    race: Race = False,
+    budget: Budget = None,
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
@@ -150,7 +154,7 @@ def find_lr(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run LR range tests on copies of the model and suggest a learning rate."""
+    """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
     console = _stderr(quiet)
     with _loading(console):
         from lrexp import experiment
@@ -159,6 +163,8 @@ def find_lr(
         result = experiment.find_lr(
             config,
             seeds=seeds,
+            race=race or None,
+            budget=budget,
             overrides=set_ or (),
             trust=trust or (),
             device=device,
@@ -170,7 +176,8 @@ def find_lr(
             force=force,
             console=console,
         )
-    again = f"find-lr {_again(config, set_)} --write tuned.yaml"
+    raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
+    again = f"find-lr {_again(config, set_)}{raced} --write tuned.yaml"
     following = f"compare {write}" if write else again
     _show_range_test(result, following, quiet=quiet, json=json)
 
@@ -419,14 +426,14 @@ def _show_comparison(
 
 
 def _show_range_test(result: RangeTest, following: str, *, quiet: bool, json: bool) -> None:
-    from lrexp.report import suggestion_panel
+    from lrexp.report import race_panel, suggestion_panel
 
     assert result.run is not None
     summary = result.run.summary or {}
     if json:
         _print_json({**summary, "run": str(result.run.path)})
     elif not quiet:
-        _stdout().print(suggestion_panel(summary))
+        _stdout().print((race_panel if summary.get("race") else suggestion_panel)(summary))
         _print_files(result.run.path, following if result.suggested_lr is not None else None)
     if result.suggested_lr is None:
         raise typer.Exit(NO_SIGNAL)

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from lrexp.describe import describe_again, describe_run, facts, resolved_text, surroundings
-from lrexp.engine import ENGINES, Choice, Pause, Record, choose, preserved_rng
+from lrexp.engine import ENGINES, Choice, Pause, Record, TrialId, choose, preserved_rng
 from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError
 from lrexp.fit import changed_settings, changed_surroundings, noted_surroundings, refuse
 from lrexp.interrupt import pausing
-from lrexp.left import Left, read_left, read_units, tidy_checkpoints
+from lrexp.left import Left, read_left, read_rungs, read_units, tidy_checkpoints
 from lrexp.order import Order
-from lrexp.plan import Plan
+from lrexp.plan import RANGE_TEST, Plan
 from lrexp.record import Recorder
 from lrexp.report.progress import observe, waiting
 from lrexp.store import (
@@ -83,6 +83,7 @@ def take_up(
     check_jobs(order, jobs)
     units, jobs_before = read_units(run, order.lengths(plan))
     jobs = jobs or jobs_before
+    rungs = read_rungs(run)
     here = surroundings(plan)
     problems = [
         *changed_settings(run, order, resolved_text(plan, units)),
@@ -91,7 +92,7 @@ def take_up(
     refuse(problems, force=force)
     for what in noted_surroundings(run, here):
         console.print(f"Note: {what}; the last bits may differ.", markup=False, highlight=False)
-    left = read_left(run, units)
+    left = read_left(run, [*units, *(unit for rung in rungs for unit in rung.units)])
     return Choice(left.units, jobs), left, problems
 
 
@@ -178,7 +179,13 @@ def _how_to_resume(path: Path, order: Order, options: str) -> str:
     return " ".join(filter(None, [shlex.join(["lrexp", "resume", str(path), *trust]), options]))
 
 
-def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) -> Choice:
+def choose_engine(
+    order: Order,
+    plan: Plan,
+    jobs: int | None,
+    console: Console,
+    trials: Sequence[TrialId] | None = None,
+) -> Choice:
     """Return how the trials will be trained, and say so where it was measured.
 
     Args:
@@ -186,12 +193,13 @@ def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) 
         plan: made from it.
         jobs: worker processes; 1 is this process, None leaves it to the config's engine.
         console: where the choice is shown.
+        trials: those of a rung of a race; None is all that the order names.
 
     Raises:
         ConfigError: what was asked for cannot be had.
     """
     check_jobs(order, jobs)
-    tasks = list(order.tasks(plan, order.lengths(plan)))
+    tasks = list(order.tasks(plan, trials or order.lengths(plan)))
     engine = plan.config.experiment.engine
     with waiting(console, "Measuring how to train"):
         try:
@@ -227,14 +235,14 @@ def train(
     """
     left = left or Left(choice.units)
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
-    # A comparison's rule stops what diverged; a range test ends like that as a rule.
-    stop_is_outcome = order.command == "compare"
+    # A training's rule stops what diverged; a range test ends like that as a rule.
+    stop_is_outcome = all(trial.variant != RANGE_TEST for trial in left.trials)
     recorder = Recorder(writer, stop_is_outcome=stop_is_outcome, loss_digits=digits, left=left)
-    lengths = order.lengths(plan)
+    lengths = {trial: order.length(plan, trial) for trial in left.trials}
     pause = Pause()
     try:
         with (
-            observe({t: lengths[t] for t in left.trials}, console, begun=left.begun) as observer,
+            observe(lengths, console, begun=left.begun) as observer,
             preserved_rng(plan.device),
             pausing(pause),
             closing(_records(order, plan, choice, left, pause)) as records,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from lrexp.config import Config, with_optimizer_lr
 from lrexp.errors import ConfigError
 from lrexp.finder import Curve, suggest
 from lrexp.lr_finder import RangeTest
+from lrexp.plan import RANGE_TEST
 from lrexp.record import Recorder
 from lrexp.report import draw_run
 from lrexp.report.progress import waiting
@@ -77,10 +78,10 @@ def finish_range_tests(
     Raises:
         FailedTrialsError: trials failed.
     """
-    tests = _finished(load_run(writer.directory))
+    tests = finished_tests(load_run(writer.directory))
     if not tests:
         recorder.raise_failures(writer.directory)
-    suggestion = suggest(_curves(tests), rule=loaded.experiment.find_lr.rule)
+    suggestion = suggest(curves_of(tests), rule=loaded.experiment.find_lr.rule)
     writer.summary(range_test_summary(suggestion, [test.seed for test in tests]))
     with waiting(console, "Drawing"):
         draw_run(load_run(writer.directory))
@@ -89,16 +90,27 @@ def finish_range_tests(
 
 def range_test(run: Run) -> RangeTest:
     """Return what the range tests of a finished run suggest."""
-    curves = _curves(_finished(run))
+    curves = curves_of(finished_tests(run))
     rule = run.config.get("find_lr", {}).get("rule", "auto")
-    return RangeTest(suggest(curves, rule=rule), tuple(curves), run)
+    suggestion, summary = suggest(curves, rule=rule), run.summary or {}
+    if summary.get("race"):  # it had the last word
+        interval = summary["interval"]
+        suggestion = replace(
+            suggestion,
+            **{key: summary[key] for key in ("suggested_lr", "base_lr", "max_lr", "reason")},
+            interval=None if interval is None else (interval[0], interval[1]),
+        )
+    return RangeTest(suggestion, tuple(curves), run)
 
 
-def _finished(run: Run) -> list[TrialRecord]:
-    return [trial for trial in run.trials if (trial.result or {}).get("outcome") == "finished"]
+def finished_tests(run: Run) -> list[TrialRecord]:
+    """Return the range tests of a run that have ended."""
+    tests = run.variants.get(RANGE_TEST, ())
+    return [test for test in tests if (test.result or {}).get("outcome") == "finished"]
 
 
-def _curves(tests: list[TrialRecord]) -> list[Curve]:
+def curves_of(tests: list[TrialRecord]) -> list[Curve]:
+    """Return the curve of each range test."""
     return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
 
 

@@ -75,6 +75,17 @@ class RangeTest:
         """Why there is no suggestion; None when there is one."""
         return self.suggestion.reason
 
+    @property
+    def race(self) -> dict[str, Any] | None:
+        """What a race that followed came to, as summary.json has it; None without one."""
+        race: dict[str, Any] | None = (self.run.summary or {}).get("race") if self.run else None
+        return race
+
+    @property
+    def estimated_regret(self) -> float | None:
+        """How much worse than the best LR the suggested one may be, 0 to 1; None without a race."""
+        return (self.run.summary or {}).get("estimated_regret") if self.run else None
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw loss over LR with the suggestion marked; return the Axes."""
         from lrexp.report import plot_range_test

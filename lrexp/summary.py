@@ -23,6 +23,7 @@ from lrexp.analysis import (
 from lrexp.config import Config
 from lrexp.evidence import Results, evidence
 from lrexp.finder import Suggestion
+from lrexp.race import Course, Raced, by_horizon, drift, regrets, survivors, verdict
 from lrexp.record import HIGHER_IS_BETTER
 from lrexp.store import Run, TrialRecord
 
@@ -70,6 +71,74 @@ def range_test_summary(suggestion: Suggestion, seeds: Sequence[int]) -> dict[str
         "note": suggestion.note,
         "seeds": list(seeds),
         "per_seed": suggestion.per_seed,
+    }
+
+
+def race_summary(
+    suggestion: Suggestion,
+    seeds: Sequence[int],
+    course: Course,
+    done: Sequence[Raced],
+    tested_steps: int,
+) -> dict[str, Any]:
+    """Return summary.json of range tests and the race that followed.
+
+    Args:
+        suggestion: of the range tests.
+        seeds: of the range tests.
+        course: what the race started from.
+        done: its rungs.
+        tested_steps: updates of the range tests.
+    """
+    answer = verdict(course, done)
+    base_lr, max_lr = suggestion.base_lr, suggestion.max_lr
+    if answer.lr is None or base_lr is None or max_lr is None:
+        base_lr = max_lr = None
+    else:
+        base_lr, max_lr = min(base_lr, answer.lr), max(max_lr, answer.lr)
+    return {
+        **range_test_summary(suggestion, seeds),
+        "suggested_lr": answer.lr,
+        "interval": answer.interval,
+        "base_lr": base_lr,
+        "max_lr": max_lr,
+        "reason": answer.reason,
+        "note": None,
+        "estimated_regret": answer.regret,
+        "range_test": {
+            "suggested_lr": suggestion.suggested_lr,
+            "interval": suggestion.interval,
+            "steps": tested_steps,
+        },
+        "race": {
+            "budget": course.budget,
+            "budget_steps": course.budget_steps,
+            "steps": sum(raced.rung.steps for raced in done),
+            "total_steps": course.total_steps,
+            "rungs": [_rung(course, raced) for raced in by_horizon(done)],
+        },
+    }
+
+
+def _rung(course: Course, raced: Raced) -> dict[str, Any]:
+    """Return what the LRs of one horizon came to, loss by loss; the worse half drops out."""
+    rung, regret = raced.rung, regrets(raced.start, raced.losses)
+    kept = survivors(raced)
+    return {
+        "horizon": rung.horizon,
+        "seeds": list(rung.seeds),
+        "start": list(raced.start),
+        "drift": drift(course, rung.horizon),
+        "lrs": [
+            {
+                "lr": lr,
+                "losses": [loss if math.isfinite(loss) else None for loss in losses],
+                "diverged": sum(not math.isfinite(loss) for loss in losses),
+                "regret": float(value),
+                "dropped": lr not in kept,
+            }
+            for lr, losses, value in zip(rung.lrs, raced.losses, regret, strict=True)
+        ],
     }
 
 

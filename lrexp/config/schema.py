@@ -195,7 +195,7 @@ class CompareConfig(BaseModel):
 
 
 class FindLrConfig(BaseModel):
-    """The LR range test of `lrexp find-lr`."""
+    """The LR range test of `lrexp find-lr`, and the race that may follow it."""
 
     model_config = RULES
 
@@ -211,6 +211,15 @@ class FindLrConfig(BaseModel):
     )
     rule: Literal["auto", "steepest", "minimum", "valley", "slide"] = Field(
         default="auto", description="Which rule gives the suggestion."
+    )
+    race: bool = Field(
+        default=False,
+        description="Verify the suggestion: train LRs around it for a short time, and drop the "
+        "worse half again and again.",
+    )
+    budget: Positive = Field(
+        default=1.0,
+        description="Length of a race, all its trainings together: 1 is train.duration.",
     )
 
     @model_validator(mode="after")

@@ -67,6 +67,15 @@ compare:
   #   optimizer.lr: [0.5, 0.05]
   #   schedule: [constant, {name: cosine, warmup: 5%}]
 
-# The range test of `lrexp find-lr`.
-# find_lr: {min_lr: 1e-7, max_lr: 10, steps: 100, seeds: 3, mode: exp, stop_factor: 4, rule: auto}
+# The range test of `lrexp find-lr`, and the race that verifies it.
+find_lr:
+  # min_lr: 1e-7          # LR of the first step
+  # max_lr: 10            # LR of the last one
+  # steps: 100
+  # seeds: 3
+  # mode: exp             # exp | linear
+  # stop_factor: 4        # stop where the loss is this many times its best
+  # rule: auto
+  # race: false           # or --race: verify the LR by short trainings around it
+  # budget: 1             # of the race, in full trainings
 """

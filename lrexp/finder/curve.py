@@ -18,6 +18,7 @@ from lrexp.errors import ConfigError
 
 Array = NDArray[np.float64]
 
+NORMAL = 1.4826  # standard deviations in a median absolute deviation, for normal noise
 BANDWIDTH = 0.2  # decades of LR over which a curve is smoothed; see `bandwidth_for`
 
 
@@ -65,7 +66,8 @@ class CombinedCurve:
     `loss` is the median of the raw losses, `smooth` its zero-lag smoothing over log10 LR, `low`
     and `high` the lowest and highest smoothed loss of a seed (`high` is inf where one has stopped);
     all have the shape (points,) of `lr`. `noise` is the standard error of `smooth`, (points,),
-    measured on the curve itself. `seeds` counts the curves.
+    measured on the curve itself. `scatter` is how far the loss of one batch of one seed typically
+    is from that seed's own smoothed curve, (points,). `seeds` counts the curves.
     """
 
     lr: Array
@@ -75,6 +77,7 @@ class CombinedCurve:
     high: Array
     seeds: int
     noise: Array
+    scatter: Array
 
     @property
     def log_lr(self) -> Array:
@@ -106,8 +109,9 @@ def combine(curves: Sequence[Curve]) -> CombinedCurve:
     lr, losses = lr[:num_points], losses[:, :num_points]
     median = np.median(losses, axis=0) if num_points else np.empty(0)
     smooth, noise = smooth_over_log_lr(lr, median)
-    low, high = _band(lr, losses)
-    return CombinedCurve(lr, median, smooth, low, high, len(curves), noise)
+    each = _each_smoothed(lr, losses)
+    low, high, scatter = each.min(axis=0), each.max(axis=0), _scatter(losses, each)
+    return CombinedCurve(lr, median, smooth, low, high, len(curves), noise, scatter)
 
 
 def smooth_over_log_lr(lr: Array, loss: Array) -> tuple[Array, Array]:
@@ -188,15 +192,20 @@ def _shared_lr(curves: Sequence[Curve]) -> Array:
     return longest
 
 
-def _band(lr: Array, losses: Array) -> tuple[Array, Array]:
-    """Return the lowest and the highest smoothed loss over the seeds, inf where one has stopped."""
+def _each_smoothed(lr: Array, losses: Array) -> Array:
+    """Return the smoothed curve of every seed, (seeds, points), inf where one has stopped."""
     smooth = np.full_like(losses, np.inf)
     for row, loss in zip(smooth, losses, strict=True):
         alive = int(np.isfinite(loss).sum())
         row[:alive] = smooth_over_log_lr(lr[:alive], loss[:alive])[0]
-    if not smooth.size:
-        return np.empty(0), np.empty(0)
-    return smooth.min(axis=0), smooth.max(axis=0)
+    return smooth
+
+
+def _scatter(losses: Array, smooth: Array) -> Array:
+    """Return the median over the seeds of |loss − smoothed loss|, as a standard deviation."""
+    distance = np.full_like(losses, np.inf)  # a seed that has stopped: more than half have not
+    np.subtract(losses, smooth, out=distance, where=np.isfinite(losses))
+    return np.asarray(NORMAL * np.median(np.abs(distance), axis=0))
 
 
 def _knee(loss: Array) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lrexp.finder.basin import basin
 from lrexp.finder.curve import CombinedCurve
 from lrexp.finder.landmarks import landmarks
 
@@ -19,7 +20,9 @@ Array = NDArray[np.float64]
 Rule = Callable[[CombinedCurve], "float | None"]
 
 POINTS_PER_DECADE = 99 / 8  # of the usual test, 100 steps over 1e-7 … 10
-MARGIN = 5.0  # how far `auto` stays below the edge of stability
+MARGIN = 0.5  # of the LR in the middle of the basin: `auto` without noise
+NOISE_SCALE = 0.25  # of the drop: so much noise halves the LR once more
+MOST_NOISE = 0.5  # of the drop: more noise takes no more off
 SLIDE_INTERVAL = 15  # points of that test: 1.2 decades
 SLIDE_THRESHOLD = 0.03  # share of the curve's range, per decade
 
@@ -93,24 +96,33 @@ def slide(curve: CombinedCurve) -> float | None:
 
 
 def auto(curve: CombinedCurve) -> float | None:
-    """Return the median of three rules in log LR, well below the edge of stability.
+    """Return half of the LR in the middle of the basin, less where the losses are noisy.
 
-    `min(median(steepest, valley, lowest/5), edge/5)`, with `lowest` the LR of the lowest smoothed
-    loss and `edge` the last one before the loss rises for good (no bound where it never does).
+    `½ · √(low · high) / (1 + (4·min(n, ½))²)`, with `low` and `high` the two LRs at which the
+    smoothed loss crosses the level half way between its start and its minimum, and `n` the scatter
+    of single batch losses between them, as a share of the drop. It suits a constant LR; under a
+    schedule that decays to zero the peak may be twice as high (see `suggest`).
 
-    The three read different parts of the curve (a slope, the middle of the fall, its end), so
-    that one misled reading is outvoted. A fifth, because a range test stays for few steps at each
-    LR: it passes the LRs that would diverge in a longer training before the loss shows it, by a
-    factor of 2 to 5 in deep nets; fastai's tenth gives away speed where the minimum is clear.
+    - Two crossings of a steep curve instead of its steepest or lowest point: those lie anywhere on
+      a long slope or a flat bottom. The left one says what is fast enough, the right one what is
+      stable, and an error in one counts half.
+    - Half, because a range test stays for few steps at each LR: it passes LRs that are too high for
+      a training before the loss shows it, and too high costs more than too low.
+    - The noise, because steps along a noisy gradient must be shorter: the best LR is
+      `1 / (1 + noise/signal)` of the one without noise, both as variances. The loss shows the noise
+      of the gradient only roughly, so at most a factor of 5 is taken off.
+
+    It sees how fast the loss falls and where training becomes unstable; it cannot see that a model
+    with few data overfits, where less training, so a lower LR, has the better validation loss.
+
+    Source: McCandlish et al., An Empirical Model of Large-Batch Training, arXiv 1812.06162,
+    section 2, for the shape of the noise term; the constants are from the accuracy benchmark.
     """
-    region = _region(curve)
-    readings = [lr for lr in (steepest(curve), valley(curve)) if lr is not None]
-    if region is None or not readings:
+    found = basin(curve) if _region(curve) is not None else None
+    if found is None:
         return None
-    marks = landmarks(curve)
-    readings.append(float(curve.lr[marks.minimum]) / MARGIN)
-    middle = float(10 ** np.median(np.log10(readings)))
-    return min(middle, float(curve.lr[marks.edge]) / MARGIN) if marks.diverges else middle
+    noise = min(found.noise, MOST_NOISE) / NOISE_SCALE
+    return float(10**found.middle * MARGIN / (1.0 + noise**2))
 
 
 RULES: dict[str, Rule] = {

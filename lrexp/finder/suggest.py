@@ -15,11 +15,13 @@ import numpy as np
 from lrexp.errors import ConfigError, did_you_mean
 from lrexp.finder.curve import BANDWIDTH, CombinedCurve, Curve, combine
 from lrexp.finder.landmarks import Landmarks, landmarks
-from lrexp.finder.rules import RULES
+from lrexp.finder.rules import RULES, auto
 from lrexp.finder.signal import no_signal
 
 MAX_DISAGREEMENT = 2.0  # decades between the seeds
-PEAK_MARGIN = 3.0  # max_lr stays this factor below the LR of the lowest loss
+LOWEST_MEAN = 0.5  # of the peak: schedules below that are treated as if they had it
+PEAK = 2.0  # times the LR that suits a constant schedule: the peak of one that decays to zero
+WIDER = 2.0  # how far the interval reaches beyond the answers of the seeds, each way
 CYCLE = 4.0  # base_lr is at least this factor below max_lr
 
 
@@ -31,7 +33,7 @@ class Suggestion:
         suggested_lr: the LR to train with.
         interval: lowest and highest LR that the seeds support.
         base_lr: where the loss starts to fall: the lower end of a cyclic schedule.
-        max_lr: below the edge of stability: its upper end, and the peak of a one-cycle schedule.
+        max_lr: its upper end, and the highest peak of a one-cycle schedule.
         rules: what every rule says, by name; None where a rule says nothing.
         reason: a sentence for the user when there is no suggestion.
         note: a sentence about a suggestion that could be better.
@@ -48,22 +50,26 @@ class Suggestion:
     per_seed: tuple[float | None, ...] = field(default=())
 
 
-def suggest(curves: Sequence[Curve], rule: str = "auto") -> Suggestion:
+def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0) -> Suggestion:
     """Suggest an LR from the range tests of one ramp, run with one or more seeds.
 
-    - `suggested_lr`: what `rule` reads off the combined curve.
-    - `max_lr` = max(suggested_lr, LR of the lowest loss / 3).
-    - `base_lr` = min(LR where the loss starts to fall, max_lr / 4, suggested_lr).
-    - `interval`: from the lowest to the highest answer of the seeds and the combined curve,
-      widened by the resolution of the curve (a factor of 10^0.2 = 1.6 each way) and cut to the
-      usable range [base_lr, max_lr]. With one seed there is no spread to go by: it is that range.
+    - `suggested_lr`: what `rule` reads off the combined curve. Of `auto` it is the peak of the
+      schedule that is to be used: `auto(curve) / max(mean_frac, 1/2)`. What trains is the area
+      under the schedule, so one with half the mean takes twice the peak.
+    - `interval`: from the lowest to the highest answer of the seeds and the combined curve, widened
+      by a factor of 2 each way: about the width of the LRs that train nearly as well.
+    - `max_lr` = max(2 · auto(curve), suggested_lr).
+    - `base_lr` = min(LR where the loss starts to fall, max_lr / 4, lower end of the interval).
 
     Args:
         curves: one for each seed.
         rule: a name in `RULES`.
+        mean_frac: the mean LR of the schedule that is to be used as a share of its peak, in (0, 1]:
+            1 for a constant LR, about 1/2 for cosine, linear and one-cycle.
 
     Raises:
-        ConfigError: there is no such rule, or the curves do not share one ramp.
+        ConfigError: there is no such rule, `mean_frac` is out of range, or the curves do not share
+            one ramp.
 
     Example:
         >>> import numpy as np
@@ -74,26 +80,31 @@ def suggest(curves: Sequence[Curve], rule: str = "auto") -> Suggestion:
     """
     if rule not in RULES:
         raise ConfigError.single("rule", "is no rule", rule, did_you_mean(rule, RULES))
+    if not 0 < mean_frac <= 1:
+        remedy = "Give 1 for a constant LR."
+        raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
     combined = combine(curves)
     reason = no_signal(combined, curves)
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves))
-    answers = {name: read(combined) for name, read in RULES.items()}
+    answers = {name: _read(name, combined, mean_frac) for name in RULES}
     suggested = answers[rule]
-    per_seed = tuple(_alone(c, rule) for c in curves) if len(curves) > 1 else (suggested,)
+    alone = tuple(_alone(c, rule, mean_frac) for c in curves)
+    per_seed = alone if len(curves) > 1 else (suggested,)
     reason = _unreadable(rule, suggested) or _disagreement(per_seed)
     if reason or suggested is None:
         return _refusal(reason, answers, per_seed)
-    marks = landmarks(combined)
-    base_lr, max_lr = _usable(combined, marks, suggested)
+    interval = _interval(suggested, per_seed)
+    max_lr = max(PEAK * (auto(combined) or 0.0), suggested)
+    base_lr = min(_fall(combined), max_lr / CYCLE, interval[0])
     return Suggestion(
         suggested_lr=suggested,
-        interval=_interval(suggested, per_seed, base_lr, max_lr),
+        interval=interval,
         base_lr=base_lr,
         max_lr=max_lr,
         rules=answers,
         reason=None,
-        note=_note(combined, marks),
+        note=_note(combined, landmarks(combined)),
         per_seed=per_seed,
     )
 
@@ -104,24 +115,24 @@ def _refusal(
     return Suggestion(None, None, None, None, answers, reason, per_seed=per_seed)
 
 
-def _alone(curve: Curve, rule: str) -> float | None:
+def _read(rule: str, curve: CombinedCurve, mean_frac: float) -> float | None:
+    lr = RULES[rule](curve)
+    # the other rules are what others defined, and know of no schedule
+    return lr / max(mean_frac, LOWEST_MEAN) if lr is not None and rule == "auto" else lr
+
+
+def _alone(curve: Curve, rule: str, mean_frac: float) -> float | None:
     combined = combine([curve])
-    return None if no_signal(combined, [curve]) else RULES[rule](combined)
+    return None if no_signal(combined, [curve]) else _read(rule, combined, mean_frac)
 
 
-def _usable(curve: CombinedCurve, marks: Landmarks, suggested: float) -> tuple[float, float]:
-    max_lr = max(suggested, float(curve.lr[marks.minimum]) / PEAK_MARGIN)
-    return min(float(curve.lr[marks.fall]), max_lr / CYCLE, suggested), max_lr
-
-
-def _interval(
-    suggested: float, per_seed: Sequence[float | None], base_lr: float, max_lr: float
-) -> tuple[float, float]:
-    if len(per_seed) == 1:
-        return base_lr, max_lr
+def _interval(suggested: float, per_seed: Sequence[float | None]) -> tuple[float, float]:
     answers = [suggested, *(lr for lr in per_seed if lr is not None)]
-    wider = 10**BANDWIDTH
-    return max(base_lr, min(answers) / wider), min(max_lr, max(answers) * wider)
+    return min(answers) / WIDER, max(answers) * WIDER
+
+
+def _fall(curve: CombinedCurve) -> float:
+    return float(curve.lr[landmarks(curve).fall])
 
 
 def _disagreement(per_seed: Sequence[float | None]) -> str | None:

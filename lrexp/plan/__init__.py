@@ -6,6 +6,7 @@ with the same model starts from a deep copy of the same initial weights.
 """
 
 from lrexp.plan.make import make_plan, plan_one, plan_schedules
+from lrexp.plan.race import can_have, race_task
 from lrexp.plan.range_test import RANGE_TEST, range_test_task
 from lrexp.plan.variant import Plan, VariantPlan, trace_lr
 from lrexp.plan.workshop import Objects
@@ -15,9 +16,11 @@ __all__ = [
     "Objects",
     "Plan",
     "VariantPlan",
+    "can_have",
     "make_plan",
     "plan_one",
     "plan_schedules",
+    "race_task",
     "range_test_task",
     "trace_lr",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lrexp.finder.curve import CombinedCurve, Curve, combine, start_level
+from lrexp.race import entrant_of
 from lrexp.report.curves import Array, outcome
 from lrexp.report.style import COLORS, Mark, log_limits, lr_axis, number_axis, wants_log
 from lrexp.store.read import Run
@@ -18,7 +19,8 @@ OPEN_END = float(np.finfo(np.float32).max)  # as far up as any picture goes
 
 def run_curves(run: Run) -> list[Curve]:
     """Return the curves of the seeds that have ended; where none has, of the one that goes on."""
-    begun = [trial for trial in run.trials if len(trial.steps["lr"])]
+    tests = [trial for trial in run.trials if entrant_of(trial.variant) is None]
+    begun = [trial for trial in tests if len(trial.steps["lr"])]
     ended = [trial for trial in begun if outcome(trial) != "open"]
     return [Curve(trial.steps["lr"], trial.steps["loss"]) for trial in ended or begun[:1]]
 

@@ -1,0 +1,203 @@
+"""The data of the accuracy benchmark: what scikit-learn ships, what Python ships, made up.
+
+Every function returns (train, val), both (inputs, targets), and draws with a generator of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import string
+import textwrap
+import typing
+from functools import cache
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from sklearn import datasets
+from torch import Tensor
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+Split: TypeAlias = tuple[Pair, Pair]
+CHARACTERS = string.ascii_lowercase + " \n_().,:='\"#"  # all others are one more
+
+
+def split(inputs: Tensor, targets: Tensor, num_train: int, seed: int = 0) -> Split:
+    """Return shuffled rows: the first `num_train`, and the others."""
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
+    inputs, targets = inputs[order], targets[order]
+    return (inputs[:num_train], targets[:num_train]), (inputs[num_train:], targets[num_train:])
+
+
+def standardised(values: np.ndarray) -> Tensor:
+    scaled = (values - values.mean(axis=0)) / values.std(axis=0)
+    return torch.tensor(scaled, dtype=torch.float32)
+
+
+def noisy(labels: Tensor, share: float, classes: int) -> Tensor:
+    """Return labels of which a share is replaced by random ones."""
+    draw = torch.Generator().manual_seed(7)
+    wrong = torch.rand(len(labels), generator=draw) < share
+    return torch.where(wrong, torch.randint(classes, labels.shape, generator=draw), labels)
+
+
+def cancer() -> Split:
+    raw = datasets.load_breast_cancer()
+    return split(standardised(raw.data), torch.tensor(raw.target), 400)
+
+
+def wine() -> Split:
+    raw = datasets.load_wine()
+    return split(standardised(raw.data), torch.tensor(raw.target), 120)
+
+
+def tiny_iris() -> Split:
+    raw = datasets.load_iris()
+    return split(standardised(raw.data), noisy(torch.tensor(raw.target), 0.3, 3), 60)
+
+
+def diabetes(scale: float | None = None, num_train: int = 340) -> Split:
+    """Return the diabetes data; targets standardised, or as they are (25 to 346)."""
+    raw = datasets.load_diabetes()
+    targets = standardised(raw.target) if scale is None else torch.tensor(raw.target * scale)
+    return split(standardised(raw.data), targets.float().unsqueeze(1), num_train)
+
+
+@cache
+def _digits() -> Pair:
+    raw = datasets.load_digits()
+    return torch.tensor(raw.images / 16, dtype=torch.float32), torch.tensor(raw.target)
+
+
+def digits(*, flat: bool = True, num_train: int = 1300) -> Split:
+    images, labels = _digits()
+    return split(images.flatten(1) if flat else images.unsqueeze(1), labels, num_train)
+
+
+def low_digits() -> Pair:
+    images, labels = _digits()
+    return images.flatten(1)[labels < 5], labels[labels < 5]
+
+
+def high_digits() -> Split:
+    images, labels = _digits()
+    chosen = labels >= 5
+    return split(images.flatten(1)[chosen], labels[chosen] - 5, 500)
+
+
+def upright_digits() -> Pair:
+    (images, labels), _ = digits(flat=False, num_train=900)
+    return images.flatten(1), labels
+
+
+def turned_digits() -> Split:
+    """Return the other digits, turned by a right angle and with ink and paper exchanged."""
+    _, (images, labels) = digits(flat=False, num_train=900)
+    return split((1 - images.rot90(1, (2, 3))).flatten(1), labels, 600)
+
+
+def digit_copies() -> Split:
+    (train, _), (val, _) = digits()
+    return (train, train), (val, val)
+
+
+@cache
+def _patches(side: int) -> Pair:
+    """Return patches (n, 3, side, side) of two photos, and from which of them."""
+    found = []
+    for image in datasets.load_sample_images().images:
+        pixels = torch.tensor(image[:400, :600] / 255, dtype=torch.float32).permute(2, 0, 1)
+        tiles = pixels.unfold(1, side, 2 * side).unfold(2, side, 2 * side)
+        found.append(tiles.permute(1, 2, 0, 3, 4).reshape(-1, 3, side, side))
+    which = torch.repeat_interleave(torch.arange(2), torch.tensor([len(p) for p in found]))
+    return torch.cat(found), which
+
+
+def photo_patches() -> Split:
+    patches, which = _patches(8)
+    return split(patches, which, 1400)
+
+
+def noisy_patches() -> Split:
+    """Return grey patches with noise, and without it."""
+    clean = _patches(8)[0].mean(dim=1).flatten(1)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))
+    return split(clean + 0.1 * noise, clean, 1400)
+
+
+def spirals() -> Split:
+    draw = torch.Generator().manual_seed(5)
+    radius, arm = torch.rand(1200, generator=draw), torch.arange(1200) % 3
+    angle = 4 * radius + arm * 2.1 + 0.15 * torch.randn(1200, generator=draw)
+    points = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1) * 2
+    return split(points, arm, 900)
+
+
+def linear(features: int = 12) -> Split:
+    """Return targets that a linear model can reach exactly, from features of unequal size."""
+    draw = torch.Generator().manual_seed(11)
+    size = torch.logspace(0, -1, features)
+    inputs = torch.randn(800, features, generator=draw) * size
+    weights = torch.randn(features, 1, generator=draw)
+    return split(inputs, inputs @ weights + 0.5, 600)
+
+
+def small_sine() -> Split:
+    """Return a curve of height 0.02: the loss begins near zero."""
+    draw = torch.Generator().manual_seed(12)
+    x = 2 * torch.rand(1000, 1, generator=draw) - 1
+    return split(x, 0.02 * torch.sin(5 * x), 700)
+
+
+def uneven_sine() -> Split:
+    """Return a curve whose noise grows along it, small enough for densities above one."""
+    draw = torch.Generator().manual_seed(13)
+    x = 2 * torch.rand(1200, 1, generator=draw) - 1
+    noise = torch.randn(1200, 1, generator=draw) * (0.02 + 0.1 * (x + 1))
+    return split(x, torch.sin(3 * x) + noise, 900)
+
+
+def friedman(scale: float = 1.0, noise: float = 1.0) -> Split:
+    inputs, targets = datasets.make_friedman1(900, 10, noise=noise, random_state=2)
+    return split(
+        torch.tensor(inputs, dtype=torch.float32) * 2 - 1,
+        torch.tensor(targets * scale, dtype=torch.float32).unsqueeze(1),
+        700,
+    )
+
+
+def small_friedman() -> Split:
+    (inputs, targets), (val_inputs, val_targets) = friedman(0.2, 0.3)
+    return (inputs, targets - targets.mean()), (val_inputs, val_targets - targets.mean())
+
+
+def codes(text: str) -> Tensor:
+    """Return a code for every character."""
+    index = {character: i for i, character in enumerate(CHARACTERS)}
+    return torch.tensor([index.get(c, len(CHARACTERS)) for c in text.lower()])
+
+
+def _windows(text: Tensor, length: int, number: int, seed: int) -> Tensor:
+    starts = torch.randint(
+        len(text) - length, (number, 1), generator=torch.Generator().manual_seed(seed)
+    )
+    return text[starts + torch.arange(length)]
+
+
+def next_character(length: int) -> Split:
+    """Return windows of a source file of Python's, and the same windows one character on."""
+    text = codes(inspect.getsource(argparse))
+    cut = len(text) * 9 // 10
+    train = _windows(text[:cut], length + 1, 2000, 1)
+    val = _windows(text[cut:], length + 1, 200, 2)
+    return (train[:, :-1], train[:, 1:]), (val[:, :-1], val[:, 1:])
+
+
+def which_file(length: int = 24) -> Split:
+    """Return windows of three source files of Python's, and from which of them."""
+    found = [
+        _windows(codes(inspect.getsource(module)), length, 500, i)
+        for i, module in enumerate((textwrap, typing, argparse))
+    ]
+    return split(torch.cat(found), torch.repeat_interleave(torch.arange(3), 500), 1200)

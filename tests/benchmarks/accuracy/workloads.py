@@ -1,0 +1,163 @@
+"""The workloads of the accuracy benchmark, in two halves.
+
+The halves were made in pairs before anything was trained: every kind of difficulty (see `kind`)
+is in both, on other data, with another network. `tuning` is what a rule may be developed on;
+`held-out` is looked at only to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from accuracy import nets, sets
+from lrexp.engine.task import LossFunction
+
+VOCABULARY = len(sets.CHARACTERS) + 1
+
+
+@dataclass(frozen=True, eq=False)  # one is equal to itself alone, and so can be a key
+class Workload:
+    """What is trained, and for how long.
+
+    Args:
+        kind: the difficulty that it stands for; there is one in each half.
+        steps: updates of a full training.
+        shift: optimizer -> decades by which the grid of LRs lies higher than that optimizer's.
+        find_lr: settings of the range test that are not the defaults.
+        engine: which of lrexp's engines trains its grid fastest on a CPU.
+        version: raised when the definition changes, so that cached results are computed anew.
+    """
+
+    name: str
+    half: str
+    kind: str
+    make_model: Callable[[], nn.Module]
+    data: Callable[[], sets.Split]
+    loss: LossFunction = functional.cross_entropy
+    steps: int = 150
+    batch_size: int = 32
+    shift: dict[str, float] = field(default_factory=dict)
+    find_lr: dict[str, float] = field(default_factory=dict)
+    engine: str = "vectorized"
+    version: int = 1
+
+
+def gaussian_nll(output: Tensor, target: Tensor) -> Tensor:
+    """Return −log density, of outputs (mean, log sd): negative where the fit is close."""
+    mean, log_sd = output[:, :1], output[:, 1:]
+    return (0.5 * ((target - mean) * torch.exp(-log_sd)) ** 2 + log_sd + 0.919).mean()
+
+
+def laplace_nll(output: Tensor, target: Tensor) -> Tensor:
+    """Return −log density of a Laplace distribution, of outputs (median, log scale)."""
+    middle, log_scale = output[:, :1], output[:, 1:]
+    return ((target - middle).abs() * torch.exp(-log_scale) + log_scale + 0.693).mean()
+
+
+TUNING = "tuning"
+HELD_OUT = "held-out"
+
+body_a = partial(nets.mlp, [64, 48, 32, 5])
+body_b = partial(nets.mlp, [64, 64, 10], nn.GELU)
+
+ALL = [
+    Workload("cancer MLP", TUNING, "tabular", partial(nets.mlp, [30, 32, 2]), sets.cancer),
+    Workload(
+        "wine dropout", HELD_OUT, "tabular",
+        partial(nets.mlp, [13, 48, 3], nn.GELU, 0.2), sets.wine, batch_size=16,
+    ),
+    Workload(
+        "digits BN CNN", TUNING, "BatchNorm", partial(nets.norm_cnn, 1, 8, 10, [8, 16]),
+        partial(sets.digits, flat=False), steps=100,
+    ),
+    Workload(
+        "photos BN CNN", HELD_OUT, "BatchNorm", partial(nets.norm_cnn, 3, 8, 2, [6, 12]),
+        sets.photo_patches, steps=100,
+    ),
+    Workload(
+        "digits deep tanh", TUNING, "deep, no normalisation",
+        partial(nets.tanh_net, 64, 24, 10, 10), sets.digits, steps=200,
+    ),
+    Workload(
+        "spirals deep ReLU", HELD_OUT, "deep, no normalisation",
+        partial(nets.relu_net, 2, 24, 8, 3), sets.spirals, steps=250,
+    ),
+    Workload(
+        "text GPT", TUNING, "transformer", partial(nets.small_gpt, VOCABULARY, 12),
+        partial(sets.next_character, 12), steps=120, batch_size=8,
+    ),
+    Workload(
+        "digits ViT", HELD_OUT, "transformer", partial(nets.PatchTransformer, 16, 10),
+        partial(sets.digits, flat=False), steps=120, batch_size=8,
+    ),
+    Workload(
+        "digits autoencoder", TUNING, "autoencoder", partial(nets.mlp, [64, 32, 8, 32, 64]),
+        sets.digit_copies, functional.mse_loss,
+    ),
+    Workload(
+        "photos denoiser", HELD_OUT, "autoencoder", partial(nets.mlp, [64, 40, 64], nn.Tanh),
+        sets.noisy_patches, functional.mse_loss,
+    ),
+    Workload(
+        "digits fine-tuned", TUNING, "fine-tuning",
+        partial(nets.fine_tuned, body_a, sets.low_digits, partial(nn.Linear, 32, 5)),
+        sets.high_digits, steps=80,
+    ),
+    Workload(
+        "turned fine-tuned", HELD_OUT, "fine-tuning",
+        partial(nets.fine_tuned, body_b, sets.upright_digits, None),
+        sets.turned_digits, steps=100,
+    ),
+    Workload(
+        "iris tiny noisy", TUNING, "tiny noisy", partial(nets.mlp, [4, 32, 3]),
+        sets.tiny_iris, steps=100, batch_size=8,
+    ),
+    Workload(
+        "diabetes tiny", HELD_OUT, "tiny noisy", partial(nets.mlp, [10, 32, 1], nn.Tanh),
+        partial(sets.diabetes, num_train=60), functional.mse_loss, steps=100, batch_size=8,
+    ),
+    Workload(
+        "diabetes raw targets", TUNING, "badly scaled", partial(nets.mlp, [10, 32, 1]),
+        partial(sets.diabetes, 1.0), functional.mse_loss, shift={"SGD": -1.5, "Adam": 1},
+    ),
+    Workload(
+        "friedman ×1000", HELD_OUT, "badly scaled", partial(nets.mlp, [10, 32, 32, 1]),
+        partial(sets.friedman, 1e3), functional.mse_loss, shift={"SGD": -3.5, "Adam": 1},
+    ),
+    Workload(
+        "sine Gaussian NLL", TUNING, "negative loss", partial(nets.mlp, [1, 24, 24, 2], nn.Tanh),
+        sets.uneven_sine, gaussian_nll, steps=200,
+    ),
+    Workload(
+        "friedman Laplace NLL", HELD_OUT, "negative loss", partial(nets.mlp, [10, 32, 2]),
+        sets.small_friedman, laplace_nll, steps=200,
+    ),
+    Workload(
+        "linear exact", TUNING, "near-zero loss", partial(nn.Linear, 12, 1),
+        sets.linear, functional.mse_loss, steps=200, shift={"Adam": 0.75},
+    ),
+    Workload(
+        "small sine", HELD_OUT, "near-zero loss", partial(nets.mlp, [1, 32, 32, 1], nn.Tanh),
+        sets.small_sine, functional.mse_loss, steps=200,
+    ),
+    Workload(
+        "digits recurrent", TUNING, "sequences", partial(nets.RowRecurrent, 24, 10),
+        partial(sets.digits, flat=False), steps=120,
+    ),
+    Workload(
+        "text which file", HELD_OUT, "sequences", partial(nets.Bag, VOCABULARY, 12, 3),
+        sets.which_file, steps=150,
+    ),
+]  # fmt: skip
+WORKLOADS = {work.name: work for work in ALL}
+
+
+def chosen(half: str, names: list[str] | None = None) -> list[Workload]:
+    """Return the workloads of a half, or of both for `all`; of these, those named."""
+    return [w for w in ALL if half in (w.half, "all") and (names is None or w.name in names)]
