@@ -10,11 +10,12 @@ from rich.console import Console
 
 from lrexp.config import Config, with_optimizer_lr
 from lrexp.errors import ConfigError
-from lrexp.finder import Curve, suggest
+from lrexp.finder import Curve, Suggestion, suggest
 from lrexp.lr_finder import RangeTest
-from lrexp.plan import RANGE_TEST
+from lrexp.plan import RANGE_TEST, Plan
 from lrexp.record import Recorder
 from lrexp.report import draw_run
+from lrexp.report.damage import as_written
 from lrexp.report.progress import waiting
 from lrexp.store import Run, RunWriter, TrialRecord, load_run, write_whole
 from lrexp.summary import comparison_summary, range_test_summary
@@ -70,9 +71,7 @@ def finish_comparison(
     recorder.raise_failures(writer.directory)
 
 
-def finish_range_tests(
-    writer: RunWriter, recorder: Recorder, loaded: Config, console: Console
-) -> None:
+def finish_range_tests(writer: RunWriter, recorder: Recorder, plan: Plan, console: Console) -> None:
     """Write the suggestion and the plots of range tests.
 
     Raises:
@@ -81,23 +80,34 @@ def finish_range_tests(
     tests = finished_tests(load_run(writer.directory))
     if not tests:
         recorder.raise_failures(writer.directory)
-    suggestion = suggest(curves_of(tests), rule=loaded.experiment.find_lr.rule)
+    suggestion = suggestion_of(plan, tests)
     writer.summary(range_test_summary(suggestion, [test.seed for test in tests]))
     with waiting(console, "Drawing"):
         draw_run(load_run(writer.directory))
     recorder.raise_failures(writer.directory)
 
 
+def suggestion_of(plan: Plan, tests: list[TrialRecord]) -> Suggestion:
+    """Return what range tests suggest for the schedule of the plan."""
+    rule = plan.config.experiment.find_lr.rule
+    return suggest(curves_of(tests), rule=rule, mean_frac=plan.variants[RANGE_TEST].mean_frac)
+
+
 def range_test(run: Run) -> RangeTest:
     """Return what the range tests of a finished run suggest."""
     curves = curves_of(finished_tests(run))
     rule = run.config.get("find_lr", {}).get("rule", "auto")
-    suggestion, summary = suggest(curves, rule=rule), run.summary or {}
+    summary = run.summary or {}
+    with as_written(str(run.path)):
+        frac = float(summary.get("mean_frac", 1.0))
+    suggestion = suggest(curves, rule=rule, mean_frac=frac)
     if summary.get("race"):  # it had the last word
         interval = summary["interval"]
         suggestion = replace(
             suggestion,
-            **{key: summary[key] for key in ("suggested_lr", "base_lr", "max_lr", "reason")},
+            **{
+                key: summary[key] for key in ("suggested_lr", "base_lr", "max_lr", "reason", "note")
+            },
             interval=None if interval is None else (interval[0], interval[1]),
         )
     return RangeTest(suggestion, tuple(curves), run)

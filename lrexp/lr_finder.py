@@ -143,6 +143,7 @@ class LRFinder:
         stop_factor: float = 4.0,
         rule: str = "auto",
         seed: int = 0,
+        mean_frac: float = 1.0,
     ) -> RangeTest:
         """Ramp the LR from `min_lr` to `max_lr` over `steps` updates, once for each seed.
 
@@ -159,6 +160,8 @@ class LRFinder:
             stop_factor: ends a test when the smoothed loss is this far above its best.
             rule: which rule's LR is suggested.
             seed: the first seed.
+            mean_frac: mean LR of the schedule that is to be used, as a share of its peak; see
+                `suggest`.
 
         Raises:
             ConfigError: an argument is wrong, or the loss does not fit the model's output.
@@ -186,7 +189,7 @@ class LRFinder:
                 device=self.device,
             )
             curves = tuple(_curve(task, s) for s in range(seed, seed + seeds))
-        self.result = RangeTest(suggest(curves, rule=rule), curves)
+        self.result = RangeTest(suggest(curves, rule=rule, mean_frac=mean_frac), curves)
         return self.result
 
     def get_optimal_lr(self) -> float | None:

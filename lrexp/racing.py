@@ -16,8 +16,7 @@ from rich.console import Console
 from lrexp.engine import Choice, TrialId
 from lrexp.errors import ConfigError, RunError
 from lrexp.execute import choose_engine, train
-from lrexp.finder import suggest
-from lrexp.finish import curves_of, finish_range_tests, finished_tests
+from lrexp.finish import finish_range_tests, finished_tests, suggestion_of
 from lrexp.left import RACE, read_left, read_rungs, read_units
 from lrexp.order import Order
 from lrexp.plan import RANGE_TEST, Plan, can_have
@@ -60,9 +59,9 @@ def finish_find_lr(
     suggestion = None
     if settings.race and not recorder.failures:
         tests = finished_tests(load_run(writer.directory))
-        suggestion = suggest(curves_of(tests), rule=settings.rule)
+        suggestion = suggestion_of(plan, tests)
     if suggestion is None or suggestion.suggested_lr is None:
-        finish_range_tests(writer, recorder, plan.config, console)
+        finish_range_tests(writer, recorder, plan, console)
         return
     course = _course(plan, suggestion.suggested_lr)
     done = _race(order, plan, writer, course, console, jobs=jobs)

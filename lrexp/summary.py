@@ -71,6 +71,7 @@ def range_test_summary(suggestion: Suggestion, seeds: Sequence[int]) -> dict[str
         "note": suggestion.note,
         "seeds": list(seeds),
         "per_seed": suggestion.per_seed,
+        "mean_frac": suggestion.mean_frac,
     }
 
 

@@ -95,6 +95,10 @@ def test_a_race_from_config_to_answer(lrexp: Callable, config: Path, tmp_path: P
         trial = next(t for t in trials if t.variant == f"race-25-lr-{lr['lr']:.4g}")
         assert lr["losses"] == [trial.result["final"]["val_loss"]]
     tests = [t for t in library.load_run(run).trials if t.variant == "range_test"]
+    assert told["mean_frac"] == pytest.approx(0.5, abs=0.03)  # of the cosine, not of the ramp
+    again = library.resume(run)
+    assert (again.suggested_lr, list(again.interval)) == (told["suggested_lr"], told["interval"])
+    assert again.rules["auto"] == told["range_test"]["suggested_lr"]
     assert told["range_test"]["steps"] == sum(len(t.steps["loss"]) for t in tests)
     tuned = yaml.safe_load((tmp_path / "tuned.yaml").read_text())
     assert float(tuned["optimizer"]["lr"]) == float(f"{told['suggested_lr']:.3g}")

@@ -36,8 +36,9 @@ class Suggestion:
         max_lr: its upper end, and the highest peak of a one-cycle schedule.
         rules: what every rule says, by name; None where a rule says nothing.
         reason: a sentence for the user when there is no suggestion.
-        note: a sentence about a suggestion that could be better.
+        note: sentences on what a suggestion holds for, and whether it could be better.
         per_seed: the rule's answer for each curve by itself, in their order.
+        mean_frac: what was said of the schedule.
     """
 
     suggested_lr: float | None
@@ -48,6 +49,7 @@ class Suggestion:
     reason: str | None
     note: str | None = None
     per_seed: tuple[float | None, ...] = field(default=())
+    mean_frac: float = 1.0
 
 
 def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0) -> Suggestion:
@@ -86,14 +88,14 @@ def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0)
     combined = combine(curves)
     reason = no_signal(combined, curves)
     if reason:
-        return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves))
+        return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
     answers = {name: _read(name, combined, mean_frac) for name in RULES}
     suggested = answers[rule]
     alone = tuple(_alone(c, rule, mean_frac) for c in curves)
     per_seed = alone if len(curves) > 1 else (suggested,)
     reason = _unreadable(rule, suggested) or _disagreement(per_seed)
     if reason or suggested is None:
-        return _refusal(reason, answers, per_seed)
+        return _refusal(reason, answers, per_seed, mean_frac)
     interval = _interval(suggested, per_seed)
     max_lr = max(PEAK * (auto(combined) or 0.0), suggested)
     base_lr = min(_fall(combined), max_lr / CYCLE, interval[0])
@@ -104,15 +106,21 @@ def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0)
         max_lr=max_lr,
         rules=answers,
         reason=None,
-        note=_note(combined, landmarks(combined)),
+        note=_note(combined, rule, suggested, mean_frac),
         per_seed=per_seed,
+        mean_frac=mean_frac,
     )
 
 
 def _refusal(
-    reason: str | None, answers: dict[str, float | None], per_seed: tuple[float | None, ...]
+    reason: str | None,
+    answers: dict[str, float | None],
+    per_seed: tuple[float | None, ...],
+    mean_frac: float,
 ) -> Suggestion:
-    return Suggestion(None, None, None, None, answers, reason, per_seed=per_seed)
+    return Suggestion(
+        None, None, None, None, answers, reason, per_seed=per_seed, mean_frac=mean_frac
+    )
 
 
 def _read(rule: str, curve: CombinedCurve, mean_frac: float) -> float | None:
@@ -154,7 +162,22 @@ def _unreadable(rule: str, suggested: float | None) -> str | None:
     )
 
 
-def _note(curve: CombinedCurve, marks: Landmarks) -> str | None:
+def _note(curve: CombinedCurve, rule: str, suggested: float, mean_frac: float) -> str | None:
+    notes = [_of_schedule(rule, suggested, mean_frac), _of_end(curve, landmarks(curve))]
+    return " ".join(note for note in notes if note) or None
+
+
+def _of_schedule(rule: str, suggested: float, mean_frac: float) -> str | None:
+    if rule != "auto" or mean_frac == 1:
+        return None
+    constant = suggested * max(mean_frac, LOWEST_MEAN)
+    return (
+        f"The peak for your schedule, whose mean is {mean_frac:.0%} of it; "
+        f"as a constant LR {constant:.3g}."
+    )
+
+
+def _of_end(curve: CombinedCurve, marks: Landmarks) -> str | None:
     if marks.diverges or np.log10(curve.lr[-1] / curve.lr[marks.minimum]) > BANDWIDTH:
         return None
     return (

@@ -17,6 +17,7 @@ from typing import TypeAlias
 from accuracy import peers
 from accuracy.answer import Answer
 from accuracy.grid import Cell, Protocol, curves, slug
+from accuracy.races import mean_frac, race
 from accuracy.short_grids import budget_grid, short_grid
 from accuracy.training import DEFAULT_LR
 from accuracy.workloads import Workload
@@ -36,12 +37,14 @@ class Setting:
         return [group[0] for group in self.protocol.groups]
 
 
+RACE = "lrexp race"
 Contender: TypeAlias = Callable[[Cell, Setting], list[Answer]]
 
 
 def contenders(*, with_peers: bool = True) -> dict[str, Contender]:
     """Return all contenders that can run here, lrexp's own first."""
     ours: dict[str, Contender] = {f"lrexp {rule}": partial(_by_rule, rule) for rule in RULES}
+    ours[RACE] = _race
     others: dict[str, Contender] = {
         "fixed default": _default,
         "short grid": _short_grid,
@@ -54,18 +57,29 @@ def contenders(*, with_peers: bool = True) -> dict[str, Contender]:
 
 
 def _by_rule(rule: str, cell: Cell, setting: Setting) -> list[Answer]:
-    return _read(rule, cell.work, cell.optimizer, setting)  # it does not look at the schedule
+    share = mean_frac(cell.work, cell.schedule)  # all that a rule looks at of the schedule
+    return _read(rule, cell.work, cell.optimizer, share, setting)
 
 
 @cache
-def _read(rule: str, work: Workload, optimizer: str, setting: Setting) -> list[Answer]:
+def _read(
+    rule: str, work: Workload, optimizer: str, share: float, setting: Setting
+) -> list[Answer]:
     """Return what a rule reads off lrexp's range tests at their defaults."""
     answers = []
     for group in curves(work, optimizer, setting.protocol, setting.cache):
-        found = suggest(group, rule=rule)
+        found = suggest(group, rule=rule, mean_frac=share)
         steps = sum(len(curve.lr) for curve in group)
         answers.append(Answer(found.suggested_lr, steps, found.reason or ""))
     return answers
+
+
+def _race(cell: Cell, setting: Setting) -> list[Answer]:
+    def compute() -> dict[str, list[Answer]]:
+        groups = curves(cell.work, cell.optimizer, setting.protocol, setting.cache)
+        return {RACE: race(cell, groups, setting.seeds)}
+
+    return remembered(cell, RACE, setting, compute)[RACE]
 
 
 def _default(cell: Cell, setting: Setting) -> list[Answer]:
