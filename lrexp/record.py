@@ -185,7 +185,7 @@ class Recorder:
         self._writers.pop(trial).close()
         self._checkpoints.ended(trial)
         self._outcomes[trial] = outcome
-        self._run.update_status(counts=dict(Counter(filter(None, self._outcomes.values()))))
+        self._run.note_counts(Counter(filter(None, self._outcomes.values())))
 
 
 def readable_error(record: Failed) -> UserCodeError | WorkerDiedError:

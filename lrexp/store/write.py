@@ -25,11 +25,12 @@ from lrexp.store.owner import Owner
 
 MAX_RESUMED = 100  # in status.json, the last ones
 STEPS_HEADER = ("step", "epoch", "lr", "loss")
+NOTE_SECONDS = 1.0  # between two writes of status.json that only count
 TRIAL_FILES = ("steps.csv", "evals.csv", "result.json")
 
 
 class TrialWriter:
-    """Appends the curves of one trial and writes its result; `close` it, or use it in a `with`.
+    """Appends the curves of one trial and writes its result; `close` it in the end.
 
     Args:
         directory: of the trial.
@@ -47,6 +48,7 @@ class TrialWriter:
         self.directory = directory
         self._loss_digits = loss_digits
         self._files: dict[str, IO[str]] = {}
+        self._synced: dict[str, int] = {}  # sizes that are on the disk
         self._eval_columns: tuple[str, ...] = ()
         if sizes is not None:
             self._go_on(sizes)
@@ -82,13 +84,14 @@ class TrialWriter:
 
     def sync(self) -> dict[str, int]:
         """Flush all rows to the disk, and return the size of each file."""
-        sizes = {}
         for name, file in self._files.items():
             with disk_errors(self.directory / name):
                 file.flush()
-                os.fsync(file.fileno())
-                sizes[name] = os.fstat(file.fileno()).st_size
-        return sizes
+                size = os.fstat(file.fileno()).st_size
+                if size != self._synced.get(name):  # a flush that waits for others takes long
+                    os.fsync(file.fileno())
+                self._synced[name] = size
+        return dict(self._synced)
 
     def close(self) -> None:
         """Close the files; the directory stays readable either way."""
@@ -160,9 +163,16 @@ class RunWriter:
         """Write a JSON file such as environment.json."""
         write_json(self._home / name, value)
 
+    def note_counts(self, counts: Mapping[str, int]) -> None:
+        """Note how many trials have which outcome; written at most once a second."""
+        self._status["counts"] = dict(counts)
+        if time.monotonic() - self._written > NOTE_SECONDS:  # all trials of a stack end together
+            self.update_status()
+
     def update_status(self, status: str | None = None, **changes: Any) -> None:
         """Change status.json; `status` is running, complete, failed or interrupted."""
         self.require_ours()
+        self._written = time.monotonic()
         self._status |= changes
         if status is not None:
             self._status["status"] = status

@@ -114,14 +114,14 @@ class TimedPause(Pause):
         if isinstance(record, Checkpoint):
             self.captured.append(time.perf_counter() - self._begun)
 
-    def done(self) -> None:
+    def done(self, seconds: float = 0.0) -> None:
         """Note that a checkpoint was written."""
         self.taken.append(time.perf_counter() - self._begun)
         if len(self.captured) != len(self.taken):
             raise RuntimeError("there was no checkpoint")
         self._after()
         self.requested = len(self.taken) == self._count  # ends the training right here
-        super().done()
+        super().done(seconds)
 
 
 @dataclass

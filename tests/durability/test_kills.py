@@ -15,7 +15,7 @@ import pytest
 from lrexp import load_run
 from lrexp.store import list_runs
 
-from .torture import ADAMW, Kind, Starter, begun, differences
+from .torture import ADAMW, Kind, Starter, begun, differences, trains
 
 KINDS = {  # and how often each is killed in the usual suite
     Kind("compare", "sequential"): 4,
@@ -27,20 +27,27 @@ KINDS = {  # and how often each is killed in the usual suite
 }
 MANY = 100
 KILLS_PER_RUN = 8  # at most, then it may go on in peace
-SHARE = 0.35  # of the time of the first run, within which a process is killed
+ANY_MOMENT = 0.2  # of the kills come at any moment, start-up included; the others while it trains
+SHARE = 0.5  # of the first run's training, within which a process is killed
 
 
-def run_in_peace(kind: Kind, folder: Path, commands: Starter) -> float:
-    """Train the reference and return how long that took."""
+def run_in_peace(kind: Kind, folder: Path, commands: Starter) -> tuple[float, float]:
+    """Train the reference; return how long that took, and how long of it was training."""
     start = time.monotonic()
-    assert commands.run(folder, *kind.words("reference")) == 0, (folder / "err.txt").read_text()
-    return time.monotonic() - start
+    is_training = trains(folder / "reference")
+    commands.begin(folder, *kind.words("reference"))
+    while not is_training() and time.monotonic() < start + 100:
+        time.sleep(0.01)
+    begun_at = time.monotonic()
+    assert commands.ended() == 0, (folder / "err.txt").read_text()
+    end = time.monotonic()
+    return end - start, end - begun_at
 
 
 def survive(kind: Kind, folder: Path, commands: Starter, kills: int, seed: int) -> None:
     """Kill a run at `kills` moments in all, over as many runs as it takes."""
     kind.write(folder)
-    seconds = run_in_peace(kind, folder, commands)
+    in_all, in_training = run_in_peace(kind, folder, commands)
     chance = random.Random(seed)
     survived = before = 0  # kills that hit; those that came before the first trial
     runs = 0
@@ -49,9 +56,13 @@ def survive(kind: Kind, folder: Path, commands: Starter, kills: int, seed: int) 
         words, in_this_run = kind.words("run"), 0
         runs += 1
         while True:
-            peace = in_this_run == KILLS_PER_RUN or survived == kills
-            pause = 600.0 if peace else chance.uniform(0, SHARE * seconds)
-            code = commands.run(folder, *words) if peace else commands.killed(folder, pause, *words)
+            if in_this_run == KILLS_PER_RUN or survived == kills:
+                code = commands.run(folder, *words)  # in peace
+            elif chance.random() < ANY_MOMENT:
+                code = commands.killed(folder, chance.uniform(0, in_all), *words)
+            else:
+                pause = chance.uniform(0, SHARE * in_training)
+                code = commands.killed(folder, pause, *words, once=trains(run))
             if code != -9:
                 break
             survived, in_this_run = survived + 1, in_this_run + 1
@@ -65,6 +76,7 @@ def survive(kind: Kind, folder: Path, commands: Starter, kills: int, seed: int) 
         assert differences(run, folder / "reference") == [], (runs, survived)
         shutil.rmtree(run)
         print(f"{kind.name}: {survived} kills in {runs} runs so far", flush=True)
+    assert before < kills / 2 or kills < 10  # most of them hit a training
     print(
         f"\n{kind.name}: {survived} kills survived in {runs} runs, {before} of them before a trial"
     )

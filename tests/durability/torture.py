@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +150,16 @@ class Starter:
         self.begin(folder, *words)
         return self.ended()
 
-    def killed(self, folder: Path, seconds: float, *words: object) -> int:
-        """Run a command and kill it after some time; return its exit code, -9 where it was."""
+    def killed(
+        self, folder: Path, seconds: float, *words: object, once: Callable[[], bool] | None = None
+    ) -> int:
+        """Run a command and kill it after some time; return its exit code, -9 where it was.
+
+        With `once` the time begins when that is true.
+        """
         pid = self.begin(folder, *words)
+        while once is not None and not once() and _is_alive(pid):
+            time.sleep(0.005)
         time.sleep(seconds)
         # It is a child of the server, which waits for it: at worst it is a zombie by now.
         with suppress(ProcessLookupError):
@@ -230,6 +237,29 @@ def _first(one: Any, other: Any) -> str:
         keys = [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]
         return "; ".join(f"{k}: {one.get(k)} instead of {other.get(k)}" for k in keys)
     return f"{one} instead of {other}"
+
+
+def trains(run: Path) -> Callable[[], bool]:
+    """Return what tells whether a row has been written since now."""
+    before = _sizes(run)
+    return lambda: any(size > before.get(path, 0) for path, size in _sizes(run).items())
+
+
+def _sizes(run: Path) -> dict[Path, int]:
+    sizes = {}
+    for path in run.glob("trials/*/*/steps.csv"):
+        with suppress(FileNotFoundError):
+            sizes[path] = path.stat().st_size
+    return sizes
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process runs; one that ended and was not waited for is a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def begun(run: Path) -> bool:
