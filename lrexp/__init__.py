@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lrexp.errors import ConfigError, LrexpError, RunError, UserCodeError
 
 if TYPE_CHECKING:
-    from lrexp.experiment import compare, find_lr
+    from lrexp.experiment import compare, find_lr, resume
     from lrexp.lr_finder import LRFinder, RangeTest
     from lrexp.report import plot_lr_schedule
     from lrexp.schedules import (
@@ -36,6 +36,7 @@ _HOMES = {
     "get_multi_step_lr_scheduler": "lrexp.schedules",
     "load_run": "lrexp.store",
     "plot_lr_schedule": "lrexp.report",
+    "resume": "lrexp.experiment",
 }
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "get_multi_step_lr_scheduler",
     "load_run",
     "plot_lr_schedule",
+    "resume",
 ]
 
 

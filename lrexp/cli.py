@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lrexp import __version__
-from lrexp.errors import ConfigError, FailedTrialsError, LrexpError, RunError
+from lrexp.errors import (
+    ConfigError,
+    FailedTrialsError,
+    InterruptedRunError,
+    LrexpError,
+    RunError,
+    without_controls,
+)
 from lrexp.options import (
     ConfigFile,
     Device,
@@ -30,14 +35,20 @@ from lrexp.options import (
     Json,
     Out,
     Quiet,
+    RunDirectory,
     RunsDir,
     Seeds,
     Set,
     Trust,
+    Write,
 )
+from lrexp.terminal import ignore_signals, outlive_readers, take_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from lrexp.lr_finder import RangeTest
+    from lrexp.store import Run
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 the command line or config is wrong, 3 the run failed, "
@@ -99,14 +110,13 @@ def compare(
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
     console = _stderr(quiet)
-    with console.status("Loading torch"):
+    with _loading(console):
         from lrexp import experiment
-        from lrexp.report import ranking_table
         from lrexp.store import load_run
 
     failure = None
     try:
-        with _messages(json):
+        with _before_training(), _messages(json):
             run = experiment.compare(
                 config,
                 seeds=seeds,
@@ -121,14 +131,7 @@ def compare(
             )
     except FailedTrialsError as error:  # the other trials have a result
         failure, run = error, load_run(error.run)
-    summary = run.summary or {}
-    if json:
-        _print_json({**summary, "run": str(run.path)})
-    elif not quiet:
-        _stdout().print(ranking_table(summary))
-        _print_files(run.path, _following(summary, run.path, _again(config, set_), failure))
-    if failure is not None:
-        raise failure
+    _show_comparison(run, _again(config, set_), failure, quiet=quiet, json=json)
 
 
 @app.command(epilog="Example: lrexp find-lr configs/quickstart.yaml --write tuned.yaml")
@@ -139,10 +142,7 @@ def find_lr(
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
-    ] = None,
+    write: Write = None,
     force: Force = False,
     out: Out = None,
     runs_dir: RunsDir = RUNS,
@@ -152,11 +152,10 @@ def find_lr(
 ) -> None:
     """Run LR range tests on copies of the model and suggest a learning rate."""
     console = _stderr(quiet)
-    with console.status("Loading torch"):
+    with _loading(console):
         from lrexp import experiment
-        from lrexp.report import suggestion_panel
 
-    with _messages(json):
+    with _before_training(), _messages(json):
         result = experiment.find_lr(
             config,
             seeds=seeds,
@@ -171,17 +170,46 @@ def find_lr(
             force=force,
             console=console,
         )
-    assert result.run is not None
-    summary = result.run.summary or {}
-    if json:
-        _print_json({**summary, "run": str(result.run.path)})
-    elif not quiet:
-        _stdout().print(suggestion_panel(summary))
-        again = f"find-lr {_again(config, set_)} --write tuned.yaml"
-        following = f"compare {write}" if write else again
-        _print_files(result.run.path, following if result.suggested_lr is not None else None)
-    if result.suggested_lr is None:
-        raise typer.Exit(NO_SIGNAL)
+    again = f"find-lr {_again(config, set_)} --write tuned.yaml"
+    following = f"compare {write}" if write else again
+    _show_range_test(result, following, quiet=quiet, json=json)
+
+
+@app.command(epilog="Example: lrexp resume runs/20261121-210301-digits-lr-compare-3f9c")
+def resume(
+    run: RunDirectory,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on although code, data or machine changed.")
+    ] = False,
+    jobs: Jobs = None,
+    write: Write = None,
+    trust: Trust = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Continue an interrupted run to the very result it would have had."""
+    console = _stderr(quiet)
+    with _loading(console):
+        from lrexp import experiment
+        from lrexp.store import Run, load_run
+
+    failure, ended = None, None
+    try:
+        with _before_training(), _messages(json):
+            ended = experiment.resume(
+                run, force=force, jobs=jobs, write=write, trust=trust or (), console=console
+            )
+    except FailedTrialsError as error:  # the other trials have a result
+        failure = error
+        if load_run(run).command != "compare":
+            raise
+        ended = load_run(run)
+    again = _again(run / "resolved.yaml", None)
+    if isinstance(ended, Run):
+        _show_comparison(ended, again, failure, quiet=quiet, json=json)
+    else:
+        following = f"compare {write}" if write else f"find-lr {again} --write tuned.yaml"
+        _show_range_test(ended, following, quiet=quiet, json=json)
 
 
 @app.command(epilog="Example: lrexp plot runs/20261121-210301-digits-lr-compare-3f9c")
@@ -196,7 +224,7 @@ def plot(
     from lrexp import experiment
 
     for path in experiment.plot(runs, out=out):
-        typer.echo(str(path))
+        _say(path)
 
 
 @app.command(epilog="Example: lrexp schedule configs/schedules.yaml --out lr.png")
@@ -221,8 +249,8 @@ def schedule(
         _stdout().print(schedule_table(traces.lr))
         if traces.reactive:
             names = ", ".join(traces.reactive)
-            typer.echo(f"As if the loss never changed: {names}.")
-        typer.echo(f"Plot: {traces.plot}")
+            _say(f"As if the loss never changed: {names}.")
+        _say(f"Plot: {traces.plot}")
 
 
 @app.command(epilog="Example: lrexp runs")
@@ -238,8 +266,10 @@ def runs(
     found = [] if missing else list_runs(directory)
     if json:
         _print_json([run.to_plain() for run in found])
+    elif found:
+        _stdout().print(runs_table(found))
     else:
-        _stdout().print(runs_table(found) if found else f"No runs in {directory}.")
+        _say(f"No runs in {directory}.")
 
 
 @app.command(epilog="Example: lrexp validate configs/quickstart.yaml --set train.duration=2ep")
@@ -277,44 +307,83 @@ def init(
     if file.exists() and not force:
         raise ConfigError.single("FILE", "exists already", str(file), "Give another, or --force.")
     write_whole(file, STARTER)
-    typer.echo(f"Wrote {file}. Next: lrexp compare {file}")
+    _say(f"Wrote {file}. Next: lrexp compare {file}")
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        outlive_readers()
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = InterruptedRunError.exit_code
+    ignore_signals()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are printed, never raised."""
     # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run is closed
+    take_signals()
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
         app(arguments, prog_name="lrexp")
     except SystemExit as exit_:  # how Typer ends, after it has shown usage errors
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except Exception as error:
+    except BaseException as error:  # user code may raise anything
+        known = error if isinstance(error, LrexpError) else None
+        if known is None and _is_interruption(error):
+            known = InterruptedRunError("Interrupted.")
         if debug:
             traceback.print_exc()
         else:
-            known = isinstance(error, LrexpError)
-            typer.echo(str(error) if known else _unexpected(error), err=True)
-        return error.exit_code if isinstance(error, LrexpError) else RunError.exit_code
+            typer.echo(_unexpected(error) if known is None else str(known), err=True)
+        return RunError.exit_code if known is None else known.exit_code
     return 0
 
 
-def _unexpected(error: Exception) -> str:
-    return f"lrexp failed: {type(error).__name__}: {error}\nRun it again with --debug for details."
+def _is_interruption(error: BaseException | None) -> bool:
+    """Return whether it all began with Ctrl-C: an import that is cut short raises anything."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+@contextmanager
+def _before_training() -> Iterator[None]:
+    """Say that nothing was written; once there is a run, its own message says how to go on."""
+    try:
+        yield
+    except LrexpError:
+        raise
+    except BaseException as error:
+        if not _is_interruption(error):
+            raise
+        raise InterruptedRunError("Interrupted before training; nothing was written.") from None
+
+
+@contextmanager
+def _loading(console: Console) -> Iterator[None]:
+    with _before_training(), console.status("Loading torch"):
+        yield
+
+
+def _unexpected(error: BaseException) -> str:
+    text = without_controls(f"{type(error).__name__}: {error}")
+    return f"lrexp failed: {text}\nRun it again with --debug for details."
 
 
 def _print_json(value: Any) -> None:
-    from lrexp.store.files import to_json
+    from lrexp.report.screen import json_text
 
-    typer.echo(to_json(value))
+    typer.echo(json_text(value))
+
+
+def _say(text: object) -> None:
+    """Print a line that may hold the name of a file."""
+    typer.echo(without_controls(str(text)))
 
 
 def _messages(json: bool) -> AbstractContextManager[object]:
@@ -323,21 +392,51 @@ def _messages(json: bool) -> AbstractContextManager[object]:
 
 
 def _stdout() -> Console:
-    from rich.console import Console
+    from lrexp.report.screen import Screen
 
-    return Console()
+    return Screen()
 
 
 def _stderr(quiet: bool) -> Console:
-    from rich.console import Console
+    from lrexp.report.screen import Screen
 
-    return Console(stderr=True, quiet=quiet)
+    return Screen(stderr=True, quiet=quiet)
+
+
+def _show_comparison(
+    run: Run, again: str, failure: Exception | None, *, quiet: bool, json: bool
+) -> None:
+    from lrexp.report import ranking_table
+
+    summary = run.summary or {}
+    if json:
+        _print_json({**summary, "run": str(run.path)})
+    elif not quiet:
+        _stdout().print(ranking_table(summary))
+        _print_files(run.path, _following(summary, run.path, again, failure))
+    if failure is not None:
+        raise failure
+
+
+def _show_range_test(result: RangeTest, following: str, *, quiet: bool, json: bool) -> None:
+    from lrexp.report import suggestion_panel
+
+    assert result.run is not None
+    summary = result.run.summary or {}
+    if json:
+        _print_json({**summary, "run": str(result.run.path)})
+    elif not quiet:
+        _stdout().print(suggestion_panel(summary))
+        _print_files(result.run.path, following if result.suggested_lr is not None else None)
+    if result.suggested_lr is None:
+        raise typer.Exit(NO_SIGNAL)
 
 
 def _print_files(run: Path, following: str | None) -> None:
-    typer.echo(f"Files: {run}\nPlots: {run / 'plots'}")
+    _say(f"Files: {run}")
+    _say(f"Plots: {run / 'plots'}")
     if following is not None:
-        typer.echo(f"Next:  lrexp {following}")
+        _say(f"Next:  lrexp {following}")
 
 
 def _following(
@@ -346,9 +445,9 @@ def _following(
     """Return the command that makes sense after a comparison, if there is one."""
     if failure is not None:
         return None
-    if not any(row["outcomes"].get("finished") for row in summary["ranking"]):
+    if not any((row.get("outcomes") or {}).get("finished") for row in summary["ranking"]):
         return f"find-lr {again}"
-    few = len(summary["seeds"]) < MANY_SEEDS
+    few = len(summary.get("seeds") or ()) < MANY_SEEDS
     return f"compare {again} --seeds {MANY_SEEDS}" if few else f"plot {run}"
 
 

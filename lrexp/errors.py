@@ -13,13 +13,20 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 
 class LrexpError(Exception):
-    """Any error that lrexp raises on purpose."""
+    """Any error that lrexp raises on purpose.
+
+    Its text may quote a file from a stranger: what a terminal would obey is shown as an escape.
+    """
 
     exit_code = 3
+
+    def __str__(self) -> str:
+        return without_controls(super().__str__())
 
 
 class RunError(LrexpError):
@@ -72,7 +79,8 @@ class Problem:
 
     def __str__(self) -> str:
         known = self.place.endswith((f" {self.key}", f"--{self.key}"))  # --set optimizer.lr
-        where = "".join(f"{part}: " for part in (self.place, "" if known else self.key) if part)
+        parts = (self.place, "" if known else self.key)
+        where = "".join(f"{without_controls(part, keep='')}: " for part in parts if part)
         given = "" if self.given is NOTHING else f" (got {_shown(self.given)})"
         return f"{where}{self.what}{given}. {self.remedy}".rstrip()
 
@@ -120,6 +128,22 @@ class ConfigError(LrexpError, ValueError):
         return ConfigError([replace(p, place=p.place or place_of(p.key)) for p in self.problems])
 
 
+def without_controls(text: str, keep: str = "\n\t") -> str:
+    """Return the text with control and other invisible characters, but for `keep`, escaped.
+
+    Example:
+        >>> without_controls("\\x1b[2J")
+        '\\\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `Did you mean 'x'?`, or the known names when none is close.
 
@@ -151,15 +175,24 @@ def user_error(error: BaseException, doing: str) -> UserCodeError:
     none (the exception came from a library), the innermost frame of all.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not _is_library(f.filename)] or list(frames)
+    own = [f for f in frames if not is_library(f.filename)] or list(frames)
     where = f"{own[-1].filename}:{own[-1].lineno}: in {own[-1].name}: " if own else ""
-    message = f"{where}{type(error).__name__}: {error}".rstrip(": ")
+    message = f"{where}{type(error).__name__}: {_text(error)}".rstrip(": ")
     found = UserCodeError(f"{doing} raised an exception: {message}")
     found.kind = type(error).__name__
     return found
 
 
-def _is_library(filename: str) -> bool:
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a class of the user's own may raise there, too
+        return "(no text)"
+
+
+@cache
+def is_library(filename: str) -> bool:
+    """Return whether a file is of lrexp, of Python or of an installed package."""
     here = str(Path(__file__).parent)
     installed = ("site-packages", "dist-packages", sysconfig.get_path("stdlib"))
     return filename.startswith((here, "<")) or any(part in filename for part in installed)

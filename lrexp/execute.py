@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import shlex
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +14,28 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from lrexp.config import resolved_tree, to_yaml
-from lrexp.engine import ENGINES, Choice, Record, choose, preserved_rng
-from lrexp.errors import ConfigError, InterruptedRunError, RunError
+from lrexp.describe import describe_again, describe_run, facts, resolved_text, surroundings
+from lrexp.engine import ENGINES, Choice, Pause, Record, choose, preserved_rng
+from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError
+from lrexp.fit import changed_settings, changed_surroundings, noted_surroundings, refuse
+from lrexp.interrupt import pausing
+from lrexp.left import Left, read_left, read_units, tidy_checkpoints
 from lrexp.order import Order
 from lrexp.plan import Plan
 from lrexp.record import Recorder
 from lrexp.report.progress import observe, waiting
-from lrexp.store import RunWriter, create_run_directory, describe_environment
+from lrexp.store import (
+    RunWriter,
+    create_run_directory,
+    load_run,
+    locked,
+    remove_temporary_files,
+)
 from lrexp.workers.pool import run_in_processes
 from lrexp.workers.sendable import refuse_processes, why_not_processes
+
+BEGIN_ANEW = "begin_anew"  # in status.json: trials that had no checkpoint, and why
+NAMED = 8  # trials, in a message
 
 
 @dataclass(frozen=True)
@@ -34,42 +48,134 @@ class Destination:
 
 @contextmanager
 def recorded_run(
-    order: Order, plan: Plan, choice: Choice, destination: Destination
+    order: Order, plan: Plan, choice: Choice, destination: Destination, *, options: str = ""
 ) -> Iterator[RunWriter]:
-    """Create the run directory, describe the run in it, and note how it ended."""
-    config, lengths, command = plan.config, order.lengths(plan), order.command
-    path = create_run_directory(
-        config.experiment.name, command, out=destination.out, runs_dir=destination.runs_dir
-    )
-    writer = RunWriter(
-        path,
-        {
-            "command": command,
-            "name": config.experiment.name,
-            "variants": list(dict.fromkeys(trial.variant for trial in lengths)),
-            "seeds": list(dict.fromkeys(trial.seed for trial in lengths)),
-            "num_trials": len(lengths),
-            "total_steps": {trial.variant: steps for trial, steps in lengths.items()},
-        },
-    )
+    """Create the run directory, describe the run in it, and note how it ended.
+
+    Args:
+        order: what was asked for.
+        plan: made from it.
+        choice: which engine trains which trials.
+        destination: where the run goes.
+        options: of the command that resumes it, for the message of an interruption.
+    """
+    name, out, runs_dir = plan.config.experiment.name, destination.out, destination.runs_dir
+    path = create_run_directory(name, order.command, out=out, runs_dir=runs_dir)
     try:
-        writer.text("config.yaml", config.document.text)
-        writer.text("resolved.yaml", to_yaml(resolved_config(plan) | _engine_used(choice)))
-        writer.json("engine.json", choice.to_plain())
-        writer.json("environment.json", describe_environment(plan.device))
-        for name, source in plan.config.own_files().items():
-            writer.text(name, source)
+        with locked(path):
+            writer = RunWriter(path, facts(order, plan))
+            with _ending_noted(writer, order, options):
+                describe_run(writer, order, plan, choice)
+                yield writer
+    except KeyboardInterrupt:  # right before, or right after
+        raise InterruptedRunError(f"Interrupted. What was written so far is in {path}.") from None
+
+
+def take_up(
+    run: Path, order: Order, plan: Plan, jobs: int | None, *, force: bool, console: Console
+) -> tuple[Choice, Left, list[Problem]]:
+    """Return how the rest of a run is trained, what is left of it, and what was forced.
+
+    Raises:
+        ConfigError: it does not fit what is here, and `force` is not given.
+        RunError: a file of the run is damaged.
+    """
+    check_jobs(order, jobs)
+    units, jobs_before = read_units(run, order.lengths(plan))
+    jobs = jobs or jobs_before
+    here = surroundings(plan)
+    problems = [
+        *changed_settings(run, order, resolved_text(plan, units)),
+        *changed_surroundings(run, here, (jobs_before, jobs)),
+    ]
+    refuse(problems, force=force)
+    for what in noted_surroundings(run, here):
+        console.print(f"Note: {what}; the last bits may differ.", markup=False, highlight=False)
+    left = read_left(run, units)
+    return Choice(left.units, jobs), left, problems
+
+
+@contextmanager
+def resumed_run(
+    run: Path,
+    order: Order,
+    plan: Plan,
+    left: Left,
+    forced: Sequence[Problem],
+    *,
+    console: Console,
+    options: str = "",
+) -> Iterator[RunWriter]:
+    """Go on with a run directory that this process has locked, and note how it ended."""
+    remove_temporary_files(run)
+    tidy_checkpoints(run, left)
+    # counted anew: what stopped the run may have stopped its last count, too
+    notes: dict[str, Any] = {"counts": dict(Counter(left.outcomes.values()))}
+    if forced:
+        notes["forced"] = [str(problem) for problem in forced]
+    earlier = dict(load_run(run).status)
+    if lost := why_anew(earlier.pop(BEGIN_ANEW, None)):
+        console.print(lost, end="", markup=False, highlight=False, soft_wrap=True)
+    writer = RunWriter(run, facts(order, plan) | notes, earlier=earlier)
+    describe_again(writer, order, plan)
+    with _ending_noted(writer, order, options):
         yield writer
-    except KeyboardInterrupt:
-        writer.update_status("interrupted")
+
+
+@contextmanager
+def _ending_noted(writer: RunWriter, order: Order, options: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        lost = stop.begin_anew if isinstance(stop, _Stopped) else {}
+        writer.update_status("interrupted", **({BEGIN_ANEW: lost} if lost else {}))
+        path = writer.directory
         raise InterruptedRunError(
-            f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it."
+            f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it.\n"
+            f"{why_anew(lost)}To go on: {_how_to_resume(path, order, options)}"
         ) from None
     except BaseException as error:
         with suppress(RunError):  # the disk may be what failed
             writer.update_status("failed", error=str(error))
         raise
     writer.update_status("complete")
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal ended the training; `begin_anew` is as `Recorder.begin_anew`."""
+
+    def __init__(self, begin_anew: Mapping[str, str]) -> None:
+        super().__init__()
+        self.begin_anew = dict(begin_anew)
+
+
+def why_anew(lost: object) -> str:
+    """Return lines that say which trials begin anew when a run goes on, and why.
+
+    Args:
+        lost: `BEGIN_ANEW` in status.json.
+
+    Example:
+        >>> print(why_anew({"a/seed-0": "training changes the attribute `n`"}), end="")
+        Without a checkpoint, so it begins anew: a/seed-0: training changes the attribute `n`.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for trial, why in (lost if isinstance(lost, dict) else {}).items():
+        by_reason.setdefault(str(why), []).append(str(trial))
+    return "".join(
+        f"Without a checkpoint, so {'it begins' if len(names) == 1 else 'they begin'} anew: "
+        f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' * (len(names) > NAMED)}: "
+        f"{why}.\n"
+        for why, names in by_reason.items()
+    )
+
+
+def _how_to_resume(path: Path, order: Order, options: str) -> str:
+    given = sorted(order.objects.sections)
+    if given:
+        return f"lrexp.resume({', '.join([repr(str(path)), *(f'{n}=...' for n in given)])})"
+    trust = [word for prefix in order.trust for word in ("--trust", prefix)]
+    return " ".join(filter(None, [shlex.join(["lrexp", "resume", str(path), *trust]), options]))
 
 
 def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) -> Choice:
@@ -103,6 +209,8 @@ def train(
     choice: Choice,
     writer: RunWriter,
     console: Console,
+    *,
+    left: Left | None = None,
 ) -> Recorder:
     """Train the trials into the run directory and show how it goes.
 
@@ -112,16 +220,36 @@ def train(
         choice: which engine trains which trials.
         writer: of the run directory.
         console: where progress is shown.
+        left: of a run that is resumed: what is left of `choice`, and where it goes on.
+
+    Raises:
+        KeyboardInterrupt: a signal ended the training before its end.
     """
+    left = left or Left(choice.units)
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
     # A comparison's rule stops what diverged; a range test ends like that as a rule.
-    recorder = Recorder(writer, stop_is_outcome=order.command == "compare", loss_digits=digits)
-    with (
-        observe(order.lengths(plan), console) as observer,
-        preserved_rng(plan.device),
-        closing(_records(order, plan, choice)) as records,
-    ):
-        recorder.write_all(records, observer)
+    stop_is_outcome = order.command == "compare"
+    recorder = Recorder(writer, stop_is_outcome=stop_is_outcome, loss_digits=digits, left=left)
+    lengths = order.lengths(plan)
+    pause = Pause()
+    try:
+        with (
+            observe({t: lengths[t] for t in left.trials}, console, begun=left.begun) as observer,
+            preserved_rng(plan.device),
+            pausing(pause),
+            closing(_records(order, plan, choice, left, pause)) as records,
+        ):
+            recorder.write_all(records, observer)
+    except RunError:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        # The processes that load data are killed by the signal, too: what they tell comes anywhere.
+        if isinstance(error, KeyboardInterrupt) or pause.requested:
+            raise _Stopped(recorder.begin_anew) from error
+        raise
+    if not recorder.has_ended(left.trials):
+        raise _Stopped(recorder.begin_anew)
+    recorder.clear_checkpoints()
     return recorder
 
 
@@ -138,14 +266,26 @@ def check_jobs(order: Order, jobs: int | None) -> None:
         refuse_processes(order, jobs)
 
 
-def _records(order: Order, plan: Plan, choice: Choice) -> Generator[Record, None, None]:
+def _records(
+    order: Order, plan: Plan, choice: Choice, left: Left, pause: Pause
+) -> Generator[Record, None, None]:
     """Train here, or in other processes, unit by unit."""
     if choice.jobs > 1:
         devices = _devices(plan)
-        yield from run_in_processes(order, choice.units, choice.jobs, devices=devices)
+        yield from run_in_processes(
+            order,
+            left.units,
+            choice.jobs,
+            devices=devices,
+            pause=pause,
+            take_state=left.take_state,
+        )
         return
-    for unit in choice.units:
-        yield from ENGINES[unit.engine](order.tasks(plan, unit.trials))
+    for unit in left.units:
+        if pause.requested:
+            return
+        tasks = order.tasks(plan, unit.trials, pause, left.take_state(unit.trials[0]))
+        yield from ENGINES[unit.engine](tasks)
 
 
 def _places(plan: Plan) -> int | None:
@@ -159,18 +299,3 @@ def _devices(plan: Plan) -> list[str] | None:
     if plan.device.type != "cuda" or asked not in ("auto", "cuda") or count < 2:
         return None
     return [f"cuda:{index}" for index in range(count)]
-
-
-def _engine_used(choice: Choice) -> dict[str, str]:
-    """Return the engine that repeats the run, where one name says it.
-
-    Engines differ in rounding, and an unstable training makes much of that.
-    """
-    names = {unit.engine for unit in choice.units}
-    return {"engine": names.pop()} if len(names) == 1 else {}
-
-
-def resolved_config(plan: Plan) -> dict[str, Any]:
-    """Return the config with every default filled in and every duration in steps."""
-    clocks = {name: variant.clock for name, variant in plan.variants.items()}
-    return resolved_tree(plan.config, clocks)

@@ -1,4 +1,4 @@
-"""The verbs behind the commands: plan, train, store, and read back what is shown.
+"""The verbs behind the commands: plan, train or resume, store, and read back what is shown.
 
 The command line and the Python API call these same functions. Each run is written to its
 directory first; summaries, tables and plots are made from the files.
@@ -14,23 +14,26 @@ from typing import Any, TypeAlias
 import numpy as np
 from rich.console import Console
 
-from lrexp.config import Config, load_config, read_override, to_yaml, with_optimizer_lr
+from lrexp.config import load_config, read_override, to_yaml
+from lrexp.describe import resolved_config
 from lrexp.errors import ConfigError
-from lrexp.execute import Destination, choose_engine, recorded_run, resolved_config, train
-from lrexp.finder import Curve, suggest
+from lrexp.execute import (
+    Destination,
+    choose_engine,
+    recorded_run,
+    resumed_run,
+    take_up,
+    train,
+)
+from lrexp.finish import LrCopy, finish_comparison, finish_range_tests, range_test
+from lrexp.fit import read_order
 from lrexp.lr_finder import RangeTest
 from lrexp.order import Source, make_order
 from lrexp.plan import Objects, make_plan, plan_schedules, trace_lr
 from lrexp.report import draw_overlay, draw_run, draw_schedules
 from lrexp.report.progress import waiting
 from lrexp.schedules import Schedule
-from lrexp.store import (
-    Run,
-    check_free,
-    load_run,
-    write_whole,
-)
-from lrexp.summary import comparison_summary, range_test_summary
+from lrexp.store import Run, check_free, load_run, locked
 
 Overrides: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any] | str]
 QUIET = Console(stderr=True, quiet=True)
@@ -88,10 +91,7 @@ def compare(
     choice = choose_engine(order, plan, jobs, console)
     with recorded_run(order, plan, choice, destination) as writer:
         recorder = train(order, plan, choice, writer, console)
-        with waiting(console, "Drawing"):
-            writer.summary(comparison_summary(load_run(writer.directory), loaded))
-            draw_run(load_run(writer.directory))
-        recorder.raise_failures(writer.directory)
+        finish_comparison(writer, recorder, loaded, console)
     return load_run(writer.directory)
 
 
@@ -135,26 +135,86 @@ def find_lr(
         order = make_order("find-lr", config, changes, trust=trust, objects=objects)
         loaded = order.config()
         plan = order.plan(loaded)
-    if write is not None:
-        _check_writable(Path(write), force)
+    copy = None if write is None else LrCopy(Path(write), force)
     choice = choose_engine(order, plan, jobs, console)
-    with recorded_run(order, plan, choice, destination) as writer:
+    options = "" if copy is None else copy.option
+    with recorded_run(order, plan, choice, destination, options=options) as writer:
         recorder = train(order, plan, choice, writer, console)
-        run = load_run(writer.directory)
-        tests = [t for t in run.trials if (t.result or {}).get("outcome") == "finished"]
-        curves = [Curve(t.steps["lr"], t.steps["loss"]) for t in tests]
-        if not curves:
-            recorder.raise_failures(writer.directory)
-        suggestion = suggest(curves, rule=loaded.experiment.find_lr.rule)
-        writer.summary(range_test_summary(suggestion, [t.seed for t in tests]))
-        with waiting(console, "Drawing"):
-            draw_run(load_run(writer.directory))
-        recorder.raise_failures(writer.directory)
-    if write is not None and suggestion.suggested_lr is not None:
-        text = with_optimizer_lr(loaded.document, float(f"{suggestion.suggested_lr:.3g}"))
-        write_whole(Path(write), text)
-        _warn_of_own_lrs(loaded, console)
-    return RangeTest(suggestion, tuple(curves), load_run(writer.directory))
+        finish_range_tests(writer, recorder, loaded, console)
+    found = range_test(load_run(writer.directory))
+    if copy is not None:
+        copy.write(loaded, found.suggested_lr, console)
+    return found
+
+
+def resume(
+    run: str | Path,
+    *,
+    force: bool = False,
+    model: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    jobs: int | None = None,
+    trust: Sequence[str] = (),
+    write: str | Path | None = None,
+    console: Console = QUIET,
+) -> Run | RangeTest:
+    """Continue an interrupted run to the very result it would have had.
+
+    Trials that are done stay as they are; those that failed, and those without a checkpoint,
+    begin anew. A run that is complete is returned as it is.
+
+    Args:
+        run: the run directory; it may have been moved.
+        force: go on although code, data, torch or the machine's arithmetic changed; let `write`
+            replace a file.
+        model, data, loss: the Python objects that the run was made with, if it was.
+        jobs: worker processes; by default as many as the run had.
+        trust: the packages that the run was made to trust; it is asked for again because a run
+            directory may come from a stranger.
+        write: as of `find_lr`.
+        console: where progress is shown; by default nowhere.
+
+    Returns:
+        What `compare` or `find_lr` returns.
+
+    Raises:
+        ConfigError: it cannot be resumed like this; the message says why, and how.
+        UserCodeError, RunError: as `compare`; also that another process writes the run.
+
+    Example:
+        >>> lrexp.resume("runs/20261121-210301-digits-lr-compare-3f9c")    # doctest: +SKIP
+    """
+    path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
+    found = load_run(path)
+    if copy is not None and found.command != "find-lr":
+        what = "is for range tests, and the run is a comparison"
+        raise ConfigError.single("--write", what, str(path), "Leave it out.")
+    if found.status["status"] == "complete":
+        console.print(f"{path} is complete: there is nothing to resume.", markup=False)
+        return found if found.command == "compare" else range_test(found)
+    with locked(path):
+        with waiting(console, "Loading data and model"):
+            objects = Objects(model=model, data=data, loss=loss)
+            order, forced = read_order(path, objects, trust, force=force)
+            loaded = order.config()
+            plan = order.plan(loaded)
+            choice, left, changed = take_up(path, order, plan, jobs, force=force, console=console)
+        console.print(f"Resuming {path}: {left}.", markup=False, highlight=False, soft_wrap=True)
+        options = "" if copy is None else copy.option
+        forced += changed
+        with resumed_run(
+            path, order, plan, left, forced, console=console, options=options
+        ) as writer:
+            recorder = train(order, plan, choice, writer, console, left=left)
+            finish = finish_comparison if order.command == "compare" else finish_range_tests
+            finish(writer, recorder, loaded, console)
+    if order.command == "compare":
+        return load_run(path)
+    test = range_test(load_run(path))
+    if copy is not None:
+        copy.write(loaded, test.suggested_lr, console)
+    return test
 
 
 def plot(runs: Sequence[str | Path], *, out: str | Path | None = None) -> list[Path]:
@@ -213,33 +273,6 @@ def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] 
     plan = make_plan(load_config(config, _changes(overrides), trust=trust))
     tree = resolved_config(plan)
     return Resolved(tree, to_yaml(tree))
-
-
-def _warn_of_own_lrs(config: Config, console: Console) -> None:
-    """Say which variants will not use the LR that was written."""
-    own = [
-        name
-        for name, changes in config.overrides.items()
-        if {"optimizer", "optimizer.lr"} & changes.keys()
-    ]
-    if own and config.experiment.compare.variants is not None:
-        console.print(
-            f"Note: the variants {', '.join(own)} set an optimizer.lr of their own; the written "
-            "one is for the others.",
-            style="yellow",
-            highlight=False,
-            markup=False,
-        )
-
-
-def _check_writable(file: Path, force: bool) -> None:
-    """Refuse, before anything is trained, a file that could not be written in the end."""
-    if file.exists() and not force:
-        what, remedy = "exists already", "Give another file, or --force."
-        raise ConfigError.single("--write", what, str(file), remedy)
-    if not file.parent.is_dir():
-        what, remedy = "lies in a folder that does not exist", "Make the folder."
-        raise ConfigError.single("--write", what, str(file), remedy)
 
 
 def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:

@@ -28,6 +28,7 @@ Jobs = Annotated[
     int | None,
     typer.Option(metavar="N", help="Worker processes; 1 trains in this one.", min=1),
 ]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run directory itself; must be new or empty.")
 ]
@@ -37,6 +38,10 @@ Trust = Annotated[
     typer.Option(
         metavar="PREFIX", help="Let import paths in the config reach this package; may be repeated."
     ),
+]
+Write = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]

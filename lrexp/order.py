@@ -7,12 +7,20 @@ config travels as its text: the file may have been edited meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lrexp.config import Config, document_from_dict, document_from_text, load_config, read_document
-from lrexp.engine import Task, TrialId
+from lrexp.config import (
+    Config,
+    document_from_dict,
+    document_from_text,
+    load_config,
+    read_document,
+    to_yaml,
+)
+from lrexp.config.reader import read_yaml
+from lrexp.engine import Pause, Task, TrialId
 from lrexp.plan import RANGE_TEST, Objects, Plan, make_plan, plan_one, range_test_task
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
@@ -80,12 +88,51 @@ class Order:
             for name, variant in plan.variants.items()
         }
 
-    def tasks(self, plan: Plan, trials: Iterable[TrialId]) -> Iterator[Task]:
-        """Yield the tasks of these trials."""
+    def tasks(
+        self,
+        plan: Plan,
+        trials: Iterable[TrialId],
+        pause: Pause | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> Iterator[Task]:
+        """Yield the tasks of these trials; for `pause` and `state` see `Task`."""
         for trial in trials:
             variant = plan.variants[trial.variant]
             is_test = self.command == "find-lr"
-            yield range_test_task(variant, trial.seed) if is_test else variant.task(trial.seed)
+            task = range_test_task(variant, trial.seed) if is_test else variant.task(trial.seed)
+            yield replace(task, pause=pause, state=state)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the order as JSON has it: values as YAML, Python objects as their sections."""
+        return {
+            "command": self.command,
+            "name": self.name,
+            "directory": self.directory,
+            "changes": [[key, _yaml(value), *label] for key, value, *label in self.changes],
+            "trust": list(self.trust),
+            "objects": sorted(self.objects.sections),
+            "text": self.text,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], objects: Objects | None = None) -> Order:
+        """Return the order that `to_plain` wrote, with the objects that it cannot hold.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is damaged.
+        """
+        if plain["command"] not in ("compare", "find-lr"):
+            raise ValueError(f"there is no command {plain['command']!r}")
+        name = plain["name"]
+        return cls(
+            command=plain["command"],
+            text=str(plain["text"]),
+            name=None if name is None else str(name),
+            directory=str(plain["directory"]),
+            changes=tuple(_change(*change) for change in plain["changes"]),
+            trust=tuple(str(prefix) for prefix in plain["trust"]),
+            objects=objects or Objects(),
+        )
 
 
 def make_order(
@@ -116,3 +163,16 @@ def make_order(
         trust=tuple(trust),
         objects=objects or Objects(),
     )
+
+
+def _yaml(value: Any) -> str:
+    """Return a value of a change as YAML, which unlike JSON has every number."""
+    return to_yaml(document_from_dict({"value": value}).data)
+
+
+def _change(key: str, value: str, *label: str) -> Change:
+    read, _ = read_yaml(value, key)
+    if not isinstance(read, dict):
+        raise TypeError(f"the value of {key!r} cannot be read")
+    change = (key, read["value"])
+    return (*change, label[0]) if label else change

@@ -5,10 +5,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
+from lrexp.checkpoints import Checkpoints
+from lrexp.engine import (
+    Checkpoint,
+    Ended,
+    Evaluation,
+    Failed,
+    Interrupted,
+    NoCheckpoint,
+    Record,
+    Started,
+    Steps,
+    TrialId,
+)
 from lrexp.errors import (
     FailedTrialsError,
     LrexpError,
@@ -16,8 +29,9 @@ from lrexp.errors import (
     WorkerDiedError,
     user_error,
 )
+from lrexp.left import Left, trial_name
 from lrexp.report.progress import Observer
-from lrexp.store import RunWriter, TrialWriter, remove_directory
+from lrexp.store import Position, RunWriter, TrialWriter, remove_directory
 
 HIGHER_IS_BETTER = {"val_accuracy"}
 
@@ -32,14 +46,26 @@ class Recorder:
         stop_is_outcome: whether an early stop means divergence (a comparison) or is how the
             trial normally ends (a range test).
         loss_digits: significant digits of a loss in steps.csv.
+        left: of a run that is resumed: which trials are done, and where others go on.
     """
 
-    def __init__(self, run: RunWriter, *, stop_is_outcome: bool, loss_digits: int) -> None:
+    def __init__(
+        self,
+        run: RunWriter,
+        *,
+        stop_is_outcome: bool,
+        loss_digits: int,
+        left: Left | None = None,
+    ) -> None:
+        left = left or Left(())
         self.failures: dict[TrialId, LrexpError] = {}
         self._run, self._stop_is_outcome, self._digits = run, stop_is_outcome, loss_digits
+        self._checkpoints = Checkpoints(run.directory.absolute(), left.units)
+        self._going_on = left.positions
         self._writers: dict[TrialId, TrialWriter] = {}
         self._values: dict[TrialId, _Values] = {}
-        self._outcomes: dict[TrialId, str | None] = {}  # None while it runs
+        self._outcomes: dict[TrialId, str | None] = dict(left.outcomes)  # None while it runs
+        self._unsaved: dict[TrialId, str] = {}  # why there is no checkpoint
 
     def write_all(self, records: Iterable[Record], observer: Observer) -> None:
         """Write every record, and show it."""
@@ -50,6 +76,23 @@ class Recorder:
         finally:
             for writer in self._writers.values():
                 writer.close()
+
+    def has_ended(self, trials: Iterable[TrialId]) -> bool:
+        """Return whether all these trials have an outcome."""
+        return all(self._outcomes.get(trial) is not None for trial in trials)
+
+    @property
+    def begin_anew(self) -> dict[str, str]:
+        """Why trials that have begun would begin anew: no checkpoint could be taken of them."""
+        return {
+            trial_name(trial): why
+            for trial, why in self._unsaved.items()
+            if self._outcomes.get(trial) is None and not self._checkpoints.has(trial)
+        }
+
+    def clear_checkpoints(self) -> None:
+        """Remove all checkpoints: every trial has its result."""
+        self._checkpoints.clear()
 
     def raise_failures(self, run: Path) -> None:
         """Raise one FailedTrialsError that lists every failed trial, if there is one."""
@@ -81,23 +124,55 @@ class Recorder:
                 error = self.failures[trial] = readable_error(record)
                 facts = {"steps": self._values[trial].steps, "error": str(error)}
                 self._end(trial, "failed", facts)
+            case Checkpoint():
+                self._save(record)
+            case NoCheckpoint() | Interrupted():
+                self._go_without(record)
 
     def _start(self, trial: TrialId) -> None:
         directory = self._run.trial_directory(trial.variant, trial.seed)
+        going_on = self._going_on.pop(trial, None)
+        if going_on is None:
+            self._clear(trial, directory)
+        self._run.require_directory()
+        self._writers[trial] = TrialWriter(
+            directory, loss_digits=self._digits, sizes=None if going_on is None else going_on.sizes
+        )
+        self._values[trial] = _Values() if going_on is None else _Values(**going_on.values)
+        self._outcomes[trial] = None
+
+    def _clear(self, trial: TrialId, directory: Path) -> None:
+        """Remove what an earlier try of a trial left, in this process or in one before."""
         if trial in self._outcomes:
+            self._checkpoints.begins_again(trial)
             if trial in self._writers:
                 self._writers.pop(trial).close()
             self.failures.pop(trial, None)
+        if directory.exists():
             remove_directory(directory)
-        self._writers[trial] = TrialWriter(directory, loss_digits=self._digits)
-        self._values[trial] = _Values()
-        self._outcomes[trial] = None
+
+    def _save(self, record: Checkpoint) -> None:
+        """Write a checkpoint: first what it counts on, then itself."""
+        self._run.require_ours()  # a take-over, while this process was suspended
+        positions = {
+            trial: Position(self._writers[trial].sync(), asdict(self._values[trial]))
+            for trial in record.trials
+        }
+        self._checkpoints.save(record, positions)
+
+    def _go_without(self, record: NoCheckpoint | Interrupted) -> None:
+        """Note why there is no checkpoint, if so; nothing more comes of what was interrupted."""
+        if record.why is not None:
+            self._unsaved |= dict.fromkeys(record.trials, record.why)
+        if isinstance(record, Interrupted):
+            for paused in record.trials:
+                if paused in self._writers:
+                    self._writers.pop(paused).close()
 
     def _end(self, trial: TrialId, outcome: str, facts: Mapping[str, Any]) -> None:
         values = self._values.pop(trial)
         final = {} if outcome != "finished" else values.final
-        writer = self._writers.pop(trial)
-        writer.result(
+        self._writers[trial].result(
             {
                 "variant": trial.variant,
                 "seed": trial.seed,
@@ -107,9 +182,10 @@ class Recorder:
                 "best": values.best,
             }
         )
-        writer.close()
+        self._writers.pop(trial).close()
+        self._checkpoints.ended(trial)
         self._outcomes[trial] = outcome
-        self._run.update_status(counts=dict(Counter(filter(None, self._outcomes.values()))))
+        self._run.note_counts(Counter(filter(None, self._outcomes.values())))
 
 
 def readable_error(record: Failed) -> UserCodeError | WorkerDiedError:
@@ -122,13 +198,13 @@ def readable_error(record: Failed) -> UserCodeError | WorkerDiedError:
     return readable
 
 
+@dataclass
 class _Values:
-    """Final and best measures of one trial."""
+    """Final and best measures of one trial, and its steps."""
 
-    def __init__(self) -> None:
-        self.final: dict[str, float] = {}
-        self.best: dict[str, float] = {}
-        self.steps = 0
+    final: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
 
     def step(self, chunk: Steps) -> None:
         self.steps = chunk.first + len(chunk.loss)

@@ -115,6 +115,27 @@ def test_the_quick_mode_prints_the_table(
     assert all(rate > 0 for rates in cell["rates"].values() for rate in rates)
 
 
+def test_checkpoints_and_rows_are_timed_in_a_real_directory(load: Any, tmp_path: Path) -> None:
+    recording = load("recording")
+    pause = recording.TimedPause(0.0, count=2)
+    found = recording.train(recording.RUNS[0], 1_000_000, tmp_path, pause)
+    assert len(found.checkpoints) == 2  # and there the training ended
+    rows = (tmp_path / "trials/copy-0/seed-0/steps.csv").read_text().splitlines()
+    assert 0 < found.rows == len(rows) - 1 < 1_000_000
+    assert sum(found.checkpoints) + found.row_seconds < found.seconds
+
+
+def test_the_quick_mode_prints_what_checkpoints_cost(
+    load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("checkpoints").main(["--quick", "--parts", "one", "run", "due", "long"])
+    out = capsys.readouterr().out
+    assert "| one, SGD with momentum | 0.00955 M |" in out
+    assert f"| {SMALL} |" in out
+    assert "Pause.due()" in out
+    assert "checkpoints, timed" in out
+
+
 def test_the_range_test_does_all_its_updates(load: Any) -> None:
     range_test = load("finders")
     for name, finder in range_test.installed().items():

@@ -23,7 +23,18 @@ from torch import nn
 from torch.nn import functional
 
 import lrexp as library
-from lrexp.engine import Ended, Failed, Record, Started, Steps, TrialId, Unit
+from lrexp.engine import (
+    Checkpoint,
+    Ended,
+    Failed,
+    Interrupted,
+    Pause,
+    Record,
+    Started,
+    Steps,
+    TrialId,
+    Unit,
+)
 from lrexp.errors import ConfigError, RunError, UserCodeError
 from lrexp.order import make_order
 from lrexp.plan import Objects
@@ -412,3 +423,99 @@ def test_workers_that_cannot_start_end_the_run(
     monkeypatch.setattr(sys, "executable", "/no/such/file")
     with pytest.raises(RunError, match=r"The system refuses: .*No such file"):
         list(run_in_processes(order, units, jobs=2))
+
+
+def rows_of(records: list[Record]) -> dict[TrialId, list[tuple[int, float, float]]]:
+    found: dict[TrialId, list[tuple[int, float, float]]] = {}
+    for r in records:
+        if isinstance(r, Steps):
+            numbers = range(r.first, r.first + len(r.loss))
+            found.setdefault(r.trial, []).extend(zip(numbers, r.lr, r.loss, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+def test_workers_pause_and_others_continue(engine: str, tmp_path: Path) -> None:
+    """What was trained up to the pause, and what comes after it elsewhere, is the whole."""
+    (tmp_path / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
+    order = make_order("compare", tmp_path / "small.yaml")
+    names = ("standard", "low")
+    if engine == "vectorized":
+        units = [Unit(engine, tuple(TrialId(v, s) for v in names for s in (0, 1)))]
+    else:
+        units = [Unit(engine, (TrialId(v, s),)) for v in names for s in (0, 1)]
+    whole = rows_of(list(run_in_processes(order, units, jobs=2)))
+
+    pause, first = Pause(), []
+    for record in run_in_processes(order, units, jobs=2, pause=pause):
+        first.append(record)
+        pause.requested = pause.requested or isinstance(record, Steps)
+    saved = [r for r in first if isinstance(r, Checkpoint)]
+    stopped = {trial for r in first if isinstance(r, Interrupted) for trial in r.trials}
+    assert saved
+    assert stopped == {trial for r in saved for trial in r.trials}
+    assert not any(isinstance(r, Ended | Failed) for r in first)
+    begun = {r.trial for r in first if isinstance(r, Started)}
+    assert stopped == begun  # the others were passed over
+    assert not children(os.getpid())
+
+    states = {r.trial: r.state for r in saved}  # the last of each unit
+    second = list(run_in_processes(order, units, jobs=2, take_state=states.get))
+    before, after = rows_of(first), rows_of(second)
+    for trial, rows in whole.items():
+        steps = next((r.step for r in reversed(saved) if trial in r.trials), 0)
+        assert before.get(trial, [])[:steps] + after[trial] == rows
+    assert sum(isinstance(r, Ended) for r in second) == 4
+
+
+def test_a_pause_before_anything_has_begun(tmp_path: Path) -> None:
+    order, pause = order_of(tmp_path, ["well"]), Pause()
+    pause.requested = True
+    units = [Unit("sequential", (TrialId("well", 0),))]
+    assert list(run_in_processes(order, units, jobs=2, pause=pause)) == []
+
+
+def test_a_worker_that_dies_in_a_pause_is_not_tried_again(tmp_path: Path) -> None:
+    order, pause = order_of(tmp_path, ["killed"]), Pause()
+    records = []
+    for record in run_in_processes(
+        order, [Unit("sequential", (TrialId("killed", 0),))], 1, pause=pause
+    ):
+        records.append(record)
+        pause.requested = True  # it dies in its fifth step, before it looks
+    assert isinstance(records[0], Started)
+    assert not any(isinstance(r, Ended | Failed) for r in records)
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["", "everyone"])
+def test_sigterm_pauses_a_run_and_its_workers(whole_group: bool, tmp_path: Path) -> None:
+    """As a cluster stops a job: one process, or every process of it, gets the signal."""
+    (tmp_path / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
+    command = [sys.executable, "-m", "lrexp"]
+    words = ["compare", "small.yaml", "--jobs", "2", "--engine", "sequential", "--out"]
+    done = subprocess.run(
+        [*command, *words, "peace"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with subprocess.Popen(
+        [*command, *words, "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            wait_for(lambda: len(list(tmp_path.glob("run/trials/*/*/evals.csv"))) >= 2)
+            everyone = children(process.pid)
+            assert len(everyone) == 2
+            for pid in [*everyone, process.pid] if whole_group else [process.pid]:
+                os.kill(pid, signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, err
+    assert "lrexp resume run" in err
+    assert "Traceback" not in err
+    wait_for(lambda: not any(map(is_alive, everyone)), 10)
+    assert list(tmp_path.glob("run/checkpoints/*"))  # `high` may just have ended
+    done = subprocess.run(
+        [*command, "resume", "run"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "run") == contents(tmp_path / "peace")

@@ -6,12 +6,27 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
-from lrexp.errors import FailedTrialsError, UserCodeError, WorkerDiedError
+import lrexp.store.write
+from lrexp.engine import (
+    Checkpoint,
+    Ended,
+    Evaluation,
+    Failed,
+    Interrupted,
+    NoCheckpoint,
+    Record,
+    Started,
+    Steps,
+    TrialId,
+    Unit,
+)
+from lrexp.errors import FailedTrialsError, RunError, UserCodeError, WorkerDiedError
+from lrexp.left import Left, read_left
 from lrexp.record import Recorder, readable_error
 from lrexp.report import progress
 from lrexp.report.progress import Bars, Lines
@@ -25,7 +40,8 @@ def steps(trial: TrialId, first: int, count: int, loss: float = 1.0) -> Steps:
 
 
 @pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
+def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    monkeypatch.setattr(lrexp.store.write, "NOTE_SECONDS", 0.0)  # counts can be read at once
     made = Recorder(RunWriter(tmp_path, {}), stop_is_outcome=True, loss_digits=9)
     yield made
     made.write_all([], lambda record: None)  # closes what is open
@@ -63,6 +79,144 @@ def test_a_trial_that_had_failed_may_start_again_and_counts_once(
     assert list(recorder.failures) == [B]
     with pytest.raises(FailedTrialsError, match="1 of 2 trials failed"):
         recorder.raise_failures(tmp_path)
+
+
+STACK = Unit("vectorized", (A, B))
+
+
+def recorder_of(folder: Path, left: Left) -> Recorder:
+    return Recorder(RunWriter(folder, {}), stop_is_outcome=True, loss_digits=9, left=left)
+
+
+def checkpoint(step: int, *trials: TrialId) -> Checkpoint:
+    return Checkpoint(trials, step, {"engine": "vectorized", "at": step})
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").glob("*"))
+
+
+def test_a_resumed_recorder_goes_on_where_the_checkpoint_was(tmp_path: Path) -> None:
+    first = recorder_of(tmp_path, Left((STACK,)))
+    write(first, Started(A), Started(B), Evaluation(A, 0, 0.0, {"val_loss": 0.5}))
+    write(first, steps(A, 0, 3), steps(B, 0, 3), checkpoint(3, A, B), steps(A, 3, 2, 0.1))
+    write(
+        first, Evaluation(A, 5, 1.0, {"val_loss": 0.25}), Evaluation(B, 5, 1.0, {"val_loss": 1.0})
+    )
+    first.write_all([Interrupted((A, B))], lambda record: None)
+    assert not first.has_ended([A])
+    left = read_left(tmp_path, [STACK])
+    second = recorder_of(tmp_path, left)
+    write(second, Started(A), Started(B))
+    curve = tmp_path / "trials/a/seed-0/steps.csv"
+    assert curve.read_text().count("\n") == 4
+    assert (tmp_path / "trials/a/seed-0/evals.csv").read_text().count("\n") == 2
+    assert not (tmp_path / "trials/b/seed-0/evals.csv").exists()
+    write(second, steps(A, 3, 1, 2.0), Ended(A, 4, None, 1.0))
+    assert curve.read_text().splitlines()[-1] == "3,0,0.1,2"
+    result = json.loads((tmp_path / "trials/a/seed-0/result.json").read_text())
+    assert result["final"] == {"val_loss": 0.5, "loss": 2.0}
+    assert result["best"] == {"val_loss": 0.5}
+    assert files(tmp_path) == ["a-seed-0.pt"]  # b goes on
+    write(second, Ended(B, 3, None, 1.0))
+    assert files(tmp_path) == []
+    assert second.has_ended([A, B])
+    second.clear_checkpoints()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_trials_of_a_stack_that_begin_again_are_on_their_own(tmp_path: Path) -> None:
+    recorder = recorder_of(tmp_path, Left((STACK,)))
+    write(recorder, Started(A), Started(B), steps(A, 0, 1), steps(B, 0, 1), checkpoint(1, A, B))
+    write(recorder, Started(A))
+    assert files(tmp_path) == []  # what the stack had saved counts no more
+    write(recorder, steps(A, 0, 2), checkpoint(2, A), Started(B), checkpoint(0, B))
+    assert files(tmp_path) == ["a-seed-0.pt", "b-seed-0.pt"]
+    write(recorder, Ended(A, 2, None, 1.0))
+    assert files(tmp_path) == ["b-seed-0.pt"]
+    recorder.write_all([Failed(B, ValueError("x"))], lambda record: None)
+    assert files(tmp_path) == []
+
+
+def test_trials_without_a_checkpoint_are_known(tmp_path: Path) -> None:
+    c = TrialId("c", 0)
+    recorder = recorder_of(tmp_path, Left((STACK, Unit("sequential", (c,)))))
+    write(recorder, Started(A), Started(B), Started(c), NoCheckpoint((A, B), "x"))
+    write(recorder, NoCheckpoint((c,), "y"))
+    assert recorder.begin_anew == {"a/seed-0": "x", "b/seed-0": "x", "c/seed-0": "y"}
+    write(recorder, steps(c, 0, 1), Ended(c, 1, None, 1.0))
+    assert recorder.begin_anew == {"a/seed-0": "x", "b/seed-0": "x"}
+    write(recorder, checkpoint(1, A, B), NoCheckpoint((A, B), "x"))
+    assert recorder.begin_anew == {}  # there is an earlier one
+    recorder.write_all([Interrupted((A, B), "x")], lambda record: None)
+    assert recorder.begin_anew == {}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("error", [BrokenPipeError, OSError, ValueError])
+def test_an_observer_that_nobody_sees_ends_nothing(
+    terminal: bool, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        is_open = True
+
+        def write(self, text: str) -> int:
+            if not self.is_open:
+                raise error
+            return super().write(text)
+
+        def fileno(self) -> int:
+            raise OSError
+
+    monkeypatch.setattr("os.dup2", lambda *_: None)  # rich gives stdout away
+    file = Gone()
+    console = Console(file=file, force_terminal=terminal, width=100)
+    with progress.observe({A: 10, B: 10}, console) as observer:
+        observer(Started(A))
+        file.is_open = False
+        for record in (steps(A, 0, 4), Ended(A, 4, None, 1.0), Started(B), Failed(B, KeyError())):
+            observer(record)
+
+
+@pytest.mark.parametrize("kind", [Bars, Lines])
+def test_that_there_are_no_checkpoints_is_told_once_for_a_variant(kind: Any) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=False, width=200)
+    shown = progress._bars(console) if kind is Bars else console
+    trials = [TrialId(variant, seed) for variant in ("a[1]", "b") for seed in (0, 1)]
+    observer = kind(shown, dict.fromkeys(trials, 10))
+    for trial in trials:
+        observer(Started(trial))
+        for _ in range(3):
+            observer(NoCheckpoint((trial,), "training changes the attribute `n`"))
+    assert out.getvalue().splitlines() == [
+        f"note     no checkpoints for {name}: training changes the attribute `n`"
+        for name in ("a[1]", "b")
+    ]
+
+
+def test_nothing_is_written_into_a_run_that_was_deleted(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    recorder = recorder_of(run, Left(()))
+    (run / "status.json").unlink()
+    with pytest.raises(RunError, match="was deleted while the run was writing it"):
+        write(recorder, Started(A))
+    assert list(run.iterdir()) == []
+
+
+def test_a_bar_of_a_resumed_trial_starts_at_its_step() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    shown = progress._bars(console)
+    observer = Bars(shown, {A: 10, B: 10}, {A: 6})
+    observer(Started(A))
+    observer(Started(B))
+    assert [task.completed for task in shown.tasks] == [6, 6, 0]
+    observer(steps(A, 6, 2))
+    observer(checkpoint(8, A))
+    assert shown.tasks[1].completed == 8
+    observer(Started(A, "its worker died"))
+    assert sorted(task.completed for task in shown.tasks) == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

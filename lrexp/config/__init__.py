@@ -15,7 +15,7 @@ from lrexp.config.document import (
 )
 from lrexp.config.edit import with_optimizer_lr
 from lrexp.config.json_schema import json_schema
-from lrexp.config.load import load_config
+from lrexp.config.load import data_paths, load_config
 from lrexp.config.names import Names, resolve
 from lrexp.config.reader import parse_value, read_override
 from lrexp.config.resolved import resolve_units, resolved_tree
@@ -51,6 +51,7 @@ __all__ = [
     "ScheduleConfig",
     "TrainConfig",
     "check_arguments",
+    "data_paths",
     "document_from_dict",
     "document_from_text",
     "json_schema",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lrexp.config.document import Document
-from lrexp.config.local_modules import loaded_files
 from lrexp.config.names import Names
+from lrexp.config.own_modules import own_files
 from lrexp.config.schema import ExperimentConfig
 from lrexp.errors import ConfigError, Problem
 
@@ -38,15 +38,13 @@ class Config:
         """Return what resolves the names of this config."""
         return Names(search_path(self.document), self.trust)
 
-    def own_files(self) -> dict[str, str]:
-        """Return the user's modules that this config imported: path beside the config -> source.
+    def own_files(self) -> dict[str, bytes]:
+        """Return the user's modules that were imported by now: path beside the config -> source.
 
         A run keeps them, so that its resolved config can be run again from there.
         """
-        found: dict[str, Path] = {}
-        for directory in reversed(search_path(self.document)):  # the config's own folder wins
-            found |= loaded_files(directory)
-        return {name: path.read_text(encoding="utf-8") for name, path in found.items()}
+        found = own_files(search_path(self.document))
+        return {name: path.read_bytes() for name, path in found.items()}
 
     def locate(self, variant: str, error: ConfigError) -> ConfigError:
         """Return an error of one variant with each problem placed where the user can mend it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +17,7 @@ from lrexp.config.checks import CHECKED, section_problems
 from lrexp.config.config import Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
 from lrexp.config.names import Names
-from lrexp.config.prepare import apply, prepare
+from lrexp.config.prepare import PATHS, apply, at_home, prepare
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.tree import get
 from lrexp.config.variants import Variant, read_variants
@@ -81,6 +82,35 @@ def load_config(
         trust=tuple(trust),
         origins={variant.name: variant.origins for variant in variants},
     )
+
+
+def data_paths(document: Document, overrides: Sequence[Override] = ()) -> list[tuple[str, str]]:
+    """Return the relative paths of built-in data, with their argument's name; imports nothing.
+
+    Of a config with problems, what can be told.
+
+    Example:
+        >>> source = {"data": {"name": "csv", "args": {"path": "a.csv"}}}
+        >>> data_paths(document_from_dict(source))
+        [('path', 'a.csv')]
+    """
+    changed, _ = _overridden(document, overrides)
+    tree = prepare(changed.data, directory=Path(), title="experiment")
+    trees = [tree]
+    for variant in read_variants(tree)[0]:
+        with suppress(ConfigError):
+            trees.append(apply(tree, variant.overrides, Path()))
+    found = []
+    for tree in trees:
+        name, args = get(tree, ("data", "name")), get(tree, ("data", "args"))
+        if isinstance(args, Mapping) and isinstance(name, str) and ":" not in name:
+            pairs = [(key, args.get(key)) for key in PATHS]
+            found += [(k, p) for k, p in pairs if isinstance(p, str) and _is_relative(p)]
+    return list(dict.fromkeys(found))
+
+
+def _is_relative(path: str) -> bool:
+    return bool(path) and "\0" not in path and not at_home(path).is_absolute()
 
 
 class _Checker:

@@ -71,7 +71,12 @@ def loaded_files(directory: Path) -> dict[str, Path]:
     directory = directory.resolve()
     modules = [module for module, _ in _known.get(directory, {}).values()]
     files = [Path(str(module.__file__)).resolve() for module in modules]
-    return {str(f.relative_to(directory)): f for f in files if f.is_relative_to(directory)}
+    return {f.relative_to(directory).as_posix(): f for f in files if f.is_relative_to(directory)}
+
+
+def known_folders() -> set[Path]:
+    """Return the folders that modules were imported from."""
+    return set(_known)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ LOSSES = (
     "soft_margin_loss",
 )
 _NO_CLOSURE = "LBFGS"
+_PICKLED = ("LSUN", "LSUNClass")
 
 
 def _model(name: str) -> AnyCallable:
@@ -55,6 +56,9 @@ def _built_in_or_torchvision(
 ) -> AnyCallable:
     if name in built_in:
         return built_in[name]
+    if name in _PICKLED:
+        what = "is refused: it opens a pickle beside the images, which could run code"
+        raise ConfigError.single("", what, name, "Wrap it in a function of your own.")
     try:
         found = from_torchvision(name)
         others = torchvision_names(module)
@@ -76,7 +80,8 @@ def torchvision_names(module: str) -> list[str]:
     found = torchvision_module(module, "")
     if module == "models":
         return list(found.list_models(module=found))
-    return [n for n in found.__all__ if inspect.isclass(getattr(found, n, None))]
+    names = (n for n in found.__all__ if inspect.isclass(getattr(found, n, None)))
+    return [n for n in names if n not in _PICKLED]
 
 
 def _loss(name: str) -> AnyCallable:

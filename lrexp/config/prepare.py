@@ -9,7 +9,7 @@ from lrexp.config.names import IN_PYTHON
 from lrexp.config.safe_names import make_safe
 from lrexp.config.tree import NAMED_SECTIONS, expand, get, locate, put
 
-_PATHS = ("path", "root")  # what built-in data and torchvision call their files
+PATHS = ("path", "root")  # what built-in data and torchvision call their files
 
 
 def prepare(
@@ -52,14 +52,22 @@ def apply(
     return _with_absolute_paths(expand(changed), directory)
 
 
+def at_home(path: str) -> Path:
+    """Return a path with the user's home in place of `~`; as it is where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # of a user who does not exist
+        return Path(path)
+
+
 def _with_absolute_paths(tree: dict[str, object], directory: Path) -> dict[str, object]:
     """A user's own callable gets its arguments as they are written."""
     name, args = get(tree, ("data", "name")), get(tree, ("data", "args"))
     if not isinstance(name, str) or ":" in name or not isinstance(args, Mapping):
         return tree
     located = {
-        key: str(directory / Path(value).expanduser())
-        if key in _PATHS and isinstance(value, str) and value and "\0" not in value
+        key: str(directory / at_home(value))
+        if key in PATHS and isinstance(value, str) and value and "\0" not in value
         else value
         for key, value in args.items()
     }

@@ -20,7 +20,9 @@ from lrexp.errors import NOTHING, ConfigError, Problem
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
-MAX_NODES = 100_000  # after aliases are expanded
+MAX_NODES = 20_000  # after aliases are expanded; PyYAML takes a second for them
+MAX_KEY = 500  # characters
+MAX_PROBLEMS = 100  # each repeats the keys above it: without an end, more than memory holds
 
 Places: TypeAlias = dict[KeyPath, str]
 _Pair: TypeAlias = tuple[str, yaml.Node, yaml.Node]
@@ -231,6 +233,9 @@ class _Builder:
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._problem(key_node, path, "holds a key that is no text", "Use a plain word.")
+            elif len(key_node.value) > MAX_KEY:
+                what = f"holds a key of more than {MAX_KEY} characters"
+                raise _refused(self._place(key_node), what, "Use a short word.")
             elif key_node.value == "<<" and key_node.style is None:
                 for pair in self._merged(value_node, path, depth):
                     merged.setdefault(pair[0], pair)
@@ -265,6 +270,8 @@ class _Builder:
 
     def _problem(self, node: yaml.Node, path: KeyPath, what: str, remedy: str) -> None:
         self.problems.append(Problem(dotted(path), what, NOTHING, remedy, self._place(node)))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise ConfigError(self.problems)
 
 
 def _refused(place: str, what: str, remedy: str) -> ConfigError:

@@ -28,11 +28,17 @@ def to_yaml(tree: Mapping[str, object]) -> str:
         optimizer: {name: SGD, lr: 1.0e-07}
         note: '1e-7'
     """
+    text = _dumped(tree, escaped=False)
+    # what a terminal obeys, or nobody sees, is written as an escape, and so is every other letter
+    return text if text.replace("\n", "").isprintable() else _dumped(tree, escaped=True)
+
+
+def _dumped(tree: Mapping[str, object], *, escaped: bool) -> str:
     text: str = yaml.dump(
         dict(tree),
         Dumper=_Dumper,
         sort_keys=False,
-        allow_unicode=True,
+        allow_unicode=not escaped,
         default_flow_style=None,  # the innermost lists and mappings on one line
         width=100,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from lrexp.data.files import read_text
 from lrexp.errors import NOTHING, ConfigError, Problem
 
 PATH = "data.args.path"
-_MOST_PROBLEMS = 3
+MOST_PROBLEMS = 10  # of columns
+_MOST_PROBLEMS = 3  # of rows
+_LONG_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def read_cells(path: object, delimiter: object) -> Cells:
 
     Raises:
         ConfigError: for an unreadable file, a name that the header has twice, rows of another
-            length than the header, unbalanced quotes, no rows.
+            length than the header, unbalanced quotes, a cell that is too long, no rows.
 
     Example:
         >>> read_cells("houses.csv", ";").columns["price"]  # doctest: +SKIP
@@ -53,8 +55,8 @@ def read_cells(path: object, delimiter: object) -> Cells:
                 rows.append(row)
                 lines.append(reader.line_num)
     except csv.Error as error:
-        what = f"is not valid CSV at {path.name}:{reader.line_num}: {error}"
-        raise ConfigError.single(PATH, what, str(path), "Mend the quotes there.") from None
+        began = lines[-1] + 1 if lines else 1
+        raise _unreadable(path, error, began, reader.line_num) from None
     header = [name.strip() for name in rows[0]]
     problems = _header_problems(path, header) or _ragged(path, rows, lines, written)
     raise_any(*problems)
@@ -65,11 +67,24 @@ def read_cells(path: object, delimiter: object) -> Cells:
     return Cells(path, dict(zip(header, columns, strict=True)), lines[1:])
 
 
+def _unreadable(path: Path, error: csv.Error, began: int, line: int) -> ConfigError:
+    """Return what stopped Python's reader, in the row that began and came as far as `line`."""
+    if "field larger than" not in str(error):
+        what = f"is not valid CSV at {path.name}:{line}: {error}"
+        return ConfigError.single(PATH, what, str(path), "Mend the quotes there.")
+    what = f"has a cell of more than {csv.field_size_limit():,} characters at {path.name}:{began}"
+    remedy = "Shorten it."
+    if line > began:  # or a cell of many lines
+        remedy = "Shorten it, or close the quote that it begins with."
+    return ConfigError.single(PATH, what, str(path), remedy)
+
+
 def _header_problems(path: Path, header: list[str]) -> list[Problem]:
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if not twice:
         return []
-    what = f"must name each column once; {path.name} has {_quoted(twice)} more than once"
+    shown = ", ".join(map(quoted, twice[:_MOST_PROBLEMS]))
+    what = f"must name each column once; {path.name} has {shown} more than once"
     return [Problem(PATH, what, str(path), "Rename the columns in the first line.")]
 
 
@@ -100,5 +115,7 @@ def _count(row: list[str]) -> str:
     return f"{len(row)} cell{'s' if len(row) > 1 else ''}"
 
 
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+def quoted(name: object) -> str:
+    """Return the name of a column for a message, which a long one would fill."""
+    text = repr(name)
+    return text if len(text) <= _LONG_NAME else f"{text[:_LONG_NAME]}..."

@@ -7,20 +7,25 @@ away: an empty cell, a stray word or an infinite number stops the reading.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 
 from lrexp.data.argument_checks import raise_any, wrong_choice
-from lrexp.data.csv_cells import PATH, Cells, read_cells
+from lrexp.data.csv_cells import MOST_PROBLEMS, PATH, Cells, quoted, read_cells
 from lrexp.data.table import Table
-from lrexp.errors import ConfigError, Problem, did_you_mean
+from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
 
 _TARGET = "data.args.target"
 
 # A target of whole numbers with no more distinct values than this is taken for classes.
 _MOST_CLASSES = 20
+
+# Columns that a misspelt name is compared with, those that are named, and letters of each.
+_MOST_COMPARED, _MOST_NAMED, _LONG_NAME = 1_000, 30, 60
 
 
 def csv_file(
@@ -60,7 +65,7 @@ def csv_file(
         problems += wrong
     is_class = task == "classification" or (task is None and _looks_like_classes(cells, target))
     labels, wrong = _classes(cells, target) if is_class else _numbers(cells, target, _TARGET)
-    raise_any(*problems, *wrong)
+    raise_any(*_first_of(problems, "column", "data.args.features"), *wrong)
     inputs = torch.from_numpy(np.stack(columns, axis=1))  # (rows, features)
     targets = torch.from_numpy(labels)
     if is_class:
@@ -83,12 +88,7 @@ def _feature_names(cells: Cells, target: object, features: object) -> list[str]:
             problems.append(Problem(_TARGET, what, target, "Add feature columns to the file."))
     elif isinstance(features, list | tuple) and features:
         names = list(features)
-        for number, name in enumerate(names):
-            key = f"data.args.features[{number}]"
-            problems.append(_unknown_column(cells, key, name))
-            if name == target or name in names[:number]:
-                what = "is the target" if name == target else "is there twice"
-                problems.append(Problem(key, what, name, "Remove it from the features."))
+        problems += islice(_feature_problems(cells, target, names), MOST_PROBLEMS)
     else:
         what = "must be a list of column names"
         raise ConfigError.single("data.args.features", what, features, "E.g. [width, height].")
@@ -96,10 +96,36 @@ def _feature_names(cells: Cells, target: object, features: object) -> list[str]:
     return names
 
 
+def _feature_problems(cells: Cells, target: object, names: list[Any]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        key = f"data.args.features[{number}]"
+        unknown = _unknown_column(cells, key, name)
+        if unknown is not None:
+            yield unknown
+        elif name == target or name in seen:
+            what = "is the target" if name == target else "is there twice"
+            yield Problem(key, what, name, "Remove it from the features.")
+        else:
+            seen.add(name)
+
+
+def _first_of(problems: list[Problem], what: str, key: str) -> list[Problem]:
+    """Return the first problems, and how many more there are."""
+    more = len(problems) - MOST_PROBLEMS
+    if more <= 0:
+        return problems
+    said = f"{more:,} more {what}{'s' if more > 1 else ''} cannot be used"
+    return [*problems[:MOST_PROBLEMS], Problem(key, said, NOTHING, "Check the file.")]
+
+
 def _unknown_column(cells: Cells, key: str, name: object) -> Problem | None:
     if isinstance(name, str) and name in cells.columns:
         return None
-    remedy = did_you_mean(str(name), cells.columns)
+    known = [column[:_LONG_NAME] for column in islice(cells.columns, _MOST_COMPARED)]
+    remedy = did_you_mean(str(name)[:_LONG_NAME], known)
+    if remedy.startswith("Known") and len(cells.columns) > _MOST_NAMED:
+        remedy = f"It has {len(cells.columns):,}: {', '.join(known[:_MOST_NAMED])}, ..."
     only = next(iter(cells.columns))
     found = next((mark for mark in ";\t|," if mark in only), None)
     if len(cells.columns) == 1 and found:
@@ -110,14 +136,15 @@ def _unknown_column(cells: Cells, key: str, name: object) -> Problem | None:
 def _numbers(cells: Cells, name: str, key: str) -> tuple[np.ndarray, list[Problem]]:
     """Return a column as float64, and what is wrong with it (its first bad cell)."""
     column = cells.columns[name]
-    try:
-        values = np.array(column, dtype=np.float64)
-        if np.isfinite(values).all():
-            return values, []
-    except ValueError:
-        pass
+    if all(map(_is_plain, column)):
+        try:
+            values = np.array(column, dtype=np.float64)
+            if np.isfinite(values).all():
+                return values, []
+        except ValueError:
+            pass
     row = next(row for row, cell in enumerate(column) if not _is_finite(cell))
-    what = f"column {name!r} must hold finite numbers; {cells.where(row)} does not"
+    what = f"column {quoted(name)} must hold finite numbers; {cells.where(row)} does not"
     return np.zeros(len(column)), [Problem(key, what, column[row], _remedy(column[row], key))]
 
 
@@ -129,9 +156,18 @@ def _remedy(cell: str, key: str) -> str:
     return "Mend the cell, or list the numeric columns in data.args.features."
 
 
+def _is_plain(cell: str) -> bool:
+    """Return whether a cell may hold a number as spreadsheets write it.
+
+    Python also reads 1_0 and the digits of every script; pandas and spreadsheets take these for
+    text, and in a column of numbers they are rather a mistake.
+    """
+    return "_" not in cell and cell.strip().isascii()
+
+
 def _is_finite(cell: str) -> bool:
     try:
-        return math.isfinite(float(cell))
+        return _is_plain(cell) and math.isfinite(float(cell))
     except ValueError:
         return False
 
@@ -149,20 +185,24 @@ def _classes(cells: Cells, target: str) -> tuple[np.ndarray, list[Problem]]:
     column = [cell.strip() for cell in cells.columns[target]]
     problems = []
     if "" in column:
-        what = f"column {target!r} must name a class; {cells.where(column.index(''))} does not"
+        what = (
+            f"column {quoted(target)} must name a class; {cells.where(column.index(''))} does not"
+        )
         problems.append(Problem(_TARGET, what, "", "Fill the cell or remove the row."))
     whole = [_whole(cell) for cell in column]
-    labels = column if None in whole else whole
-    names, numbers = np.unique(np.array(labels), return_inverse=True)
-    if len(names) < 2:
-        what = f"must have at least two classes; column {target!r} has one"
+    labels: list[Any] = column if None in whole else whole
+    # not np.unique: its array of text has the longest cell's width in every row, and its whole
+    # numbers of more than 64 bits are rounded
+    numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
+    if len(numbers) < 2:
+        what = f"must have at least two classes; column {quoted(target)} has one"
         problems.append(Problem(_TARGET, what, column[0], "Choose another target."))
-    return numbers.astype(np.int64), problems
+    return np.array([numbers[label] for label in labels], dtype=np.int64), problems
 
 
 def _whole(cell: str) -> int | None:
     try:
-        return int(cell)
+        return int(cell) if _is_plain(cell) else None
     except ValueError:
         return None
 
@@ -172,4 +212,4 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return _is_plain(cell)

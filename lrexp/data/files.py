@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from lrexp.errors import ConfigError
+
+MAX_BYTES = 2**30  # takes some ten times as much memory as cells or tokens
 
 
 def read_text(path: object) -> tuple[Path, str]:
     """Return the path and the content of a UTF-8 file, without a byte order mark.
 
     Raises:
-        ConfigError: `data.args.path`, if there is no such file, or it is empty or not UTF-8.
+        ConfigError: `data.args.path`, if there is no such file, or it is no ordinary one (reading
+            a device or a pipe may never end), too large, empty or not UTF-8.
     """
     if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
         raise _wrong("must be the path of a text file", path, "Give e.g. data/input.txt.")
     path = Path(path)
     try:
+        _check_file(path)
         content = path.read_bytes()
     except FileNotFoundError:
         remedy = "Check the path; it is taken from the config's own directory."
@@ -35,6 +40,17 @@ def read_text(path: object) -> tuple[Path, str]:
     if not text.strip():
         raise _wrong("is empty", str(path), "Give a file with content.")
     return path, text
+
+
+def _check_file(path: Path) -> None:
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(found.st_mode):
+        raise _wrong("is no ordinary file", str(path), "Give a file.")
+    if found.st_size > MAX_BYTES:
+        what = f"is larger than {MAX_BYTES:,} bytes"
+        raise _wrong(what, str(path), "Give a part of it, or load it in a function of your own.")
 
 
 def _wrong(what: str, path: object, remedy: str) -> ConfigError:

@@ -7,13 +7,18 @@ from lrexp.engine.choice import Choice, choose
 from lrexp.engine.device import pick_device
 from lrexp.engine.loss import fit_accuracy, fit_loss, is_token_logits, loss_floor, over_tokens
 from lrexp.engine.optimizer import has_momentum, make_optimizer
+from lrexp.engine.pause import Pause
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.state import MisfitError
 from lrexp.engine.task import (
+    Checkpoint,
     Ended,
     Engine,
     Evaluation,
     Failed,
+    Interrupted,
+    NoCheckpoint,
     Record,
     Started,
     Steps,
@@ -27,11 +32,16 @@ ENGINES: dict[str, Engine] = {"sequential": run_sequentially, "vectorized": run_
 
 __all__ = [
     "ENGINES",
+    "Checkpoint",
     "Choice",
     "Ended",
     "Engine",
     "Evaluation",
     "Failed",
+    "Interrupted",
+    "MisfitError",
+    "NoCheckpoint",
+    "Pause",
     "Record",
     "Started",
     "Steps",

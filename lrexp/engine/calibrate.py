@@ -20,6 +20,7 @@ from lrexp.engine.lr_source import LrSource
 from lrexp.engine.optimizer import set_lr, set_momentum
 from lrexp.engine.probing import Facts, copied
 from lrexp.engine.rng import Reseed, preserved_rng
+from lrexp.engine.settings import preserved_settings
 from lrexp.engine.task import Task
 from lrexp.engine.updates import updates
 from lrexp.engine.vectorized.feed import Masks, stacked_updates
@@ -58,7 +59,7 @@ def sequential_speed(task: Task, most_steps: int = MOST_STEPS) -> Speed:
     """
     begun = time.perf_counter()
     task = replace(task, loss=copied(task.loss))
-    with preserved_rng(task.device):
+    with preserved_rng(task.device), preserved_settings():
         model, optimizer = task.build()
         if not model.training:
             model.train()
@@ -88,7 +89,7 @@ def stacked_speed(tasks: Sequence[Task], facts: Facts) -> Speed:
     """
     begun = time.perf_counter()
     tasks = [replace(task, loss=copied(task.loss)) for task in tasks]
-    with preserved_rng(tasks[0].device):
+    with preserved_rng(tasks[0].device), preserved_settings():
         stack = Stack(tasks, facts)
         masks, batches = Masks(stack, facts), stacked_updates(stack)
         sources = [LrSource(task) for task in tasks]

@@ -126,7 +126,9 @@ def _stack_size(family: Family) -> tuple[int, str | None]:
         return _most_copies(family, _checked_stack(family, [task], sequential_speed(task))), None
     except NotStackable as why:
         return 1, str(why)
-    except Exception as error:  # of user code, or no memory: what remedy there is, is the same
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # of user code, or no memory: what remedy there is, is the same
         return 1, f"{type(error).__name__} was raised: {error}"
 
 
@@ -168,7 +170,9 @@ def _rough_seconds(task: Task) -> float:
     """Return about how long a step takes."""
     try:
         return sequential_speed(task, most_steps=5).seconds
-    except Exception:  # of user code: the trial itself will raise it, with its place
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:  # of user code: the trial itself will raise it, with its place
         return 0.0
 
 
@@ -186,7 +190,9 @@ def _part(family: Family) -> Part:
     task = min(family.tasks, key=lambda task: task.base_lr)
     try:
         own = sequential_speed(task)
-    except Exception as error:  # of user code: as above
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # of user code: as above
         return Part(family, 0.0, f"{type(error).__name__} was raised in the first steps")
     why_not = _why_one_by_one(family, own)
     if why_not is not None:
@@ -195,7 +201,9 @@ def _part(family: Family) -> Part:
         return _best_stack(family, own, task)
     except NotStackable as why_never:
         return Part(family, own.seconds, str(why_never))
-    except Exception as error:  # no memory, or user code that raises in a stack alone
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # no memory, or user code that raises in a stack alone
         return Part(family, own.seconds, f"a stack raised {type(error).__name__}")
 
 

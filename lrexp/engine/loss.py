@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lrexp.engine.task import LossFunction
-from lrexp.errors import ConfigError
+from lrexp.engine.task import LossFunction, Task
+from lrexp.errors import ConfigError, UserCodeError
 
 # By kind, see `_kind`: `mse` is mse_loss and nn.MSELoss. These compare element by element and
 # broadcast when the shapes differ.
@@ -46,6 +46,27 @@ def fit_loss(loss: LossFunction, output: Any, target: Any) -> LossFunction:
             "", f"{name} must return one number (a tensor of shape ())", shape, "Take its mean()."
         )
     return fitted
+
+
+def wrong_loss(task: Task, value: Any) -> UserCodeError | None:
+    """Return what is wrong with a loss that has no gradient, None where it is not its fault.
+
+    The loss fitted on the first batch; a function of the user's own may return what it likes later.
+    """
+    if not isinstance(value, Tensor):
+        what = f"returned {type(value).__name__} where a tensor is needed"
+    elif value.dim() != 0:
+        what = f"must return one number, got a tensor of shape {tuple(value.shape)}"
+    elif not value.requires_grad:
+        what = "returned a loss without a gradient: something detached it"
+    else:
+        return None
+    code = getattr(task.loss, "__code__", None)
+    place = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
+    trial = f"variant {task.trial.variant}, seed {task.trial.seed}"
+    error = UserCodeError(f"{trial}: {place}the loss {_name(task.loss)} {what}.")
+    error.kind = "wrong loss"
+    return error
 
 
 def over_tokens(loss: LossFunction) -> LossFunction:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,6 +115,30 @@ class Losses:
         mean = self._sum / self._count if self._count else math.nan
         self._sum, self._count = 0.0, 0
         return mean
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what is remembered of the losses; all of them must have been handed out."""
+        assert not self.pending
+        return {
+            "num_steps": self.num_steps,
+            "stopped_at": self.stopped_at,
+            "rule": self.task.stop.to_plain(self._rule_state),
+            "sum": self._sum,
+            "count": self._count,
+        }
+
+    def restore(self, plain: Mapping[str, Any]) -> None:
+        """Go on from what `to_plain` gave.
+
+        Raises:
+            ValueError: it is of no training that goes on.
+        """
+        steps, stopped_at = plain["num_steps"], plain["stopped_at"]
+        if not isinstance(steps, int) or steps < 0 or stopped_at is not None:
+            raise ValueError(f"{steps!r} steps, stopped at {stopped_at!r}")
+        self.num_steps = steps
+        self._rule_state = self.task.stop.from_plain(plain["rule"])
+        self._sum, self._count = plain["sum"], plain["count"]
 
 
 class _Slots:

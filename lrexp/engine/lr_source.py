@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lrexp.engine.task import Task
 from lrexp.schedules import Schedule
@@ -36,3 +37,12 @@ class LrSource:
         """Tell the controller what was evaluated after update `step`, if it monitors that."""
         if self._controller is not None and self._controller.monitor in values:
             self.observe(step, values[self._controller.monitor])
+
+    def to_plain(self) -> dict[str, Any] | None:
+        """Return the controller's state; None where there is no controller."""
+        return None if self._controller is None else self._controller.to_plain(self._state)
+
+    def restore(self, plain: Mapping[str, Any] | None) -> None:
+        """Go on from what `to_plain` gave."""
+        if self._controller is not None and plain is not None:
+            self._state = self._controller.from_plain(plain)

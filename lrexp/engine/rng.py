@@ -7,8 +7,11 @@ a seed sees the same masks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -59,3 +62,44 @@ def seed_everything(seed: int) -> None:
     """Seed every global generator, the devices' too; used before user code builds a model."""
     torch.manual_seed(seed)
     reseed(seed)
+
+
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """Return the states of the global generators, the device's too, as numbers and tensors.
+
+    Example:
+        >>> states = generator_states(torch.device("cpu"))
+        >>> first = torch.rand(1), random.random()
+        >>> restore_generators(states, torch.device("cpu"))
+        >>> (torch.rand(1), random.random()) == first
+        True
+    """
+    version, words, gauss = random.getstate()
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
+    }
+    if numpy := sys.modules.get("numpy"):
+        # unsigned 32-bit words; torch files know numpy's arrays as code, tensors as data
+        kind, words, position, has_gauss, gauss = numpy.random.get_state()
+        words = torch.tensor(words.tolist())
+        states["numpy"] = [kind, words, int(position), int(has_gauss), float(gauss)]
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
+    """Put the global generators into states that `generator_states` returned."""
+    torch.set_rng_state(states["torch"])
+    python = states["python"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    if "numpy" in states and (numpy := sys.modules.get("numpy")):
+        kind, words, *rest = states["numpy"]
+        numpy.random.set_state((kind, words.numpy().astype("uint32"), *rest))
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "mps":
+        torch.mps.set_rng_state(states["mps"])

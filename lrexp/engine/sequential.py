@@ -9,95 +9,141 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 
 import torch
 
 from lrexp.data import derive_seed
 from lrexp.engine.cuda_graphs.captured_update import prepare_update
 from lrexp.engine.evaluate import evaluate
-from lrexp.engine.losses import Losses
-from lrexp.engine.lr_source import LrSource
-from lrexp.engine.optimizer import set_lr, set_momentum
-from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
-from lrexp.engine.task import Ended, Evaluation, Failed, Record, Started, Task
+from lrexp.engine.rng import preserved_rng, seed_everything
+from lrexp.engine.settings import preserved_settings
+from lrexp.engine.state import MisfitError
+from lrexp.engine.task import Ended, Evaluation, Failed, Interrupted, Record, Started, Task
+from lrexp.engine.training import Training
 from lrexp.engine.updates import updates
-from lrexp.schedules import Schedule
+
+SIGNAL_SECONDS = 2.0  # between the death of a process that loads data and a request to stop
 
 
 def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
-    """Train the tasks one by one; one that raises is reported and the next one begins."""
+    """Train the tasks one by one; one that raises is reported and the next one begins.
+
+    Where a stop is requested, the tasks that have not begun by then are left out.
+
+    Raises:
+        MisfitError: the state of a task is of something else; the task has not been started.
+    """
     for task in tasks:
-        yield Started(task.trial)
-        try:
-            with preserved_rng(task.device):
-                yield from train(task)
-        except Exception as error:  # user code may raise anything; the other trials still count
-            yield Failed(task.trial, error)
+        if task.is_stop_requested:
+            return
+        if task.state is None:
+            yield Started(task.trial)
+        yield from train_or_fail(task)
 
 
-def train(task: Task) -> Iterator[Record]:
-    """Train one task and yield its records; what was done before an exception is among them."""
-    losses, begun = Losses(task), time.perf_counter()
+def train_or_fail(task: Task) -> Iterator[Record]:
+    """Train one task that was started; one with a state is started here, once that fits.
+
+    If it raises, its last record says so. What it raises while a stop is requested is not its
+    failure: the signal may have reached the processes that load its data, too.
+
+    Raises:
+        MisfitError: its state is of something else.
+    """
+    started = task.state is None
     try:
-        yield from _train(task, losses)
-    except Exception:
+        with preserved_rng(task.device), preserved_settings(), closing(train(task)) as records:
+            for record in records:
+                started = True
+                yield record
+    except (KeyboardInterrupt, GeneratorExit, MisfitError):
+        raise
+    except BaseException as error:  # user code may raise; the other trials still count
+        if is_due_to_stop(task, error):
+            yield Interrupted((task.trial,), f"{type(error).__name__} was raised while it stopped")
+            return
+        if not started:
+            yield Started(task.trial)
+        yield Failed(task.trial, error)
+
+
+def is_due_to_stop(task: Task, error: BaseException) -> bool:
+    """Return whether an exception was raised while a stop is requested, or right before.
+
+    Processes that load data are killed by the very signal that requests the stop, which may reach
+    this one a moment later.
+    """
+    if type(error) is RuntimeError and "DataLoader worker" in str(error):
+        deadline = time.monotonic() + SIGNAL_SECONDS
+        while task.pause is not None and not task.is_stop_requested:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+    return task.is_stop_requested
+
+
+def train(task: Task) -> Generator[Record, None, None]:
+    """Train one task and yield its records; what was done before an exception is among them."""
+    training = Training(task)
+    losses = training.losses
+    try:
+        interrupted = yield from _train(task, training)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:
         if losses.pending:
             yield losses.flush()
         if losses.stopped_at is None:  # else it was over before, and nobody had looked yet
             raise
-    yield Ended(task.trial, losses.num_steps, losses.stopped_at, time.perf_counter() - begun)
+        interrupted = False
+    if not interrupted:
+        yield Ended(task.trial, losses.num_steps, losses.stopped_at, training.seconds)
 
 
-def _train(task: Task, losses: Losses) -> Iterator[Record]:
+def _train(task: Task, training: Training) -> Generator[Record, None, bool]:
+    """Train, and return whether that was cut short on request."""
+    losses, lr_source = training.losses, training.lr_source
     model, optimizer = task.build()
     if not model.training:  # parts that its author froze in evaluation mode stay frozen
         model.train()
-    batches, update = prepare_update(task, model, optimizer)
+    batches, update = prepare_update(task, model, optimizer, training.capturable)
     seed_everything(derive_seed(task.trial.seed, "training"))  # Python's and NumPy's, too
-    reseed = Reseed(task.trial.seed, task.device)
-    base_lrs = [group["lr"] for group in optimizer.param_groups]
-    lr_source = LrSource(task)
-    momentum = task.schedule.momentum if isinstance(task.schedule, Schedule) else None
+    begin = training.begin(model, optimizer, update)  # or go on from a checkpoint
+    if task.state is not None:
+        yield Started(task.trial)
 
-    final: float | None = None
-    lr_in_use: float | None = None
-    if task.eval_every:
+    if task.eval_every and begin.step == 0:
         initial = _evaluation(task, model, 0, {"train_loss": math.nan})
         losses.begin(initial.values.get("val_loss"))
         yield initial
     for step, (epoch, micro_batches) in zip(
-        range(task.total_steps), updates(batches, task.trial.seed, task.accumulate), strict=False
+        range(begin.step, task.total_steps),
+        updates(batches, task.trial.seed, task.accumulate, begin),
+        strict=False,
     ):
-        lr = lr_source.lr(step)
-        if lr != lr_in_use:  # filling a tensor on a device costs as much as half a captured step
-            set_lr(optimizer, base_lrs, lr / task.base_lr)
-            lr_in_use = lr
-        if momentum is not None:
-            set_momentum(optimizer, momentum(step))
-        reseed(step)
+        lr = training.begin_step(step, epoch)
         losses.add(epoch, lr, update(micro_batches))
-
-        done = step + 1
-        evaluate_now = bool(task.eval_every) and (
-            done % task.eval_every == 0 or done == task.total_steps
-        )
         if lr_source.wants_loss:
             lr_source.observe(step, losses.read_back())
-        pause = evaluate_now or done == task.total_steps
-        if pause or losses.stopped_at is not None or losses.due():
-            yield losses.flush()
-            if losses.stopped_at is not None:
-                break
+
+        done = step + 1
+        evaluate_now = task.evaluates_after(done)
+        read_now = evaluate_now or done == task.total_steps or losses.stopped_at is not None
+        if not (read_now or losses.due() or task.is_stop_requested):
+            continue
+        yield losses.flush()
+        if losses.stopped_at is not None:
+            break
         if evaluate_now:
             evaluation = _evaluation(task, model, done, {"train_loss": losses.mean_since_last()})
             yield evaluation
-            lr_source.observe_evaluation(step, evaluation.values)
-            # the lower of both: BatchNorm's young statistics alone can raise val_loss a lot
-            final = min(
-                evaluation.values.get("val_loss", math.inf), evaluation.values["train_loss"]
-            )
-    losses.end(final)
+            training.observe(step, evaluation.values)
+        if task.is_pause_due(done) and (yield from training.checkpoint(done)):
+            return True
+    losses.end(training.final)
+    return False
 
 
 def _evaluation(

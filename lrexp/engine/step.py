@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrexp.engine.dropout import own_dropout
+from lrexp.engine.loss import wrong_loss
 from lrexp.engine.task import Task
 
 
@@ -44,9 +45,7 @@ def make_update(
     def forward_backward(batch: Any) -> Tensor:
         nonlocal share
         loss = forward(batch)
-        if share is None:  # made once: loss.backward() makes a new tensor of ones every time
-            share = torch.full_like(loss, 1 / task.accumulate)
-        torch.autograd.backward(loss, grad_tensors=share)
+        share = _backward(task, loss, share)
         return loss.detach()
 
     def forward_backward_on_cuda(batch: Any) -> Tensor:
@@ -67,3 +66,17 @@ def make_update(
         return loss
 
     return update
+
+
+def _backward(task: Task, loss: Tensor, share: Tensor | None) -> Tensor:
+    """Add a micro-batch's gradients to the parameters'; return its share, for the next one."""
+    try:
+        if share is None:  # made once: loss.backward() makes a new tensor of ones every time
+            share = torch.full_like(loss, 1 / task.accumulate)
+        torch.autograd.backward(loss, grad_tensors=share)
+    except Exception as error:
+        wrong = wrong_loss(task, loss)
+        if wrong is None:
+            raise
+        raise wrong from error
+    return share

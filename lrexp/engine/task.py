@@ -7,7 +7,7 @@ train many tasks at once; the records of each trial must be the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrexp.data import Batches
+from lrexp.engine.pause import Pause
 from lrexp.finder import StopRule
 from lrexp.schedules import Controller, Schedule
 
@@ -64,6 +65,9 @@ class Task:
         stop: the rule that ends the training early.
         kind: tasks of equal kind compute the same: model code and arguments, data and loss. They
             may differ in initial weights, and in all that is a field here or an optimizer's number.
+        pause: when to yield a `Checkpoint`, and whether to stop after it; None for never.
+        state: of a `Checkpoint` of the unit that this task belongs to, to go on from there; all
+            tasks of a stack carry the same. None begins at the first step.
     """
 
     trial: TrialId
@@ -82,12 +86,28 @@ class Task:
     grad_clip: float | None = None
     autocast: bool = False
     kind: str = ""
+    pause: Pause | None = None
+    state: Mapping[str, Any] | None = None
 
     @property
     def steps_per_epoch(self) -> int | None:
         """Optimizer updates in one pass over the training data; None where it has no length."""
         batches = self.train.batches_per_epoch
         return None if batches is None else batches // self.accumulate
+
+    def evaluates_after(self, steps: int) -> bool:
+        """Return whether there is an evaluation after so many updates."""
+        every = self.eval_every
+        return bool(every) and (steps % every == 0 or steps == self.total_steps)
+
+    @property
+    def is_stop_requested(self) -> bool:
+        """Return whether to stop at the end of this step."""
+        return self.pause is not None and self.pause.requested
+
+    def is_pause_due(self, steps: int) -> bool:
+        """Return whether to take a checkpoint after so many updates; after the last, never."""
+        return self.pause is not None and steps < self.total_steps and self.pause.due()
 
 
 @dataclass(frozen=True)
@@ -134,10 +154,71 @@ class Failed:
     """The trial raised; the others go on."""
 
     trial: TrialId
-    error: Exception = field(compare=False)
+    error: BaseException = field(compare=False)
 
 
-Record: TypeAlias = Started | Steps | Evaluation | Ended | Failed
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a unit needs to go on, bit for bit, after `step` updates.
+
+    Args:
+        trials: those of the unit that are still being trained; all are at the same step.
+        step: updates done; the records of each trial up to there came before this one.
+        state: for `Task.state`; nested dicts with str keys, lists, tensors on the CPU, numbers,
+            strings and None, so that `torch.load` reads it with `weights_only=True`.
+    """
+
+    trials: tuple[TrialId, ...]
+    step: int
+    state: dict[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+@dataclass(frozen=True)
+class NoCheckpoint:
+    """A checkpoint was due, and there can be none: these trials go on, but begin anew if stopped.
+
+    Args:
+        trials: those of the unit that are still being trained.
+        why: a clause, such as "training changes the attribute `x`".
+    """
+
+    trials: tuple[TrialId, ...]
+    why: str
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The unit stopped because its `Pause` asked for it; nothing more comes of these trials.
+
+    They go on from the unit's last checkpoint; where it has none, at their first step.
+
+    Args:
+        trials: those that were still being trained.
+        why: why no checkpoint could be taken right before this; None where one was.
+    """
+
+    trials: tuple[TrialId, ...]
+    why: str | None = None
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+Record: TypeAlias = (
+    Started | Steps | Evaluation | Ended | Failed | Checkpoint | NoCheckpoint | Interrupted
+)
 
 
 class Engine(Protocol):

@@ -8,7 +8,8 @@ come back (adaptive optimizers and decaying schedules bring them), and are left 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -131,6 +132,14 @@ class DivergenceStop:
                 lowest = min(state.lowest, low)
                 return DivergenceState(state.steps + len(chunk), state.first, lowest), None
         return first_stop(self, chunk, state)
+
+    def to_plain(self, state: DivergenceState) -> dict[str, Any]:
+        """Return the state as plain values."""
+        return {**state._asdict(), "first": list(state.first)}
+
+    def from_plain(self, plain: Mapping[str, Any]) -> DivergenceState:
+        """Return the state that `to_plain` wrote."""
+        return DivergenceState(**{**plain, "first": tuple(plain["first"])})
 
     def _bar(self, first: tuple[float, ...], lowest: float) -> tuple[float, float]:
         start = sorted(first)[1]

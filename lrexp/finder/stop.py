@@ -8,7 +8,8 @@ The rule for trainings is in `divergence`.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,6 +39,14 @@ class StopRule(Protocol[S]):
 
     def first_stop(self, losses: ArrayLike, state: S) -> tuple[S, int | None]:
         """Return the state after a chunk of losses, and the index in it that stops, or None."""
+        ...
+
+    def to_plain(self, state: S) -> dict[str, Any]:
+        """Return the state as numbers, lists and None, for a checkpoint."""
+        ...
+
+    def from_plain(self, plain: Mapping[str, Any]) -> S:
+        """Return the state that `to_plain` wrote, exactly."""
         ...
 
 
@@ -135,6 +144,14 @@ class RangeTestStop:
     def never_came_back(self, state: RangeTestState, final: float | None = None) -> bool:
         """Return False: a range test that reaches its last LR has done its work."""
         return False
+
+    def to_plain(self, state: RangeTestState) -> dict[str, Any]:
+        """Return the state as plain values."""
+        return state._asdict()
+
+    def from_plain(self, plain: Mapping[str, Any]) -> RangeTestState:
+        """Return the state that `to_plain` wrote."""
+        return RangeTestState(**plain)
 
     def threshold(self, state: RangeTestState) -> float:
         """Return the bar: the loss above which the test stops."""

@@ -7,8 +7,8 @@ and no setting of the user has a say.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from lrexp.errors import RunError
 from lrexp.report.style import INK, MUTED, drawable
 from lrexp.report.text import ELLIPSIS, told_apart
+from lrexp.store.files import disk_errors, write_whole
 
 SIZE = (12.8, 7.2)  # inches
 DPI = 125
@@ -95,18 +95,11 @@ def save(figure: Figure, path: Path) -> Path:
     Raises:
         RunError: the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png", dpi=DPI)
-        temporary.replace(path)  # a picture that someone looks at is never half a picture
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise RunError(
-            f"{path}: cannot be written: {error.strerror or error}. "
-            "Free some space or choose another folder with --out."
-        ) from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=DPI)
+    write_whole(path, picture.getbuffer())  # several commands may draw one run at a time
     return path
 
 
@@ -147,7 +140,7 @@ def _legend(
     legend = figure.legend(
         handles=[entry.handle for entry in entries],
         labels=["-"] * len(entries),  # set below: a label that begins with _ would be left out
-        title=title or None,
+        title=drawable(title, 40) or None,
         loc="upper right",
         bbox_to_anchor=(1 - MARGIN, LEGEND_TOP),
         borderaxespad=0,

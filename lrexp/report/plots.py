@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrexp.report.damage import as_written
 from lrexp.store.read import Run
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
     else:
         figures = {"loss": loss_figure, "lr": lr_figure}
     folder = run.path / "plots" if out is None else out
-    with house_style():
+    with house_style(), as_written(str(run.path)):
         return [save(draw(run), folder / f"{name}.png") for name, draw in figures.items()]
 
 
@@ -66,7 +67,7 @@ def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
     tests = [run for run in runs if run.command == "find-lr"]
     comparisons = [run for run in runs if run.command != "find-lr"]
     paths = []
-    with house_style():
+    with house_style(), as_written(", ".join(str(run.path) for run in runs)):
         if comparisons:
             alone = len(comparisons) == 1
             figure = loss_figure(comparisons[0]) if alone else overlay_loss_figure(comparisons)

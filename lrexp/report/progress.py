@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from types import MappingProxyType
 from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lrexp.engine import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
+from lrexp.engine import Ended, Evaluation, Failed, NoCheckpoint, Record, Started, Steps, TrialId
 from lrexp.errors import UserCodeError, WorkerDiedError
 
 PLAIN_SECONDS = 10.0  # between two plain lines of running trials
 MAX_BARS = 8  # of running trials: an engine or many processes may train dozens at once
+_NOBODY_READS = (OSError, ValueError, SystemExit)  # rich exits where a pipe is closed
 
 
 class Observer(Protocol):
@@ -32,16 +34,48 @@ class Observer(Protocol):
 
 @contextmanager
 def observe(
-    total_steps: Mapping[TrialId, int], console: Console, *, quiet: bool = False
+    total_steps: Mapping[TrialId, int],
+    console: Console,
+    *,
+    begun: Mapping[TrialId, int] | None = None,
+    quiet: bool = False,
 ) -> Iterator[Observer]:
-    """Give an observer that fits the console; `total_steps` lists the trials to come."""
+    """Give an observer that fits the console; when nobody reads any more, it shows nothing.
+
+    Args:
+        total_steps: lists the trials to come.
+        console: where it shows them.
+        begun: the steps done before of trials that go on from a checkpoint.
+        quiet: show nothing.
+    """
     if quiet:
         yield lambda record: None
     elif console.is_terminal:
-        with _bars(console) as progress:
-            yield Bars(progress, total_steps)
+        progress = _bars(console)
+        with suppress(*_NOBODY_READS):
+            progress.start()
+        try:
+            yield _WhileRead(Bars(progress, total_steps, begun or {}))
+        finally:
+            with suppress(*_NOBODY_READS):
+                progress.stop()
     else:
-        yield Lines(console, total_steps)
+        yield _WhileRead(Lines(console, total_steps, begun or {}))
+
+
+class _WhileRead:
+    """Passes records on until that fails: a terminal or a pipe was closed, and training goes on."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer: Observer | None = observer
+
+    def __call__(self, record: Record) -> None:
+        """Show one record."""
+        if self._observer is not None:
+            try:
+                self._observer(record)
+            except _NOBODY_READS:
+                self._observer = None
 
 
 def waiting(console: Console, doing: str) -> AbstractContextManager[object]:
@@ -64,14 +98,20 @@ def _bars(console: Console) -> Progress:
 class Bars:
     """One bar for all trials and one for each that runs, up to `MAX_BARS`."""
 
-    def __init__(self, progress: Progress, total_steps: Mapping[TrialId, int]) -> None:
-        self._progress, self._totals = progress, total_steps
+    def __init__(
+        self,
+        progress: Progress,
+        total_steps: Mapping[TrialId, int],
+        begun: Mapping[TrialId, int] = MappingProxyType({}),
+    ) -> None:
+        self._progress, self._totals, self._begun = progress, total_steps, dict(begun)
         self._all = progress.add_task(
             f"[bold]{len(total_steps)} trials", total=sum(total_steps.values()), facts="steps"
         )
         self._done = dict.fromkeys(total_steps, 0)  # steps that count as done
         self._tasks: dict[TrialId, TaskID] = {}
         self._facts: dict[TrialId, _Facts] = {}
+        self._told: set[str] = set()
 
     def __call__(self, record: Record) -> None:
         """Move the bars."""
@@ -79,10 +119,10 @@ class Bars:
         if isinstance(record, Started):  # for the first time, or once more from its beginning
             if record.again:
                 self._progress.console.print(_again(record), highlight=False)
-            self._facts[trial] = _Facts()
+            self._facts[trial] = facts = _Facts(self._begun.pop(trial, 0))
             self._remove(trial)
-            self._show(trial, 0)
-            self._count(trial, 0)
+            self._show(trial, facts.steps)
+            self._count(trial, facts.steps)
         elif isinstance(record, Steps):
             facts = self._facts[trial]
             facts.add(record)
@@ -97,6 +137,9 @@ class Bars:
             self._remove(trial)
             self._count(trial, self._totals[trial])
             self._progress.console.print(_ending(record, facts), highlight=False)
+        elif isinstance(record, NoCheckpoint) and (text := _unsaved(record)) not in self._told:
+            self._told.add(text)
+            self._progress.console.print(text, highlight=False)
 
     def _show(self, trial: TrialId, steps: int) -> None:
         """Give a trial a bar, if it has none and there is room."""
@@ -124,9 +167,15 @@ class Bars:
 class Lines:
     """A line when a trial ends, and now and then while a long one, or many, run."""
 
-    def __init__(self, console: Console, total_steps: Mapping[TrialId, int]) -> None:
-        self._console, self._totals = console, total_steps
+    def __init__(
+        self,
+        console: Console,
+        total_steps: Mapping[TrialId, int],
+        begun: Mapping[TrialId, int] = MappingProxyType({}),
+    ) -> None:
+        self._console, self._totals, self._begun = console, total_steps, dict(begun)
         self._facts: dict[TrialId, _Facts] = {}
+        self._told: set[str] = set()
         self._shown = time.monotonic()
 
     def __call__(self, record: Record) -> None:
@@ -137,7 +186,7 @@ class Lines:
                 self._print(_again(record))
             if not self._facts:  # a short trial needs no line but its last
                 self._shown = time.monotonic()
-            self._facts[trial] = _Facts()
+            self._facts[trial] = _Facts(self._begun.pop(trial, 0))
         elif isinstance(record, Steps):
             self._facts[trial].add(record)
             if time.monotonic() - self._shown > PLAIN_SECONDS:
@@ -154,6 +203,9 @@ class Lines:
             self._facts[trial].evaluated(record.values)
         elif isinstance(record, (Ended, Failed)):
             self._print(_ending(record, self._facts.pop(trial)))
+        elif isinstance(record, NoCheckpoint) and (text := _unsaved(record)) not in self._told:
+            self._told.add(text)
+            self._print(text)
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
@@ -162,9 +214,9 @@ class Lines:
 class _Facts:
     """Loss, LR and speed of one running trial."""
 
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self.loss, self.lr, self.steps = math.nan, math.nan, 0
+    def __init__(self, steps: int = 0) -> None:
+        self._begun, self._first = time.monotonic(), steps
+        self.loss, self.lr, self.steps = math.nan, math.nan, steps
         self.last: tuple[str, float] | None = None  # what was evaluated last
 
     def evaluated(self, values: Mapping[str, float]) -> None:
@@ -177,7 +229,7 @@ class _Facts:
 
     @property
     def speed(self) -> float:
-        return self.steps / max(time.monotonic() - self._begun, 1e-9)
+        return (self.steps - self._first) / max(time.monotonic() - self._begun, 1e-9)
 
     def seconds_left(self, total: int) -> float:
         return (total - self.steps) / max(self.speed, 1e-9)
@@ -197,7 +249,7 @@ def _ending(record: Ended | Failed, facts: _Facts) -> str:
     return f"[green]done[/]     {name}: {measure} {value:.4g}, {speed:,.0f} steps/s"
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     """Return what went wrong in a word or two."""
     if isinstance(error, WorkerDiedError):
         return "its process died"
@@ -208,6 +260,13 @@ def _again(record: Started) -> str:
     trial = record.trial
     why = escape(record.again or "")
     return f"[yellow]again[/]    {escape(trial.variant)} seed {trial.seed}: {why}"
+
+
+def _unsaved(record: NoCheckpoint) -> str:
+    """Return that there are no checkpoints, once for a variant: its seeds run the same code."""
+    names = list(dict.fromkeys(escape(_shortened(trial.variant)) for trial in record.trials))
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"[yellow]note[/]     no checkpoints for {names[0]}{more}: {escape(record.why)}"
 
 
 def _shortened(name: str, width: int = 28) -> str:

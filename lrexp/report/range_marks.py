@@ -102,7 +102,9 @@ def draw_strip(ax: Axes, rows: list[Row]) -> None:
     ax.grid(False, axis="y")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    ax.set_yticks(range(len(rows)), [drawable(row.name, 20) for row in rows], fontsize=9.5)
+    ax.set_yticks(
+        range(len(rows)), [drawable(row.name, 20) for row in rows], fontsize=9.5, parse_math=False
+    )
     ax.set_ylim(len(rows) - 0.4, -0.6)
     for y, row in enumerate(rows):
         is_suggestion = row.color == ACCENT

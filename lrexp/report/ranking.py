@@ -17,6 +17,8 @@ from rich.text import Text
 
 from lrexp.report import words
 from lrexp.report.cells import cell, least_width, natural_width, new_table
+from lrexp.report.damage import as_written
+from lrexp.report.screen import visible
 from lrexp.report.text import count_text, mean_sd_column, number_text
 
 MAX_SEED_VALUES = 6  # more values than these say less than their mean and sd
@@ -30,8 +32,11 @@ def ranking_table(summary: Mapping[str, Any]) -> RenderableType:
     Example:
         >>> from rich.console import Console                                  # doctest: +SKIP
         >>> Console().print(ranking_table(load_run("runs/...").summary))       # doctest: +SKIP
+
+    Raises:
+        RunError: when it is printed: it holds something else than a comparison writes.
     """
-    return _Ranking(summary)
+    return _Ranking(visible(summary))
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class _Ranking:
     summary: Mapping[str, Any]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield what fits the console."""
+        with as_written("summary.json"):
+            yield from list(self._parts(console, options))
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield heading, table and sentences; a screen too narrow for any table gets no table."""
         yield Padding(_heading(self.summary), (1, 0, 0, 2))
         wide = _wide_table(self.summary)

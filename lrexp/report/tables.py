@@ -14,6 +14,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lrexp.report.cells import cell, column, least_width, new_table, words_column
+from lrexp.report.damage import as_written
+from lrexp.report.screen import visible
 from lrexp.report.text import count_text, lr_text
 from lrexp.store.create import slug
 from lrexp.store.read import RunEntry
@@ -27,7 +29,15 @@ def suggestion_panel(summary: Mapping[str, Any]) -> RenderableType:
     Example:
         >>> from rich.console import Console                                     # doctest: +SKIP
         >>> Console().print(suggestion_panel(load_run("runs/...").summary))       # doctest: +SKIP
+
+    Raises:
+        RunError: it holds something else than a range test writes.
     """
+    with as_written("summary.json"):
+        return _suggestion(visible(summary))
+
+
+def _suggestion(summary: Mapping[str, Any]) -> RenderableType:
     lr, interval = summary.get("suggested_lr"), summary.get("interval")
     lines = Table.grid(padding=(0, 2))
     lines.add_column(no_wrap=True, style="dim")
@@ -127,7 +137,7 @@ def _one_line_each(runs: Sequence[RunEntry], now: datetime) -> Table:
 
 def _folder(run: RunEntry) -> Text:
     """Return the folder, whole, to be copied; and what its name does not tell of the run."""
-    text = Text(run.path.name)
+    text = Text(visible(run.path.name))
     if slug(run.name) in text.plain and run.command in text.plain:
         return text
     return text.append("  ").append_text(cell(f"{run.name} {run.command}", "dim"))
@@ -138,7 +148,7 @@ def _two_lines_each(runs: Sequence[RunEntry], now: datetime) -> Table:
     table = new_table(words_column("run\nfolder", 50), "command\nstatus", best)
     for run in runs:
         table.add_row(
-            cell(run.name, "bold").append(f"\n{run.path.name}", "not bold"),
+            cell(run.name, "bold").append(f"\n{visible(run.path.name)}", "not bold"),
             cell(run.command).append("\n").append_text(_status(run)),
             cell(best_text(run)).append(f"\n{age_text(run.started, now)}", "dim"),
         )
@@ -153,7 +163,7 @@ def best_text(run: RunEntry) -> str:
     """Return the best variant of a comparison, the suggested LR of a range test."""
     if run.best_variant is not None:
         return run.best_variant
-    if run.suggested_lr is not None:
+    if isinstance(run.suggested_lr, int | float):  # a damaged run does not hide the others
         return f"lr {lr_text(run.suggested_lr)}"
     ended_without = run.command == "find-lr" and run.status == "complete"
     return "no suggestion" if ended_without else "–"

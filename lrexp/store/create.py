@@ -45,9 +45,9 @@ def create_run_directory(
 def check_free(out: Path | None) -> None:
     """Raise ConfigError if `out` is taken: asked before anything that takes time."""
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError.single(
-            "--out", "exists and is not an empty folder", str(out), "Give a new folder."
-        )
+        is_run = (out / "order.json").is_file()
+        remedy = f"Give a new folder{f', or `lrexp resume {out}`' if is_run else ''}."
+        raise ConfigError.single("--out", "exists and is not an empty folder", str(out), remedy)
 
 
 def slug(name: str) -> str:

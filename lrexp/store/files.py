@@ -8,30 +8,54 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lrexp.errors import RunError
 
+_TEMPORARY = ".tmp"
 
-def write_whole(path: Path, text: str) -> None:
+
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a whole file: temporary file beside it, flushed to disk, renamed over the old one.
 
     Raises:
         RunError: the disk refuses; the old file, if any, is still whole.
     """
+    data = content.encode() if isinstance(content, str) else content
     with disk_errors(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
         try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+            sync_directory(path.parent)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise
+
+
+def sync_directory(path: Path) -> None:
+    """Flush the names in a directory to disk, where a system can: a rename is one of them."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):  # some network file systems refuse
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_temporary_files(directory: Path) -> None:
+    """Remove what writers that were killed in the middle of a file left behind."""
+    for path in directory.rglob(f".*{_TEMPORARY}"):
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -66,7 +90,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "Free some space, or choose" if full else "Choose"
+        remedy = "Free some space and resume the run, or choose" if full else "Choose"
         raise RunError(
             f"{path}: cannot be written: {error.strerror or error}. {remedy} another folder with "
             "--out or --runs-dir."

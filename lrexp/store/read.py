@@ -2,15 +2,13 @@
 
 Metrics are read when they are asked for. A row counts once its line is ended, so a writer that is
 in the middle of a row, or died there, leaves no half number behind. A run that says `running`
-though its process is gone is `interrupted`.
+though its process is gone, or was silent too long on another host, is `interrupted`.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -19,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
+from lrexp.store.lock import LOCK, is_silent
+from lrexp.store.owner import Owner
 
 STEPS_COLUMNS = ("step", "epoch", "lr", "loss")
 EVALS_COLUMNS = ("step", "epoch", "train_loss")
@@ -72,7 +71,8 @@ class Run:
     @property
     def variants(self) -> dict[str, tuple[TrialRecord, ...]]:
         """The trials of every variant, in the order of the config; empty where none has begun."""
-        planned = self.status.get("variants", ())
+        named = self.status.get("variants")
+        planned = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
         names = dict.fromkeys([*planned, *(trial.variant for trial in self.trials)])
         return {name: tuple(t for t in self.trials if t.variant == name) for name in names}
 
@@ -112,7 +112,7 @@ def load_run(path: str | Path) -> Run:
         config=_read_config(path),
         status=status,
         trials=tuple(_trials(path, status)),
-        summary=_read_json(path / "summary.json"),
+        summary=_summary(path),
     )
 
 
@@ -146,10 +146,17 @@ def read_columns(path: Path, expected: Iterable[str]) -> dict[str, np.ndarray]:
         data = b""
     data = data[: data.rfind(b"\n") + 1].replace(b"\r\n", b"\n")
     header, _, body = data.partition(b"\n")
-    names = header.decode("utf-8-sig").split(",") if header else list(expected)
+    names = _names(path, header) if header else list(expected)
     table = _parse(path, _fill_empty_cells(body), len(names))  # (rows, columns)
     columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
     return columns | {"step": columns["step"].astype(np.int64)}
+
+
+def _names(path: Path, header: bytes) -> list[str]:
+    names = header.decode("utf-8-sig", errors="replace").split(",")
+    if "step" not in names:
+        raise RunError(f"{path}: is damaged: its first line names no column `step`. Restore it.")
+    return names
 
 
 def _parse(path: Path, body: bytes, num_columns: int) -> np.ndarray:
@@ -184,10 +191,15 @@ def _check_run_directory(path: Path) -> None:
 
 
 def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
-    """Yield the trials that have begun: those the status names in its order, then any others."""
+    """Yield the trials that have begun: those the status names in its order, then any others.
+
+    What the status names leads nowhere else: a run may be a stranger's.
+    """
     root = path / "trials"
     on_disk = sorted(child.name for child in root.iterdir()) if root.is_dir() else []
-    for variant in dict.fromkeys([*status.get("variants", ()), *on_disk]):
+    named = status.get("variants")
+    planned = [name for name in named if name in on_disk] if isinstance(named, list) else []
+    for variant in dict.fromkeys([*planned, *on_disk]):
         folders = (root / variant).glob("seed-*")
         seeds = [int(f.name[5:]) for f in folders if f.name[5:].isdecimal() and f.is_dir()]
         for seed in sorted(seeds):
@@ -200,13 +212,14 @@ def _entry(path: Path) -> RunEntry:
         summary = _read_json(path / "summary.json") or {}
     except RunError:  # one damaged run does not hide the others
         return RunEntry(path, path.name, "?", "damaged", None, None, None)
-    ranking = summary.get("ranking") or [{}]
+    ranking = summary.get("ranking")
+    best = ranking[0] if isinstance(ranking, list) and ranking else None
     return RunEntry(
         path=path,
         name=str(status.get("name", path.name)),
         command=str(status.get("command", "?")),
         status=str(status["status"]),
-        best_variant=ranking[0].get("variant"),
+        best_variant=best.get("variant") if isinstance(best, dict) else None,
         suggested_lr=summary.get("suggested_lr"),
         started=_time(status.get("started")),
     )
@@ -216,42 +229,63 @@ def _status(path: Path) -> dict[str, Any]:
     """Return status.json with the true status: `interrupted` for a run whose process is gone."""
     status = _read_json(path / "status.json") or {}
     said = status.get("status", "interrupted")
-    gone = said == "running" and not _may_be_alive(status.get("host"), status.get("pid"))
+    gone = said == "running" and _is_left_behind(path, Owner.from_plain(status))
     return status | {"status": "interrupted" if gone else said}
 
 
-def _may_be_alive(host: object, pid: object) -> bool:
-    """Return False only where it is certain: a process of this host that no longer exists."""
-    if host != platform.node() or not isinstance(pid, int) or os.name == "nt":
-        return True  # on Windows os.kill(pid, 0) would end the process instead of asking
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass  # it exists, but is another user's; or the number is no pid here
-    return True
+def _is_left_behind(path: Path, owner: Owner | None) -> bool:
+    """Return whether the process that wrote a run is gone, or as good as gone."""
+    if owner is not None and owner.can_be_seen:
+        return owner.is_gone()
+    lock = path / LOCK
+    return is_silent(lock if lock.exists() else path / "status.json")
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    summary = _read_json(path / "summary.json")
+    ranking = (summary or {}).get("ranking", [])
+    if not isinstance(ranking, list) or not all(isinstance(row, dict) for row in ranking):
+        raise RunError(f"{path / 'summary.json'}: is damaged: its ranking is no list. Delete it.")
+    return summary
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    from lrexp.config.reader import MAX_BYTES, read_yaml  # bounded: a run may be a stranger's
+
     path = path / "resolved.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    text = _read_text(path)
+    if text is None:
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    if len(text) > MAX_BYTES:
+        raise RunError(f"{path}: is damaged: it is larger than a config can be")
+    try:
+        config, _ = read_yaml(text, str(path))
+    except ConfigError as error:
         raise RunError(f"{path}: is damaged: {error}") from error
     return config if isinstance(config, dict) else {}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    text = _read_text(path)
+    if text is None:
         return None
-    except ValueError as error:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: is damaged: {error}") from error
     return value if isinstance(value, dict) else None
+
+
+def _read_text(path: Path) -> str | None:
+    """Return the content of a file, None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: is damaged: {error}") from error
 
 
 def _time(text: object) -> datetime | None:

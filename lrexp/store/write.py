@@ -8,31 +8,58 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from lrexp.errors import RunError
 from lrexp.store.files import disk_errors, write_json, write_whole
+from lrexp.store.lock import holder
+from lrexp.store.owner import Owner
 
+MAX_RESUMED = 100  # in status.json, the last ones
 STEPS_HEADER = ("step", "epoch", "lr", "loss")
+NOTE_SECONDS = 1.0  # between two writes of status.json that only count
+TRIAL_FILES = ("steps.csv", "evals.csv", "result.json")
 
 
 class TrialWriter:
-    """Appends the curves of one trial and writes its result; `close` it, or use it in a `with`."""
+    """Appends the curves of one trial and writes its result; `close` it in the end.
 
-    def __init__(self, directory: Path, *, loss_digits: int = 9) -> None:
+    Args:
+        directory: of the trial.
+        loss_digits: significant digits of a loss: 9 give a float32 back exactly, 17 a float64.
+        sizes: of its files at a checkpoint, to go on from there: what they hold beyond is cut off,
+            and a file that is not among them is removed. None begins a new directory.
+
+    Raises:
+        RunError: the disk refuses, or a new directory exists already.
+    """
+
+    def __init__(
+        self, directory: Path, *, loss_digits: int = 9, sizes: Mapping[str, int] | None = None
+    ) -> None:
         self.directory = directory
-        self._loss_digits = loss_digits  # 9 give a float32 back exactly, 17 a float64
+        self._loss_digits = loss_digits
         self._files: dict[str, IO[str]] = {}
+        self._synced: dict[str, int] = {}  # sizes that are on the disk
         self._eval_columns: tuple[str, ...] = ()
+        if sizes is not None:
+            self._go_on(sizes)
+            return
         with disk_errors(directory):
             directory.mkdir(parents=True)
-        self._append("steps.csv", ",".join(STEPS_HEADER) + "\n")
+        try:
+            self._append("steps.csv", ",".join(STEPS_HEADER) + "\n")
+        except RunError:
+            self.close()
+            raise
 
     def steps(
         self, first: int, epoch: Sequence[int], lr: Sequence[float], loss: Sequence[float]
@@ -52,13 +79,39 @@ class TrialWriter:
 
     def result(self, result: Mapping[str, Any]) -> None:
         """Write result.json; the trial is over."""
+        self.sync()  # a result beside half of its curve would never be mended
         write_json(self.directory / "result.json", result)
+
+    def sync(self) -> dict[str, int]:
+        """Flush all rows to the disk, and return the size of each file."""
+        for name, file in self._files.items():
+            with disk_errors(self.directory / name):
+                file.flush()
+                size = os.fstat(file.fileno()).st_size
+                if size != self._synced.get(name):  # a flush that waits for others takes long
+                    os.fsync(file.fileno())
+                self._synced[name] = size
+        return dict(self._synced)
 
     def close(self) -> None:
         """Close the files; the directory stays readable either way."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # every row was flushed, or its failure was reported then
+                file.close()
         self._files = {}
+
+    def _go_on(self, sizes: Mapping[str, int]) -> None:
+        for name in TRIAL_FILES:
+            path = self.directory / name
+            with disk_errors(path):
+                if name not in sizes:
+                    path.unlink(missing_ok=True)
+                    continue
+                os.truncate(path, sizes[name])
+                self._files[name] = path.open("a", encoding="utf-8", newline="\n")
+                if name == "evals.csv":
+                    header = path.read_text(encoding="utf-8").partition("\n")[0]
+                    self._eval_columns = tuple(header.split(",")[2:])
 
     def _append(self, name: str, text: str) -> None:
         path = self.directory / name
@@ -70,50 +123,116 @@ class TrialWriter:
 
 
 class RunWriter:
-    """Writes the top-level files of one run directory."""
+    """Writes the top-level files of one run directory.
 
-    def __init__(self, directory: Path, status: Mapping[str, Any]) -> None:
+    Args:
+        directory: of the run.
+        status: for status.json.
+        earlier: status.json of a run that is resumed: its start and its time count on.
+
+    Raises:
+        RunError: the disk refuses, or the directory is another process's run by now.
+    """
+
+    def __init__(
+        self, directory: Path, status: Mapping[str, Any], earlier: Mapping[str, Any] | None = None
+    ) -> None:
         self.directory = directory
-        self._begun = time.time()
-        self._status = {
-            "status": "running",
-            **status,
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "started": _timestamp(),
-        }
+        self._home = directory.absolute()  # user code may change the working directory
+        known = {key: value for key, value in (earlier or {}).items() if key != "error"}
+        before = known.get("seconds")
+        self._begun = time.time() - (before if isinstance(before, int | float) else 0.0)
+        self._owner = Owner.this()
+        if earlier is None:
+            self._require_unused()
+        else:
+            status = {**status, "resumed": _resumed(earlier, status)}
+        begun = {"status": "running", "started": _timestamp()}
+        owner = self._owner.to_plain()
+        self._status = {**begun, **known, **status, "status": "running", **owner}
         self.update_status()
 
-    def text(self, name: str, text: str) -> None:
+    def text(self, name: str, text: str | bytes) -> None:
         """Write a text file such as resolved.yaml."""
-        path = self.directory / name
+        path = self._home / name
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
 
     def json(self, name: str, value: Any) -> None:
         """Write a JSON file such as environment.json."""
-        write_json(self.directory / name, value)
+        write_json(self._home / name, value)
+
+    def note_counts(self, counts: Mapping[str, int]) -> None:
+        """Note how many trials have which outcome; written at most once a second."""
+        self._status["counts"] = dict(counts)
+        if time.monotonic() - self._written > NOTE_SECONDS:  # all trials of a stack end together
+            self.update_status()
 
     def update_status(self, status: str | None = None, **changes: Any) -> None:
         """Change status.json; `status` is running, complete, failed or interrupted."""
+        self.require_ours()
+        self._written = time.monotonic()
         self._status |= changes
         if status is not None:
             self._status["status"] = status
         self._status["updated"] = _timestamp()
         self._status["seconds"] = round(time.time() - self._begun, 3)
-        write_json(self.directory / "status.json", self._status)
+        write_json(self._home / "status.json", self._status)
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json, and for a ranking summary.csv with one row per variant."""
-        write_json(self.directory / "summary.json", summary)
+        self.require_ours()
+        write_json(self._home / "summary.json", summary)
         ranking = summary.get("ranking")
         if ranking:
             self.text("summary.csv", _ranking_csv(ranking, summary["seeds"], summary["metric"]))
 
+    def require_directory(self) -> None:
+        """Refuse to make a part of a run that was deleted, or taken over, while it was written.
+
+        Raises:
+            RunError: there is no status.json any more, or it is another process's run.
+        """
+        self.require_ours()
+        if not (self._home / "status.json").is_file():
+            raise RunError(
+                f"{self.directory}: was deleted while the run was writing it. Run it again."
+            )
+
+    def require_ours(self) -> None:
+        """Refuse to write a run that another host took over while this process was suspended.
+
+        Raises:
+            RunError: the lock is another process's.
+        """
+        found, me = holder(self._home), self._owner
+        if found is not None and (found.host, found.pid, found.namespace) != (
+            me.host, me.pid, me.namespace,
+        ):  # fmt: skip
+            raise RunError(
+                f"{self.directory}: was taken over by process {found.pid} on {found.host}, for "
+                "this one gave no sign of life. The run goes on there."
+            )
+
+    def _require_unused(self) -> None:
+        """Refuse a directory in which another process began a run since it was chosen."""
+        with suppress(OSError, ValueError, RecursionError):
+            text = (self._home / "status.json").read_text(encoding="utf-8")
+            if Owner.from_plain(json.loads(text)) != self._owner:
+                raise RunError(f"{self.directory}: holds another run by now. Give a new folder.")
+
     def trial_directory(self, variant: str, seed: int) -> Path:
         """Return where a trial's files go."""
-        return self.directory / "trials" / variant / f"seed-{seed}"
+        return self._home / "trials" / variant / f"seed-{seed}"
+
+
+def _resumed(earlier: Mapping[str, Any], status: Mapping[str, Any]) -> list[Any]:
+    """Return when a run was resumed, and what did not fit each time."""
+    before = earlier.get("resumed")
+    forced = {"forced": list(status["forced"])} if status.get("forced") else {}
+    now = {"at": _timestamp(), **forced}
+    return [*(before if isinstance(before, list) else []), now][-MAX_RESUMED:]
 
 
 def _ranking_csv(ranking: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str) -> str:

@@ -6,6 +6,7 @@ crosses as a text and its traceback: a class of the user's own need not pickle, 
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 import traceback
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 if TYPE_CHECKING:  # a worker reads its first message before it imports torch
-    from lrexp.engine import Record, TrialId, Unit
+    from lrexp.engine import Checkpoint, Record, TrialId, Unit
 
 _LENGTH = struct.Struct(">Q")
 
@@ -38,9 +39,20 @@ class Work:
 
 @dataclass(frozen=True)
 class Train:
-    """To a worker that is ready: train this."""
+    """To a worker that is ready: train this.
+
+    Args:
+        unit: its trials, by one engine.
+        state: of a checkpoint of this unit, as `pack_state` gives it; None begins it.
+    """
 
     unit: Unit
+    state: bytes | None = None
+
+
+@dataclass(frozen=True)
+class PauseNow:
+    """To a worker that trains: take a checkpoint where it can, and end the unit there."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,21 @@ class Recorded:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """From a worker: a `Checkpoint`, its state as `pack_state` gives it."""
+
+    trials: tuple[TrialId, ...]
+    step: int
+    state: bytes
+
+    def restored(self) -> Checkpoint:
+        """Return the checkpoint."""
+        from lrexp.engine import Checkpoint
+
+        return Checkpoint(self.trials, self.step, unpack_state(self.state))
+
+
+@dataclass(frozen=True)
 class Raised:
     """From a worker: an exception of one trial, or, without a trial, of the worker itself."""
 
@@ -74,16 +101,33 @@ class Raised:
         return self.error
 
 
-Message: TypeAlias = Work | Train | Stop | Ready | Recorded | Raised
+Message: TypeAlias = Work | Train | PauseNow | Stop | Ready | Recorded | Saved | Raised
 
 
 class WorkerTraceback(Exception):  # noqa: N818  # it only carries a text
     """Where an exception came from in a worker process, as text."""
 
 
-def raised(trial: TrialId | None, error: Exception, origin: Exception) -> Raised:
+def raised(trial: TrialId | None, error: Exception, origin: BaseException) -> Raised:
     """Return the message that tells of `error`, made from the exception `origin`."""
     return Raised(trial, error, "".join(traceback.format_exception(origin)).rstrip())
+
+
+def pack_state(state: Mapping[str, Any]) -> bytes:
+    """Return an engine's state as bytes; its tensors travel in them, not in shared memory."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpack_state(data: bytes) -> dict[str, Any]:
+    """Return the state that `pack_state` packed, its tensors on the CPU."""
+    import torch
+
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return state
 
 
 def send(pipe: BinaryIO, message: Message) -> None:

@@ -8,21 +8,24 @@ trials of that unit get one more try, each alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
-from lrexp.engine import Ended, Failed, Record, Started, TrialId, Unit
+from lrexp.engine import Ended, Failed, Interrupted, Pause, Record, Started, TrialId, Unit
 from lrexp.errors import RunError, WorkerDiedError
 from lrexp.order import Order
-from lrexp.workers.messages import Raised, Ready, Recorded, Work
+from lrexp.workers.messages import Raised, Ready, Recorded, Saved, Work
 from lrexp.workers.process import WorkerProcess
 from lrexp.workers.sendable import packed
 from lrexp.workers.worker import torch_flags
 
+TakeState: TypeAlias = Callable[[TrialId], Mapping[str, Any] | None]
+
 ATTEMPTS = 2  # of a trial whose worker dies
+_POLL_SECONDS = 0.2  # how long a request to pause may stay unseen
 
 
 def run_in_processes(
@@ -32,6 +35,8 @@ def run_in_processes(
     *,
     devices: Sequence[str] | None = None,
     threads: int = 1,
+    pause: Pause | None = None,
+    take_state: TakeState = lambda _: None,
 ) -> Iterator[Record]:
     """Train units in worker processes and yield their records; those of one trial are in order.
 
@@ -45,6 +50,11 @@ def run_in_processes(
         devices: worker i trains on `devices[i % len(devices)]`; by default all on the order's.
         threads: of torch in each worker. Sums may be split differently, and so differ in their
             last bits, with another number.
+        pause: once it is requested, workers end their units at a checkpoint and get no others;
+            trials that have not begun are then passed over. Each worker has its own clock for
+            the checkpoints before.
+        take_state: (first trial of a unit) -> the state of the checkpoint that it goes on from, or
+            None; asked once, when a worker gets the unit.
 
     Raises:
         ConfigError: the order's Python objects cannot be sent to another process.
@@ -52,7 +62,7 @@ def run_in_processes(
     """
     data, flags = packed(order, jobs), torch_flags()
     work = [Work(data, device, threads, flags) for device in devices or (None,)]
-    pool = _Pool(work, units, jobs)
+    pool = _Pool(work, units, jobs, pause or Pause(), take_state)
     try:
         yield from pool.records()
         pool.stop()
@@ -63,21 +73,30 @@ def run_in_processes(
 class _Pool:
     """The workers, what waits for one, and what they have said."""
 
-    def __init__(self, work: Sequence[Work], units: Sequence[Unit], jobs: int) -> None:
+    def __init__(
+        self,
+        work: Sequence[Work],
+        units: Sequence[Unit],
+        jobs: int,
+        pause: Pause,
+        take_state: TakeState,
+    ) -> None:
         self._work, self._limit = work, jobs
         self._pending = deque(units)
+        self._pause, self._take_state = pause, take_state
         self._workers: dict[int, WorkerProcess] = {}  # by slot
         self._said: SimpleQueue[tuple[WorkerProcess, Any]] = SimpleQueue()
         self._begun: set[TrialId] = set()
         self._deaths: dict[TrialId, list[str]] = {}
 
     def records(self) -> Iterator[Record]:
-        """Yield the records of all units."""
+        """Yield the records of all units, or of those that had begun when a pause is requested."""
         while self._pending or any(worker.unit for worker in self._workers.values()):
+            self._hand_over_a_pause()
             self._start_missing()
             try:
                 # A wait without an end could not be interrupted on Windows.
-                worker, message = self._said.get(timeout=1.0)
+                worker, message = self._said.get(timeout=_POLL_SECONDS)
             except Empty:
                 continue
             match message:
@@ -85,6 +104,8 @@ class _Pool:
                     worker.is_ready, worker.unit = True, None
                 case Recorded(record):
                     yield self._noted(worker, record)
+                case Saved():
+                    yield message.restored()
                 case Raised(TrialId() as trial):
                     yield self._noted(worker, Failed(trial, message.restored()))
                 case Raised():
@@ -107,6 +128,12 @@ class _Pool:
         for worker in self._workers.values():
             worker.close()
 
+    def _hand_over_a_pause(self) -> None:
+        if self._pause.requested:
+            self._pending.clear()
+            for worker in self._workers.values():
+                worker.pause()
+
     def _start_missing(self) -> None:
         """Start workers while there is more to do than workers to come."""
         idle = sum(worker.unit is None for worker in self._workers.values())
@@ -125,9 +152,12 @@ class _Pool:
             raise RunError(f"No worker process can be started. {why}. Try --jobs 1.")
 
     def _hand_out(self) -> None:
+        if self._pause.requested:
+            return
         for worker in self._workers.values():
             if worker.is_ready and worker.unit is None and self._pending:
-                worker.train(self._pending.popleft())
+                unit = self._pending.popleft()
+                worker.train(unit, self._take_state(unit.trials[0]))
 
     def _noted(self, worker: WorkerProcess, record: Record) -> Record:
         if isinstance(record, Started):
@@ -138,6 +168,8 @@ class _Pool:
                 worker.left.append(record.trial)
         elif isinstance(record, Ended | Failed):
             worker.left.remove(record.trial)
+        elif isinstance(record, Interrupted):
+            worker.left = [trial for trial in worker.left if trial not in record.trials]
         return record
 
     def _after_death(self, worker: WorkerProcess) -> Iterator[Record]:

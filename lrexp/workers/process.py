@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import IO, Any
 
 from lrexp.engine import TrialId, Unit
-from lrexp.workers.messages import Stop, Train, Work, receive, send
+from lrexp.workers.messages import PauseNow, Stop, Train, Work, pack_state, receive, send
 
 STOP_SECONDS = 10.0  # for a worker to end by itself
 
@@ -36,6 +37,7 @@ class WorkerProcess:
         self.is_ready = False  # it has made its plan
         self.unit: Unit | None = None
         self.left: list[TrialId] = []  # trials of its unit that have not ended
+        self._pausing = False
         start = _START.format(path=[entry for entry in sys.path if isinstance(entry, str)])
         self._process = subprocess.Popen(
             [sys.executable, *(f"-W{option}" for option in sys.warnoptions), "-c", start],
@@ -52,10 +54,16 @@ class WorkerProcess:
             thread.start()
         self._send(work)
 
-    def train(self, unit: Unit) -> None:
-        """Give it a unit."""
+    def train(self, unit: Unit, state: Mapping[str, Any] | None = None) -> None:
+        """Give it a unit, to begin or to go on with from a checkpoint's state."""
         self.unit, self.left = unit, list(unit.trials)
-        self._send(Train(unit))
+        self._send(Train(unit, None if state is None else pack_state(state)))
+
+    def pause(self) -> None:
+        """Let it end its unit at a checkpoint, as soon as it can."""
+        if self.unit is not None and not self._pausing:
+            self._pausing = True
+            self._send(PauseNow())
 
     def stop(self) -> None:
         """Tell it that there is nothing more to do, if it listens already."""
@@ -98,7 +106,7 @@ class WorkerProcess:
         known = {number.value: number.name for number in signal.Signals}
         return f"was killed (signal {-code}, {known.get(-code, 'unknown')})"
 
-    def _send(self, message: Work | Train | Stop) -> None:
+    def _send(self, message: Work | Train | PauseNow | Stop) -> None:
         with suppress(OSError):  # that it is dead is found out by listening
             send(_pipe(self._process.stdin), message)
 

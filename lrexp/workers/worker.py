@@ -13,40 +13,70 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lrexp.errors import ConfigError, LrexpError, RunError
-from lrexp.workers.messages import Ready, Recorded, Stop, Train, Work, raised, receive, send
+from lrexp.terminal import SIGNALS
+from lrexp.workers.messages import (
+    PauseNow,
+    Ready,
+    Recorded,
+    Saved,
+    Train,
+    Work,
+    pack_state,
+    raised,
+    receive,
+    send,
+    unpack_state,
+)
 
 if TYPE_CHECKING:  # torch comes later: until then the first message is read
+    from lrexp.engine import Pause, Task, Unit
     from lrexp.order import Order
     from lrexp.plan import Plan
 
 
 def main() -> None:
     """Work until told to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this
+    _leave_signals_to_the_parent()
     incoming, outgoing = _private_pipes()
-    messages: SimpleQueue[Work | Train | Stop] = SimpleQueue()
-    threading.Thread(target=_listen, args=(incoming, messages), daemon=True).start()
-    work = messages.get()
+    inbox = _Inbox(incoming)
+    work = inbox.get()
     assert isinstance(work, Work)
     try:
         with _silence():
             order, plan = _prepare(work)
+            pause = inbox.pause = _new_pause()
         send(outgoing, Ready())
-        while isinstance(message := messages.get(), Train):
-            _train(message, order, plan, outgoing)
-            send(outgoing, Ready())
-    except Exception as error:
-        known = isinstance(error, LrexpError)
-        told = error if known else RunError(f"A worker process failed: {_named(error)}")
+        with _dying_with_loaders():
+            while isinstance(message := inbox.get(), Train):
+                tasks = _tasks(message, order, plan, pause)
+                _train(message.unit, tasks, outgoing)
+                send(outgoing, Ready())
+    except BaseException as error:  # user code may raise anything
+        unknown = RunError(f"A worker process failed: {_named(error)}")
+        told = error if isinstance(error, LrexpError) else unknown
         send(outgoing, raised(None, told, error))
     finally:
         outgoing.close()  # it has ended for the parent, whatever threads of user code still run
+
+
+@contextmanager
+def _dying_with_loaders() -> Iterator[None]:
+    """End where torch tells between two steps that a process which loads data was killed.
+
+    That is raised anywhere, even in the middle of a message, after which nothing can be said.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        os._exit(1)
 
 
 def torch_flags() -> dict[str, Any]:
@@ -72,14 +102,27 @@ def _set_flags(work: Work) -> None:
         torch.set_float32_matmul_precision(flags["matmul"])
 
 
-def _train(message: Train, order: Order, plan: Plan, outgoing: BinaryIO) -> None:
-    from lrexp.engine import ENGINES, Failed
+def _new_pause() -> Pause:
+    from lrexp.engine import Pause
+
+    return Pause()
+
+
+def _tasks(message: Train, order: Order, plan: Plan, pause: Pause) -> Iterator[Task]:
+    state = None if message.state is None else unpack_state(message.state)
+    for task in order.tasks(plan, message.unit.trials):
+        yield replace(task, pause=pause, state=state)
+
+
+def _train(unit: Unit, tasks: Iterator[Task], outgoing: BinaryIO) -> None:
+    from lrexp.engine import ENGINES, Checkpoint, Failed
     from lrexp.record import readable_error
 
-    unit = message.unit
-    for record in ENGINES[unit.engine](order.tasks(plan, unit.trials)):
+    for record in ENGINES[unit.engine](tasks):
         if isinstance(record, Failed):
             send(outgoing, raised(record.trial, readable_error(record), record.error))
+        elif isinstance(record, Checkpoint):
+            send(outgoing, Saved(record.trials, record.step, pack_state(record.state)))
         else:
             send(outgoing, Recorded(record))
 
@@ -89,7 +132,7 @@ def _prepare(work: Work) -> tuple[Order, Plan]:
     _set_flags(work)
     try:
         order: Order = pickle.loads(work.order)
-    except Exception as error:
+    except BaseException as error:
         what = f"cannot be made again in a worker process ({_named(error)})"
         remedy = (
             "Put what is given as a Python object into a module that can be imported, or use 1."
@@ -98,6 +141,23 @@ def _prepare(work: Work) -> tuple[Order, Plan]:
     if work.device is not None:
         order = replace(order, changes=(*order.changes, ("device", work.device, "--device")))
     return order, order.plan()
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Go on when Ctrl-C or SIGTERM reaches every process of a job: the parent says when to pause.
+
+    Others than SIGINT are handled, not ignored: what this process starts would ignore them, too.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS[1:]:
+        signal.signal(number, lambda *_: None)
+    if hasattr(os, "register_at_fork"):  # SIG_DFL lets a DataLoader end its processes
+        os.register_at_fork(after_in_child=lambda: list(map(_end_by, SIGNALS[1:])))
+
+
+def _end_by(number: signal.Signals) -> None:
+    with suppress(ValueError):  # forked by another thread than the main one
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -121,11 +181,30 @@ def _close(*descriptors: int) -> None:
         os.close(number)
 
 
-def _listen(incoming: BinaryIO, messages: SimpleQueue[Work | Train | Stop]) -> None:
-    """Hand messages on; when the parent is gone, whatever the main thread does is in vain."""
-    while (message := receive(incoming)) is not None:
-        messages.put(message)
-    os._exit(1)
+class _Inbox:
+    """What the parent says: one message after the other, but a pause at once.
+
+    When the parent is gone, whatever the main thread does is in vain, and the process ends.
+    """
+
+    def __init__(self, incoming: BinaryIO) -> None:
+        self.pause: Pause | None = None  # of the engines; the parent pauses who is ready
+        self._incoming = incoming
+        self._messages: SimpleQueue[Any] = SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def get(self) -> Any:
+        """Return the next message, when there is one."""
+        return self._messages.get()
+
+    def _listen(self) -> None:
+        while (message := receive(self._incoming)) is not None:
+            if isinstance(message, PauseNow):
+                assert self.pause is not None
+                self.pause.requested = True
+            else:
+                self._messages.put(message)
+        os._exit(1)
 
 
 @contextmanager
@@ -145,7 +224,7 @@ def _silence() -> Iterator[None]:
         os.close(nothing)
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -6,12 +6,13 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 import yaml
 
-from lrexp.config import load_config, resolve
+from lrexp.config import data_paths, document_from_dict, load_config, resolve
 from lrexp.errors import ConfigError, UserCodeError
 
 from .good_config import GOOD
@@ -134,3 +135,91 @@ def test_lrexp_itself_is_never_taken_from_a_folder(write: Callable[..., Path]) -
     assert {n: sys.modules[n] for n in before} == before
     with pytest.raises(ConfigError, match="--trust lrexp"):
         resolve("model", "lrexp:make", directories=[Path.cwd()])
+
+
+def put_module(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    module = ModuleType(name)
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_all_that_was_imported_from_the_users_folders_is_the_users(
+    tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("import part.inner\ndef make():\n    import lazy_one\n", "configs/mine.py")
+    write("", "configs/lazy_one.py")
+    write("", "configs/part/__init__.py")
+    write("", "configs/part/inner.py")
+    config = load_config(write(GOOD.replace("model: mlp", "model: mine:make"), "configs/e.yaml"))
+    imported = {"mine.py", "part/__init__.py", "part/inner.py"}
+    assert set(config.own_files()) == imported
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "configs")])
+    config.names.model(config.experiment)()
+    put_module("beside", tmp_path / "beside.py", monkeypatch)
+    put_module("deep.inside", tmp_path / "src/deep/inside.py", monkeypatch)
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/pyvenv.cfg").touch()
+    for name, file in {
+        "lib": "venv/src/lib.py",
+        "pack": "x/site-packages/pack.py",
+        "__main__": "train.py",
+        "torch.extra": "torch/extra.py",
+        "built": "built.so",
+        "elsewhere": "../elsewhere.py",
+    }.items():
+        put_module(name, tmp_path / file, monkeypatch)
+    put_module("gone", tmp_path / "gone.py", monkeypatch)
+    (tmp_path / "gone.py").unlink()
+    others = {"lazy_one.py", "beside.py", "src/deep/inside.py"}
+    assert set(config.own_files()) == imported | others
+
+
+def test_the_users_modules_are_bounded(
+    tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("def make(): ...\n", "mine.py")
+    config = load_config(write(GOOD.replace("model: mlp", "model: mine:make")))
+    for number in range(9):
+        put_module(f"more_{number}", tmp_path / f"more_{number}.py", monkeypatch)
+        (tmp_path / f"more_{number}.py").write_text("#" * 1000)
+    assert len(config.own_files()) == 10
+    monkeypatch.setattr("lrexp.config.own_modules.MAX_FILES", 4)
+    assert list(config.own_files()) == ["mine.py", "more_0.py", "more_1.py", "more_2.py"]
+    monkeypatch.setattr("lrexp.config.own_modules.MAX_BYTES", 2500)
+    assert list(config.own_files()) == ["mine.py", "more_0.py", "more_1.py"]
+
+
+DATA = {"data": {"name": "csv", "args": {"path": "d/a.csv", "target": "y"}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "expected"),
+    [
+        (DATA, [], [("path", "d/a.csv")]),
+        (DATA, [("data.args.path", "b.csv")], [("path", "b.csv")]),
+        (DATA, [("data.args.path", "/b.csv")], []),
+        (DATA, [("data.args.path", "~/b.csv")], []),
+        (DATA, [("data.args.path", "~nobody-of-this-name/b.csv")], [("path", "~nobody-of-this-name/b.csv")]),
+        (DATA, [("data.name", "mine:load")], []),  # the user's own code opens its files itself
+        (DATA, [("data.args", None)], []),
+        (DATA, [("nothing.at.all[3]", 1)], [("path", "d/a.csv")]),
+        ({"data": "digits"}, [], []),
+        ({"data": {"name": "FashionMNIST", "args": {"root": "d"}}}, [], [("root", "d")]),
+        (
+            {**DATA, "compare": {"variants": {"a": {}, "b": {"data.args.path": "../b.csv"}}}},
+            [],
+            [("path", "d/a.csv"), ("path", "../b.csv")],
+        ),
+        (
+            {**DATA, "compare": {"grid": {"data.args.path": ["1.csv", "2.csv"]}}},
+            [],
+            [("path", "d/a.csv"), ("path", "1.csv"), ("path", "2.csv")],
+        ),
+    ],
+)  # fmt: skip
+def test_relative_data_is_known_before_anything_is_imported(
+    source: dict[str, object], changes: list[tuple[str, object]], expected: list[tuple[str, str]]
+) -> None:
+    assert data_paths(document_from_dict(source), changes) == expected

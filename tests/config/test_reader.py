@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -61,8 +62,12 @@ MERGE_BOMB = "x0: &x0 {a: 1}\n" + "\n".join(
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        (BOMB, None, "more than 100000 values"),
-        (MERGE_BOMB, None, "more than 100000 values"),
+        (BOMB, None, "more than 20000 values"),
+        (MERGE_BOMB, None, "more than 20000 values"),
+        ("a: 1\n" * 200_000, 10_000, "more than 20000 values"),
+        ("- 1\n" * 250_000, 20_000, "more than 20000 values"),
+        ("[" + "1," * 400_000 + "1]", 1, "more than 20000 values"),
+        ("? " + "k" * 900_000 + "\n: 1", 1, "key of more than 500 characters"),
         ("a: &a [*a]", 1, "contains itself"),
         ("a: &a {<<: *a}", 1, "contains itself"),
         ("a: " + "[" * 60 + "]" * 60, 1, "nested deeper than 50"),
@@ -89,6 +94,26 @@ def test_refusals(text: str, line: int | None, message: str) -> None:
     if line is not None:
         assert caught.value.problems[0].place == f"f:{line}"
     assert time.perf_counter() - start < 10
+
+
+def test_problems_have_an_end() -> None:
+    keys = ["k" * 500] * 40  # every problem repeats them
+    text = "".join("{" + f"? {key}\n: " for key in keys) + "{" + "a: 1," * 9_000 + "}" * 41
+    with pytest.raises(ConfigError, match="is given twice") as caught:
+        read_yaml(text, "f")
+    assert len(caught.value.problems) == 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "x " * 499_000, "#\n" * 499_000, "a: >\n" + " x\n" * 330_000, 'a: "' + "\n" * 990_000 + '"',
+    ],
+)  # fmt: skip
+def test_a_large_text_is_read_in_seconds(text: str) -> None:
+    start = time.perf_counter()
+    read_yaml(text, "f")
+    assert time.perf_counter() - start < 20  # one to three on an idle machine
 
 
 def test_tags_construct_nothing(tmp_path: Path) -> None:
@@ -259,3 +284,30 @@ def test_parse_value(text: str, value: object) -> None:
 def test_parse_value_names_the_text() -> None:
     with pytest.raises(ConfigError, match=r"a bracket is not closed \(got '\[1, 2'\)"):
         parse_value("[1, 2")
+
+
+ANYTHING = (
+    st.binary(max_size=400)
+    | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    | st.lists(WORDS, max_size=60).map(lambda words: " ".join(words).encode())
+    | st.dictionaries(st.sampled_from(SECTIONS), VALUES, max_size=9).map(
+        lambda tree: yaml.safe_dump(tree, allow_unicode=True).encode()
+    )
+)
+
+
+@pytest.mark.long
+@given(ANYTHING, st.randoms(use_true_random=False))
+@settings(
+    max_examples=12_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_thousands_of_files_are_configs_or_config_errors(
+    tmp_path: Path, raw: bytes, chance: random.Random
+) -> None:
+    """Any bytes, and configs with some of their bytes changed, lost or doubled."""
+    if raw and chance.random() < 0.5:
+        place = chance.randrange(len(raw))
+        raw = raw[:place] + bytes([chance.randrange(256)]) * chance.randrange(3) + raw[place + 1 :]
+    path = tmp_path / "any.yaml"
+    path.write_bytes(raw)
+    assert "" not in problems_of(path)

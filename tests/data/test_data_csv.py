@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ GOOD: list[tuple[str, str | bytes, dict[str, Any], list[list[float]], list[Any]]
     ("numbers as classes", "a,y\n1,0.5\n2,1.5\n3,0.5\n", {"task": "classification"}, [Z], [0, 1, 0]),
     ("whole numbers as numbers", "a,y\n1,5\n2,5\n3,5\n", {"task": "regression"}, [Z], [0, 0, 0]),
     ("whole and all different", "a,y\n1,10\n2,20\n3,30\n", {}, [Z], Z),
+    ("minus, plus, spaces of any kind", "a,y\n-1,.1\n+0,.2\n\u00a01,.3\n", {}, [Z], Z),
+    ("whole numbers of many digits", f"a,y\n1,{2**64}\n2,{2**64 + 1}\n3,{2**64}\n", {}, [Z], [0, 1, 0]),
+    ("classes with _ and digits of other scripts", "a,y\n1,1_0\n2,\u0661\n3,1_0\n", {}, [Z], [0, 1, 0]),
     ("unicode names", "größe,y\n1,α\n2,β\n3,α\n", {"features": ["größe"]}, [Z], [0, 1, 0]),
 ]  # fmt: skip
 
@@ -129,6 +133,17 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str, list[str]]] = [
     ("nan", "a,y\n1,.1\nnan,.2\n", {}, "features", ["data.csv:3", "'nan'", "finite"]),
     ("infinite", "a,y\n1,.1\n2,.2\n-inf,.3\n", {}, "features", ["data.csv:4", "'-inf'"]),
     ("too large", "a,y\n1e999,.1\n2,.2\n", {}, "features", ["data.csv:2", "'1e999'"]),
+    ("a number with _", "a,y\n1,.1\n1_0,.2\n", {}, "features", ["data.csv:3", "'1_0'"]),
+    ("digits of another script", "a,y\n1,.1\n2,.2\n\u0661,.3\n", {}, "features", ["data.csv:4", "'\u0661'"]),
+    ("full-width digits", "a,y\n\uff11,.1\n2,.2\n", {}, "features", ["data.csv:2", "'\uff11'"]),
+    ("target with _", "a,y\n1,.1\n2,1_0\n3,.3\n", {}, "target", ["data.csv:3", "'1_0'"]),
+    ("infinity in words", "a,y\n1,.1\nInfinity,.2\n", {}, "features", ["data.csv:3", "'Infinity'"]),
+    ("a target of nan", "a,y\n1,.1\n2,NaN\n", {}, "target", ["data.csv:3", "'NaN'"]),
+    ("a cell that is too long", "a,y\n1,2\n" + "x" * 140_000 + ",2\n", {}, "path",
+     ["a cell of more than 131,072 characters at data.csv:3 ", "Shorten it."]),
+    ("a quote over the rest of the file", 'a,y\n1,2\n"3,4\n' + "5,6\n" * 40_000, {}, "path",
+     ["more than 131,072 characters at data.csv:3 ", "close the quote"]),
+    ("a name that is too long", "x" * 140_000 + ",y\n1,2\n", {}, "path", ["characters at data.csv:1 "]),
     ("after a long cell", 'a,n,y\n1,"\n\n",.1\nx,"",.2\n', {"features": ["a"]}, "features",
      ["data.csv:5"]),
     ("text in a numeric target", "a,y\n1,.1\n2,n/a\n", {}, "target", ["data.csv:3", "'n/a'"]),
@@ -191,6 +206,40 @@ def test_of_many_bad_rows_three_are_shown_and_the_rest_counted(
     assert len(lines) == min(bad, 4)
     assert lines[0].startswith("data.args.path: data.csv:2 has 1 cell, the header 2 (got '1').")
     assert last in lines[-1]
+
+
+MANY = 20_000
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "args", "last"),
+    [
+        ([f"c{i}" for i in range(MANY)], "x", {}, "19,990 more columns cannot be used."),
+        ([f"c{i}" for i in range(MANY)], "1", {"target": "z"}, "It has 20,001: c0, c1"),
+        ([f"c{i}" for i in range(MANY)], "1", {"features": ["z"] * 9_000}, "features[9]"),
+        (["c" * 100_000], "x", {}, "data.args.features"),
+        (["c" * 100_000], "1", {"target": "z"}, "data.args.target"),
+        (["c" * 100_000] * 2, "1", {}, "more than once"),
+    ],
+)
+def test_wide_files_are_refused_in_few_words(
+    header: list[str], row: str, args: dict[str, Any], last: str, tmp_path: Path
+) -> None:
+    text = ",".join([*header, "y"]) + "\n" + f"{row}," * len(header) + "1\n"
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text + text.splitlines()[1] + "\n", **args)
+    assert last in str(caught.value)
+    assert len(str(caught.value)) < 5_000
+
+
+def test_classes_of_long_names_take_little_memory(tmp_path: Path) -> None:
+    tracemalloc.start()
+    rows = "".join(f"{i},c{i % 2}\n" for i in range(2_000))
+    data = load(tmp_path, f"a,y\n{rows}1,{'z' * 100_000}\n")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert data.facts.num_classes == 3
+    assert peak < 50e6  # an array of text of that width takes 800 MB
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from lrexp.errors import RunError
 from lrexp.report import draw_overlay, draw_run, draw_schedules
 from lrexp.report.overlay import overlay_loss_figure, overlay_range_test_figure, run_labels
 from lrexp.report.style import house_style
+from lrexp.store.files import remove_temporary_files
 from lrexp.store.read import load_run
 
 from .looks import legend_texts, overlaps, strong, words_of
@@ -50,6 +52,25 @@ def test_drawing_elsewhere_leaves_the_run_alone(tmp_path: Path) -> None:
     paths = draw_run(run, tmp_path / "a" / "b")
     assert [path.parent for path in paths] == [tmp_path / "a" / "b"] * 2
     assert not (tmp_path / "run" / "plots").exists()
+
+
+def test_a_picture_is_flushed_and_renamed_from_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    renamed: list[str] = []
+    replace, fsync = Path.replace, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (flushed.append(file), fsync(file))[1])
+    monkeypatch.setattr(
+        Path, "replace", lambda old, new: (renamed.append(old.name), replace(old, new))[1]
+    )
+    draw_schedules({"a": np.full(9, 0.1)}, tmp_path / "lr.png")
+    assert flushed
+    assert len(renamed) == 1
+    assert str(os.getpid()) in renamed[0]  # another command may draw the same file
+    (tmp_path / renamed[0]).write_bytes(b"left by a command that was killed")
+    remove_temporary_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lr.png"]
 
 
 def test_a_refused_folder_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
+import json
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
+from rich.text import Text
 
+import lrexp.report.screen
 import lrexp.report.tables
 import lrexp.report.text
 import lrexp.report.words
 from lrexp.report import ranking_table, runs_table, schedule_table, suggestion_panel
+from lrexp.report.screen import Screen, json_text
 from lrexp.report.text import mean_sd_column, mean_sd_text
 from lrexp.report.words import compared_text
 from lrexp.store.read import RunEntry
@@ -55,7 +59,9 @@ def summary(**changes: Any) -> dict[str, Any]:
     return ranking(["standard", "low", "high"], VALUES) | changes
 
 
-@pytest.mark.parametrize("module", [lrexp.report.text, lrexp.report.words, lrexp.report.tables])
+@pytest.mark.parametrize(
+    "module", [lrexp.report.text, lrexp.report.words, lrexp.report.tables, lrexp.report.screen]
+)
 def test_the_examples_in_the_docstrings_hold(module: Any) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -193,6 +199,44 @@ def test_text_from_users_is_neither_markup_nor_control_characters(width: int) ->
     flat = " ".join(text.split())
     for part in ("[red]a[/red]", "[bold]m", "[b]w", "[i]s [link=x]"):
         assert part in flat
+
+
+@pytest.mark.parametrize("width", [140, 80, 40])
+def test_a_strangers_run_is_shown_without_controls(width: int) -> None:
+    evil = "\x1b]0;owned\x07\x9b2J\u202e"
+    data = summary(metric=evil)
+    for row in data["ranking"]:
+        row["diagnosis"] = {"word": evil, "sentence": evil}
+        row["settings"] = {evil: {"name": evil, evil: [evil]}}
+    facts = SUGGESTION | {"note": evil, "rules": {evil: 0.1}, "reason": evil}
+    listed = [entry(path=Path(evil)), entry(path=Path(evil), name=evil, status=evil, command=evil)]
+    for table in (
+        ranking_table(data), suggestion_panel(facts), suggestion_panel(facts | {"suggested_lr": None}),
+        runs_table(listed, NOW),
+    ):  # fmt: skip
+        assert shown(table, width).replace("\n", "").isprintable()
+
+
+def test_a_screen_shows_the_controls_of_any_text() -> None:
+    file = io.StringIO()
+    screen = Screen(file=file, force_terminal=True, color_system="standard", width=60)
+    with screen.status("working"):  # a spinner has control codes of its own
+        screen.print(Text("a\x1b[2Jb", "red"))
+    assert "\\x1b[2Jb" in file.getvalue()
+    assert "\x1b[2J" not in file.getvalue()
+    assert "\x1b[31m" in file.getvalue()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.recursive(
+        st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner) | st.lists(inner)
+    )
+)
+def test_json_is_escaped_and_reads_back(value: Any) -> None:
+    text = json_text(value)
+    assert text.replace("\n", "").isprintable()
+    assert json.loads(text) == value
 
 
 def test_colours_are_only_colours() -> None:

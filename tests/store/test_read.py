@@ -181,6 +181,31 @@ def test_a_run_whose_process_is_gone_is_interrupted(
     assert list_runs(tmp_path)[0].status == shown
 
 
+@pytest.mark.parametrize("owner", [{"host": "elsewhere.example", "pid": 7}, {}])
+@pytest.mark.parametrize(
+    ("touched", "silence", "shown"),
+    [
+        ("lock", 250, "running"),
+        ("lock", 310, "interrupted"),
+        ("status.json", 250, "running"),  # it has ended just now, or its lock was deleted
+        ("status.json", 310, "interrupted"),
+    ],
+)
+def test_a_run_of_another_host_that_was_silent_for_long_is_interrupted(
+    tmp_path: Path, owner: dict[str, Any], touched: str, silence: float, shown: str
+) -> None:
+    path = make_run(tmp_path / "run", status="running", **owner)
+    if touched == "lock":
+        os.utime(path / "status.json", (1, 1))
+        (path / "lock").touch()
+    last = (path / touched).stat().st_mtime - silence
+    os.utime(path / touched, (last, last))
+    before = sorted(path.iterdir())
+    assert load_run(path).status["status"] == shown
+    assert list_runs(tmp_path)[0].status == shown
+    assert sorted(path.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

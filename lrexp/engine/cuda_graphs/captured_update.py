@@ -128,6 +128,11 @@ class CapturedUpdate:
         with on_side_stream(self._task.device):
             return self._eager(micro_batches)
 
+    @property
+    def is_undecided(self) -> bool:
+        """Return whether it is still open if there will be a graph."""
+        return self._graph is None and self.why_eager is None
+
     def _replayed(self, graph: CapturedStep[Tensor], micro_batches: list[Any]) -> Tensor:
         leaves, structure = micro_batches, self._structure
         if structure is not None:  # None: a list of tensors, as `Rows` gives
@@ -194,6 +199,11 @@ class CapturedUpdate:
         if _state_keys(optimizer) != state:
             raise RuntimeError("the optimizer made state that it had not made before")
         return graph
+
+
+def is_undecided(update: Update) -> bool:
+    """Return whether an update of `prepare_update` may still turn into a graph."""
+    return isinstance(update, CapturedUpdate) and update.is_undecided
 
 
 @contextmanager

@@ -3,83 +3,124 @@
 Copies that are trained as one share a single Python object. So whatever its attributes hold must
 neither change from step to step nor differ from one seed's model to the next. A `Fingerprint`
 maps the path of an attribute to something that can be compared; it goes a few levels deep into
-containers and objects and a few dozen items wide, which finds counters, caches and memories.
+containers and objects and a few dozen items wide, which finds counters, caches and memories. A
+thorough one goes all the way: it costs more, and decides whether a checkpoint can be complete.
 """
 
 from __future__ import annotations
 
-import random
+import hashlib
+import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from types import CodeType, FunctionType, MethodType
-from typing import Any, TypeAlias
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lrexp.engine.probing.references import (
+    PLAIN,
+    attributes,
+    class_attributes,
+    generator_state,
+    is_own,
+    references,
+    references_of_class,
+)
 
 # (module path, attribute) -> what compares equal as long as nothing changed; several where an
 # attribute, a class attribute and a global variable have one name
 Fingerprint: TypeAlias = dict[tuple[str, str], list[Any]]
 
 _DEPTH, _WIDTH = 3, 64
-_OF_TORCH = set(vars(nn.Module())) - {"training"}  # parameters, buffers, submodules, hooks
-_PLAIN = (str, bytes, bool, int, complex, type(None), torch.dtype, torch.device, torch.Size)
+_ALL_THE_WAY = 30  # levels, of a thorough look
+OF_TORCH = set(vars(nn.Module())) - {"training"}  # parameters, buffers, submodules, hooks
 
 
-def model_fingerprint(model: nn.Module, by_value: bool = False) -> Fingerprint:
-    """Return the attributes of all modules, their classes' and what their forward refers to.
+def model_fingerprint(
+    model: nn.Module,
+    by_value: bool = False,
+    thorough: bool = False,
+    only: Literal["own", "shared"] | None = None,
+) -> Fingerprint:
+    """Return the attributes of all modules, their classes' and what their methods refer to.
 
     Parameters, buffers and submodules are left out.
 
     Args:
         by_value: compare what objects hold and not which objects they are, as is right for two
             models; False is right for one model at two times.
+        thorough: look at everything that can be reached.
+        only: the attributes of modules, or only what models of these classes share.
     """
     registered = {id(x) for x in (*model.parameters(), *model.buffers(), *model.modules())}
-    look = _Look(by_value, registered)
+    look, depth = _Look(by_value, registered, thorough), _ALL_THE_WAY if thorough else _DEPTH
     seen: Fingerprint = {}
+    classes: set[type] = set()
     for path, module in model.named_modules():
-        for name, value in _own_attributes(module):
-            seen.setdefault((path, name), []).append(look(value, _DEPTH))
+        own = own_attributes(module) if only != "shared" else ()
+        is_known = only == "own" or type(module) in classes
+        shared = () if is_known else _shared_attributes(type(module))
+        classes.add(type(module))
+        for name, value in (*own, *shared):
+            seen.setdefault((path, name), []).append(look(value, depth))
     return seen
 
 
-def function_fingerprint(function: object) -> Fingerprint:
+def function_fingerprint(
+    function: object,
+    by_value: bool = False,
+    thorough: bool = False,
+    apart_from: Iterable[object] = (),
+) -> Fingerprint:
     """Return what a function refers to, or the attributes of an object that is called.
 
     Tensors count here wherever they are: nobody else looks after a loss module's buffers.
+
+    Args:
+        function: or an object.
+        by_value: as for `model_fingerprint`, and thorough, too.
+        apart_from: tensors and modules that somebody else does look after.
     """
-    look, seen = _Look(by_value=False, registered=set()), Fingerprint()
-    held = [("", name, value) for name, value in _references(function)]
+    look, seen = _Look(by_value, set(map(id, apart_from)), thorough), Fingerprint()
+    depth = _ALL_THE_WAY if thorough else _DEPTH + 2
+    held = [("", name, value) for name, value in references(function)]
     if isinstance(function, nn.Module):
         for path, module in function.named_modules():
             tensors = module._parameters | module._buffers
-            held += [(path, *item) for item in (*_own_attributes(module), *tensors.items())]
+            own = (*own_attributes(module), *_shared_attributes(type(module)))
+            held += [(path, *item) for item in (*own, *tensors.items())]
     elif not isinstance(function, FunctionType):
-        held += [("", *item) for item in _attributes(function)]
+        held += [("", *item) for item in attributes(function)]
+        held += [("", *item) for item in references_of_class(type(function))]
     for path, name, value in held:
-        seen.setdefault((path, name), []).append(look(value, _DEPTH + 2))
+        seen.setdefault((path, name), []).append(look(value, depth))
     return seen
 
 
 def first_difference(before: Fingerprint, after: Fingerprint) -> tuple[str, str] | None:
     """Return the (module path, attribute) that is not the same in both."""
-    for key in (*before, *after):
+    return next(differences(before, after), None)
+
+
+def differences(before: Fingerprint, after: Fingerprint) -> Iterator[tuple[str, str]]:
+    """Yield each (module path, attribute) that is not the same in both."""
+    for key in dict.fromkeys((*before, *after)):
         if key not in before or key not in after or before[key] != after[key]:
-            return key
-    return None
+            yield key
 
 
-class _Same:
+class Same:
     """Equal while it is the very same object; holds it, so that its id is not given away."""
 
     def __init__(self, value: object, state: object = None) -> None:
         self.value, self.state = value, state
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, _Same) and self.value is other.value
+        same = isinstance(other, Same) and self.value is other.value
         return same and self.state == other.state  # type: ignore[attr-defined]
 
     __hash__ = None  # type: ignore[assignment]
@@ -88,36 +129,50 @@ class _Same:
 class _Look:
     """Turns a value into something that can be compared later."""
 
-    def __init__(self, by_value: bool, registered: AbstractSet[int]) -> None:
+    def __init__(
+        self, by_value: bool, registered: AbstractSet[int], thorough: bool = False
+    ) -> None:
         self._by_value, self._registered = by_value, registered
+        self._width = None if thorough else _WIDTH
+        self._been: dict[int, Any] = {}  # objects that a thorough look has been inside of
 
     def __call__(self, value: Any, depth: int) -> Any:
         if (state := _state(value)) is not None:
             return state
         if id(value) in self._registered:
-            return "registered" if self._by_value else _Same(value)
+            return "registered" if self._by_value else Same(value)
         if isinstance(value, Tensor):
-            return _numbers(value) if self._by_value else _Same(value, version(value))
+            return _numbers(value) if self._by_value else Same(value, version(value))
         if isinstance(value, (FunctionType, MethodType)):
             return self._function(value, depth)
-        if depth == 0:
-            return type(value) if self._by_value else _Same(value)
+        if depth == 0 or not self._is_new(value):
+            return type(value) if self._by_value else Same(value)
         return self._inside(value, depth - 1)
+
+    def _is_new(self, value: Any) -> bool:
+        """Return whether to look inside; a thorough look would not come to an end otherwise."""
+        if self._width is not None:
+            return True
+        if id(value) in self._been or isinstance(value, (ModuleType, type, logging.Logger)):
+            return False  # from a module all of a program can be reached
+        self._been[id(value)] = value  # held, so that its id is not given away
+        return True
 
     def _inside(self, value: Any, depth: int) -> Any:
         if isinstance(value, Mapping):
-            items = _ends(list(value.items()))
+            items = _ends(list(value.items()), self._width)
             return type(value), len(value), [(repr(k), self(v, depth)) for k, v in items]
         if isinstance(value, (list, tuple, deque)):
-            return type(value), len(value), [self(v, depth) for v in _ends(value)]
+            return type(value), len(value), [self(v, depth) for v in _ends(value, self._width)]
         if isinstance(value, (set, frozenset)):
             return type(value), len(value), set(value)
-        held = [(name, self(v, depth)) for name, v in _attributes(value)[:_WIDTH]]
-        return (type(value), held) if self._by_value else _Same(value, held)
+        held = [(name, self(v, depth)) for name, v in attributes(value)[: self._width]]
+        return (type(value), held) if self._by_value else Same(value, held)
 
     def _function(self, value: Any, depth: int) -> Any:
-        held = [(name, self(v, depth - 1)) for name, v in _references(value)] if depth else []
-        return (_code(value), held) if self._by_value else _Same(_code(value), held)
+        inside = references(value) if depth and self._is_new(value) else ()
+        held = [(name, self(v, depth - 1)) for name, v in inside]
+        return (_code(value), held) if self._by_value else Same(_code(value), held)
 
 
 def version(tensor: Tensor) -> int | None:
@@ -125,82 +180,52 @@ def version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
-def _own_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield attributes of a module, of its user-written classes, and what forward refers to."""
+def own_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of a module beside its parameters, buffers, submodules and hooks."""
     for name, value in vars(module).items():
-        if name not in _OF_TORCH:
+        if name not in OF_TORCH:
             yield name, value
-    for cls in type(module).__mro__:
-        if cls is object or cls.__module__.split(".", maxsplit=1)[0] == "torch":
+
+
+def _shared_attributes(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yield those of user-written classes, and what their methods refer to."""
+    for base in cls.__mro__:
+        if base is object or base.__module__.split(".", maxsplit=1)[0] == "torch":
             continue
-        for name, value in vars(cls).items():
-            if not name.startswith("__") and not _is_code(value):
-                yield name, value
-        if isinstance(forward := vars(cls).get("forward"), FunctionType):
-            yield from _references(forward)
-
-
-def _references(function: object) -> Iterator[tuple[str, Any]]:
-    """Yield the closure's variables and the module's numbers and containers that it names."""
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, FunctionType):
-        return
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not assigned yet
+        if is_own(base.__module__):
+            yield from references_of_class(base, inherited=False)
             continue
-        if name != "__class__":
-            yield name, value
-    for name in function.__code__.co_names:
-        value = function.__globals__.get(name, function)  # a function is none of these
-        if isinstance(value, (*_PLAIN, float, list, dict, set, deque, Tensor)):
-            yield name, value
-
-
-def _attributes(value: object) -> list[tuple[str, Any]]:
-    if hasattr(value, "__dict__"):
-        return list(vars(value).items())
-    slots = getattr(type(value), "__slots__", ())
-    names = (slots,) if isinstance(slots, str) else slots
-    return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+        yield from class_attributes(base)
+        if isinstance(forward := vars(base).get("forward"), FunctionType):
+            yield from references(forward)
 
 
 def _state(value: object) -> Any:
     """Return plain values, arrays and states of random generators; None for all else."""
-    if isinstance(value, _PLAIN) or type(value) is float:
+    if isinstance(value, PLAIN) or type(value) is float:
         return type(value), repr(value)  # NaN is equal to itself this way
     if isinstance(value, (np.ndarray, np.generic)):
-        return value.shape, str(value.dtype), value.tobytes()
-    return _generator_state(value)
-
-
-def _generator_state(value: object) -> Any:
-    if isinstance(value, torch.Generator):
-        return value.get_state().numpy().tobytes()
-    if isinstance(value, random.Random):
-        return value.getstate()
-    if isinstance(value, np.random.Generator):
-        return repr(value.bit_generator.state)
-    if isinstance(value, np.random.RandomState):
-        return repr(value.get_state(legacy=False))
-    return None
+        return value.shape, str(value.dtype), _digest(value.tobytes())
+    return generator_state(value)
 
 
 def _numbers(tensor: Tensor) -> tuple[Any, ...]:
     flat = tensor.detach().cpu().contiguous().flatten()
-    return tuple(tensor.shape), tensor.dtype, flat.view(torch.uint8).numpy().tobytes()
+    return tuple(tensor.shape), tensor.dtype, _digest(flat.view(torch.uint8).numpy().tobytes())
 
 
-def _ends(items: Sequence[Any] | deque[Any]) -> list[Any]:
-    """Return all items of a short sequence, the first and last of a long one."""
+def _digest(data: bytes) -> bytes:
+    """Return the bytes, or what stands for them where keeping them would take memory."""
+    return data if len(data) <= 64 else hashlib.blake2b(data).digest()
+
+
+def _ends(items: Sequence[Any] | deque[Any], width: int | None) -> list[Any]:
+    """Return all items of a short sequence, the first and last of one longer than `width`."""
     items = list(items)
-    return items if len(items) <= _WIDTH else items[: _WIDTH // 2] + items[-_WIDTH // 2 :]
+    if width is None or len(items) <= width:
+        return items
+    return items[: width // 2] + items[-width // 2 :]
 
 
 def _code(function: Callable[..., Any]) -> CodeType | None:
     return getattr(function, "__code__", None)
-
-
-def _is_code(value: object) -> bool:
-    return callable(value) or isinstance(value, (property, classmethod, staticmethod))

@@ -33,6 +33,7 @@ from lrexp.engine.probing.fingerprint import (
 )
 from lrexp.engine.probing.watch import Watch
 from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
+from lrexp.engine.settings import preserved_settings
 from lrexp.engine.step import make_update
 from lrexp.engine.task import Task
 from lrexp.engine.updates import updates
@@ -77,7 +78,7 @@ def probe(task: Task) -> Facts:
     code raises is raised.
     """
     task = replace(task, loss=copied(task.loss))
-    with preserved_rng(task.device):
+    with preserved_rng(task.device), preserved_settings():
         model, optimizer = task.build()
         if not model.training:
             model.train()

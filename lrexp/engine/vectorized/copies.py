@@ -8,7 +8,7 @@ kept once, so that a frozen backbone is computed once for all copies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lrexp.engine.state import misfit
 from lrexp.engine.task import LossFunction, Task
 from lrexp.engine.vectorized.update_rules import (
     RULES,
@@ -93,6 +94,16 @@ class Group:
         states = tuple(state.index_select(0, rows) for state in self.states)
         return replace(self, flat=self.flat.index_select(0, rows), states=states, numbers=numbers)
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return what training changes, and which operations an update has."""
+        return {"flat": self.flat, "states": list(self.states), "flags": self.flags}
+
+    def restored(self, plain: Mapping[str, Any]) -> Group:
+        """Return the group as it was when `to_plain` was asked."""
+        flat = _put_in_place_of(self.flat, plain["flat"], "the size of a parameter group")
+        states = tuple(_put_in_place_of(flat, state, "the optimizer") for state in plain["states"])
+        return replace(self, flat=flat, states=states, flags=dict(plain["flags"]))
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -112,6 +123,31 @@ class Copies:
         groups = tuple(group.keep(rows) for group in self.groups)
         stacked = {name: tensor.index_select(0, rows) for name, tensor in self.stacked.items()}
         return Copies(groups, stacked, self.shared)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return all tensors that training changes, a row per copy."""
+        groups = [group.to_plain() for group in self.groups]
+        return {"groups": groups, "stacked": self.stacked}
+
+    def restored(self, plain: Mapping[str, Any]) -> Copies:
+        """Return the copies as they were when `to_plain` was asked, in memory of their own.
+
+        Raises:
+            MisfitError: they are others now.
+        """
+        all_fixed = self.stacked | self.shared
+        names = plain["stacked"].keys()
+        fits = self.stacked.keys() <= names <= all_fixed.keys()
+        if not fits or len(self.groups) != len(plain["groups"]):
+            raise misfit("the parameters or buffers of the model are others now")
+        groups = tuple(g.restored(own) for g, own in zip(self.groups, plain["groups"], strict=True))
+        stacked = {
+            name: tensor.to(all_fixed[name].device, copy=True)
+            for name, tensor in plain["stacked"].items()
+        }
+        # some are stacked only because the copies of that time differed
+        shared = {name: tensor for name, tensor in self.shared.items() if name not in stacked}
+        return Copies(groups, stacked, shared)
 
 
 def gather(
@@ -232,6 +268,12 @@ def _with_numbers(group: Group, members: Sequence[dict[str, Any]], cycles: bool)
         torch.zeros_like(group.flat) + fill.view(-1, 1) for _ in range(group.rule.num_states(flags))
     )
     return replace(group, numbers=numbers, flags=flags, states=states)
+
+
+def _put_in_place_of(tensor: Tensor, saved: Tensor, what: str) -> Tensor:
+    if tensor.shape != saved.shape or tensor.dtype != saved.dtype:
+        raise misfit(f"{what} is another now")
+    return saved.to(tensor.device, copy=True)
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -16,28 +16,28 @@ from lrexp.data import ResidentBatches
 from lrexp.engine.dropout import draw_masks
 from lrexp.engine.probing import Facts
 from lrexp.engine.rng import Reseed
-from lrexp.engine.updates import updates
+from lrexp.engine.updates import Position, updates
 from lrexp.engine.vectorized.stack import Stack
 
 
-def stacked_updates(stack: Stack) -> Iterator[tuple[int, list[Any]]]:
-    """Yield (epoch, micro-batches) for each update, epoch after epoch."""
-    first = stack.tasks[0]
+def stacked_updates(stack: Stack, begin: Position | None = None) -> Iterator[tuple[int, list[Any]]]:
+    """Yield (epoch, micro-batches) for each update after `begin`, epoch after epoch."""
+    first, begin = stack.tasks[0], begin or Position()
     if len(stack.seeds) == 1:
-        yield from updates(first.train, stack.seeds[0], first.accumulate)
+        yield from updates(first.train, stack.seeds[0], first.accumulate, begin)
         return
     batches = first.train
     assert isinstance(batches, ResidentBatches)  # others are stacked seed by seed
-    size, epoch = batches.batch_size, 0
+    size, epoch, done = batches.batch_size, begin.epoch, begin.step - begin.epoch_start
     span = size * first.accumulate
     while True:
         order = torch.stack(
             [batches.order(seed, epoch) for seed in stack.seeds]
         )  # (seeds, samples)
-        for start in range(0, batches.num_samples - span + 1, span):
+        for start in range(done * span, batches.num_samples - span + 1, span):
             own = order[:, start : start + span].index_select(0, stack.seed_rows)
             yield epoch, [_rows(batches, rows) for rows in torch.split(own, size, dim=1)]
-        epoch += 1
+        epoch, done = epoch + 1, 0
 
 
 def _rows(batches: ResidentBatches, rows: Tensor) -> tuple[Tensor, Tensor]:

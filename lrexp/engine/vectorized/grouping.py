@@ -58,7 +58,9 @@ def families(tasks: Iterable[Task]) -> list[Family]:
         except NotStackable as why:
             key = (_settings(task), str(why))
             reasons[key] = str(why)
-        except Exception as error:  # the trial itself will raise it, with its place
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # the trial itself will raise it, with its place
             key = (_settings(task), "raises")
             reasons[key] = f"{type(error).__name__} was raised"
             raising.add(key)
@@ -81,7 +83,9 @@ def _probed(tasks: Sequence[Task]) -> Family:
     try:
         facts = probe(tasks[0])
         reason = why_not_stackable(facts) or _differing(tasks)
-    except Exception as error:  # as above
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # as above
         why = f"{type(error).__name__} was raised in its first steps"
         return Family(tuple(tasks), reason=why, raises=True)
     if reason is not None:

@@ -10,19 +10,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lrexp.data import derive_seed
 from lrexp.engine import losses as chunks
+from lrexp.engine.data_state import DataState
 from lrexp.engine.losses import Losses
 from lrexp.engine.lr_source import LrSource
 from lrexp.engine.probing import Facts
-from lrexp.engine.rng import preserved_rng, seed_everything
-from lrexp.engine.task import Ended, Evaluation, Record, Started, Task
+from lrexp.engine.rng import (
+    generator_states,
+    preserved_rng,
+    restore_generators,
+    seed_everything,
+)
+from lrexp.engine.settings import preserved_settings
+from lrexp.engine.state import checkpoint, fitting, plain, require_made_by
+from lrexp.engine.task import Ended, Evaluation, Record, Started, Task, TrialId
+from lrexp.engine.updates import Position
 from lrexp.engine.vectorized.feed import Masks, stacked_updates
 from lrexp.engine.vectorized.lr_window import LrWindow
 from lrexp.engine.vectorized.stack import Stack
@@ -45,55 +56,152 @@ class Column:
     def __post_init__(self) -> None:
         self.losses, self.lr_source = Losses(self.task), LrSource(self.task)
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return all that is remembered; what was held back must have been handed out."""
+        return {
+            "trial": [self.task.trial.variant, self.task.trial.seed],
+            "losses": self.losses.to_plain(),
+            "controller": self.lr_source.to_plain(),
+            "seconds": self.seconds,
+            "final": self.final,
+            "ended": self.ended,
+        }
 
-def train_stack(tasks: Sequence[Task], facts: Facts) -> Iterator[Record]:
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `to_plain` gave."""
+        self.losses.restore(saved["losses"])
+        self.lr_source.restore(saved["controller"])
+        self.seconds, self.final = saved["seconds"], saved["final"]
+
+
+def train_stack(tasks: Sequence[Task], facts: Facts) -> Generator[Record, None, None]:
     """Train tasks of equal kind and form as one stack and yield the records of all.
+
+    Tasks with a state go on from there; it is the same for all of them.
 
     Raises:
         NotStackable: before the first record.
+        MisfitError: the state is of something else.
     """
-    with preserved_rng(tasks[0].device):
-        stack = Stack(tasks, facts)
-        yield from (Started(task.trial) for task in tasks)
+    state = tasks[0].state
+    with preserved_rng(tasks[0].device), preserved_settings():
+        if state is None:
+            columns = [Column(task) for task in tasks]
+        else:
+            with fitting():
+                require_made_by("vectorized", state)
+                columns = _columns_of(state, tasks)
+        stack = Stack([column.task for column in columns], facts)
         try:
-            yield from _train(stack, [Column(task) for task in tasks], Masks(stack, facts))
+            if state is not None:
+                with fitting():
+                    stack.restore(state["stack"])
+            masks = Masks(stack, facts)
+            with fitting() if state is not None else nullcontext():
+                begin = _begin(stack, state)
+            yield from (Started(task.trial) for task in tasks)
+            yield from _train(stack, columns, masks, begin)
         finally:
             stack.close()
 
 
-def _train(stack: Stack, columns: list[Column], masks: Masks) -> Iterator[Record]:
+def trials_of(state: Mapping[str, Any]) -> list[TrialId]:
+    """Return the trials that a stack's checkpoint can go on with."""
+    return [TrialId(*saved["trial"]) for saved in state["columns"] if not saved["ended"]]
+
+
+def _columns_of(state: Mapping[str, Any], tasks: Sequence[Task]) -> list[Column]:
+    """Return the columns of a checkpoint in its order.
+
+    Rows of trials that are over by now, and have no task, are kept as they were: so nothing about
+    the others can change. They end at the next place where copies are dropped.
+    """
+    by_trial = {task.trial: task for task in tasks}
+    columns = []
+    for saved in state["columns"]:
+        trial = TrialId(*saved["trial"])
+        column = Column(by_trial.get(trial, replace(tasks[0], trial=trial)))
+        column.ended = trial not in by_trial
+        if not column.ended:
+            column.restore(saved)
+        columns.append(column)
+    return columns
+
+
+def _train(stack: Stack, columns: list[Column], masks: Masks, begin: Position) -> Iterator[Record]:
     """Train the stack; `columns` and the rows of the stack are in the same order throughout."""
     first = columns[0].task
-    seed_everything(derive_seed(first.trial.seed, "training"))
-    held = _Held(time.perf_counter())
-    if first.eval_every:
+    data = DataState(first) if first.pause is not None else None
+    if first.eval_every and begin.step == 0:
         yield from _evaluate_initially(stack, columns)
+    held = _Held(time.perf_counter(), begin.epoch, begin.epoch_start)
     read_every_step = any(column.lr_source.wants_loss for column in columns)
-    window = LrWindow.of_no_steps()
+    window = LrWindow.of_no_steps(begin.step)
     for step, (epoch, micro_batches) in zip(
-        range(first.total_steps), stacked_updates(stack), strict=False
+        range(begin.step, first.total_steps), stacked_updates(stack, begin), strict=False
     ):
         if step == window.end:
             window = LrWindow.from_sources(stack, [c.lr_source for c in columns], step)
         losses = stack.update(micro_batches, masks.draw(step), window.coefficients(step))
-        held.add(epoch, window.lr(step), losses)
+        held.add(step, epoch, window.lr(step), losses)
         if read_every_step:
             _observe(columns, step, losses)
 
         done = step + 1
-        evaluate_now = _evaluates(first, done)
+        evaluate_now = first.evaluates_after(done)
         may_drop = evaluate_now or done % DROP_EVERY == 0
-        if may_drop or done == first.total_steps or held.due():
-            yield from held.hand_out(columns)
-            may_drop = may_drop or all(column.ended for column in columns)
-            if may_drop and _is_worth_dropping(columns, done):
-                columns = _without_ended(stack, columns)
-                window = LrWindow.of_no_steps(done)
-            if not columns:
-                return
-            if evaluate_now:
-                yield from _evaluate(stack, columns, step)
+        read_now = may_drop or done == first.total_steps or first.is_stop_requested
+        if not (read_now or held.due()):
+            continue
+        yield from held.hand_out(columns)
+        may_drop = may_drop or all(column.ended for column in columns)
+        if may_drop and _is_worth_dropping(columns, done):
+            columns = _without_ended(stack, columns)
+            window = LrWindow.of_no_steps(done)
+        if not columns:
+            return
+        if evaluate_now:
+            yield from _evaluate(stack, columns, step)
+        at = Position(done, held.epoch, held.epoch_start)
+        if first.is_pause_due(done) and (yield from _checkpoint(stack, columns, at, data)):
+            return
     yield from _end(columns)
+
+
+def _begin(stack: Stack, state: Mapping[str, Any] | None) -> Position:
+    """Return where to begin; the generators are those of that place."""
+    if state is None:
+        seed_everything(derive_seed(stack.tasks[0].trial.seed, "training"))
+        return Position()
+    restore_generators(state["generators"], stack.device)
+    return Position.from_plain(state["position"], stack.tasks[0].total_steps)
+
+
+def _checkpoint(
+    stack: Stack, columns: Sequence[Column], at: Position, data: DataState | None
+) -> Generator[Record, None, bool]:
+    """Yield a checkpoint, and return whether to stop; all losses were handed out."""
+    trials = tuple(column.task.trial for column in columns if not column.ended)
+    pause = columns[0].task.pause
+    assert pause is not None
+    assert data is not None
+    if not trials:  # the rest of the steps would train copies that are over
+        return pause.requested
+
+    def capture() -> dict[str, Any]:
+        data.require_unchanged()
+        saved: dict[str, Any] = plain(
+            {
+                "engine": "vectorized",
+                "position": vars(at),
+                "stack": stack.to_plain(),
+                "columns": [column.to_plain() for column in columns],
+                "generators": generator_states(stack.device),
+            }
+        )
+        return saved
+
+    return (yield from checkpoint(pause, trials, at.step, capture))
 
 
 def _end(columns: Sequence[Column]) -> Iterator[Record]:
@@ -107,10 +215,6 @@ def _observe(columns: Sequence[Column], step: int, losses: Tensor) -> None:
     for column, loss in zip(columns, losses.tolist(), strict=True):
         if column.lr_source.wants_loss and math.isfinite(loss):  # else its rule stops it soon
             column.lr_source.observe(step, loss)
-
-
-def _evaluates(task: Task, done: int) -> bool:
-    return bool(task.eval_every) and (done % task.eval_every == 0 or done == task.total_steps)
 
 
 def _is_worth_dropping(columns: Sequence[Column], done: int) -> bool:
@@ -161,11 +265,15 @@ class _Held:
     """Steps of all copies whose losses are still on the device."""
 
     flushed: float  # when
+    epoch: int  # of the last step
+    epoch_start: int  # its first step
     epochs: list[int] = field(default_factory=list)
     lrs: list[list[float]] = field(default_factory=list)  # (steps, copies)
     losses: list[Tensor] = field(default_factory=list)
 
-    def add(self, epoch: int, lr: list[float], losses: Tensor) -> None:
+    def add(self, step: int, epoch: int, lr: list[float], losses: Tensor) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.epoch_start = epoch, step
         self.epochs.append(epoch)
         self.lrs.append(lr)
         self.losses.append(losses)

@@ -8,7 +8,7 @@ parameters. That is traced into a `Program` for every shape of batch that comes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -73,10 +73,26 @@ class Stack:
         for held in (self._programs, self._graphs, self._eval_programs):
             held.clear()
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return what it takes to go on with a stack of the same tasks."""
+        return self.copies.to_plain() | {"seeds": self.seeds, "shapes": sorted(self._shapes_seen)}
+
+    def restore(self, plain: Mapping[str, Any]) -> None:
+        """Go on from what `to_plain` gave.
+
+        Raises:
+            MisfitError: the copies are others now.
+        """
+        self.copies = self.copies.restored(plain)
+        self.seeds = list(plain["seeds"])  # of copies that were dropped, too: they shape a program
+        self._place()
+        self._shapes_seen.update(plain["shapes"])
+
     def _place(self) -> None:
         """Note where everything lies; programs made for other places are of no use any more."""
         self.device = self.tasks[0].device
         self._programs: dict[Any, Program] = {}
+        self._shapes_seen: set[str] = set()
         self._seen: set[Any] = set()
         self._graphs: dict[Any, Callable[..., Tensor]] = {}
         self._eval_programs: dict[Any, tuple[Program, int]] = {}
@@ -201,7 +217,9 @@ class Stack:
     def _program(self, inputs: list[Tensor], num_leaves: int, tree: Any) -> Program:
         key = _shapes(inputs)
         if key not in self._programs:
-            _check_shapes(self._programs)
+            if str(key) not in self._shapes_seen:  # else before the checkpoint
+                _check_shapes(self._shapes_seen)
+                self._shapes_seen.add(str(key))
             self._programs[key] = self._compiled(self._gradients(num_leaves, tree), inputs)
         return self._programs[key]
 

@@ -1,0 +1,38 @@
+"""When a training takes a checkpoint, and whether it stops there.
+
+One `Pause` serves all tasks of a process. An engine asks it where it has read its losses back
+anyway, a few times a second; a signal handler or another thread may request a stop at any time.
+"""
+
+from __future__ import annotations
+
+import time
+
+CHECKPOINT_SECONDS = 60.0  # between checkpoints: what a crash may cost
+MOST_SHARE = 0.02  # of the time that checkpoints may take: large ones come less often
+
+
+class Pause:
+    """Tells engines when a checkpoint is due, and whether to stop after it.
+
+    Example:
+        >>> pause = Pause()
+        >>> pause.due()
+        False
+        >>> pause.requested = True
+        >>> pause.due()
+        True
+    """
+
+    def __init__(self) -> None:
+        self.requested = False  # setting it is all that a signal handler has to do
+        self._last, self._cost = time.perf_counter(), 0.0
+
+    def due(self) -> bool:
+        """Return whether to take a checkpoint now."""
+        waited = time.perf_counter() - self._last
+        return self.requested or waited > max(CHECKPOINT_SECONDS, self._cost / MOST_SHARE)
+
+    def done(self, seconds: float = 0.0) -> None:
+        """Note that a checkpoint was taken, or cannot be, and what that cost: the next is later."""
+        self._last, self._cost = time.perf_counter(), seconds

@@ -1,0 +1,137 @@
+"""What the sequential loop keeps of one training beside its model, fresh or from a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrexp.engine.changing import Changing
+from lrexp.engine.cuda_graphs.captured_update import Update, is_undecided
+from lrexp.engine.losses import Losses
+from lrexp.engine.lr_source import LrSource
+from lrexp.engine.optimizer import set_lr, set_momentum, use_tensor_lrs
+from lrexp.engine.rng import Reseed, generator_states, restore_generators
+from lrexp.engine.state import (
+    NotYetCapturable,
+    checkpoint,
+    fitting,
+    misfit,
+    plain,
+    require_made_by,
+)
+from lrexp.engine.task import Record, Task
+from lrexp.engine.updates import Position
+from lrexp.schedules import Schedule
+
+
+class Training:
+    """One training: fresh, or at the place of the checkpoint in `task.state`.
+
+    Attributes:
+        losses: on their way into records.
+        lr_source: the LR of every step.
+        final: the loss of the last evaluation.
+        capturable: what `prepare_update` is told: a training that stayed eager does so to its end.
+
+    Raises:
+        MisfitError: the state is of something else.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.losses, self.lr_source = Losses(task), LrSource(task)
+        self.final: float | None = None
+        self._task, self._state = task, task.state
+        self._lr_in_use: float | None = None
+        self._reseed = Reseed(task.trial.seed, task.device)
+        self._epoch = self._epoch_start = 0
+        self._begun = time.perf_counter()
+        schedule = task.schedule
+        self._momentum = schedule.momentum if isinstance(schedule, Schedule) else None
+        self.capturable: bool | None = None
+        if self._state is not None:
+            with fitting():
+                require_made_by("sequential", self._state)
+                if self._state["trial"] != [task.trial.variant, task.trial.seed]:
+                    raise misfit(f"it is of the trial {self._state['trial']}")
+                self._begun -= self._state["seconds"]
+                self.capturable = None if self._state["captured"] else False
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken, the time before the checkpoint included."""
+        return time.perf_counter() - self._begun
+
+    def begin(self, model: nn.Module, optimizer: Optimizer, update: Update) -> Position:
+        """Return where to begin, with the fresh objects brought to that place."""
+        task, state = self._task, self._state
+        self._optimizer, self._update = optimizer, update
+        self._base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self._changing = Changing(task, model, optimizer)
+        if state is None:
+            return Position()
+        with fitting():
+            return self._go_on(state)
+
+    def _go_on(self, state: Mapping[str, Any]) -> Position:
+        task, optimizer = self._task, self._optimizer
+        if state["captured"]:  # the LR is rounded as for the graph, also until there is one again
+            use_tensor_lrs(optimizer, task.device)
+        self._changing.restore(state)
+        self.losses.restore(state["losses"])
+        self.lr_source.restore(state["controller"])
+        self.final, self._lr_in_use = state["final"], state["lr_in_use"]
+        restore_generators(state["generators"], task.device)
+        begin = Position.from_plain(state["position"], task.total_steps)
+        self._epoch, self._epoch_start = begin.epoch, begin.epoch_start
+        self._state = None  # its tensors take memory
+        return begin
+
+    def begin_step(self, step: int, epoch: int) -> float:
+        """Set LR and momentum for a step, seed the generators for it, and return the LR."""
+        if epoch != self._epoch:
+            self._epoch, self._epoch_start = epoch, step
+        lr = self.lr_source.lr(step)
+        if lr != self._lr_in_use:  # filling a tensor on a device costs half a captured step
+            set_lr(self._optimizer, self._base_lrs, lr / self._task.base_lr)
+            self._lr_in_use = lr
+        if self._momentum is not None:
+            set_momentum(self._optimizer, self._momentum(step))
+        self._reseed(step)
+        return lr
+
+    def observe(self, step: int, values: dict[str, float]) -> None:
+        """Take note of what was evaluated after update `step`."""
+        self.lr_source.observe_evaluation(step, values)
+        # the lower of both: BatchNorm's young statistics alone can raise val_loss a lot
+        self.final = min(values.get("val_loss", math.inf), values["train_loss"])
+
+    def checkpoint(self, steps: int) -> Generator[Record, None, bool]:
+        """Yield a checkpoint, and return whether to stop; all losses were handed out."""
+        assert self._task.pause is not None
+        trials = (self._task.trial,)
+        return checkpoint(self._task.pause, trials, steps, lambda: self._capture(steps))
+
+    def _capture(self, steps: int) -> dict[str, Any]:
+        captured = any(isinstance(group["lr"], Tensor) for group in self._optimizer.param_groups)
+        if is_undecided(self._update) and not captured:
+            raise NotYetCapturable("its first steps decide how it goes on")
+        trial = self._task.trial
+        state = {
+            "engine": "sequential",
+            "trial": [trial.variant, trial.seed],
+            "position": vars(Position(steps, self._epoch, self._epoch_start)),
+            "losses": self.losses.to_plain(),
+            "controller": self.lr_source.to_plain(),
+            "final": self.final,
+            "lr_in_use": self._lr_in_use,
+            "seconds": self.seconds,
+            "captured": captured,
+            "generators": generator_states(self._task.device),
+        }
+        # what `Changing` gives is plain already, and its tensors marked by where they are
+        return {name: plain(value) for name, value in state.items()} | self._changing.capture()

@@ -1,0 +1,119 @@
+"""From trained trials to a finished run: its summary and plots, and what a range test suggests."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from lrexp.config import Config, with_optimizer_lr
+from lrexp.errors import ConfigError
+from lrexp.finder import Curve, suggest
+from lrexp.lr_finder import RangeTest
+from lrexp.record import Recorder
+from lrexp.report import draw_run
+from lrexp.report.progress import waiting
+from lrexp.store import Run, RunWriter, TrialRecord, load_run, write_whole
+from lrexp.summary import comparison_summary, range_test_summary
+
+
+@dataclass(frozen=True)
+class LrCopy:
+    """A copy of the config that is to get the suggested LR.
+
+    Args:
+        path: of the file.
+        force: whether it may replace one.
+
+    Raises:
+        ConfigError: at once, not after training: it cannot be written there.
+    """
+
+    path: Path
+    force: bool
+
+    def __post_init__(self) -> None:
+        if self.path.exists() and not self.force:
+            what, remedy = "exists already", "Give another file, or --force."
+            raise ConfigError.single("--write", what, str(self.path), remedy)
+        if not self.path.parent.is_dir():
+            what, remedy = "lies in a folder that does not exist", "Make the folder."
+            raise ConfigError.single("--write", what, str(self.path), remedy)
+
+    @property
+    def option(self) -> str:
+        """The option of a command that writes it."""
+        return f"--write {shlex.quote(str(self.path))}"
+
+    def write(self, loaded: Config, suggested_lr: float | None, console: Console) -> None:
+        """Write it, if there is a suggestion."""
+        if suggested_lr is not None:
+            text = with_optimizer_lr(loaded.document, float(f"{suggested_lr:.3g}"))
+            write_whole(self.path, text)
+            _warn_of_own_lrs(loaded, console)
+
+
+def finish_comparison(
+    writer: RunWriter, recorder: Recorder, loaded: Config, console: Console
+) -> None:
+    """Write the summary and the plots of a comparison.
+
+    Raises:
+        FailedTrialsError: trials failed.
+    """
+    with waiting(console, "Drawing"):
+        writer.summary(comparison_summary(load_run(writer.directory), loaded))
+        draw_run(load_run(writer.directory))
+    recorder.raise_failures(writer.directory)
+
+
+def finish_range_tests(
+    writer: RunWriter, recorder: Recorder, loaded: Config, console: Console
+) -> None:
+    """Write the suggestion and the plots of range tests.
+
+    Raises:
+        FailedTrialsError: trials failed.
+    """
+    tests = _finished(load_run(writer.directory))
+    if not tests:
+        recorder.raise_failures(writer.directory)
+    suggestion = suggest(_curves(tests), rule=loaded.experiment.find_lr.rule)
+    writer.summary(range_test_summary(suggestion, [test.seed for test in tests]))
+    with waiting(console, "Drawing"):
+        draw_run(load_run(writer.directory))
+    recorder.raise_failures(writer.directory)
+
+
+def range_test(run: Run) -> RangeTest:
+    """Return what the range tests of a finished run suggest."""
+    curves = _curves(_finished(run))
+    rule = run.config.get("find_lr", {}).get("rule", "auto")
+    return RangeTest(suggest(curves, rule=rule), tuple(curves), run)
+
+
+def _finished(run: Run) -> list[TrialRecord]:
+    return [trial for trial in run.trials if (trial.result or {}).get("outcome") == "finished"]
+
+
+def _curves(tests: list[TrialRecord]) -> list[Curve]:
+    return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
+
+
+def _warn_of_own_lrs(config: Config, console: Console) -> None:
+    """Say which variants will not use the LR that was written."""
+    own = [
+        name
+        for name, changes in config.overrides.items()
+        if {"optimizer", "optimizer.lr"} & changes.keys()
+    ]
+    if own and config.experiment.compare.variants is not None:
+        console.print(
+            f"Note: the variants {', '.join(own)} set an optimizer.lr of their own; the written "
+            "one is for the others.",
+            style="yellow",
+            highlight=False,
+            markup=False,
+        )

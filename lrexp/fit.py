@@ -1,0 +1,222 @@
+"""Whether a run can be resumed here: same code, same data, same config, same arithmetic.
+
+What does not fit is told all at once, each with the place and the remedy; with `--force` the run
+goes on all the same. A run may come from a stranger: modules that lie elsewhere are imported only
+where the run holds the same ones, and packages are trusted only by who resumes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lrexp.config.reader import read_yaml
+from lrexp.errors import NOTHING, ConfigError, Problem, RunError
+from lrexp.home import FORCE, Origin, changed_modules, find_home
+from lrexp.order import Order
+from lrexp.plan import Objects
+
+_SAME = {  # of environment.json: what numbers depend on
+    "lrexp": "Install that version",
+    "packages.torch": "Install that version",
+    "device": "Use a machine with that device",
+    "default_dtype": "Call torch.set_default_dtype",
+    "matmul_precision": "Call torch.set_float32_matmul_precision",
+    "deterministic_algorithms": "Call torch.use_deterministic_algorithms",
+    "threads": "Set OMP_NUM_THREADS to that number",
+}
+_NOTED = ("device_name", "cuda", "python")  # a last bit may differ, and often does not
+
+
+def read_order(
+    run: Path, objects: Objects, trust: Sequence[str], *, force: bool
+) -> tuple[Order, list[Problem]]:
+    """Return the order of a run as it can be planned here, and what was forced.
+
+    Paths start where `find_home` finds what they led to.
+
+    Raises:
+        ConfigError: it cannot be resumed like this or here, or its files were changed and `force`
+            is not given.
+        RunError: order.json is damaged, or a link leads out of the run.
+    """
+    _refuse_links(run)
+    plain = _read_plain(run)
+    try:
+        order = Order.from_plain(plain, objects)
+        origin = Origin.from_plain(plain)
+        given = sorted(str(section) for section in plain["objects"])
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run / 'order.json'}: is damaged: {error}. Run it anew.") from error
+    _check_objects(run, given, objects)
+    _check_trust(run, order.trust, trust)
+    here = replace(order, directory=str(find_home(run, order, origin)))
+    problems = [*_changed_config(run, order), *changed_modules(run, here, origin.modules)]
+    refuse(problems, force=force)
+    return here, problems
+
+
+def refuse(problems: Iterable[Problem], *, force: bool) -> None:
+    """Raise a ConfigError of all problems, unless it is forced.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    found = list(problems)
+    if found and not force:
+        raise ConfigError(found)
+
+
+def changed_surroundings(
+    run: Path, now: Mapping[str, Any], jobs: tuple[int, int]
+) -> Iterator[Problem]:
+    """Yield what differs from environment.json.
+
+    Args:
+        run: its directory.
+        now: what environment.json would be.
+        jobs: worker processes then and now; each of several has one thread.
+
+    Raises:
+        RunError: environment.json is damaged.
+    """
+    then = _read_json(run / "environment.json")
+    one_thread = [{"threads": 1} if count > 1 else {} for count in jobs]
+    old, new = {**then, **one_thread[0]}, {**now, **one_thread[1]}
+    place = str(run / "environment.json")
+    for key, remedy in _SAME.items():
+        was, is_ = _get(old, key), _get(new, key)
+        if was != is_:
+            what = f"{key.removeprefix('packages.')} was {was} and is {is_} now: numbers may differ"
+            yield Problem("", what, NOTHING, f"{remedy}, {FORCE}", place)
+    for name, data in _mapping(then.get("data")).items():
+        is_ = _mapping(new.get("data")).get(name)
+        if None not in (data, is_) and data != is_:
+            what = f"the data of variant {name} is not the same any more"
+            yield Problem("", what, NOTHING, f"Put the old data back, {FORCE}", place)
+
+
+def changed_settings(run: Path, order: Order, resolved: str) -> Iterator[Problem]:
+    """Yield a problem if resolved.yaml is not what the config resolves to."""
+    path = run / "resolved.yaml"
+    saved = str(_read_json(run / "order.json").get("directory"))
+    then = _moved(_read_config(path), saved, order.directory)
+    if repr(then) != repr(_parsed(resolved)):  # repr: 1 is not 1.0
+        what = "is not what the config comes to now: it was edited, or defaults or data changed"
+        config = Path(order.directory) / Path(order.name or "").name
+        moved = config if config.is_file() else run / "config.yaml"
+        anew = path if saved == order.directory else moved  # it leads to where data was
+        yield Problem("", what, NOTHING, f"Run {anew} anew instead, {FORCE}", str(path))
+
+
+def noted_surroundings(run: Path, now: Mapping[str, Any]) -> list[str]:
+    """Return what differs from environment.json and is no reason to refuse, in words.
+
+    Example:
+        >>> noted_surroundings(run, surroundings(plan))  # doctest: +SKIP
+        ['device_name was NVIDIA A100 and is NVIDIA H200 now']
+    """
+    then = _read_json(run / "environment.json")
+    return [
+        f"{key} was {then[key]} and is {now.get(key)} now"
+        for key in _NOTED
+        if key in then and then[key] != now.get(key)
+    ]
+
+
+def _read_config(path: Path) -> object:
+    try:
+        return _parsed(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, ConfigError):
+        return None
+
+
+def _parsed(text: str) -> object:
+    return read_yaml(text, "resolved.yaml")[0]
+
+
+def _moved(value: object, old: str, new: str) -> object:
+    """Return the value with paths of one folder, or in it, in place of those of another."""
+    if isinstance(value, Mapping):
+        return {key: _moved(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, old, new) for item in value]
+    if isinstance(value, str) and (value == old or value.startswith((f"{old}/", f"{old}\\"))):
+        return new + value[len(old) :]
+    return value
+
+
+def _read_plain(run: Path) -> dict[str, Any]:
+    path = run / "order.json"
+    if path.is_file():
+        return _read_json(path)
+    what = "cannot be resumed: it has no order.json"
+    remedy = f"It ended before any training, or an older lrexp made it. Run {run}/config.yaml anew."
+    raise ConfigError([Problem("", what, NOTHING, remedy, str(run))])
+
+
+def _refuse_links(run: Path) -> None:
+    """Refuse a run that would have other files written than its own."""
+    for folder, folders, files in os.walk(run):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                raise RunError(
+                    f"{path}: is a link, which may lead out of the run. Put what it leads to in "
+                    "its place, or remove it."
+                )
+
+
+def _check_objects(run: Path, saved: Sequence[str], objects: Objects) -> None:
+    given = sorted(objects.sections)
+    if given == list(saved):
+        return
+    if not saved:
+        what = f"was not made with {' and '.join(given)} given as Python objects"
+        raise ConfigError([Problem("", what, NOTHING, "Leave them out.", str(run))])
+    arguments = ", ".join([repr(str(run)), *(f"{name}=..." for name in saved)])
+    what = f"was made with {' and '.join(saved)} given as Python objects"
+    remedy = f"Resume it in Python, with the same ones: lrexp.resume({arguments})."
+    raise ConfigError([Problem("", what, NOTHING, remedy, str(run))])
+
+
+def _check_trust(run: Path, saved: Sequence[str], given: Sequence[str]) -> None:
+    missing = [prefix for prefix in saved if prefix not in given]
+    if missing:
+        what = f"was made with --trust {' --trust '.join(missing)}"
+        remedy = "Repeat that if you still trust its config with it."
+        raise ConfigError([Problem("", what, NOTHING, remedy, str(run))])
+
+
+def _changed_config(run: Path, order: Order) -> Iterator[Problem]:
+    path = run / "config.yaml"
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError:
+        text = ""
+    if text != order.text:
+        what = "was changed after the run began, which goes on with the settings it had"
+        remedy = f"Run the file anew for other settings, {FORCE}"
+        yield Problem("", what, NOTHING, remedy, str(path))
+
+
+def _get(tree: Mapping[str, Any], key: str) -> Any:
+    value: Any = tree
+    for part in key.split("."):
+        value = _mapping(value).get(part)
+    return value
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
+    return dict(_mapping(value))

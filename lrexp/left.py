@@ -1,0 +1,208 @@
+"""What is left to do of a run that was interrupted, and what it goes on from.
+
+A trial with a result is done. Of the others, those in a checkpoint go on from there, if their CSV
+files still hold what they held then; the rest begin anew, which gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lrexp.engine import ENGINES, TrialId, Unit
+from lrexp.errors import RunError
+from lrexp.store import Position, SavedUnit, TrialRecord, load_checkpoint
+from lrexp.store.files import disk_errors
+
+DONE = ("finished", "diverged")
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left to do of a run.
+
+    Args:
+        units: in order, without the trials that are done.
+        saved: checkpoints, by the first trial of the unit that goes on from each.
+        outcomes: of the trials that are done.
+        files: of the checkpoints, by the same trials as `saved`.
+    """
+
+    units: tuple[Unit, ...]
+    saved: dict[TrialId, SavedUnit] = field(default_factory=dict)
+    outcomes: Mapping[TrialId, str] = field(default_factory=dict)
+    files: Mapping[TrialId, Path] = field(default_factory=dict)
+
+    @property
+    def trials(self) -> tuple[TrialId, ...]:
+        """All trials that are not done."""
+        return tuple(trial for unit in self.units for trial in unit.trials)
+
+    @property
+    def begun(self) -> dict[TrialId, int]:
+        """The step at which each trial of a checkpoint goes on."""
+        going_on = [unit for unit in self.units if unit.trials[0] in self.saved]
+        return {t: self.saved[unit.trials[0]].step for unit in going_on for t in unit.trials}
+
+    @property
+    def positions(self) -> dict[TrialId, Position]:
+        """How far the files of each trial of a checkpoint were."""
+        going_on = [unit for unit in self.units if unit.trials[0] in self.saved]
+        return {
+            trial: self.saved[unit.trials[0]].trials[trial_name(trial)]
+            for unit in going_on
+            for trial in unit.trials
+        }
+
+    @property
+    def states(self) -> dict[TrialId, Mapping[str, Any]]:
+        """The engines' states, by the first trial of the unit that goes on from each."""
+        return {trial: unit.state for trial, unit in self.saved.items()}
+
+    def take_state(self, first: TrialId) -> Mapping[str, Any] | None:
+        """Return the engine's state of the unit that begins with a trial, and keep it no longer.
+
+        None where that unit begins anew. Where the files of its trials were is known on.
+        """
+        saved = self.saved.get(first)
+        if saved is None:
+            return None
+        self.saved[first] = replace(saved, state={})
+        return saved.state
+
+    def __str__(self) -> str:
+        done, going_on = len(self.outcomes), len(self.begun)
+        begin = len(self.trials) - going_on
+        parts = [
+            _counted(done, "trial is done", "trials are done"),
+            _counted(going_on, "goes on from a checkpoint", "go on from a checkpoint"),
+            _counted(begin, "begins", "begin"),
+        ]
+        return ", ".join(filter(None, parts))
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}" if count else ""
+
+
+def trial_name(trial: TrialId) -> str:
+    """Return the trial as files write it.
+
+    Example:
+        >>> trial_name(TrialId("high", 3))
+        'high/seed-3'
+    """
+    return f"{trial.variant}/seed-{trial.seed}"
+
+
+def trial_of(name: str) -> TrialId:
+    """Return the trial of a name.
+
+    Raises:
+        ValueError: it is none.
+    """
+    variant, _, seed = name.rpartition("/seed-")
+    return TrialId(variant, int(seed))
+
+
+def checkpoint_path(run: Path, first: TrialId) -> Path:
+    """Return the file of the unit that begins with this trial."""
+    return run / CHECKPOINTS / f"{first.variant}-seed-{first.seed}.pt"
+
+
+def read_units(run: Path, known: Collection[TrialId]) -> tuple[list[Unit], int]:
+    """Return the units and the number of jobs that engine.json names.
+
+    Raises:
+        RunError: it is damaged, or names trials that the config does not have.
+    """
+    path = run / "engine.json"
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        units = [
+            Unit(str(unit["engine"]), tuple(trial_of(str(name)) for name in unit["trials"]))
+            for unit in plain["units"]
+        ]
+        named, jobs = [trial for unit in units for trial in unit.trials], int(plain["jobs"])
+        if sorted(named) != sorted(known) or jobs < 1:
+            raise ValueError("its trials are not those of the config")
+        if any(unit.engine not in ENGINES for unit in units):
+            raise ValueError("it names an engine that does not exist")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
+    return units, jobs
+
+
+def read_left(run: Path, units: Iterable[Unit]) -> Left:
+    """Return what is left to do of these units.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    units = list(units)
+    trials = [trial for unit in units for trial in unit.trials]
+    outcomes, failed = _outcomes(run, trials)
+    waiting = [trial for trial in trials if trial not in outcomes and trial not in failed]
+    saved, files, parts = {}, {}, []
+    for path in sorted((run / CHECKPOINTS).glob("*.pt")):
+        found = load_checkpoint(path)
+        here = tuple(trial for trial in waiting if _is_at(run, trial, found))
+        if here:
+            saved[here[0]], files[here[0]] = found, path
+            parts.append(Unit(str(found.state.get("engine")), here))
+            waiting = [trial for trial in waiting if trial not in here]
+    begin = {*waiting, *failed}
+    for unit in units:
+        fresh = tuple(trial for trial in unit.trials if trial in begin)
+        parts += [Unit(unit.engine, fresh)] if fresh else []
+    return Left(tuple(parts), saved, outcomes, files)
+
+
+def tidy_checkpoints(run: Path, left: Left) -> None:
+    """Name each checkpoint after the first trial that goes on from it; remove the others.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    for path in (run / CHECKPOINTS).glob("*.pt"):
+        if path not in left.files.values():
+            with disk_errors(path):
+                path.unlink()
+    for first, path in left.files.items():
+        with disk_errors(path):
+            path.replace(checkpoint_path(run, first))
+
+
+def _outcomes(run: Path, trials: Iterable[TrialId]) -> tuple[dict[TrialId, str], set[TrialId]]:
+    """Return the outcomes of trials that are done, and the trials that failed."""
+    done, failed = {}, set()
+    for trial in trials:
+        path = run / "trials" / trial.variant / f"seed-{trial.seed}"
+        result = TrialRecord(trial.variant, trial.seed, path).result
+        if result is not None and result.get("outcome") in DONE:
+            done[trial] = str(result["outcome"])
+        elif result is not None:
+            failed.add(trial)
+    return done, failed
+
+
+def _is_at(run: Path, trial: TrialId, saved: SavedUnit) -> bool:
+    """Return whether a checkpoint holds the trial, and the trial's files all they held then."""
+    position = saved.trials.get(trial_name(trial))
+    if position is None or saved.state.get("engine") not in ENGINES:
+        return False
+    if not {"steps.csv"} <= set(position.sizes) <= {"steps.csv", "evals.csv"}:
+        return False
+    folder = run / "trials" / trial.variant / f"seed-{trial.seed}"
+    return all(_is_as_long(folder / name, size) for name, size in position.sizes.items())
+
+
+def _is_as_long(path: Path, size: int) -> bool:
+    try:
+        return not path.is_symlink() and path.is_file() and path.stat().st_size >= size
+    except (OSError, ValueError):
+        return False

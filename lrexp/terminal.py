@@ -1,0 +1,76 @@
+"""The terminal or pipe that a command was started from: its signals, and that it may go away.
+
+Training for hours outlives who watches it: a closed terminal, an ssh that was dropped, a pager that
+was left. What would be shown then is dropped, and what is asked for by a signal is done.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Collection
+from typing import Any
+
+_HANG_UP = getattr(signal, "SIGHUP", None)  # of a terminal that was closed; not on Windows
+SIGNALS = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, _HANG_UP)))
+_NOBODY_READS = (errno.EPIPE, errno.EIO)
+
+
+def take_signals() -> None:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that a run is closed.
+
+    One that is ignored stays so: that is what `nohup` is for.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS[1:]:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
+
+
+def ignore_signals() -> None:
+    """Let nothing disturb the end of the program, which does not take long."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    # After a KeyboardInterrupt that left the text of an exec(), as of a named tuple, Python would
+    # end itself by SIGINT, whatever became of it: until another exec() has ended well.
+    exec("")
+
+
+def outlive_readers() -> None:
+    """Let stdout and stderr be written to although nobody reads them any more."""
+    if os.name != "nt":
+        sys.stdout = _lasting(sys.stdout, _NOBODY_READS)
+        sys.stderr = _lasting(sys.stderr, errno.errorcode)  # no message is worth a run
+
+
+def _lasting(stream: Any, errors: Collection[int]) -> Any:
+    """Return a stream to the same place that drops what cannot be written for these reasons."""
+    if type(stream) is not io.TextIOWrapper:  # an editor's, or none
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Lasting(stream.fileno(), errors)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+class _Lasting(io.FileIO):
+    def __init__(self, descriptor: int, errors: Collection[int]) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._errors = errors
+
+    def write(self, data: Any, /) -> int:
+        """Write, or do as if."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            if error.errno not in self._errors:
+                raise
+            return memoryview(data).nbytes

@@ -1,0 +1,19 @@
+"""One server that starts commands for all torture tests of a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .torture import Starter, starter
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Starter]:
+    """Start commands in processes of their own."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork and SIGKILL")
+    with starter() as server:
+        yield server

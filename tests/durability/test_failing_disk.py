@@ -1,0 +1,315 @@
+"""A disk that refuses at any moment: a clear error, exit 3, whole files, and it can go on later.
+
+The file layer is replaced by one that counts what is done to files and refuses the n-th; the same
+is tried with a real file system that is full, where one can be made.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lrexp.finish
+from lrexp import load_run
+from lrexp.engine import losses, pause
+from lrexp.report import draw_run
+
+from .torture import MINE, Starter, differences
+
+CONFIG = """\
+name: torture
+model: {name: 'mine:Net'}
+data: {name: 'mine:data', batch_size: 16}
+loss: cross_entropy
+optimizer: {name: SGD, lr: 0.1}
+engine: sequential
+train: {duration: 12, eval_every: 5}
+compare: {variants: {a: {}, b: {optimizer.lr: 0.01}}}
+"""
+
+
+class Disk:
+    """Counts writes, flushes, renames and new files below a folder, and refuses one of them."""
+
+    def __init__(self, folder: Path, refused: int, code: int) -> None:
+        self.folder, self.refused, self.code = str(folder), refused, code
+        self.count = 0
+        self.stays_full = False
+
+    def ask(self, path: object) -> None:
+        """Count one operation on a path, and raise if it is refused."""
+        if not str(path).startswith(self.folder):
+            return
+        self.count += 1
+        if self.count == self.refused or (self.stays_full and self.count > self.refused):
+            raise OSError(self.code, os.strerror(self.code), str(path))
+
+
+class File:
+    """A file that asks the disk first."""
+
+    def __init__(self, file: Any, disk: Disk, path: object) -> None:
+        self._file, self._disk, self._path = file, disk, path
+
+    def write(self, data: Any) -> Any:
+        """Write."""
+        self._disk.ask(self._path)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Flush."""
+        self._disk.ask(self._path)
+        self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._file)
+
+
+@contextmanager
+def failing(
+    folder: Path, refused: int, code: int = errno.ENOSPC, *, stays_full: bool = False
+) -> Iterator[Disk]:
+    """Refuse the n-th operation on files below a folder; 0 refuses none."""
+    disk = Disk(folder, refused, code)
+    disk.stays_full = stays_full
+    kept = io.open, os.replace, os.rename, os.fsync, os.mkdir, os.open
+    # Path.open takes io.open, other code builtins.open: one function under two names
+    paths: dict[int, object] = {}
+
+    def opened(path: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        absolute = os.path.abspath(path) if isinstance(path, str | Path) else ""  # noqa: PTH100
+        if not set(mode) & set("wax+"):
+            return kept[0](path, mode, *args, **options)
+        disk.ask(absolute)
+        file = kept[0](path, mode, *args, **options)
+        paths[file.fileno()] = absolute
+        return File(file, disk, absolute)
+
+    def asking(index: int) -> Callable[..., Any]:
+        def ask_first(path: Any, *args: Any, **options: Any) -> Any:
+            known = paths.get(path, "") if isinstance(path, int) else os.path.abspath(path)  # noqa: PTH100
+            writes = index != 5 or bool(args and args[0] & (os.O_WRONLY | os.O_RDWR))
+            if writes:
+                disk.ask(known)
+            return kept[index](path, *args, **options)
+
+        return ask_first
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(io, "open", opened)
+        patch.setattr(builtins, "open", opened)
+        for index, name in enumerate(("replace", "rename", "fsync", "mkdir", "open"), 1):
+            patch.setattr(os, name, asking(index))
+        yield disk
+
+
+MEMORY = Path("/dev/shm")  # where Linux has a file system that flushes nothing
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the experiment, in memory where that can be; pictures are drawn elsewhere.
+
+    A checkpoint is taken at every evaluation and nowhere else, so that every run does the same.
+    """
+    monkeypatch.setattr(lrexp.finish, "draw_run", lambda *_, **__: [])
+    monkeypatch.setattr(pause, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(losses, "CHUNK_SECONDS", 1e9)
+    in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
+    with tempfile.TemporaryDirectory(dir=MEMORY if in_memory else tmp_path) as name:
+        folder = Path(name)
+        lines = [line for line in MINE.splitlines() if "lrexp" not in line]
+        (folder / "mine.py").write_text("\n".join(lines) + "\n")
+        (folder / "config.yaml").write_text(CONFIG)
+        monkeypatch.chdir(folder)
+        yield folder
+        monkeypatch.chdir(tmp_path)
+
+
+WORDS = ["compare", "config.yaml", "--jobs", "1", "--out"]
+
+
+def refuse_each(folder: Path, run_command: Callable, step: int, **how: Any) -> str:
+    """Refuse every `step`-th operation of a run, then let it go on; return the figures."""
+    assert run_command(*WORDS, "reference").code == 0
+    with failing(folder / "run", 0) as disk:
+        assert run_command(*WORDS, "run").code == 0
+    total = disk.count
+    assert total > 40  # it does count
+    unnoticed = resumed = 0
+    for n in range(1, total + 1, step):
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        with failing(folder / "run", n, **how):
+            answer = run_command(*WORDS, "run")
+        assert "Traceback" not in answer.err
+        assert "lrexp failed:" not in answer.err, (n, answer.err)
+        if answer.code == 0:
+            unnoticed += 1  # what does not matter, such as a directory that was not flushed
+        else:
+            assert answer.code == 3, (n, answer.err)
+            assert "cannot be written" in answer.err, (n, answer.err)
+            if how.get("code", errno.ENOSPC) == errno.ENOSPC:
+                assert "Free some space" in answer.err
+        all_is_readable(folder / "run")
+        if answer.code == 3 and (folder / "run/order.json").exists():
+            resumed += 1
+            again = run_command("resume", "run")
+            assert again.code == 0, (n, again.err)
+        if (folder / "run/order.json").exists():
+            assert differences(folder / "run", folder / "reference") == [], n
+    return f"{total} operations, every {step}. refused: {resumed} resumed, {unnoticed} unnoticed"
+
+
+def all_is_readable(run: Path) -> None:
+    for path in run.rglob("*.json"):
+        json.loads(path.read_text())
+    if (run / "status.json").exists():
+        loaded = load_run(run)
+        for trial in loaded.trials:
+            assert len(trial.steps["loss"]) <= 12
+            assert len(trial.evals["step"]) <= 4
+
+
+@pytest.mark.parametrize("stays_full", [False, True])
+def test_some_operations_refused(stays_full: bool, lrexp: Callable, folder: Path) -> None:
+    print(refuse_each(folder, lrexp, 7, stays_full=stays_full))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("code", "stays_full", "step"),
+    [
+        (errno.ENOSPC, False, 1),
+        (errno.ENOSPC, True, 1),
+        (errno.EDQUOT, True, 5),  # the same code handles these
+        (errno.EROFS, True, 5),
+        (errno.EIO, False, 5),
+    ],
+)
+def test_every_operation_refused(
+    code: int, stays_full: bool, step: int, lrexp: Callable, folder: Path
+) -> None:
+    print(refuse_each(folder, lrexp, step, stays_full=stays_full, code=code))
+
+
+def test_drawing_on_a_full_disk(
+    lrexp: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lrexp.finish.draw_run", draw_run)
+    with failing(folder / "reference/plots", 0) as disk:
+        assert lrexp(*WORDS, "reference").code == 0
+    drawn = sorted(path.name for path in (folder / "reference/plots").iterdir())
+    assert drawn == ["loss.png", "lr.png"]
+    for n in (1, disk.count // 2, disk.count - 1):
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        with failing(folder / "run/plots", n, stays_full=True):
+            answer = lrexp(*WORDS, "run")
+        assert answer.code == 3, answer.err
+        assert "cannot be written: No space left on device. Free some space" in answer.err
+        assert "Traceback" not in answer.err
+        plots = folder / "run/plots"
+        assert {path.name for path in plots.glob("*")} < set(drawn)  # none is half a picture
+        all_is_readable(folder / "run")
+        assert load_run(folder / "run").status["status"] == "failed"
+        assert (folder / "run/summary.json").exists()
+        again = lrexp("resume", "run")
+        assert again.code == 0, again.err
+        assert "2 trials are done" in again.err
+        assert differences(folder / "run", folder / "reference") == []
+
+
+@contextmanager
+def small_file_system(at: Path, kilobytes: int) -> Iterator[Path]:
+    """Mount a real file system of a few kilobytes, where the machine allows it."""
+    at.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(at)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(words, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("kilobytes", [4, 24, 48, 72, 96])
+def test_a_file_system_that_is_full(kilobytes: int, folder: Path, commands: Starter) -> None:
+    (folder / "mine.py").write_text(MINE)  # checkpoints come often, in processes of their own too
+    (folder / "config.yaml").write_text(CONFIG.replace("duration: 12", "duration: 900"))
+    with small_file_system(folder / "disk", kilobytes) as disk:
+        code = commands.run(folder, *WORDS, "disk/run")
+        err = (folder / "err.txt").read_text()
+        assert code == 3, err
+        assert "No space left on device. Free some space" in err
+        assert "Traceback" not in err
+        assert commands.run(folder, *WORDS, "reference") == 0
+        if not (disk / "run/order.json").exists():
+            return
+        shutil.copytree(disk / "run", folder / "run")
+        assert commands.run(folder, "resume", "run") == 0, (folder / "err.txt").read_text()
+        assert differences(folder / "run", folder / "reference") == []
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_a_directory_that_is_read_only(folder: Path, commands: Starter) -> None:
+    (folder / "closed").mkdir(mode=0o500)
+    assert commands.run(folder, *WORDS, "closed/run") == 3
+    assert "cannot be written: Permission denied" in (folder / "err.txt").read_text()
+
+
+def test_a_directory_that_is_a_file(folder: Path, commands: Starter) -> None:
+    (folder / "closed").write_text("")
+    assert commands.run(folder, *WORDS, "closed/run") == 3
+    assert "cannot be written: Not a directory" in (folder / "err.txt").read_text()
+
+
+DELETES = """
+import shutil
+from itertools import count
+calls = count()
+plain = Net.forward
+def forward(self, x):
+    if self.training and next(calls) == 15:
+        shutil.rmtree("run")
+    return plain(self, x)
+Net.forward = forward
+"""
+
+
+@pytest.mark.parametrize("command", ["compare", "find-lr"])
+def test_a_directory_that_is_deleted_meanwhile(
+    command: str, folder: Path, commands: Starter
+) -> None:
+    with (folder / "mine.py").open("a") as file:
+        file.write(DELETES)
+    code = commands.run(folder, command, "config.yaml", "--out", "run")
+    err = (folder / "err.txt").read_text()
+    assert code == 3, err
+    assert "cannot be written: No such file or directory" in err
+    assert "Traceback" not in err
+    assert "lrexp failed:" not in err

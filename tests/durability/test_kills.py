@@ -1,0 +1,101 @@
+"""SIGKILL at random moments, again and again: resumed, a run ends with the files of one in peace.
+
+`--long` kills 100 times for each kind of training and prints the count.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from lrexp import load_run
+from lrexp.store import list_runs
+
+from .torture import ADAMW, Kind, Starter, begun, differences, trains
+
+KINDS = {  # and how often each is killed in the usual suite
+    Kind("compare", "sequential"): 4,
+    Kind("compare", "vectorized", optimizer=ADAMW): 3,
+    Kind("compare", "sequential", jobs=2, steps=1500, accumulate=2): 2,
+    Kind("find-lr", "sequential", steps=800): 2,
+    Kind("find-lr", "vectorized", steps=1500): 1,
+}
+MANY = 100
+KILLS_PER_RUN = 8  # at most, then it may go on in peace
+ANY_MOMENT = 0.2  # of the kills come at any moment, start-up included; the others while it trains
+SHARE = 0.5  # of the first run's training, within which a process is killed
+
+
+def run_in_peace(kind: Kind, folder: Path, commands: Starter) -> tuple[float, float]:
+    """Train the reference; return how long that took, and how long of it was training."""
+    start = time.monotonic()
+    is_training = trains(folder / "reference")
+    commands.begin(folder, *kind.words("reference"))
+    while not is_training() and time.monotonic() < start + 100:
+        time.sleep(0.01)
+    begun_at = time.monotonic()
+    assert commands.ended() == 0, (folder / "err.txt").read_text()
+    end = time.monotonic()
+    return end - start, end - begun_at
+
+
+def survive(kind: Kind, folder: Path, commands: Starter, kills: int, seed: int) -> None:
+    """Kill a run at `kills` moments in all, over as many runs as it takes."""
+    kind.write(folder)
+    in_all, in_training = run_in_peace(kind, folder, commands)
+    chance = random.Random(seed)
+    survived = before = 0  # kills that hit; those that came before the first trial
+    runs = 0
+    run = folder / "run"
+    while survived < kills:
+        words, in_this_run = kind.words("run"), 0
+        runs += 1
+        while True:
+            if in_this_run == KILLS_PER_RUN or survived == kills:
+                code = commands.run(folder, *words)  # in peace
+            elif chance.random() < ANY_MOMENT:
+                code = commands.killed(folder, chance.uniform(0, in_all), *words)
+            else:
+                pause = chance.uniform(0, SHARE * in_training)
+                code = commands.killed(folder, pause, *words, once=trains(run))
+            if code != -9:
+                break
+            survived, in_this_run = survived + 1, in_this_run + 1
+            if begun(run):
+                check_what_is_left(run)
+                words = ["resume", "run"]
+            else:  # nothing to resume
+                before += 1
+                shutil.rmtree(run, ignore_errors=True)
+        assert code == 0, (runs, survived, (folder / "err.txt").read_text())
+        assert differences(run, folder / "reference") == [], (runs, survived)
+        shutil.rmtree(run)
+        print(f"{kind.name}: {survived} kills in {runs} runs so far", flush=True)
+    assert before < kills / 2 or kills < 10  # most of them hit a training
+    print(
+        f"\n{kind.name}: {survived} kills survived in {runs} runs, {before} of them before a trial"
+    )
+
+
+def check_what_is_left(run: Path) -> None:
+    """A run whose process was killed is readable, and nobody takes it for alive."""
+    (entry,) = (entry for entry in list_runs(run.parent) if entry.path == run)
+    assert entry.status in {"interrupted", "complete"}
+    for trial in load_run(run).trials:
+        steps = trial.steps["step"]
+        assert (steps == range(len(steps))).all()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_few_kills(kind: Kind, commands: Starter, tmp_path: Path) -> None:
+    survive(kind, tmp_path, commands, KINDS[kind], seed=len(kind.name))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_many_kills(kind: Kind, commands: Starter, tmp_path: Path) -> None:
+    survive(kind, tmp_path, commands, MANY, seed=random.randrange(10**6))

@@ -1,0 +1,391 @@
+"""State outside of tensors: what a checkpoint holds of it, and what makes it none."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine import counters
+from engine.counters import count, count_in_a_class, count_inside, draw
+from engine.resuming import Always, assert_continues, checkpoints, every_step, rows, run
+from engine.small_tasks import CLASSES, CPU, NETS, make_task
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
+
+from lrexp.data import data_from_objects
+from lrexp.engine import Failed, Interrupted, NoCheckpoint, Pause, Started, Task, pause
+from lrexp.engine.vectorized.stack import Stack
+
+__all__ = ["every_step"]
+
+pytestmark = pytest.mark.usefixtures("every_step")
+
+BOTH = ["sequential", "vectorized"]
+
+
+class Net(nn.Module):
+    """A linear layer behind what `before` does with this and the input."""
+
+    def __init__(self, before: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.head, self.before = nn.Linear(16, CLASSES), before
+        self.register_buffer("kept", torch.zeros(()))
+        self.calls, self.rate, self.last, self.word = 0, 0.0, [0.0], ""
+        self.log: dict[str, Any] = {"losses": []}
+        self.hidden: Any = None
+        self.other: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.before(self, x))
+        return result
+
+
+def task_of(monkeypatch: pytest.MonkeyPatch, before: Callable[[Any, Tensor], Any]) -> Task:
+    monkeypatch.setitem(NETS, before.__name__, lambda: Net(before))
+    return make_task(before.__name__, "Adam", total_steps=14, eval_every=5)
+
+
+# Attributes of modules.
+
+
+def counting(net: Any, x: Tensor) -> Tensor:
+    net.calls, net.rate, net.word = net.calls + 1, net.rate + 0.1, net.word + "x"
+    return x * (1 + 0.01 * net.calls + net.rate + len(net.word))
+
+
+def in_a_list(net: Any, x: Tensor) -> Tensor:
+    net.last.append(float(x.detach().mean()))
+    return x * (1 + sum(net.last))
+
+
+def in_a_new_list(net: Any, x: Tensor) -> Tensor:
+    net.last = [*net.last, float(x.detach().mean())][-3:]
+    return x * (1 + sum(net.last))
+
+
+def in_a_dict(net: Any, x: Tensor) -> Tensor:
+    net.log["losses"].append((net.calls, x.detach().mean()))
+    return x + sum(value for _, value in net.log["losses"])
+
+
+def of_the_step_before(net: Any, x: Tensor) -> Tensor:
+    before, net.hidden = net.hidden, x.detach().mean(0)
+    return x if before is None else x + 0.1 * before
+
+
+def initialised_by_data(net: Any, x: Tensor) -> Tensor:
+    if net.calls == 0:
+        net.kept.copy_(x.detach().mean())
+        net.calls = 1
+    return x - net.kept
+
+
+def freezing_a_mode(net: Any, x: Tensor) -> Tensor:
+    net.calls += net.training
+    net.head.train(net.calls < 6)
+    return x * (1.5 if net.head.training else 1.0)
+
+
+HELD = [counting, in_a_list, in_a_new_list, in_a_dict, of_the_step_before, initialised_by_data, freezing_a_mode]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", HELD, ids=lambda before: before.__name__)
+def test_plain_attributes_are_put_back(
+    before: Callable[[Any, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_continues("sequential", lambda: [task_of(monkeypatch, before)])
+
+
+def two_names(net: Any, x: Tensor) -> Tensor:
+    net.other = net.last
+    net.last[0] += 1
+    return x * net.other[0]
+
+
+def a_view_of_a_parameter(net: Any, x: Tensor) -> Tensor:
+    net.hidden = net.head.weight.detach()[0]
+    return x + net.hidden
+
+
+def two_views(net: Any, x: Tensor) -> Tensor:
+    net.hidden = x.detach().mean(0)
+    net.other = net.hidden[:4]
+    return x
+
+
+def with_a_graph(net: Any, x: Tensor) -> Tensor:
+    net.hidden = net.head(x).sum() if net.training else net.hidden
+    return x
+
+
+def in_a_deque(net: Any, x: Tensor) -> Tensor:
+    net.other = net.other or deque(maxlen=3)
+    net.other.append(1)
+    return x
+
+
+def of_numpy(net: Any, x: Tensor) -> Tensor:
+    net.rate = np.float64(net.rate) + 1
+    return x
+
+
+# Globals, which every trial of the process sees.
+
+
+def a_helper(net: Any, x: Tensor) -> Tensor:
+    return x * (1 + 0.01 * count())
+
+
+def a_helper_of_a_module(net: Any, x: Tensor) -> Tensor:
+    return x * (1 + 0.01 * counters.count())
+
+
+def a_function_in_a_helper(net: Any, x: Tensor) -> Tensor:
+    return x * (1 + 0.01 * count_inside())
+
+
+def a_variable_of_a_module(net: Any, x: Tensor) -> Tensor:
+    counters.calls += 1
+    return x * (1 + 0.01 * counters.calls)
+
+
+def a_class(net: Any, x: Tensor) -> Tensor:
+    return x * (1 + 0.01 * count_in_a_class())
+
+
+def a_generator(net: Any, x: Tensor) -> Tensor:
+    return x * draw()
+
+
+OUTLIVES = [a_helper, a_helper_of_a_module, a_function_in_a_helper, a_variable_of_a_module, a_class, a_generator]  # fmt: skip
+NOT_HELD = [two_names, a_view_of_a_parameter, two_views, with_a_graph, in_a_deque, of_numpy, *OUTLIVES]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", NOT_HELD, ids=lambda before: before.__name__)
+def test_what_could_not_be_put_back_has_no_checkpoint(
+    before: Callable[[Any, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = run("sequential", [task_of(monkeypatch, before)], pause=Always())
+    assert checkpoints(records) == []
+    told = [record for record in records if isinstance(record, NoCheckpoint)]
+    assert len(told) == 13
+    assert "training changes" in told[0].why
+    assert ("outlives the trial" in told[0].why) == (before in OUTLIVES)
+
+
+class Method(nn.Linear):
+    """Counts in a method that forward calls."""
+
+    def __init__(self) -> None:
+        super().__init__(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.scaled(x))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * count()
+
+
+def test_methods_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETS, "method", Method)
+    records = run("sequential", [make_task("method", total_steps=5)], pause=Always())
+    assert checkpoints(records) == []
+
+
+# Data.
+
+
+class Samples(Dataset[Any]):
+    """Samples with whatever `noise` adds."""
+
+    def __init__(self, noise: Callable[[Any], float] = lambda data: 0.0) -> None:
+        self.noise, self.calls = noise, 0
+        self.rng, self.random = np.random.default_rng(0), random.Random(0)
+        self.values, self.names = torch.linspace(0, 1, 45), [str(i) for i in range(100_000)]
+
+    def __len__(self) -> int:
+        return 45
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.values[index] + torch.arange(16) * 0.1 + self.noise(self), index % CLASSES
+
+
+class Stream(IterableDataset[Any]):
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in range(45):
+            yield torch.full((16,), self.rng.random()), index % CLASSES
+
+
+class Order(Sampler[int]):
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return 45
+
+    def __iter__(self) -> Iterator[int]:
+        self.passes += 1
+        return iter(torch.randperm(45, generator=torch.Generator().manual_seed(self.passes)).tolist())  # fmt: skip
+
+
+class Collate:
+    calls = 0
+
+    def __call__(self, samples: Any) -> Any:
+        self.calls += 1
+        return default_collate(samples)
+
+
+def counted(data: Any) -> float:
+    data.calls += 1
+    return float(data.calls)
+
+
+DRAWN = {"of its own": lambda d: d.rng.random(), "of Python": lambda d: d.random.random(), "a counter": counted, "of a module": lambda d: draw()}  # fmt: skip
+CHANGED: dict[str, tuple[Callable[[], Any], str]] = {
+    **{name: (lambda noise=noise: DataLoader(Samples(noise), 8), "its dataset") for name, noise in DRAWN.items()},
+    "without a loader": (lambda: Samples(DRAWN["of its own"]), "`rng` of its dataset"),
+    "a stream": (Stream, "`rng` of its dataset"),
+    "a sampler": (lambda: DataLoader(Samples(), 8, sampler=Order()), "`passes` of its sampler"),
+    "a collate function": (lambda: DataLoader(Samples(), 8, collate_fn=Collate()), "`calls` of its collate function"),
+}  # fmt: skip
+
+
+def task_on(made: Any, **options: Any) -> Task:
+    options = options if isinstance(made, DataLoader) else {"batch_size": 8, **options}
+    split = data_from_objects((made, None), **options).to(CPU, torch.float32)
+    return make_task(
+        "MLP", dtype=torch.float32, train=split.train, val=None, eval_every=0, total_steps=7
+    )
+
+
+@pytest.mark.parametrize("engine", BOTH)
+@pytest.mark.parametrize("name", CHANGED)
+def test_data_that_change_have_no_checkpoint(name: str, engine: str) -> None:
+    make, why = CHANGED[name]
+    records = run(engine, [task_on(make())], pause=Always())
+    told = [record for record in records if isinstance(record, NoCheckpoint)]
+    assert why in told[-1].why
+    assert "outlives the trial" in told[-1].why
+    # its first pass gives away nothing of a sampler that counts them
+    assert len(checkpoints(records)) + len(told) == 6
+
+
+def test_data_in_processes_that_live_on_have_no_checkpoint() -> None:
+    for task, why in (
+        (task_on(DataLoader(Samples(), 8, num_workers=1, persistent_workers=True)), "persistent"),
+        (task_on(Samples(), workers=1), "random numbers of its own"),
+    ):
+        *_, interrupted = run("sequential", [task], pause=Always(stop_at=2))
+        assert isinstance(interrupted, Interrupted)
+        assert why in str(interrupted.why)
+
+
+def test_data_that_do_not_change_are_continued() -> None:
+    assert_continues("sequential", lambda: [task_on(Samples())])
+    assert_continues("sequential", lambda: [task_on(DataLoader(Samples(), 8, shuffle=True))])
+    with_workers = task_on(DataLoader(Samples(DRAWN["of its own"]), 8, num_workers=1))
+    assert_continues("sequential", lambda: [with_workers], lambda step: step == 3)
+
+
+# That there is none is told now and then, not at every moment.
+
+
+def test_the_next_try_waits_for_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pause, "CHECKPOINT_SECONDS", 1e9)
+    records = run("sequential", [task_of(monkeypatch, of_numpy)], pause=Pause())
+    assert not [record for record in records if isinstance(record, NoCheckpoint)]
+
+
+# What is raised while a stop is requested, and what is no Exception.
+
+
+class Oddity(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a worker is gone"), Oddity(), SystemExit(3)])
+@pytest.mark.parametrize("engine", BOTH)
+def test_what_raises_while_it_stops_has_not_failed(
+    engine: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, calls = Pause(), 0
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += output.requires_grad
+        if calls == 9:
+            waiting.requested = True
+            raise error
+        return functional.cross_entropy(output, target)
+
+    update = Stack.update
+
+    def raising(self: Stack, *args: Any) -> Tensor:
+        nonlocal calls
+        calls += 3
+        if calls >= 9:
+            waiting.requested = True
+            raise error
+        return update(self, *args)
+
+    monkeypatch.setattr(Stack, "update", raising)
+    own = {"loss": loss} if engine == "sequential" else {}
+    tasks = [make_task(variant=v, total_steps=20, **own) for v in ("a", "b")]
+    records = run(engine, tasks, pause=waiting)
+    assert isinstance(records[-1], Interrupted)
+    assert not [record for record in records if isinstance(record, Failed)]
+    started = {record.trial for record in records if isinstance(record, Started)}
+    assert set(records[-1].trials) == started
+
+
+def test_a_loader_killed_right_before_the_signal_comes() -> None:
+    class Late(Pause):
+        @property
+        def requested(self) -> bool:
+            self.asked = getattr(self, "asked", 0) + (calls >= 3)
+            return self.asked > 5
+
+        @requested.setter
+        def requested(self, value: bool) -> None:
+            pass
+
+    calls = 0
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+        return functional.cross_entropy(output, target)
+
+    records = run("sequential", [make_task(loss=loss, eval_every=0, val=None)], pause=Late())
+    assert isinstance(records[-1], Interrupted)
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_whatever_user_code_raises_is_the_failure_of_its_trial(engine: str) -> None:
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        raise Oddity
+
+    good = make_task(variant="good", total_steps=3)
+    bad = replace(make_task(variant="bad", total_steps=3), loss=loss, kind="bad")
+    records = run(engine, [bad, good])
+    assert [r.trial.variant for r in records if isinstance(r, Failed)] == ["bad"]
+    assert rows(records).keys() >= {good.trial}
+    with pytest.raises(KeyboardInterrupt):
+        run(engine, [replace(bad, loss=interrupting)])
+
+
+def interrupting(output: Tensor, target: Tensor) -> Tensor:
+    raise KeyboardInterrupt

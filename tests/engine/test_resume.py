@@ -1,0 +1,704 @@
+"""A training that is stopped and continued gives, bit for bit, what it gives without a stop."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine.resuming import (
+    Always,
+    assert_continues,
+    checkpoints,
+    every_step,
+    resumed,
+    rows,
+    run,
+    saved,
+)
+from engine.small_tasks import CLASSES, CPU, NETS, OPTIMIZERS, made, make_task
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from lrexp.data import data_from_objects
+from lrexp.engine import (
+    ENGINES,
+    Ended,
+    Interrupted,
+    MisfitError,
+    Pause,
+    Started,
+    Steps,
+    Task,
+    TrialId,
+    make_optimizer,
+    over_tokens,
+    pause,
+)
+from lrexp.engine import state as states
+from lrexp.engine.changing import _restore_optimizer
+from lrexp.engine.updates import Position
+from lrexp.engine.vectorized import loop
+from lrexp.engine.vectorized.stack import Stack
+from lrexp.finder import DivergenceStop, RangeTestStop, ramp
+from lrexp.schedules import Schedule
+
+__all__ = ["every_step"]
+
+pytestmark = pytest.mark.usefixtures("every_step")
+
+STEPS = 30
+BOTH = ["sequential", "vectorized"]
+
+
+def short(*args: Any, **options: Any) -> Task:
+    return make_task(*args, **{"total_steps": STEPS, "eval_every": 7, **options})
+
+
+def pair(net: str, optimizer: str = "SGD, momentum", **options: Any) -> list[Task]:
+    """Two trials that differ in their LR; the sequential engine trains them one by one."""
+    return [short(net, optimizer, variant=str(s), scale=s, **options) for s in (1.0, 0.3)]
+
+
+def scheduled(name: str, optimizer: str = "SGD, momentum", cycle: bool = False) -> list[Task]:
+    lr = OPTIMIZERS[optimizer][1]
+    schedules = [made(name, lr, cycle), made("cosine", lr)]
+    return [short("MLP", optimizer, s, variant=str(i)) for i, s in enumerate(schedules)]
+
+
+def seeds() -> list[Task]:
+    return [short("dropout", variant=v, seed=s, scale=x) for s in (0, 3) for v, x in (("a", 1.0), ("b", 0.2))]  # fmt: skip
+
+
+def diverging() -> list[Task]:
+    """One trial after the other diverges, until a single one is left."""
+
+    def until(last: int) -> Schedule:
+        return Schedule(lr=lambda step: 0.01 if step < last else math.nan)
+
+    lasts = (3, 9, 16, 26, 99)
+    return [short("CNN", schedule=until(n), variant=str(n), seed=n % 2) for n in lasts]
+
+
+def range_test() -> list[Task]:
+    return [
+        short("MLP", "SGD", ramp(1e-3, top, STEPS), variant=str(top), stop=RangeTestStop(2.0, 0.0), eval_every=0, val=None)
+        for top in (1.0, 1e6)
+    ]  # fmt: skip
+
+
+CASES: dict[str, Callable[[], Sequence[Task]]] = {
+    "SGD with momentum": lambda: pair("MLP"),
+    "SGD with dampening": lambda: pair("MLP", "SGD, dampening"),
+    "AdamW, dropout": lambda: pair("dropout", "AdamW"),
+    "Adam, amsgrad, float32": lambda: pair("MLP", "Adam, amsgrad", dtype=torch.float32),
+    "RMSprop, batch norm": lambda: pair("CNN", "RMSprop, centered"),
+    "Adagrad": lambda: pair("MLP", "Adagrad"),
+    "RAdam, transformer": lambda: pair("transformer", "RAdam"),
+    "bfloat16": lambda: pair("MLP", "AdamW", autocast=True, dtype=torch.float32),
+    "accumulation, clipping": lambda: pair("dropout", accumulate=4, grad_clip=0.1),
+    "parameter groups": lambda: pair("CNN", "AdamW", groups=[("head", 10.0)]),
+    "no evaluation": lambda: pair("MLP", eval_every=0, val=None),
+    "evaluated at every step": lambda: pair("CNN", eval_every=1),
+    "adaptive cycle": lambda: scheduled("adaptive_cycle"),
+    "plateau": lambda: scheduled("plateau"),
+    "momentum that cycles": lambda: scheduled("one_cycle", cycle=True),
+    "betas that cycle": lambda: scheduled("cyclic", "AdamW", cycle=True),
+    "several seeds": seeds,
+    "diverging": diverging,
+    "range test": range_test,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_trial_continued_at_every_step(case: str) -> None:
+    assert_continues("sequential", CASES[case])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stack_continued_at_some_steps(case: str) -> None:
+    assert_continues("vectorized", CASES[case], lambda step: step % 9 == 4)
+
+
+@pytest.mark.parametrize("case", ["AdamW, dropout"])
+def test_a_stack_continued_at_every_step(case: str) -> None:
+    assert_continues("vectorized", CASES[case])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", CASES)
+def test_any_stack_continued_at_every_step(case: str) -> None:
+    assert_continues("vectorized", CASES[case])
+
+
+def test_the_cases_above_diverge_before_and_after_a_checkpoint() -> None:
+    for case, count in (("diverging", 4), ("range test", 1)):
+        ends = [r for r in run("sequential", CASES[case]()) if isinstance(r, Ended)]
+        assert sum(end.stopped_at is not None for end in ends) == count
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_stop_is_requested_at_every_step(engine: str) -> None:
+    def tasks() -> list[Task]:
+        return [short("MLP", "AdamW", total_steps=6)]
+
+    straight = run(engine, tasks())
+    for step in range(1, 6):
+        stopped = run(engine, tasks(), pause=Always(stop_at=step))
+        *_, checkpoint, interrupted = stopped
+        assert checkpoint == checkpoints(stopped)[-1]
+        assert interrupted == Interrupted((TrialId("a", 0),))
+        assert not any(isinstance(record, Ended) for record in stopped)
+        rest = resumed(engine, tasks(), checkpoint)
+        assert isinstance(rest[0], Started)
+        both = [r for r in (*stopped, *rest) if not isinstance(r, Interrupted)]
+        assert rows(both) == rows(straight)
+
+
+class Layered(nn.Module):
+    """A linear layer behind whatever `before` does: (module, input) -> input."""
+
+    def __init__(self, before: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.head, self.before = nn.Linear(16, CLASSES), before
+        self.register_buffer("kept", torch.zeros(()))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long), persistent=False)
+        self.register_buffer("mask", torch.ones(1).expand(2), persistent=False)
+        self.calls, self.last = 0, [0.0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.before(self, x))
+
+
+def replaced(module: Any, x: Tensor) -> Tensor:
+    module.kept = module.kept + 0.01
+    return x * (1 + module.kept)
+
+
+def registered(module: Any, x: Tensor) -> Tensor:
+    if module.training:
+        mean = x.detach().mean(0)
+        module.register_buffer("seen", getattr(module, "seen", torch.zeros_like(mean)) + mean)
+    return x + getattr(module, "seen", 0.0)
+
+
+BUFFERS: dict[str, tuple[Callable[[Any, Tensor], Tensor], list[str]]] = {
+    "counts in a buffer that no file keeps": (
+        lambda module, x: x * (1 + 0.01 * module.count.add_(1)), BOTH,
+    ),
+    "noise of torch": (lambda module, x: x + torch.randn_like(x) * module.training, BOTH),
+    "noise and dropout": (lambda module, x: functional.dropout(x, 0.3) + torch.rand_like(x), BOTH),
+    "noise of Python": (lambda module, x: x * (1 + random.random()), ["sequential"]),
+    "noise of NumPy": (lambda module, x: x * np.random.randn(), ["sequential"]),  # noqa: NPY002
+    "replaces a buffer": (replaced, ["sequential"]),
+    "makes a buffer": (registered, ["sequential"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine"), [(kind, engine) for kind, (_, engines) in BUFFERS.items() for engine in engines]
+)  # fmt: skip
+def test_models_with_buffers_and_random_numbers(
+    kind: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETS, kind, lambda: Layered(BUFFERS[kind][0]))
+    assert_continues(
+        engine, lambda: pair(kind, "Adam"), lambda step: engine != "vectorized" or step % 7 == 3
+    )
+
+
+UNSTACKED = [
+    (torch.optim.NAdam, {}),
+    (torch.optim.ASGD, {"t0": 3}),
+    (torch.optim.Rprop, {}),
+    (torch.optim.Adadelta, {}),
+    (torch.optim.Adamax, {}),
+    (torch.optim.SGD, {"momentum": 0.9, "foreach": True}),
+    (torch.optim.Adam, {"foreach": False}),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "args"), UNSTACKED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_optimizers_of_torch(
+    optimizer: type[torch.optim.Optimizer], args: dict[str, Any], dtype: torch.dtype
+) -> None:
+    def tasks() -> list[Task]:
+        task = short("MLP", dtype=dtype)
+
+        def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+            model, _ = task.build()
+            return model, make_optimizer(optimizer, model, lr=task.base_lr, args=args)
+
+        return [replace(task, build=build)]
+
+    assert_continues("sequential", tasks)
+
+
+class Smoothed(nn.Module):
+    """A loss that scales itself by an average over the steps so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.ones((), dtype=torch.float64))
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        loss = functional.cross_entropy(output, target)
+        self.average.mul_(0.9).add_(loss.detach(), alpha=0.1)
+        return loss / self.average
+
+
+def in_a_closure() -> Callable[[Tensor, Tensor], Tensor]:
+    inner = Smoothed()
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return inner(output, target)
+
+    return loss
+
+
+@pytest.mark.parametrize("make", [Smoothed, in_a_closure, lambda: Smoothed().forward])
+def test_losses_with_buffers(make: Callable[[], Any]) -> None:
+    assert_continues("sequential", lambda: [short("MLP", loss=make())])
+
+
+def test_losses_of_tokens() -> None:
+    def tasks() -> list[Task]:
+        def as_tokens(output: Tensor, target: Tensor) -> Tensor:
+            return inner(output.unsqueeze(1), target.unsqueeze(1))
+
+        inner = over_tokens(Smoothed())
+        return [short("MLP", loss=as_tokens)]
+
+    assert_continues("sequential", tasks)
+
+
+class Noisy(Dataset[Any]):
+    """Augments its samples with the random numbers of Python and torch."""
+
+    def __len__(self) -> int:
+        return 45
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        x = torch.linspace(0, index, 16) / 45 + 0.1 * torch.rand(16) + 0.1 * random.random()
+        return x, index % CLASSES
+
+
+class Endless(IterableDataset[Any]):
+    """As many samples in each pass, and none that says how many."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        for index in range(45):
+            yield torch.linspace(0, index, 16) / 45 + 0.1 * torch.rand(16), index % CLASSES
+
+
+def loader(**options: Any) -> Callable[[], Any]:
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(45, 16, generator=generator), torch.arange(45) % CLASSES
+    return lambda: DataLoader(TensorDataset(x, y), 8, **options)
+
+
+DATA: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "an iterable without length": (Endless, {"batch_size": 8}),
+    "a DataLoader": (loader(shuffle=True, drop_last=True), {}),
+    "a DataLoader with a short batch": (loader(), {}),
+    "a DataLoader that augments": (lambda: DataLoader(Noisy(), 8, shuffle=True), {}),
+    "a dataset that augments": (Noisy, {"batch_size": 8}),
+}
+
+
+def tasks_on(made_data: Any, options: dict[str, Any], **changes: Any) -> list[Task]:
+    split = data_from_objects((made_data, None), **options).to(CPU, torch.float32)
+    changes = {"train": split.train, "val": None, "accumulate": 2, **changes}
+    return pair("dropout", dtype=torch.float32, **changes)
+
+
+@pytest.mark.parametrize("engine", BOTH)
+@pytest.mark.parametrize("name", DATA)
+def test_data_of_every_kind(name: str, engine: str) -> None:
+    make, options = DATA[name]
+    assert_continues(
+        engine,
+        lambda: tasks_on(make(), options),
+        lambda step: step % 7 == 3 if engine == "vectorized" else step % 2 == 0,
+    )
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_dataset_read_by_workers(engine: str) -> None:
+    tasks = tasks_on(Noisy(), {"batch_size": 8, "workers": 2}, total_steps=8, eval_every=3)
+    assert_continues(engine, lambda: tasks, lambda step: step in (1, 2, 5))
+
+
+def test_frozen_and_tied_parameters() -> None:
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layers = [nn.Linear(16, 16) for _ in range(3)]
+        layers[2].weight = layers[1].weight
+        layers[0].requires_grad_(False)
+        model = nn.Sequential(*layers, nn.Linear(16, CLASSES)).double()
+        return model, make_optimizer(torch.optim.AdamW, model, lr=0.01, args={})
+
+    for engine in BOTH:
+        assert_continues(
+            engine,
+            lambda: [replace(short(), build=build, kind="tied")],
+            lambda step: step % 9 == 4,
+        )
+
+
+# What no checkpoint can hold: such trials begin anew.
+
+
+def freezing(module: Any, x: Tensor) -> Tensor:
+    module.head.bias.requires_grad_(bool(module.count.add_(1) < 4))
+    return x
+
+
+class Counting(torch.optim.SGD):
+    steps = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.steps += 1
+        return super().step(closure)
+
+
+def apply(output: Tensor, target: Tensor, loss: Any) -> Tensor:
+    result: Tensor = loss[0]["deep"][0][0][0](output, target)
+    return result
+
+
+class Averaged:
+    """A loss that keeps a tensor where nobody looks after it."""
+
+    def __init__(self) -> None:
+        self.average = torch.ones((), dtype=torch.float64)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        loss = functional.cross_entropy(output, target)
+        self.average = 0.9 * self.average + 0.1 * loss.detach()
+        return loss / self.average
+
+
+class Counted:
+    """A loss that counts its calls, two objects away from what is called."""
+
+    def __init__(self) -> None:
+        self.inside: list[Any] = [0] * 500
+        self.self = self
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        self.inside[250] += 1
+        return functional.cross_entropy(output, target) / self.inside[250]
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return self(output, target)
+
+
+def counted_loss() -> Callable[[Tensor, Tensor], Tensor]:
+    calls = 0
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return functional.cross_entropy(output, target) / calls
+
+    return loss
+
+
+class Unsaved:
+    """A controller whose state is no plain value."""
+
+    monitor = "loss"
+
+    def init(self) -> Any:
+        return object()
+
+    def lr(self, state: Any, step: int) -> float:
+        return 0.01
+
+    def observe(self, state: Any, step: int, value: float) -> Any:
+        return state
+
+    def to_plain(self, state: Any) -> dict[str, Any]:
+        return {"state": state}
+
+    def from_plain(self, plain: Any) -> Any:
+        return plain["state"]
+
+
+def with_optimizer() -> Task:
+    task = short("MLP")
+
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model, _ = task.build()
+        return model, Counting(model.parameters(), lr=task.base_lr)
+
+    return replace(task, build=build)
+
+
+def with_hook() -> Task:
+    task = short("MLP")
+
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model, _ = task.build()
+        seen: list[int] = []
+        model[0].register_forward_hook(lambda *_: seen.append(1))
+        return model, make_optimizer(torch.optim.SGD, model, lr=task.base_lr, args={})
+
+    return replace(task, build=build)
+
+
+UNCAPTURABLE: dict[str, tuple[Callable[[], Task], str]] = {
+    "freezing": (lambda: short("freezing"), "`frozen`"),
+    "a loss that counts": (lambda: short("MLP", loss=counted_loss()), "`calls`"),
+    "a loss with a tensor": (lambda: short("MLP", loss=Averaged()), "`average`"),
+    "a loss that counts deep inside": (
+        lambda: short("MLP", loss=partial(apply, loss=[{"deep": [[[Counted()]]]}])), "`keywords`",
+    ),
+    "a method that counts": (lambda: short("MLP", loss=Counted().loss), "`__self__`"),
+    "a controller": (lambda: short("MLP", schedule=Unsaved()), "hold a object"),
+    "an optimizer that counts": (with_optimizer, "`steps`"),
+    "a hook that counts": (with_hook, "`seen`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNCAPTURABLE)
+def test_what_tensors_cannot_hold_has_no_checkpoint(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETS, "freezing", lambda: Layered(freezing))
+    make, why = UNCAPTURABLE[kind]
+    straight = run("sequential", [make()])
+    watched = run("sequential", [make()], pause=Always())
+    assert rows(watched) == rows(straight)
+    assert all(checkpoint.step < 4 for checkpoint in checkpoints(watched))
+    assert len(checkpoints(watched)) == (2 if kind == "freezing" else 0)
+    *_, interrupted = run("sequential", [make()], pause=Always(stop_at=10))
+    assert isinstance(interrupted, Interrupted)
+    assert why in str(interrupted.why)
+
+
+# Stacks
+
+
+def test_a_stack_drops_copies_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "DROP_EVERY", 4)
+    expected = assert_continues("vectorized", diverging, lambda step: step % 6 == 5)
+    assert len(expected) == 5
+
+
+def test_trials_that_ended_since_the_checkpoint_are_not_needed() -> None:
+    straight = run("vectorized", diverging())
+    at_5 = checkpoints(run("vectorized", diverging(), pause=Always()))[4]
+    assert len(at_5.trials) == 4
+    for left in (at_5.trials[1:], at_5.trials[2:3], at_5.trials[3:]):
+        rest = resumed("vectorized", diverging(), replace(at_5, trials=left))
+        tail = rows(straight, 5)
+        assert rows(rest) == {trial: tail[trial] for trial in left}
+
+
+def test_a_trial_that_a_checkpoint_does_not_know_begins_anew() -> None:
+    tasks = CASES["several seeds"]
+    straight = run("vectorized", tasks())
+    at_4 = checkpoints(run("vectorized", tasks()[1:], pause=Always()))[3]
+    rest = run("vectorized", tasks(), state=saved(at_4.state))
+    tail = rows(straight, 4) | {tasks()[0].trial: rows(straight)[tasks()[0].trial]}
+    assert rows(rest) == tail
+
+
+@pytest.mark.parametrize("raises_at", [1, 11])
+def test_a_stack_that_raised_goes_on_one_by_one(
+    raises_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tasks() -> list[Task]:
+        return pair("MLP", total_steps=12, eval_every=5)
+
+    update, calls = Stack.update, 0
+
+    def raising(self: Stack, *args: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == raises_at:
+            raise ValueError("no memory")
+        return update(self, *args)
+
+    monkeypatch.setattr(Stack, "update", raising)
+    straight = run("vectorized", tasks())
+    again = [record for record in straight if isinstance(record, Started) and record.again]
+    assert len(again) == 2
+    expected = rows(run("sequential", tasks()))
+    calls = 0
+    watched = run("vectorized", tasks(), pause=Always())
+    apart = [c for c in checkpoints(watched) if "apart" in c.state]
+    assert [c.step for c in apart] == [0, *range(1, 12), *range(1, 12)]
+    assert [len(c.trials) for c in apart] == [2] * 12 + [1] * 11
+    calls = -math.inf  # what is left of the stack would not raise any more
+    for checkpoint in apart:
+        rest = resumed("vectorized", tasks(), checkpoint)
+        found = rows(rest)
+        assert not any(record.again for record in rest if isinstance(record, Started))
+        for number, trial in enumerate(checkpoint.trials):
+            after = checkpoint.step if number == 0 else 0
+            assert found[trial] == rows(run("sequential", tasks()), after)[trial]
+    assert rows(watched).keys() == expected.keys()
+
+
+def test_a_stop_leaves_out_what_has_not_begun() -> None:
+    tasks = pair("MLP")
+    records = run("sequential", tasks, pause=Always(stop_at=3))
+    assert {record.trial for record in records} == {tasks[0].trial}
+    asked = Pause()
+    asked.requested = True
+    for engine in BOTH:
+        assert run(engine, tasks, pause=asked) == []
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_checkpoint_of_another_training_is_refused(engine: str) -> None:
+    task = short("MLP")
+    other = BOTH[1 - BOTH.index(engine)]
+    state = checkpoints(run(engine, [task], pause=Always(stop_at=2)))[-1].state
+    for changed, what in (
+        ([replace(task, state=state)], f"it is of the {engine} engine"),
+        ([replace(short("CNN"), state=state)], "other" if engine == "vectorized" else "parameters"),
+    ):
+        chosen = other if "engine" in what else engine
+        records = []
+        with pytest.raises(MisfitError, match=what):  # before anything that was written is touched
+            records.extend(ENGINES[chosen](changed))
+        assert records == []
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_damaged_state_is_refused(engine: str) -> None:
+    task = short("MLP")
+    state = checkpoints(run(engine, [task], pause=Always(stop_at=2)))[-1].state
+    for name in state.keys() - {"engine"}:
+        damaged = {key: value for key, value in state.items() if key not in (name, "engine")}
+        with pytest.raises(MisfitError, match="does not fit"):
+            run(engine, [replace(task, state={"engine": engine, **damaged})])
+
+
+def test_a_state_can_be_used_twice() -> None:
+    for engine in BOTH:
+        tasks = pair("CNN", "AdamW")[:1]
+        state = checkpoints(run(engine, tasks, pause=Always(stop_at=5)))[-1].state
+        before = copy.deepcopy(state)
+        first, second = (rows(run(engine, tasks, state=state)) for _ in range(2))
+        assert first == second
+        assert torch.equal(
+            torch.cat([t.flatten() for t in _tensors(before)]),
+            torch.cat([t.flatten() for t in _tensors(state)]),
+        )
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value.double()]
+    items = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list | tuple):
+        return []
+    return [tensor for item in items for tensor in _tensors(item)]
+
+
+def test_checkpoints_come_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checkpoints(run("sequential", [short("MLP")], pause=Pause())) == []
+    monkeypatch.setattr(pause, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(pause, "MOST_SHARE", math.inf)
+    records = run("sequential", [short("MLP")], pause=Pause())
+    assert [c.step for c in checkpoints(records)] == list(range(1, STEPS))
+    chunks = [record for record in records if isinstance(record, Steps)]
+    assert sum(len(chunk.loss) for chunk in chunks) == STEPS
+
+
+def test_dear_checkpoints_come_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    waiting = Pause()
+    for seconds, wait in ((0.0, 60.0), (1.2, 60.0), (3.0, 150.0), (0.5, 60.0)):
+
+        def capture(seconds: float = seconds / 2) -> dict[str, Any]:
+            now[0] += seconds
+            return {}
+
+        for _ in states.checkpoint(waiting, (TrialId("a", 0),), 1, capture):
+            now[0] += seconds / 2  # for it to be written
+        now[0] += wait - 0.001
+        assert not waiting.due()
+        now[0] += 0.002
+        assert waiting.due()
+
+
+def test_the_time_before_a_checkpoint_counts() -> None:
+    for engine in BOTH:
+        task = short("MLP")
+        state = checkpoints(run(engine, [task], pause=Always(stop_at=9)))[-1].state
+        of_trial = state if engine == "sequential" else state["columns"][0]
+        of_trial["seconds"] += 1000.0
+        (end,) = [r for r in run(engine, [replace(task, state=state)]) if isinstance(r, Ended)]
+        assert end.seconds > 1000
+
+
+def test_a_training_far_above_its_start_at_the_end() -> None:
+    """The rule needs the losses from before the checkpoint, and the last evaluation."""
+    rise = Schedule(lr=lambda step: -2.0 if step > 20 else 0.01)
+    for engine in BOTH:
+        expected = assert_continues(
+            engine,
+            lambda: [short("MLP", "SGD", rise, stop=DivergenceStop(patience=1000))],
+            lambda step: step % 5 == 4,
+        )
+        assert expected[TrialId("a", 0)][-1] == ("end", STEPS, STEPS - 1)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [torch.zeros(1), torch.zeros(3, 2), torch.zeros(()), torch.zeros(2, 3, dtype=torch.int64)],
+)
+@pytest.mark.parametrize("name", ["momentum_buffer", "exp_avg", "square_avg"])
+def test_states_that_kernels_would_read_beyond_are_refused(
+    name: str, spoiled: torch.Tensor
+) -> None:
+    """A fused kernel takes the sizes of the parameter for granted: it would overwrite memory."""
+    optimizers = {
+        "momentum_buffer": torch.optim.SGD,
+        "exp_avg": torch.optim.AdamW,
+        "square_avg": torch.optim.RMSprop,
+    }
+    weight = torch.nn.Parameter(torch.zeros(2, 3))
+    optimizer = optimizers[name]([weight], lr=0.1)
+    saved = [{"numbers": {}, "states": [{name: spoiled}]}]
+    with pytest.raises(MisfitError, match=name):
+        _restore_optimizer(optimizer, saved, torch.device("cpu"))
+    _restore_optimizer(
+        optimizer, [{"numbers": {}, "states": [{name: torch.ones(2, 3)}]}], torch.device("cpu")
+    )
+    assert torch.equal(optimizer.state[weight][name], torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 10**12},
+        {"step": -1},
+        {"step": 1.5},
+        {"epoch_start": 99},
+        {"epoch": None},
+        {"more": 1},
+    ],
+)
+def test_a_place_that_does_not_exist_is_refused(change: dict[str, Any]) -> None:
+    plain = {"step": 5, "epoch": 1, "epoch_start": 3}
+    assert Position.from_plain(plain, 10) == Position(5, 1, 3)
+    with pytest.raises((ValueError, TypeError)):
+        Position.from_plain(plain | change, 10)

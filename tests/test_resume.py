@@ -1,0 +1,701 @@
+"""`lrexp resume`: the very files of a run that was never interrupted, or a reason why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import lrexp as library
+from lrexp.engine import Pause, losses
+from lrexp.errors import ConfigError, InterruptedRunError
+
+CONFIG = """\
+name: small
+model: {name: mlp, args: {hidden: [8], dropout: 0.1}}
+data: {name: digits, batch_size: 256, val_fraction: 0.2}
+loss: cross_entropy
+optimizer: {name: SGD, lr: 0.1, args: {momentum: 0.9}}
+schedule: {name: cosine, warmup: 10%}
+train: {duration: 12st, eval_every: 4st}
+engine: ENGINE
+compare:
+  seeds: 2
+  variants:
+    standard: {}
+    low: {optimizer.lr: 1e-3}
+find_lr: {min_lr: 1e-3, max_lr: 10, steps: 24, seeds: 2}
+"""
+TIMES = ("seconds", "steps_per_second")
+
+
+class PauseAt(Pause):
+    """Asks for a pause at the n-th moment at which one is possible; at every one a checkpoint."""
+
+    left = 10**9
+
+    def due(self) -> bool:
+        type(self).left -= 1
+        self.requested = self.requested or type(self).left <= 0
+        return True
+
+
+@pytest.fixture
+def pause_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the next trainings stop at the n-th step at which they may."""
+    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)  # a moment after every step
+    monkeypatch.setattr("lrexp.execute.Pause", PauseAt)
+    return lambda moment: setattr(PauseAt, "left", moment)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path)
+
+
+def write_config(folder: Path, engine: str = "sequential", **changes: str) -> Path:
+    path = folder / "small.yaml"
+    text = CONFIG.replace("ENGINE", engine)
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """Return what must not depend on an interruption."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.rglob("*.csv")):
+        found[str(path.relative_to(run))] = path.read_bytes()
+    for path in [*sorted(run.rglob("result.json")), run / "summary.json"]:
+        value = json.loads(path.read_text())
+        found[str(path.relative_to(run))] = {k: v for k, v in value.items() if k not in TIMES}
+    return found
+
+
+def status(run: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((run / "status.json").read_text())
+    return value
+
+
+@pytest.mark.parametrize("command", ["compare", "find-lr"])
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+def test_a_run_that_is_interrupted_again_and_again_ends_with_the_same_files(
+    command: str, engine: str, lrexp: Callable, tmp_path: Path, pause_at: Callable
+) -> None:
+    write_config(tmp_path, engine)
+    pause_at(10**9)
+    straight = lrexp(command, "small.yaml", "--out", "straight")
+    assert straight.code in (0, 4), straight.err
+    pause_at(5)
+    answer = lrexp(command, "small.yaml", "--out", "run")
+    interruptions = 0
+    while answer.code == 130:
+        assert "lrexp resume run" in answer.err
+        assert status(tmp_path / "run")["status"] == "interrupted"
+        assert len(list((tmp_path / "run/checkpoints").glob("*.pt"))) <= 1
+        assert not (tmp_path / "run/lock").exists()
+        interruptions += 1
+        pause_at(5)
+        answer = lrexp("resume", "run")
+    assert answer.code == straight.code, answer.err
+    assert interruptions >= (8 if engine == "sequential" else 2)
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+    assert status(tmp_path / "run")["status"] == "complete"
+    assert not (tmp_path / "run/checkpoints").exists()
+    assert [p for p in (tmp_path / "run").rglob("*") if p.name.startswith(".")] == []
+    assert answer.out.replace("run", "") == straight.out.replace("straight", "").replace(
+        "small.yaml", "/resolved.yaml"
+    )
+
+
+def test_every_row_is_there_once_after_a_crash_past_the_checkpoint(
+    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
+) -> None:
+    pause_at(10**9)
+    assert lrexp("compare", config, "--out", "straight").code == 0
+    pause_at(7)
+    assert lrexp("compare", config, "--out", "run").code == 130
+    trial = tmp_path / "run/trials/standard/seed-0"
+    with (trial / "steps.csv").open("a") as file:  # rows of steps that no checkpoint holds
+        file.write("7,1,0.05,2.5\n8,1,0.0")
+    with (trial / "evals.csv").open("a") as file:
+        file.write("8,1.6,2.4,2")
+    (trial / ".result.json.123.tmp").write_text("{")
+    (tmp_path / "run/trials/low/seed-0").mkdir(parents=True)  # begun, but not in a checkpoint
+    (tmp_path / "run/trials/low/seed-0/steps.csv").write_text("step,epoch,lr,loss\n0,0,1,")
+    pause_at(10**9)
+    answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert "1 goes on from a checkpoint, 3 begin" in answer.err
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+    assert not (trial / ".result.json.123.tmp").exists()
+
+
+def test_files_shorter_than_at_the_checkpoint_begin_anew(
+    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
+) -> None:
+    pause_at(10**9)
+    assert lrexp("compare", config, "--out", "straight").code == 0
+    pause_at(7)
+    assert lrexp("compare", config, "--out", "run").code == 130
+    steps = tmp_path / "run/trials/standard/seed-0/steps.csv"
+    steps.write_bytes(steps.read_bytes()[:-1])
+    pause_at(10**9)
+    answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert "Resuming run: 4 begin." in answer.err
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+
+
+def test_trials_that_are_done_are_not_run_again(
+    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
+) -> None:
+    pause_at(20)  # in the second of four trials
+    assert lrexp("compare", config, "--out", "run").code == 130
+    done = tmp_path / "run/trials/standard/seed-0"
+    before = {path: path.stat().st_mtime_ns for path in done.iterdir()}
+    assert (done / "result.json").exists()
+    pause_at(10**9)
+    answer = lrexp("resume", "run", "--json")
+    assert answer.code == 0, answer.err
+    assert "1 trial is done, 1 goes on from a checkpoint, 2 begin" in answer.err
+    assert json.loads(answer.out)["run"] == "run"
+    assert {path: path.stat().st_mtime_ns for path in done.iterdir()} == before
+    assert status(tmp_path / "run")["counts"] == {"finished": 4}
+
+
+def test_a_finished_run_says_so(lrexp: Callable, config: Path, tmp_path: Path) -> None:
+    assert lrexp("compare", config, "--out", "run").code == 0
+    before = status(tmp_path / "run")
+    answer = lrexp("resume", "run")
+    assert answer.code == 0
+    assert "run is complete: there is nothing to resume." in answer.err
+    assert "standard" in answer.out
+    assert status(tmp_path / "run") == before
+    assert lrexp("find-lr", config, "--out", "test").code in (0, 4)
+    test = library.resume(tmp_path / "test")
+    assert isinstance(test, library.RangeTest)
+    assert len(test.curves) == 2
+
+
+def test_a_run_that_ended_before_its_plots_gets_them(
+    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("lrexp.finish.draw_run", lambda run: signal.raise_signal(signal.SIGINT))
+        assert lrexp("compare", config, "--out", "run").code == 130
+    shutil.rmtree(tmp_path / "run/plots", ignore_errors=True)
+    answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert "4 trials are done" in answer.err
+    assert {path.name for path in (tmp_path / "run/plots").iterdir()} == {"loss.png", "lr.png"}
+
+
+# Signals.
+
+
+def test_the_first_signal_pauses_and_the_second_stops_at_once(
+    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signalled(PauseAt):
+        times = 0
+
+        def due(self) -> bool:
+            if type(self).times:
+                type(self).times -= 1
+                signal.raise_signal(signal.SIGTERM)
+            return super().due()
+
+    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lrexp.execute.Pause", Signalled)
+    monkeypatch.setattr(PauseAt, "left", 10**9)
+    before = signal.getsignal(signal.SIGINT)
+    Signalled.times = 1
+    assert lrexp("compare", config, "--out", "run").code == 130
+    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 1
+    assert signal.getsignal(signal.SIGINT) == before
+    (checkpoint,) = (tmp_path / "run/checkpoints").iterdir()
+    written = checkpoint.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Signalled, "due", lambda self: [signal.raise_signal(2), signal.raise_signal(2)]
+        )
+        answer = lrexp("resume", "run")
+    assert answer.code == 130
+    assert "lrexp resume run" in answer.err
+    assert checkpoint.stat().st_mtime_ns == written  # the second did not wait for a checkpoint
+    Signalled.times = 0
+    assert lrexp("resume", "run").code == 0
+
+
+# What does not fit.
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrexp.finish.draw_run", lambda run: [])  # pictures take a second each
+
+
+@pytest.fixture
+def paused(
+    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> Path:
+    """A run that was interrupted; the next trainings run to their end."""
+    return interrupted(lrexp, pause_at, tmp_path, "compare", config)
+
+
+def interrupted(lrexp: Callable, pause_at: Callable, folder: Path, *words: object) -> Path:
+    pause_at(7)
+    answer = lrexp(*words, "--out", "run")
+    assert answer.code == 130, answer.err
+    pause_at(10**9)
+    return folder / "run"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: edit(run / "config.yaml", "12st", "24st"), r"config\.yaml: was changed"),
+        (lambda run: edit(run / "resolved.yaml", "12st", "24st"), r"resolved\.yaml: is not what"),
+        (lambda run: (run / "resolved.yaml").unlink(), r"resolved\.yaml: is not what"),
+        (
+            lambda run: edit_json(run / "environment.json", packages={"torch": "1.13.1"}),
+            r"environment\.json: torch was 1\.13\.1 and is",
+        ),
+        (lambda run: edit_json(run / "environment.json", threads=7), r"threads was 7 and is 1 now"),
+        (lambda run: edit_json(run / "environment.json", device="cuda"), "device was cuda and is"),
+        (lambda run: edit_json(run / "environment.json", lrexp="0.0.1"), r"lrexp was 0\.0\.1"),
+        (
+            lambda run: edit_json(run / "environment.json", data={"low": {"train": {}}}),
+            "the data of variant low is not the same any more",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_unless_forced(
+    change: Callable[[Path], None], message: str, lrexp: Callable, paused: Path
+) -> None:
+    change(paused)
+    answer = lrexp("resume", "run")
+    assert answer.code == 2
+    assert re.search(message, answer.err), answer.err
+    assert "--force" in answer.err
+    assert status(paused)["status"] == "interrupted"
+    assert (paused / "checkpoints").exists()
+    answer = lrexp("resume", "run", "--force")
+    assert answer.code == 0, answer.err
+    assert len(status(paused)["forced"]) == 1
+    steps = library.load_run(paused).trials[0].steps
+    assert len(steps["step"]) == 12  # settings are those that the run began with
+
+
+OWN = """\
+from torch import nn
+from helpers.sizes import WIDTH
+
+def make():
+    return nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10))
+"""
+
+
+def write_own(folder: Path) -> Path:
+    (folder / "helpers").mkdir(parents=True)
+    (folder / "helpers/__init__.py").touch()
+    (folder / "helpers/sizes.py").write_text("WIDTH = 8\n")
+    (folder / "own_model.py").write_text(OWN)
+    text = CONFIG.replace("ENGINE", "sequential").replace("name: mlp", "name: own_model:make")
+    text = text.replace(", args: {hidden: [8], dropout: 0.1}", "")
+    (folder / "own.yaml").write_text(text)
+    return folder / "own.yaml"
+
+
+def test_changed_modules_of_the_user_are_refused_unless_forced(
+    lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    run = interrupted(lrexp, pause_at, tmp_path, "compare", write_own(tmp_path / "project"))
+    sizes = tmp_path / "project/helpers/sizes.py"
+    sizes.write_text("WIDTH = 8  # as before\n")
+    answer = lrexp("resume", "run")
+    assert answer.code == 2
+    assert f"{sizes}: is not the module that the run began with, run/helpers/sizes.py" in answer.err
+    assert lrexp("resume", "run", "--force").code == 0
+    assert status(run)["counts"] == {"finished": 4}
+
+
+def test_a_checkpoint_that_does_not_fit_changed_code_is_kept(
+    lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    config = write_own(tmp_path / "project")
+    pause_at(10**9)
+    assert lrexp("compare", config, "--out", "straight").code == 0
+    run = interrupted(lrexp, pause_at, tmp_path, "compare", config)
+    with (run / "trials/standard/seed-0/steps.csv").open("a") as file:
+        file.write("7,1,0.05,2.5\n")  # past the checkpoint
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".csv", ".pt")}
+    sizes = tmp_path / "project/helpers/sizes.py"
+    sizes.write_text("WIDTH = 9\n")
+    answer = lrexp("resume", "run", "--force")
+    assert answer.code == 3
+    assert "The checkpoint does not fit: 0.weight was (8, 64)" in answer.err
+    assert "Undo the change" in answer.err
+    assert {path: path.read_bytes() for path in before} == before
+    sizes.write_text("WIDTH = 8\n")
+    answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert "1 goes on from a checkpoint" in answer.err
+    assert contents(run) == contents(tmp_path / "straight")
+
+
+def test_a_moved_run_goes_on_where_its_config_and_modules_are_gone(
+    lrexp: Callable, tmp_path: Path, pause_at: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_own(tmp_path / "project")
+    pause_at(10**9)
+    assert lrexp("compare", config, "--out", "straight").code == 0
+    run = interrupted(lrexp, pause_at, tmp_path, "compare", config)
+    (tmp_path / "elsewhere").mkdir()
+    moved = shutil.move(run, tmp_path / "elsewhere/moved")
+    shutil.rmtree(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    answer = lrexp("resume", moved)
+    assert answer.code == 0, answer.err
+    assert contents(Path(moved)) == contents(tmp_path / "straight")
+    assert "forced" not in status(Path(moved))
+
+
+def test_a_run_from_a_stranger_reaches_no_other_code(
+    lrexp: Callable, paused: Path, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "evil.py").write_text(f"open({str(canary)!r}, 'w')\ndef make(): pass\n")
+    order = json.loads((paused / "order.json").read_text())
+    text = order["text"].replace("name: mlp", "name: evil:make")
+    (paused / "config.yaml").write_text(text)
+    edit_json(paused / "order.json", text=text, directory=str(packages))
+    answer = lrexp("resume", "run")
+    assert answer.code == 2
+    assert "evil.py: is no module that the run began with" in answer.err
+    text = order["text"].replace("name: mlp", "name: shutil:rmtree")
+    (paused / "config.yaml").write_text(text)
+    edit_json(paused / "order.json", text=text, directory=str(tmp_path), trust=["shutil"])
+    answer = lrexp("resume", "run", "--force")
+    assert answer.code == 2
+    assert "was made with --trust shutil" in answer.err
+    assert not canary.exists()
+
+
+def test_trust_is_asked_for_again(
+    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    pause_at(7)
+    answer = lrexp("compare", config, "--out", "run", "--trust", "numpy")
+    assert answer.code == 130
+    assert "lrexp resume run --trust numpy" in answer.err
+    pause_at(10**9)
+    refused = lrexp("resume", "run")
+    assert (refused.code, "was made with --trust numpy" in refused.err) == (2, True)
+    assert lrexp("resume", "run", "--trust", "numpy").code == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "message"),
+    [
+        (lambda run: (run / "order.json").unlink(), 2, "it has no order.json"),
+        (lambda run: (run / "status.json").unlink(), 2, "it has no status.json"),
+        (lambda run: (run / "order.json").write_text("{"), 3, r"order\.json: is damaged"),
+        (lambda run: edit_json(run / "order.json", changes=[3]), 3, r"order\.json: is damaged"),
+        (lambda run: edit_json(run / "order.json", command="rm"), 3, r"order\.json: is damaged"),
+        (lambda run: (run / "engine.json").write_text("[]"), 3, r"engine\.json: is damaged"),
+        (lambda run: edit_json(run / "engine.json", jobs=0), 3, r"engine\.json: is damaged"),
+        (
+            lambda run: edit_json(
+                run / "engine.json", units=[{"engine": "sequential", "trials": ["../x/seed-0"]}]
+            ),
+            3,
+            r"engine\.json: is damaged: its trials are not those of the config",
+        ),
+        (lambda run: (run / "environment.json").unlink(), 3, r"environment\.json: is damaged"),
+        (
+            lambda run: (run / "checkpoints/standard-seed-0.pt").write_bytes(b"x"),
+            3,
+            r"standard-seed-0\.pt: is no checkpoint .* Delete it",
+        ),
+    ],
+)
+def test_a_damaged_run_is_an_error_that_names_the_file(
+    spoil: Callable[[Path], None], code: int, message: str, lrexp: Callable, paused: Path
+) -> None:
+    spoil(paused)
+    answer = lrexp("resume", "run")
+    assert answer.code == code, answer.err
+    assert re.search(message, answer.err), answer.err
+    assert "Traceback" not in answer.err
+    assert not (paused / "lock").exists()
+
+
+def test_without_its_checkpoint_a_trial_begins_anew(
+    lrexp: Callable, paused: Path, config: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(paused / "checkpoints")
+    assert lrexp("resume", "run").code == 0
+    assert lrexp("compare", config, "--out", "straight").code == 0
+    assert contents(paused) == contents(tmp_path / "straight")
+
+
+# One writer.
+
+
+def test_a_run_that_another_process_writes_is_left_alone(lrexp: Callable, paused: Path) -> None:
+    other = {"host": platform.node(), "pid": os.getppid(), "process_started": None}
+    (paused / "lock").write_text(json.dumps(other) + "\n")
+    before = {path: path.stat().st_mtime_ns for path in paused.rglob("*")}
+    answer = lrexp("resume", "run", "--force")
+    assert answer.code == 3
+    assert f"run: is being written by process {os.getppid()} on {platform.node()}" in answer.err
+    assert "delete run/lock" in answer.err
+    assert {path: path.stat().st_mtime_ns for path in paused.rglob("*")} == before
+
+
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(lrexp: Callable, paused: Path) -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    gone = {"host": platform.node(), "pid": done.pid, "process_started": None}
+    (paused / "lock").write_text(json.dumps(gone) + "\n")
+    assert lrexp("resume", "run").code == 0
+    assert not (paused / "lock").exists()
+
+
+# Range tests, failures, Python.
+
+
+def test_a_resumed_range_test_may_write_its_suggestion(
+    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    config.write_text(config.read_text().replace("max_lr: 10, steps: 24", "max_lr: 30, steps: 80"))
+    pause_at(50)
+    answer = lrexp("find-lr", config, "--out", "run", "--write", "my tuned.yaml")
+    assert answer.code == 130
+    assert "lrexp resume run --write 'my tuned.yaml'" in answer.err
+    pause_at(10**9)
+    answer = lrexp("resume", "run", "--write", "my tuned.yaml", "--json")
+    assert answer.code == 0, answer.err
+    lr = json.loads(answer.out)["suggested_lr"]
+    assert f"lr: {float(f'{lr:.3g}')!r}" in (tmp_path / "my tuned.yaml").read_text()
+
+
+def test_write_is_for_range_tests(lrexp: Callable, paused: Path) -> None:
+    answer = lrexp("resume", "run", "--write", "tuned.yaml")
+    assert (answer.code, "--write: is for range tests" in answer.err) == (2, True)
+
+
+KEEPING = """\
+import random
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, held):
+        super().__init__(64, 10)
+        self.calls, self.random, self.held = 0, random.Random(0), held
+
+    def forward(self, x):
+        self.calls += self.training
+        noise = 0 if self.held else self.random.random()
+        return super().forward(x * (1 + 0.01 * self.calls + noise))
+"""
+
+
+def write_keeping(folder: Path, held: bool) -> Path:
+    (folder / "keeping.py").write_text(KEEPING)
+    text = CONFIG.replace("ENGINE", "sequential").replace("name: mlp", "name: keeping:Net")
+    text = text.replace("args: {hidden: [8], dropout: 0.1}", f"args: {{held: {str(held).lower()}}}")
+    (folder / "keeping.yaml").write_text(text)
+    return folder / "keeping.yaml"
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_what_a_model_keeps_is_in_the_checkpoint_or_named(
+    held: bool, lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    config = write_keeping(tmp_path, held)
+    pause_at(10**9)
+    straight = lrexp("compare", config, "--out", "straight")
+    assert straight.code == 0
+    told = "no checkpoints for standard: training changes the attribute `random`"
+    assert straight.err.count(told) == (0 if held else 1)  # of two seeds
+    pause_at(7)
+    answer = lrexp("compare", config, "--out", "run")
+    assert answer.code == 130
+    anew = (
+        "Without a checkpoint, so it begins anew: standard/seed-0: training changes the attribute "
+        "`random`."
+    )
+    assert (anew in answer.err) == (not held)
+    assert ("begin_anew" in status(tmp_path / "run")) == (not held)
+    pause_at(10**9)
+    answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert (anew in answer.err) == (not held)
+    assert ("goes on from a checkpoint" in answer.err) == held
+    assert "begin_anew" not in status(tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+
+
+FLAKY = """\
+import pathlib
+from torch import nn
+
+class Net(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 8 and not pathlib.Path("repaired").exists():
+            raise RuntimeError("no memory")
+        return super().forward(x)
+"""
+
+
+def test_failed_trials_are_trained_again(
+    lrexp: Callable, config: Path, tmp_path: Path, undrawn: None
+) -> None:
+    (tmp_path / "flaky.py").write_text(FLAKY)
+    text = (
+        config.read_text()
+        .replace("name: mlp", "name: flaky:Net")
+        .replace("args: {hidden: [8], dropout: 0.1}", "args: {in_features: 64, out_features: 10}")
+    )
+    config.write_text(text)
+    answer = lrexp("compare", config, "--out", "run")
+    assert answer.code == 3
+    assert status(tmp_path / "run")["counts"] == {"failed": 4}
+    answer = lrexp("resume", "run")
+    assert answer.code == 3
+    assert "4 of 4 trials failed" in answer.err
+    (tmp_path / "repaired").touch()
+    answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert status(tmp_path / "run")["counts"] == {"finished": 4}
+    assert "error" not in status(tmp_path / "run")
+    assert lrexp("compare", config, "--out", "straight").code == 0
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+
+
+def make_model() -> nn.Module:
+    return nn.Linear(4, 1)
+
+
+def test_a_run_made_from_python_objects_says_how_to_go_on(
+    lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    given = {
+        "model": make_model,
+        "data": (torch.ones(8, 4), torch.ones(8, 1)),
+        "loss": nn.MSELoss(),
+    }
+    config = {
+        "optimizer": {"name": "SGD", "lr": 0.1},
+        "train": {"duration": 9, "eval_every": 3},
+        "compare": {"variants": {"a": {}}, "metric": "train_loss"},
+        "data": {"batch_size": 4, "val_fraction": 0.5},
+        "engine": "sequential",
+    }
+    pause_at(4)
+    with pytest.raises(InterruptedRunError, match=r"lrexp\.resume\('run', data=\.\.\., loss"):
+        library.compare(config, **given, out="run")
+    pause_at(10**9)
+    answer = lrexp("resume", "run")
+    assert answer.code == 2
+    assert "was made with data and loss and model given as Python objects" in answer.err
+    assert "lrexp.resume('run', data=..., loss=..., model=...)" in answer.err
+    with pytest.raises(ConfigError, match="given as Python objects"):
+        library.resume("run", model=make_model)
+    other = given | {"data": (torch.zeros(8, 4), torch.ones(8, 1))}
+    with pytest.raises(ConfigError, match="the data of variant a is not the same"):
+        library.resume("run", **other)
+    run = library.resume("run", **given)
+    assert run.status["status"] == "complete"
+    library.compare(config, **given, out="straight")
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+
+
+def test_python_objects_that_a_run_was_not_made_with_are_refused(paused: Path) -> None:
+    with pytest.raises(ConfigError, match="was not made with model given as Python objects"):
+        library.resume(paused, model=make_model)
+
+
+def test_the_changes_of_a_run_hold_for_its_rest(
+    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable, undrawn: None
+) -> None:
+    words = (
+        "compare",
+        config,
+        "--seeds",
+        1,
+        "--set",
+        "train.duration=8st",
+        "--set",
+        "optimizer.lr=5e-2",
+    )
+    run = interrupted(lrexp, pause_at, tmp_path, *words)
+    assert lrexp("resume", "run").code == 0
+    assert [len(trial.steps["step"]) for trial in library.load_run(run).trials] == [8, 8]
+    assert library.load_run(run).config["optimizer"]["lr"] == 0.05
+
+
+def test_a_deleted_run_stays_deleted(
+    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deleting(Pause):
+        def due(self) -> bool:
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+            return False
+
+    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lrexp.execute.Pause", Deleting)
+    answer = lrexp("compare", config, "--out", "run")
+    assert answer.code == 3
+    assert "No such file" in answer.err or "was deleted" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_link_in_a_run_is_refused(lrexp: Callable, paused: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.csv"
+    victim.write_text("step,epoch,lr,loss\n" * 99)
+    steps = paused / "trials/standard/seed-0/steps.csv"
+    steps.unlink()
+    steps.symlink_to(victim)
+    answer = lrexp("resume", "run", "--force")
+    assert answer.code == 3
+    assert "steps.csv: is a link, which may lead out of the run" in answer.err
+    assert victim.read_text().count("\n") == 99
+
+
+def test_status_json_may_be_lost(lrexp: Callable, paused: Path) -> None:
+    (paused / "status.json").write_text("[]")
+    assert lrexp("resume", "run").code == 0
+    assert status(paused)["seeds"] == [0, 1]
+    assert status(paused)["status"] == "complete"
