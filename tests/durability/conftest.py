@@ -1,4 +1,4 @@
-"""One server that starts commands for all torture tests of a session."""
+"""A server that starts commands for the torture tests of a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from .torture import Starter, starter
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other tests count the children of this process
 def commands() -> Iterator[Starter]:
     """Start commands in processes of their own."""
     if not hasattr(os, "fork"):
