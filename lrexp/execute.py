@@ -29,6 +29,7 @@ from lrexp.store import (
     create_run_directory,
     load_run,
     locked,
+    remove_directory,
     remove_temporary_files,
 )
 from lrexp.workers.pool import run_in_processes
@@ -128,6 +129,10 @@ def _ending_noted(writer: RunWriter, order: Order, options: str) -> Iterator[Non
         yield
     except KeyboardInterrupt as stop:
         lost = stop.begin_anew if isinstance(stop, _Stopped) else {}
+        if not (writer.directory / "order.json").is_file():  # nothing that could go on
+            with suppress(RunError):
+                remove_directory(writer.directory)
+            raise InterruptedRunError("Interrupted before training; nothing was written.") from None
         writer.update_status("interrupted", **({BEGIN_ANEW: lost} if lost else {}))
         path = writer.directory
         raise InterruptedRunError(

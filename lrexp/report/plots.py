@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrexp.errors import RunError
 from lrexp.report.damage import as_written
 from lrexp.store.read import Run
 
@@ -46,6 +47,9 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
     else:
         figures = {"loss": loss_figure, "lr": lr_figure}
     folder = run.path / "plots" if out is None else out
+    if out is None and folder.is_symlink():
+        what = "is a link, which may lead out of the run"
+        raise RunError(f"{folder}: {what}. Remove it, or give another folder with --out.")
     with house_style(), as_written(str(run.path)):
         return [save(draw(run), folder / f"{name}.png") for name, draw in figures.items()]
 
