@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lrexp.engine import Checkpoint, TrialId, Unit
-from lrexp.left import CHECKPOINTS, checkpoint_path, trial_name
+from lrexp.left import CHECKPOINTS, checkpoint_path
 from lrexp.store import Position, SavedUnit, save_checkpoint
 from lrexp.store.files import disk_errors, remove_directory
 
@@ -35,7 +35,7 @@ class Checkpoints:
 
     def save(self, record: Checkpoint, positions: Mapping[TrialId, Position]) -> None:
         """Write a checkpoint in place of the unit's one before it."""
-        trials = {trial_name(trial): position for trial, position in positions.items()}
+        trials = {trial.name: position for trial, position in positions.items()}
         save_checkpoint(self._path(record.trial), SavedUnit(record.step, record.state, trials))
 
     def has(self, trial: TrialId) -> bool:

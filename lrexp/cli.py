@@ -7,13 +7,12 @@ Nothing heavy is imported here: torch comes in with the command that needs it, s
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,21 +43,26 @@ from lrexp.options import (
     Trust,
     Write,
 )
+from lrexp.output import (
+    again_words,
+    messages,
+    print_json,
+    say,
+    show_comparison,
+    show_range_test,
+    stderr,
+    stdout,
+)
 from lrexp.terminal import ignore_signals, outlive_readers, take_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lrexp.lr_finder import RangeTest
-    from lrexp.store import Run
-
 EXIT_CODES = (
     "Exit codes: 0 done, 2 the command line or config is wrong, 3 the run failed, "
     "4 find-lr found no usable signal, 130 interrupted."
 )
-NO_SIGNAL = 4
 RUNS = Path("runs")
-MIN_SEEDS = 6  # below that no statistics can tell two variants apart
 
 app = typer.Typer(
     name="lrexp",
@@ -111,14 +115,14 @@ def compare(
     json: Json = False,
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
-    console = _stderr(quiet)
+    console = stderr(quiet)
     with _loading(console):
         from lrexp import experiment
         from lrexp.store import load_run
 
     failure = None
     try:
-        with _before_training(), _messages(json):
+        with _before_training(), messages(json):
             run = experiment.compare(
                 config,
                 seeds=seeds,
@@ -133,7 +137,7 @@ def compare(
             )
     except FailedTrialsError as error:  # the other trials have a result
         failure, run = error, load_run(error.run)
-    _show_comparison(run, _again(config, set_), failure, quiet=quiet, json=json)
+    show_comparison(run, again_words(config, set_), failure, quiet=quiet, json=json)
 
 
 @app.command(epilog="Example: lrexp find-lr configs/quickstart.yaml --write tuned.yaml")
@@ -155,11 +159,11 @@ def find_lr(
     json: Json = False,
 ) -> None:
     """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
-    console = _stderr(quiet)
+    console = stderr(quiet)
     with _loading(console):
         from lrexp import experiment
 
-    with _before_training(), _messages(json):
+    with _before_training(), messages(json):
         result = experiment.find_lr(
             config,
             seeds=seeds,
@@ -177,9 +181,9 @@ def find_lr(
             console=console,
         )
     raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
-    again = f"find-lr {_again(config, set_)}{raced} --write tuned.yaml"
+    again = f"find-lr {again_words(config, set_)}{raced} --write tuned.yaml"
     following = f"compare {write}" if write else again
-    _show_range_test(result, following, quiet=quiet, json=json)
+    show_range_test(result, following, quiet=quiet, json=json)
 
 
 @app.command(epilog="Example: lrexp resume runs/20261121-210301-digits-lr-compare-3f9c")
@@ -195,14 +199,14 @@ def resume(
     json: Json = False,
 ) -> None:
     """Continue an interrupted run to the very result it would have had."""
-    console = _stderr(quiet)
+    console = stderr(quiet)
     with _loading(console):
         from lrexp import experiment
         from lrexp.store import Run, load_run
 
     failure, ended = None, None
     try:
-        with _before_training(), _messages(json):
+        with _before_training(), messages(json):
             ended = experiment.resume(
                 run, force=force, jobs=jobs, write=write, trust=trust or (), console=console
             )
@@ -211,12 +215,12 @@ def resume(
         if load_run(run).command != "compare":
             raise
         ended = load_run(run)
-    again = _again(run / "resolved.yaml", None)
+    again = again_words(run / "resolved.yaml", None)
     if isinstance(ended, Run):
-        _show_comparison(ended, again, failure, quiet=quiet, json=json)
+        show_comparison(ended, again, failure, quiet=quiet, json=json)
     else:
         following = f"compare {write}" if write else f"find-lr {again} --write tuned.yaml"
-        _show_range_test(ended, following, quiet=quiet, json=json)
+        show_range_test(ended, following, quiet=quiet, json=json)
 
 
 @app.command(epilog="Example: lrexp plot runs/20261121-210301-digits-lr-compare-3f9c")
@@ -231,7 +235,7 @@ def plot(
     from lrexp import experiment
 
     for path in experiment.plot(runs, out=out):
-        _say(path)
+        say(path)
 
 
 @app.command(epilog="Example: lrexp schedule configs/schedules.yaml --out lr.png")
@@ -248,16 +252,16 @@ def schedule(
     from lrexp import experiment
     from lrexp.report import schedule_table
 
-    with _messages(json):
+    with messages(json):
         traces = experiment.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
     if json:
-        _print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
+        print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
     else:
-        _stdout().print(schedule_table(traces.lr))
+        stdout().print(schedule_table(traces.lr))
         if traces.reactive:
             names = ", ".join(traces.reactive)
-            _say(f"As if the loss never changed: {names}.")
-        _say(f"Plot: {traces.plot}")
+            say(f"As if the loss never changed: {names}.")
+        say(f"Plot: {traces.plot}")
 
 
 @app.command(epilog="Example: lrexp runs")
@@ -272,11 +276,11 @@ def runs(
     missing = directory == RUNS and not directory.exists()  # nothing was run yet
     found = [] if missing else list_runs(directory)
     if json:
-        _print_json([run.to_plain() for run in found])
+        print_json([run.to_plain() for run in found])
     elif found:
-        _stdout().print(runs_table(found))
+        stdout().print(runs_table(found))
     else:
-        _say(f"No runs in {directory}.")
+        say(f"No runs in {directory}.")
 
 
 @app.command(epilog="Example: lrexp validate configs/quickstart.yaml --set train.duration=2ep")
@@ -284,10 +288,10 @@ def validate(config: ConfigFile, set_: Set = None, trust: Trust = None, json: Js
     """Check a config and print it fully resolved, units turned into steps."""
     from lrexp import experiment
 
-    with _messages(json):
+    with messages(json):
         resolved = experiment.validate(config, overrides=set_ or (), trust=trust or ())
     if json:
-        _print_json(resolved.tree)
+        print_json(resolved.tree)
     else:
         typer.echo(resolved.text, nl=False)
 
@@ -297,7 +301,7 @@ def schema() -> None:
     """Print the JSON Schema of a config, for editors."""
     from lrexp.config import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
 
 
 @app.command(epilog="Example: lrexp init my-experiment.yaml")
@@ -314,7 +318,7 @@ def init(
     if file.exists() and not force:
         raise ConfigError.single("FILE", "exists already", str(file), "Give another, or --force.")
     write_whole(file, STARTER)
-    _say(f"Wrote {file}. Next: lrexp compare {file}")
+    say(f"Wrote {file}. Next: lrexp compare {file}")
 
 
 def main() -> None:
@@ -380,85 +384,3 @@ def _loading(console: Console) -> Iterator[None]:
 def _unexpected(error: BaseException) -> str:
     text = without_controls(f"{type(error).__name__}: {error}")
     return f"lrexp failed: {text}\nRun it again with --debug for details."
-
-
-def _print_json(value: Any) -> None:
-    from lrexp.report.screen import json_text
-
-    typer.echo(json_text(value))
-
-
-def _say(text: object) -> None:
-    """Print a line that may hold the name of a file."""
-    typer.echo(without_controls(str(text)))
-
-
-def _messages(json: bool) -> AbstractContextManager[object]:
-    """Return what keeps the prints of user code off stdout while it belongs to a JSON document."""
-    return redirect_stdout(sys.stderr) if json else nullcontext()
-
-
-def _stdout() -> Console:
-    from lrexp.report.screen import Screen
-
-    return Screen()
-
-
-def _stderr(quiet: bool) -> Console:
-    from lrexp.report.screen import Screen
-
-    return Screen(stderr=True, quiet=quiet)
-
-
-def _show_comparison(
-    run: Run, again: str, failure: Exception | None, *, quiet: bool, json: bool
-) -> None:
-    from lrexp.report import ranking_table
-
-    summary = run.summary or {}
-    if json:
-        _print_json({**summary, "run": str(run.path)})
-    elif not quiet:
-        _stdout().print(ranking_table(summary))
-        _print_files(run.path, _following(summary, run.path, again, failure))
-    if failure is not None:
-        raise failure
-
-
-def _show_range_test(result: RangeTest, following: str, *, quiet: bool, json: bool) -> None:
-    from lrexp.report import race_panel, suggestion_panel
-
-    assert result.run is not None
-    summary = result.run.summary or {}
-    if json:
-        _print_json({**summary, "run": str(result.run.path)})
-    elif not quiet:
-        _stdout().print((race_panel if summary.get("race") else suggestion_panel)(summary))
-        _print_files(result.run.path, following if result.suggested_lr is not None else None)
-    if result.suggested_lr is None:
-        raise typer.Exit(NO_SIGNAL)
-
-
-def _print_files(run: Path, following: str | None) -> None:
-    _say(f"Files: {run}")
-    _say(f"Plots: {run / 'plots'}")
-    if following is not None:
-        _say(f"Next:  lrexp {following}")
-
-
-def _following(
-    summary: Mapping[str, Any], run: Path, again: str, failure: Exception | None
-) -> str | None:
-    """Return the command that makes sense after a comparison, if there is one."""
-    if failure is not None:
-        return None
-    if not any((row.get("outcomes") or {}).get("finished") for row in summary["ranking"]):
-        return f"find-lr {again}"
-    needed = (summary.get("declared") or {}).get("seeds_needed", MIN_SEEDS)
-    few = len(summary.get("seeds") or ()) < needed
-    return f"compare {again} --seeds {needed}" if few else f"plot {run}"
-
-
-def _again(config: Path, changes: list[str] | None) -> str:
-    """Return the config and its changes as words of a command line."""
-    return shlex.join([str(config), *(word for c in changes or () for word in ("--set", c))])

@@ -29,6 +29,7 @@ from lrexp.store import (
     create_run_directory,
     load_run,
     locked,
+    remove_directory,
     remove_temporary_files,
 )
 from lrexp.workers.pool import run_in_processes
@@ -63,12 +64,24 @@ def recorded_run(
     path = create_run_directory(name, order.command, out=out, runs_dir=runs_dir)
     try:
         with locked(path):
-            writer = RunWriter(path, facts(order, plan))
+            writer = _described(path, order, plan, choice)
             with _ending_noted(writer, order, options):
-                describe_run(writer, order, plan, choice)
                 yield writer
     except KeyboardInterrupt:  # right before, or right after
         raise InterruptedRunError(f"Interrupted. What was written so far is in {path}.") from None
+
+
+def _described(path: Path, order: Order, plan: Plan, choice: Choice) -> RunWriter:
+    """Describe a run in its new directory, which goes again when that is interrupted."""
+    try:
+        writer = RunWriter(path, facts(order, plan))
+        with _failure_noted(writer):
+            describe_run(writer, order, plan, choice)
+    except KeyboardInterrupt:
+        with suppress(RunError):
+            remove_directory(path)
+        raise InterruptedRunError("Interrupted before training; nothing was written.") from None
+    return writer
 
 
 def take_up(
@@ -125,8 +138,10 @@ def resumed_run(
 
 @contextmanager
 def _ending_noted(writer: RunWriter, order: Order, options: str) -> Iterator[None]:
+    """Note in the run how it ended; say of an interruption how to go on."""
     try:
-        yield
+        with _failure_noted(writer):
+            yield
     except KeyboardInterrupt as stop:
         lost = stop.begin_anew if isinstance(stop, _Stopped) else {}
         writer.update_status("interrupted", **({BEGIN_ANEW: lost} if lost else {}))
@@ -135,11 +150,19 @@ def _ending_noted(writer: RunWriter, order: Order, options: str) -> Iterator[Non
             f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it.\n"
             f"{why_anew(lost)}To go on: {_how_to_resume(path, order, options)}"
         ) from None
+    writer.update_status("complete")
+
+
+@contextmanager
+def _failure_noted(writer: RunWriter) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:
         with suppress(RunError):  # the disk may be what failed
             writer.update_status("failed", error=str(error))
         raise
-    writer.update_status("complete")
 
 
 class _Stopped(KeyboardInterrupt):

@@ -214,6 +214,8 @@ def resume(
         console.print(f"Resuming {path}: {left}.", markup=False, highlight=False, soft_wrap=True)
         options = "" if copy is None else copy.option
         forced += changed
+        for problem in forced:
+            console.print(f"Forced: {problem}", markup=False, highlight=False, soft_wrap=True)
         with resumed_run(
             path, order, plan, left, forced, console=console, options=options
         ) as writer:

@@ -155,7 +155,7 @@ def _read_plain(run: Path) -> dict[str, Any]:
     if path.is_file():
         return _read_json(path)
     what = "cannot be resumed: it has no order.json"
-    remedy = f"It ended before any training, or an older lrexp made it. Run {run}/config.yaml anew."
+    remedy = "It ended before any training, or an older lrexp made it. Run its config anew."
     raise ConfigError([Problem("", what, NOTHING, remedy, str(run))])
 
 

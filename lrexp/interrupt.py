@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from lrexp.engine import Pause
+from lrexp.engine import Pause, is_of_loader
 from lrexp.terminal import SIGNALS
 
 _NOTE = "\nFinishing the step; press Ctrl-C again to stop at once.\n"
@@ -23,7 +23,6 @@ _NOTE = "\nFinishing the step; press Ctrl-C again to stop at once.\n"
 @contextmanager
 def pausing(pause: Pause) -> Iterator[None]:
     """Let signals request a pause meanwhile; one that the program handles itself is left to it."""
-
     process = os.getpid()
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -36,15 +35,30 @@ def pausing(pause: Pause) -> Iterator[None]:
 
     ours = [number for number in SIGNALS if _is_free(number)]
     before = {number: signal.signal(number, handle) for number in ours}
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda told: (
-        None if _is_of_loader(told) and pause.requested else hook(told)
-    )
     try:
-        yield
+        with quiet_loaders(pause):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def quiet_loaders(pause: Pause) -> Iterator[None]:
+    """Say nothing of processes that load data and are killed by the signal that requests a stop.
+
+    torch tells of them wherever Python is. Where exceptions are dropped, Python prints them.
+    """
+    hook = sys.unraisablehook
+
+    def tell(told: sys.UnraisableHookArgs) -> None:
+        if not (is_of_loader(told.exc_value) and pause.follows()):
+            hook(told)
+
+    sys.unraisablehook = tell
+    try:
+        yield
+    finally:
         if not pause.requested:  # else loaders may be cleared away later
             sys.unraisablehook = hook
 
@@ -54,11 +68,6 @@ def _is_free(number: signal.Signals) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False
     return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
-
-
-def _is_of_loader(told: sys.UnraisableHookArgs) -> bool:
-    """Return whether a DataLoader that is cleared away finds its processes killed."""
-    return isinstance(told.exc_value, RuntimeError) and "DataLoader worker" in str(told.exc_value)
 
 
 def _tell(text: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from lrexp.engine import ENGINES, Choice, TrialId, Unit
 from lrexp.errors import RunError
 from lrexp.race import entrant_of
-from lrexp.store import Position, SavedUnit, TrialRecord, load_checkpoint
+from lrexp.store import Position, SavedUnit, TrialRecord, load_checkpoint, trial_path
 from lrexp.store.files import disk_errors
 
 DONE = ("finished", "diverged")
@@ -55,15 +55,10 @@ class Left:
         """How far the files of each trial of a checkpoint were."""
         going_on = [unit for unit in self.units if unit.trials[0] in self.saved]
         return {
-            trial: self.saved[unit.trials[0]].trials[trial_name(trial)]
+            trial: self.saved[unit.trials[0]].trials[trial.name]
             for unit in going_on
             for trial in unit.trials
         }
-
-    @property
-    def states(self) -> dict[TrialId, Mapping[str, Any]]:
-        """The engines' states, by the first trial of the unit that goes on from each."""
-        return {trial: unit.state for trial, unit in self.saved.items()}
 
     def take_state(self, first: TrialId) -> Mapping[str, Any] | None:
         """Return the engine's state of the unit that begins with a trial, and keep it no longer.
@@ -89,26 +84,6 @@ class Left:
 
 def _counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}" if count else ""
-
-
-def trial_name(trial: TrialId) -> str:
-    """Return the trial as files write it.
-
-    Example:
-        >>> trial_name(TrialId("high", 3))
-        'high/seed-3'
-    """
-    return f"{trial.variant}/seed-{trial.seed}"
-
-
-def trial_of(name: str) -> TrialId:
-    """Return the trial of a name.
-
-    Raises:
-        ValueError: it is none.
-    """
-    variant, _, seed = name.rpartition("/seed-")
-    return TrialId(variant, int(seed))
 
 
 def checkpoint_path(run: Path, first: TrialId) -> Path:
@@ -160,7 +135,7 @@ def _choice(plain: Mapping[str, Any]) -> Choice:
         ValueError, KeyError, TypeError: it is damaged.
     """
     units = tuple(
-        Unit(str(unit["engine"]), tuple(trial_of(str(name)) for name in unit["trials"]))
+        Unit(str(unit["engine"]), tuple(TrialId.of(str(name)) for name in unit["trials"]))
         for unit in plain["units"]
     )
     if any(unit.engine not in ENGINES for unit in units):
@@ -219,7 +194,7 @@ def _outcomes(run: Path, trials: Iterable[TrialId]) -> tuple[dict[TrialId, str],
     """Return the outcomes of trials that are done, and the trials that failed."""
     done, failed = {}, set()
     for trial in trials:
-        path = run / "trials" / trial.variant / f"seed-{trial.seed}"
+        path = trial_path(run, trial.variant, trial.seed)
         result = TrialRecord(trial.variant, trial.seed, path).result
         if result is not None and result.get("outcome") in DONE:
             done[trial] = str(result["outcome"])
@@ -230,12 +205,12 @@ def _outcomes(run: Path, trials: Iterable[TrialId]) -> tuple[dict[TrialId, str],
 
 def _is_at(run: Path, trial: TrialId, saved: SavedUnit) -> bool:
     """Return whether a checkpoint holds the trial, and the trial's files all they held then."""
-    position = saved.trials.get(trial_name(trial))
+    position = saved.trials.get(trial.name)
     if position is None or saved.state.get("engine") not in ENGINES:
         return False
     if not {"steps.csv"} <= set(position.sizes) <= {"steps.csv", "evals.csv"}:
         return False
-    folder = run / "trials" / trial.variant / f"seed-{trial.seed}"
+    folder = trial_path(run, trial.variant, trial.seed)
     return all(_is_as_long(folder / name, size) for name, size in position.sizes.items())
 
 

@@ -29,7 +29,7 @@ from lrexp.errors import (
     WorkerDiedError,
     user_error,
 )
-from lrexp.left import Left, trial_name
+from lrexp.left import Left
 from lrexp.report.progress import Observer
 from lrexp.store import Position, RunWriter, TrialWriter, remove_directory
 
@@ -85,7 +85,7 @@ class Recorder:
     def begin_anew(self) -> dict[str, str]:
         """Why trials that have begun would begin anew: no checkpoint could be taken of them."""
         return {
-            trial_name(trial): why
+            trial.name: why
             for trial, why in self._unsaved.items()
             if self._outcomes.get(trial) is None and not self._checkpoints.has(trial)
         }

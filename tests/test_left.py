@@ -10,8 +10,8 @@ import pytest
 
 from lrexp.engine import TrialId, Unit
 from lrexp.errors import RunError
-from lrexp.left import checkpoint_path, read_left, read_units, tidy_checkpoints, trial_of
-from lrexp.store import Position, SavedUnit, save_checkpoint
+from lrexp.left import checkpoint_path, read_left, read_units, tidy_checkpoints
+from lrexp.store import Position, SavedUnit, save_checkpoint, trial_path
 
 A, B, C, D = (TrialId(name, 0) for name in "abcd")
 STACK = Unit("vectorized", (A, B, C))
@@ -20,7 +20,7 @@ ALONE = Unit("sequential", (D,))
 
 def begin(run: Path, *trials: TrialId, outcome: str | None = None) -> None:
     for trial in trials:
-        folder = run / "trials" / trial.variant / f"seed-{trial.seed}"
+        folder = trial_path(run, trial.variant, trial.seed)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "steps.csv").write_text("step,epoch,lr,loss\n")
         if outcome is not None:
@@ -36,7 +36,7 @@ def save(
     engine: str = "vectorized",
 ) -> Path:
     path = checkpoint_path(run, first)
-    positions = {f"{t.variant}/seed-{t.seed}": Position({"steps.csv": 19}) for t in trials}
+    positions = {t.name: Position({"steps.csv": 19}) for t in trials}
     save_checkpoint(path, SavedUnit(step, {"engine": engine}, positions))
     return path
 
@@ -56,7 +56,7 @@ def test_a_stack_goes_on_without_the_trials_that_are_done(tmp_path: Path) -> Non
     assert left.units == (Unit("vectorized", (B, C)), ALONE)
     assert left.outcomes == {A: "diverged"}
     assert left.begun == {B: 5, C: 5}
-    assert left.states == {B: {"engine": "vectorized"}}
+    assert left.saved[B].state == {"engine": "vectorized"}
     assert set(left.positions) == {B, C}
     tidy_checkpoints(tmp_path, left)  # the next one of b and c replaces this one
     assert list((tmp_path / "checkpoints").iterdir()) == [checkpoint_path(tmp_path, B)]
@@ -128,7 +128,7 @@ def test_units_are_read_as_they_were(tmp_path: Path) -> None:
     units = [{"engine": "vectorized", "trials": ["b/seed-0", "a/seed-0"]}]
     (tmp_path / "engine.json").write_text(json.dumps({"units": units, "jobs": 3}))
     assert read_units(tmp_path, [A, B]) == ([Unit("vectorized", (B, A))], 3)
-    assert trial_of("lr=0.1/seed-12") == TrialId("lr=0.1", 12)
+    assert TrialId.of("lr=0.1/seed-12") == TrialId("lr=0.1", 12)
 
 
 def test_a_state_is_handed_over_once_and_held_no_longer(tmp_path: Path) -> None:
@@ -138,5 +138,5 @@ def test_a_state_is_handed_over_once_and_held_no_longer(tmp_path: Path) -> None:
     before = (left.begun, left.positions, left.files)
     assert left.take_state(D) is None
     assert left.take_state(A) == {"engine": "vectorized"}
-    assert left.states == {A: {}}
+    assert left.saved[A].state == {}
     assert (left.begun, left.positions, left.files) == before

@@ -174,8 +174,10 @@ def test_an_observer_that_nobody_sees_ends_nothing(
     with progress.observe({A: 10, B: 10}, console) as observer:
         observer(Started(A))
         file.is_open = False
+        shown = file.getvalue()
         for record in (steps(A, 0, 4), Ended(A, 4, None, 1.0), Started(B), Failed(B, KeyError())):
             observer(record)
+    assert file.getvalue() == shown  # nothing more got through, and nothing was raised
 
 
 @pytest.mark.parametrize("kind", [Bars, Lines])

@@ -700,3 +700,19 @@ def test_status_json_may_be_lost(lrexp: Callable, paused: Path) -> None:
     assert lrexp("resume", "run").code == 0
     assert status(paused)["seeds"] == [0, 1]
     assert status(paused)["status"] == "complete"
+
+
+def test_a_run_that_was_interrupted_before_it_could_go_on_leaves_nothing(
+    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between status.json and order.json there is nothing to resume, and nothing is kept."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lrexp.execute.describe_run", interrupted)
+    answer = lrexp("compare", config, "--out", tmp_path / "run")
+    assert answer.code == 130
+    assert "nothing was written" in answer.err
+    assert "resume" not in answer.err
+    assert not (tmp_path / "run").exists()

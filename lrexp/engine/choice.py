@@ -57,8 +57,7 @@ class Choice:
         """Return the choice as JSON can hold it."""
         plain = asdict(self)
         plain["units"] = [
-            {"engine": u.engine, "trials": [f"{t.variant}/seed-{t.seed}" for t in u.trials]}
-            for u in self.units
+            {"engine": u.engine, "trials": [trial.name for trial in u.trials]} for u in self.units
         ]
         return plain
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints: what a crash may cost
+SIGNAL_SECONDS = 2.0  # between the death of a process that loads data and a request to stop
 MOST_SHARE = 0.02  # of the time that checkpoints may take: large ones come less often
 
 
@@ -28,6 +29,17 @@ class Pause:
         self.requested = False  # setting it is all that a signal handler has to do
         self._last, self._cost = time.perf_counter(), 0.0
 
+    def follows(self) -> bool:
+        """Return whether a stop is requested, or is in a moment.
+
+        A signal to a whole job kills the processes that load data before this one hears of it, be
+        it from a handler or from the process that started it.
+        """
+        deadline = time.monotonic() + SIGNAL_SECONDS
+        while not self.requested and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.requested
+
     def due(self) -> bool:
         """Return whether to take a checkpoint now."""
         waited = time.perf_counter() - self._last
@@ -36,3 +48,8 @@ class Pause:
     def done(self, seconds: float = 0.0) -> None:
         """Note that a checkpoint was taken, or cannot be, and what that cost: the next is later."""
         self._last, self._cost = time.perf_counter(), seconds
+
+
+def is_of_loader(error: object) -> bool:
+    """Return whether torch found that a process which loads data was killed."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)

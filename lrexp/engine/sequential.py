@@ -8,7 +8,6 @@ the trials before it.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
@@ -17,14 +16,13 @@ import torch
 from lrexp.data import derive_seed
 from lrexp.engine.cuda_graphs.captured_update import prepare_update
 from lrexp.engine.evaluate import evaluate
+from lrexp.engine.pause import is_of_loader
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.settings import preserved_settings
 from lrexp.engine.state import MisfitError
 from lrexp.engine.task import Ended, Evaluation, Failed, Interrupted, Record, Started, Task
 from lrexp.engine.training import Training
 from lrexp.engine.updates import updates
-
-SIGNAL_SECONDS = 2.0  # between the death of a process that loads data and a request to stop
 
 
 def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
@@ -72,15 +70,12 @@ def train_or_fail(task: Task) -> Iterator[Record]:
 def is_due_to_stop(task: Task, error: BaseException) -> bool:
     """Return whether an exception was raised while a stop is requested, or right before.
 
-    Processes that load data are killed by the very signal that requests the stop, which may reach
-    this one a moment later.
+    Processes that load data are killed by the very signal that requests the stop. torch then
+    raises a RuntimeError wherever Python is; if that is where exceptions are dropped, what is
+    read from a dead process raises instead.
     """
-    if type(error) is RuntimeError and "DataLoader worker" in str(error):
-        deadline = time.monotonic() + SIGNAL_SECONDS
-        while task.pause is not None and not task.is_stop_requested:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.01)
+    if task.pause is not None and (is_of_loader(error) or isinstance(error, EOFError | OSError)):
+        return task.pause.follows()
     return task.is_stop_requested
 
 

@@ -58,10 +58,8 @@ def checkpoint(
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # objects of the user's code may raise anything when looked at
-        is_ours, is_lasting = (
-            isinstance(error, NotCapturable),
-            not isinstance(error, NotYetCapturable),
-        )
+        is_ours = isinstance(error, NotCapturable)
+        is_lasting = not isinstance(error, NotYetCapturable)
         why = str(error) if is_ours else f"{type(error).__name__}: {error}"
     else:
         yield Checkpoint(trials, step, state)

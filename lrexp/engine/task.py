@@ -25,10 +25,30 @@ LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True, order=True)
 class TrialId:
-    """One variant × one seed."""
+    """One variant × one seed.
+
+    Example:
+        >>> TrialId("high", 3).name
+        'high/seed-3'
+    """
 
     variant: str
     seed: int
+
+    @property
+    def name(self) -> str:
+        """The trial as files write it."""
+        return f"{self.variant}/seed-{self.seed}"
+
+    @classmethod
+    def of(cls, name: str) -> TrialId:
+        """Return the trial of a name.
+
+        Raises:
+            ValueError: it is none.
+        """
+        variant, _, seed = name.rpartition("/seed-")
+        return cls(variant, int(seed))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrexp.errors import RunError
 from lrexp.race import entrant_of
 from lrexp.report.damage import as_written
 from lrexp.store.read import Run
@@ -62,6 +63,9 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
         if summary.get("lr_sensitivity"):
             figures["lr_sensitivity"] = sensitivity_figure
     folder = run.path / "plots" if out is None else out
+    if out is None and folder.is_symlink():
+        what = "is a link, which may lead out of the run"
+        raise RunError(f"{folder}: {what}. Remove it, or give another folder with --out.")
     with house_style(), as_written(str(run.path)):
         return [save(draw(run), folder / f"{name}.png") for name, draw in figures.items()]
 

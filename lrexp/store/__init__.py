@@ -11,6 +11,7 @@ from lrexp.store.files import (
     remove_directory,
     remove_temporary_files,
     to_json,
+    trial_path,
     write_json,
     write_whole,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "remove_temporary_files",
     "save_checkpoint",
     "to_json",
+    "trial_path",
     "write_json",
     "write_whole",
 ]

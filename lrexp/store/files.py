@@ -17,6 +17,11 @@ from lrexp.errors import RunError
 _TEMPORARY = ".tmp"
 
 
+def trial_path(run: Path, variant: str, seed: int) -> Path:
+    """Return the directory of a trial in that of its run."""
+    return run / "trials" / variant / f"seed-{seed}"
+
+
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a whole file: temporary file beside it, flushed to disk, renamed over the old one.
 

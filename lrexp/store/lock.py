@@ -101,8 +101,7 @@ def _acquire(path: Path, me: str) -> None:
         raise _refused(path, held)
     # Of several processes that find a stale lock, one may replace it: the one with this file.
     guard = path.with_name(f"{LOCK}.takeover")
-    if (_silence(guard) or 0.0) > _TAKE_OVER_SECONDS:
-        guard.unlink(missing_ok=True)
+    _remove_left_behind(guard)
     if not _create(guard, me):
         raise _refused(path, _read(guard))
     try:
@@ -116,8 +115,50 @@ def _acquire(path: Path, me: str) -> None:
         guard.unlink(missing_ok=True)
 
 
+def _remove_left_behind(guard: Path) -> None:
+    """Remove the guard of a process that was killed in the middle of a take-over."""
+    found = _read(guard)
+    if found is None:
+        return
+    if _is_stale(guard, found) or (_silence(guard) or 0.0) > _TAKE_OVER_SECONDS:
+        aside = _beside(guard)  # of several that remove it, one gets it
+        with suppress(FileNotFoundError):
+            guard.rename(aside)
+            if _read(aside) != found:  # it is another's by now
+                _link(aside, guard)
+            aside.unlink()
+
+
 def _create(path: Path, content: str) -> bool:
-    """Create a file that does not exist; return whether this call did."""
+    """Create a file that does not exist, with its content at once; return whether this call did."""
+    whole = _beside(path)
+    try:
+        whole.write_text(content, encoding="utf-8")
+        if (is_linked := _link(whole, path)) is not None:
+            return is_linked
+    finally:
+        with suppress(OSError):
+            whole.unlink(missing_ok=True)
+    return _create_in_place(path, content)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def _link(path: Path, name: Path) -> bool | None:
+    """Give a file one more name; return False where that exists, None where there are no links."""
+    try:
+        os.link(path, name)
+    except FileExistsError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _create_in_place(path: Path, content: str) -> bool:
+    """Create a file where there are no links: who is killed in it leaves it torn."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
+from lrexp.store.files import trial_path
 from lrexp.store.lock import LOCK, is_silent
 from lrexp.store.owner import Owner
 
@@ -203,7 +204,7 @@ def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
         folders = (root / variant).glob("seed-*")
         seeds = [int(f.name[5:]) for f in folders if f.name[5:].isdecimal() and f.is_dir()]
         for seed in sorted(seeds):
-            yield TrialRecord(variant, seed, root / variant / f"seed-{seed}")
+            yield TrialRecord(variant, seed, trial_path(path, variant, seed))
 
 
 def _entry(path: Path) -> RunEntry:

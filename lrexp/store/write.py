@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lrexp.errors import RunError
-from lrexp.store.files import disk_errors, write_json, write_whole
+from lrexp.store.files import disk_errors, trial_path, write_json, write_whole
 from lrexp.store.lock import holder
 from lrexp.store.owner import Owner
 
@@ -224,7 +224,7 @@ class RunWriter:
 
     def trial_directory(self, variant: str, seed: int) -> Path:
         """Return where a trial's files go."""
-        return self._home / "trials" / variant / f"seed-{seed}"
+        return trial_path(self._home, variant, seed)
 
 
 def _resumed(earlier: Mapping[str, Any], status: Mapping[str, Any]) -> list[Any]:

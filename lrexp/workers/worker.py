@@ -50,9 +50,12 @@ def main() -> None:
     try:
         with _silence():
             order, plan = _prepare(work)
-            pause = inbox.pause = _new_pause()
+        from lrexp.engine import Pause
+        from lrexp.interrupt import quiet_loaders
+
+        pause = inbox.pause = Pause()
         send(outgoing, Ready())
-        with _dying_with_loaders():
+        with quiet_loaders(pause), _dying_with_loaders():
             while isinstance(message := inbox.get(), Train):
                 tasks = _tasks(message, order, plan, pause)
                 _train(message.unit, tasks, outgoing)
@@ -74,7 +77,9 @@ def _dying_with_loaders() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        from lrexp.engine import is_of_loader
+
+        if not is_of_loader(error):
             raise
         os._exit(1)
 
@@ -100,12 +105,6 @@ def _set_flags(work: Work) -> None:
     torch.use_deterministic_algorithms(flags["deterministic"], warn_only=flags["warn_only"])
     if flags["matmul"] != torch.get_float32_matmul_precision():
         torch.set_float32_matmul_precision(flags["matmul"])
-
-
-def _new_pause() -> Pause:
-    from lrexp.engine import Pause
-
-    return Pause()
 
 
 def _tasks(message: Train, order: Order, plan: Plan, pause: Pause) -> Iterator[Task]:

@@ -102,16 +102,19 @@ def cut_points(size: int, tail: int, every: bool) -> list[int]:
     return points if every else random.Random(size).sample(points, 5)
 
 
-def cut_steps(run: Path, commands: Starter, points: list[int]) -> None:
-    """Cut into what the checkpoint counts as written: no crash does that, a broken disk may."""
-    begun = run.parent / "begun"
+def ends_as_in_peace(run: Path, commands: Starter, points: list[int]) -> int:
+    """Cut into what the checkpoint counts as written: no crash does that, a broken disk may.
+
+    Return after how many cuts the run ended as it would have; the others were refused by name.
+    """
+    begun, right = run.parent / "begun", 0
     for size in points:
         shutil.rmtree(run)
         shutil.copytree(begun, run)
         path = half_done(run) / "steps.csv"
         with path.open("r+b") as file:
             file.truncate(size)
-        assert (load_run(run).trials) is not None
+        assert load_run(run).trials
         code, err = resume(run, commands)
         if code != 0:
             assert code == 3, err
@@ -119,16 +122,19 @@ def cut_steps(run: Path, commands: Starter, points: list[int]) -> None:
             assert "Traceback" not in err
         else:
             assert_as_in_peace(run)
+            right += 1
+    return right
 
 
 def test_rows_that_were_cut_off(run: Path, commands: Starter) -> None:
-    cut_steps(run, commands, cut_points((half_done(run) / "steps.csv").stat().st_size, TAIL, False))
+    points = cut_points((half_done(run) / "steps.csv").stat().st_size, TAIL, False)
+    assert ends_as_in_peace(run, commands, points) == len(points)
 
 
 @pytest.mark.long
 def test_rows_that_were_cut_off_anywhere(run: Path, commands: Starter) -> None:
     size = (half_done(run) / "steps.csv").stat().st_size
-    cut_steps(run, commands, cut_points(size, size, True))
+    assert ends_as_in_peace(run, commands, cut_points(size, size, True)) == size
 
 
 @pytest.mark.parametrize(
@@ -154,9 +160,12 @@ def test_rows_past_the_checkpoint_are_cut(more: str, run: Path, commands: Starte
     assert_as_in_peace(run)
 
 
-def spoil_checkpoint(run: Path, commands: Starter, contents_: list[bytes]) -> None:
-    """A checkpoint that is not whole is refused by name; without it the trial begins anew."""
-    begun = run.parent / "begun"
+def refused(run: Path, commands: Starter, contents_: list[bytes]) -> int:
+    """A checkpoint that is not whole is refused by name; without it the trial begins anew.
+
+    Return how many were refused; in the others a byte had changed that means nothing.
+    """
+    begun, count = run.parent / "begun", 0
     name = checkpoint(begun).relative_to(begun)
     for content in contents_:
         shutil.rmtree(run)
@@ -174,38 +183,40 @@ def spoil_checkpoint(run: Path, commands: Starter, contents_: list[bytes]) -> No
         after = contents(run)
         del before["status.json"], after["status.json"]
         assert after == before  # nothing was lost by trying
+        count += 1
     shutil.rmtree(run)
     shutil.copytree(begun, run)
     (run / name).unlink()
     code, err = resume(run, commands)
     assert code == 0, err
     assert_as_in_peace(run)
+    return count
 
 
 def test_a_checkpoint_that_was_cut(run: Path, commands: Starter) -> None:
     whole = checkpoint(run).read_bytes()
     sizes = [0, 1, len(whole) // 2, len(whole) - 1, *cut_points(len(whole), 200, False)]
-    spoil_checkpoint(run, commands, [whole[:size] for size in sizes])
+    assert refused(run, commands, [whole[:size] for size in sizes]) == len(sizes)
 
 
 def test_a_checkpoint_with_a_changed_byte(run: Path, commands: Starter) -> None:
     whole, chance = checkpoint(run).read_bytes(), random.Random(3)
     places = [chance.randrange(len(whole)) for _ in range(6)]
-    spoil_checkpoint(run, commands, [_flipped(whole, place) for place in places])
+    assert refused(run, commands, [_flipped(whole, place) for place in places]) > len(places) / 2
 
 
 @pytest.mark.long
 def test_a_checkpoint_that_was_cut_anywhere(run: Path, commands: Starter) -> None:
     whole = checkpoint(run).read_bytes()
     sizes = [*range(0, len(whole), 101), *range(len(whole) - 600, len(whole))]
-    spoil_checkpoint(run, commands, [whole[:size] for size in sizes])
+    assert refused(run, commands, [whole[:size] for size in sizes]) == len(sizes)
 
 
 @pytest.mark.long
 def test_a_checkpoint_with_a_changed_byte_anywhere(run: Path, commands: Starter) -> None:
     whole = checkpoint(run).read_bytes()
     places = range(0, len(whole), max(len(whole) // 400, 1))
-    spoil_checkpoint(run, commands, [_flipped(whole, place) for place in places])
+    assert refused(run, commands, [_flipped(whole, place) for place in places]) > len(places) / 2
 
 
 def _flipped(data: bytes, place: int) -> bytes:

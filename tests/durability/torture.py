@@ -257,7 +257,7 @@ def _is_alive(pid: int) -> bool:
     """Return whether a process runs; one that ended and was not waited for is a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it goes while it is read
         return False
     return state != "Z"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, defa
 from lrexp.data import data_from_objects
 from lrexp.engine import Failed, Interrupted, NoCheckpoint, Pause, Started, Task, pause
 from lrexp.engine.vectorized.stack import Stack
+from lrexp.interrupt import quiet_loaders
 
 __all__ = ["every_step"]
 
@@ -349,7 +351,16 @@ def test_what_raises_while_it_stops_has_not_failed(
     assert set(records[-1].trials) == started
 
 
-def test_a_loader_killed_right_before_the_signal_comes() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated."),
+        EOFError(),  # torch's error was raised, and dropped, where an object was cleared away
+        ConnectionResetError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_loader_killed_right_before_the_signal_comes(error: Exception) -> None:
     class Late(Pause):
         @property
         def requested(self) -> bool:
@@ -366,11 +377,47 @@ def test_a_loader_killed_right_before_the_signal_comes() -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
-            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+            raise error
         return functional.cross_entropy(output, target)
 
     records = run("sequential", [make_task(loss=loss, eval_every=0, val=None)], pause=Late())
     assert isinstance(records[-1], Interrupted)
+
+
+def test_a_loader_killed_and_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody killed it alone, or memory ran out: that is the trial's failure."""
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        raise EOFError
+
+    monkeypatch.setattr("lrexp.engine.pause.SIGNAL_SECONDS", 0.05)
+    records = run("sequential", [make_task(loss=loss, eval_every=0, val=None)], pause=Pause())
+    assert isinstance(records[-1], Failed)
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_what_torch_raises_of_a_killed_loader_where_exceptions_are_dropped(
+    follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cleared:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def __del__(self) -> None:
+            raise self.error
+
+    told: list[object] = []
+    monkeypatch.setattr("lrexp.engine.pause.SIGNAL_SECONDS", 0.2)
+    monkeypatch.setattr("sys.unraisablehook", lambda told_: told.append(str(told_.exc_value)))
+    waiting = Pause()
+    loader = "DataLoader worker (pid 7) is killed by signal: Terminated."
+    with quiet_loaders(waiting):
+        if follows:
+            threading.Timer(0.05, setattr, (waiting, "requested", True)).start()
+        Cleared(RuntimeError(loader))
+        Cleared(RuntimeError("another"))  # told as ever
+    assert told == ([] if follows else [loader]) + ["another"]
+    assert waiting.requested == follows
 
 
 @pytest.mark.parametrize("engine", BOTH)

@@ -164,6 +164,72 @@ def test_a_take_over_that_was_killed_does_not_lock_for_ever(tmp_path: Path) -> N
         assert not guard.exists()
 
 
+@pytest.mark.parametrize("content", [None, "", '{"ho'])
+def test_who_was_killed_while_taking_over_keeps_nobody_waiting(
+    content: str | None, tmp_path: Path
+) -> None:
+    write_lock(tmp_path, pid=dead_pid())
+    whole = json.dumps(Owner.this().to_plain() | {"pid": dead_pid()}) + "\n"
+    (tmp_path / "lock.takeover").write_text(whole if content is None else content)
+    with locked(tmp_path):
+        assert list(tmp_path.iterdir()) == [tmp_path / "lock"]
+
+
+def test_a_take_over_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+    write_lock(tmp_path, pid=dead_pid())
+    guard = tmp_path / "lock.takeover"
+    guard.write_text(json.dumps(Owner.this().to_plain()) + "\n")
+    with pytest.raises(RunError, match=f"is being written by process {os.getpid()} on"):
+        locked(tmp_path).__enter__()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", guard]
+
+
+def test_a_guard_that_is_another_process_s_by_now_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lock(tmp_path, pid=dead_pid())
+    guard, new = tmp_path / "lock.takeover", json.dumps(Owner.this().to_plain()) + "\n"
+    guard.write_text(json.dumps(Owner.this().to_plain() | {"pid": dead_pid()}) + "\n")
+    rename = Path.rename
+
+    def renamed_late(path: Path, target: Path) -> Path:
+        guard.write_text(new)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed_late)
+    with pytest.raises(RunError, match="is being written by"):
+        locked(tmp_path).__enter__()
+    assert guard.read_text() == new
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", guard]
+
+
+def test_a_lock_is_never_seen_without_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt  # where SIGKILL would leave a torn file
+
+    monkeypatch.setattr(os, "link", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        locked(tmp_path).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refused)
+    for stale in (False, True):
+        if stale:
+            write_lock(tmp_path, pid=dead_pid())
+        with locked(tmp_path):
+            assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+            with pytest.raises(RunError, match="is being written"):
+                locked(tmp_path).__enter__()
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_of_many_that_want_a_stale_lock_at_once_one_gets_it(tmp_path: Path) -> None:
     write_lock(tmp_path, pid=dead_pid())
     held, refused = [], []
