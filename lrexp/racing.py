@@ -16,11 +16,11 @@ from rich.console import Console
 from lrexp.engine import Choice, TrialId
 from lrexp.errors import ConfigError, RunError
 from lrexp.execute import choose_engine, train
-from lrexp.finish import finish_range_tests, finished_tests, suggestion_of
+from lrexp.finish import curves_of, finish_range_tests, finished_tests, suggestion_of
 from lrexp.left import RACE, read_left, read_rungs, read_units
 from lrexp.order import Order
 from lrexp.plan import RANGE_TEST, Plan, can_have
-from lrexp.race import Course, Raced, Rung, next_rung, read_raced
+from lrexp.race import Course, Outset, Raced, Rung, next_rung, outset, read_raced
 from lrexp.record import Recorder
 from lrexp.report import draw_run
 from lrexp.report.progress import waiting
@@ -56,17 +56,19 @@ def finish_find_lr(
     settings = plan.config.experiment.find_lr
     if read_rungs(writer.directory):  # the range tests were done long ago
         recorder.raise_failures(writer.directory)
-    suggestion = None
+    begin = None
     if settings.race and not recorder.failures:
         tests = finished_tests(load_run(writer.directory))
         suggestion = suggestion_of(plan, tests)
-    if suggestion is None or suggestion.suggested_lr is None:
+        begin = outset(curves_of(tests), suggestion)
+    if begin is None:
         finish_range_tests(writer, recorder, plan, console)
         return
-    course = _course(plan, suggestion.suggested_lr)
+    course = _course(plan, begin)
     done = _race(order, plan, writer, course, console, jobs=jobs)
     with waiting(console, "Drawing"):
-        writer.summary(race_summary(suggestion, _seeds(plan), course, done, _tested(writer)))
+        summary = race_summary(suggestion, _seeds(plan), course, done, _tested(writer))
+        writer.summary({**summary, "note": begin.note})
         draw_run(load_run(writer.directory))
 
 
@@ -86,7 +88,7 @@ def check_budget(plan: Plan, given: float | None) -> None:
             raise ConfigError.single("--budget", "is that of a race", given, remedy)
         return
     try:
-        _course(plan, plan.config.experiment.optimizer.lr)
+        _course(plan, Outset(plan.config.experiment.optimizer.lr))
     except ConfigError as error:
         raise error.placed(plan.config.document.place_of) from None
 
@@ -134,10 +136,11 @@ def _race(
     return done
 
 
-def _course(plan: Plan, start_lr: float) -> Course:
+def _course(plan: Plan, begin: Outset) -> Course:
     experiment, variant = plan.config.experiment, plan.variants[RANGE_TEST]
     return Course(
-        start_lr=start_lr,
+        start_lr=begin.lr,
+        least_gain=begin.least_gain,
         total_steps=variant.total_steps,
         budget=experiment.find_lr.budget,
         seed=experiment.seed,

@@ -23,7 +23,8 @@ from lrexp.analysis import (
 from lrexp.config import Config
 from lrexp.evidence import Results, evidence
 from lrexp.finder import Suggestion
-from lrexp.race import Course, Raced, by_horizon, drift, regrets, survivors, verdict
+from lrexp.finder.suggest import CYCLE
+from lrexp.race import Course, Raced, Verdict, by_horizon, drift, regrets, survivors, verdict
 from lrexp.record import HIGHER_IS_BETTER
 from lrexp.store import Run, TrialRecord
 
@@ -92,11 +93,7 @@ def race_summary(
         tested_steps: updates of the range tests.
     """
     answer = verdict(course, done)
-    base_lr, max_lr = suggestion.base_lr, suggestion.max_lr
-    if answer.lr is None or base_lr is None or max_lr is None:
-        base_lr = max_lr = None
-    else:
-        base_lr, max_lr = min(base_lr, answer.lr), max(max_lr, answer.lr)
+    base_lr, max_lr = _cycle(answer, suggestion)
     return {
         **range_test_summary(suggestion, seeds),
         "suggested_lr": answer.lr,
@@ -109,6 +106,7 @@ def race_summary(
         "range_test": {
             "suggested_lr": suggestion.suggested_lr,
             "interval": suggestion.interval,
+            "reason": suggestion.reason,
             "steps": tested_steps,
         },
         "race": {
@@ -119,6 +117,15 @@ def race_summary(
             "rungs": [_rung(course, raced) for raced in by_horizon(done)],
         },
     }
+
+
+def _cycle(answer: Verdict, suggestion: Suggestion) -> tuple[float | None, float | None]:
+    """Return base and max LR: those of the range test, if it has any, and the answer between."""
+    if answer.lr is None:
+        return None, None
+    base = answer.lr / CYCLE if suggestion.base_lr is None else suggestion.base_lr
+    top = answer.lr if suggestion.max_lr is None else suggestion.max_lr
+    return min(base, answer.lr), max(top, answer.lr)
 
 
 def _rung(course: Course, raced: Raced) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class Suggestion:
     per_seed: tuple[float | None, ...] = field(default=())
     mean_frac: float = 1.0
 
+    @property
+    def peak_share(self) -> float:
+        """What the LR for a constant schedule is divided by to give the peak of the one used."""
+        return max(self.mean_frac, LOWEST_MEAN)
+
 
 def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0) -> Suggestion:
     """Suggest an LR from the range tests of one ramp, run with one or more seeds.

@@ -7,6 +7,7 @@ results so far and from nothing else. A race that was interrupted goes on where 
 from lrexp.race.answer import Verdict, verdict
 from lrexp.race.basin import position, regrets
 from lrexp.race.entrants import Entrant, entrant_of, rounded_lr
+from lrexp.race.outset import Outset, outset
 from lrexp.race.results import read_raced, trained_rungs
 from lrexp.race.rungs import (
     Course,
@@ -22,6 +23,7 @@ from lrexp.race.rungs import (
 __all__ = [
     "Course",
     "Entrant",
+    "Outset",
     "Raced",
     "Rung",
     "Verdict",
@@ -30,6 +32,7 @@ __all__ = [
     "drift",
     "entrant_of",
     "next_rung",
+    "outset",
     "position",
     "read_raced",
     "regrets",

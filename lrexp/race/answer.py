@@ -42,8 +42,8 @@ def verdict(course: Course, done: Sequence[Raced]) -> Verdict:
         return Verdict(None, None, None, "The schedule cannot have any LR near the range test's.")
     rungs = by_horizon(done)
     widest = max(rungs, key=lambda raced: len(raced.rung.lrs))
-    if not any(learned(raced.start, raced.losses) for raced in rungs):
-        return Verdict(None, None, None, _nothing_learned(widest))
+    if not any(learned(raced.start, raced.losses, course.least_gain) for raced in rungs):
+        return Verdict(None, None, None, _nothing_learned(course, widest))
     x, regret = np.log10(widest.rung.lrs), regrets(widest.start, widest.losses)
     middle = position(widest.rung.lrs, widest.start, widest.losses)
     answer = center(course, done)
@@ -70,10 +70,17 @@ def _expected(x: Array, regret: Array) -> float:
     return float(weight @ np.interp(grid, x, regret) / weight.sum())
 
 
-def _nothing_learned(last: Raced) -> str:
+def _nothing_learned(course: Course, last: Raced) -> str:
     low, high = last.rung.lrs[0], last.rung.lrs[-1]
+    tried = f"No LR from {low:.2g} to {high:.2g} lowered the loss"
+    if course.least_gain > 0:
+        return (
+            f"{tried} by more than luck would in {last.rung.horizon} steps, nor did the range test "
+            "show a fall. Train longer (train.duration, find_lr.budget), and check the targets and "
+            "that the parameters get gradients."
+        )
     return (
-        f"No LR from {low:.2g} to {high:.2g} lowered the loss in {last.rung.horizon} steps, though "
+        f"{tried} in {last.rung.horizon} steps, though "
         "the range test fell: what it learned does not carry over to the validation data. Check "
         "the targets and the split, or train longer (train.duration, find_lr.budget)."
     )

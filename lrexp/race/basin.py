@@ -51,12 +51,12 @@ def regrets(start: ArrayLike, losses: ArrayLike) -> Array:
     return (mean - mean.min()) / gain if gain > 0 else np.ones(len(mean))
 
 
-def learned(start: ArrayLike, losses: ArrayLike) -> bool:
-    """Return whether any LR ended below the loss before training, by the mean over seeds."""
+def learned(start: ArrayLike, losses: ArrayLike, least: float = 0.0) -> bool:
+    """Return whether any LR ended lower than before training, by more than `least`, on average."""
     first = np.asarray(start, dtype=np.float64)
     known = np.asarray(losses, dtype=np.float64)
     known = np.where(np.isnan(known), np.inf, known)
-    return bool(np.any(known.mean(axis=1) < first.mean()))
+    return bool(np.any(known.mean(axis=1) < first.mean() - least))
 
 
 def _widths(x: Array) -> Array:

@@ -37,6 +37,7 @@ class Course:
         total_steps: of a full training.
         budget: of all trainings together; 1 is a full training.
         seed: the first seed.
+        least_gain: by how much an LR must lower the loss to count as one that learns.
         can_have: whether the config's schedule can have an LR as its base; others are not tried.
 
     Raises:
@@ -47,6 +48,7 @@ class Course:
     total_steps: int
     budget: float
     seed: int = 0
+    least_gain: float = 0.0
     can_have: Callable[[float], bool] = field(default=lambda lr: True, repr=False, compare=False)
 
     def __post_init__(self) -> None:

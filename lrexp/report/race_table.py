@@ -43,6 +43,8 @@ def race_panel(summary: Mapping[str, Any]) -> RenderableType:
     if tested.get("suggested_lr"):
         steps = f"  {count_text(tested['steps'], 'step')}"
         lines.add_row("range test", Text(lr_text(tested["suggested_lr"])).append(steps, "dim"))
+    elif summary.get("note"):
+        lines.add_row("note", Text(str(summary["note"])))
     title = Text.assemble(("Race", "bold"), (f" · {_cost(race)}", "dim"))
     panel = Panel(lines, title=title, expand=False, padding=(1, 2))
     return Group(panel, _table(race))

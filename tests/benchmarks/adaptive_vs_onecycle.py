@@ -33,7 +33,7 @@ SCHEDULES = {
     "adaptive": {"name": "adaptive_cycle", "window_size": "2%", "patience": "10%"},
 }
 NEAR = 1.05  # times the loss that OneCycleLR ended at: the target
-LRS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
+LRS = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
 TUNING_SEEDS = range(1000, 1003)
 JUDGED_SEEDS = range(10)
 
@@ -123,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     global LRS, TUNING_SEEDS, JUDGED_SEEDS
     if options.quick:
-        LRS, TUNING_SEEDS, JUDGED_SEEDS = LRS[3:5], TUNING_SEEDS[:1], JUDGED_SEEDS[:2]
+        LRS, TUNING_SEEDS, JUDGED_SEEDS = LRS[5:7], TUNING_SEEDS[:1], JUDGED_SEEDS[:2]
     found = {}
     console = Console(stderr=True)
     for name in options.workloads:

@@ -24,7 +24,7 @@ from lrexp.config import Config, load_config
 from lrexp.engine import preserved_rng
 from lrexp.finder import Curve, suggest
 from lrexp.plan import RANGE_TEST, Plan, can_have, plan_one, race_task
-from lrexp.race import Course, Entrant, Raced, Rung, next_rung, verdict
+from lrexp.race import Course, Entrant, Raced, Rung, next_rung, outset, verdict
 
 
 def race(cell: Cell, groups: Sequence[Sequence[Curve]], seeds: Sequence[int]) -> list[Answer]:
@@ -49,10 +49,12 @@ def planned(work: Workload, optimizer: str, schedule: str) -> Plan:
 def _race(plan: Plan, group: Sequence[Curve], seed: int) -> Answer:
     variant, tested = plan.variants[RANGE_TEST], sum(len(curve.lr) for curve in group)
     found = suggest(group, mean_frac=variant.mean_frac)
-    if found.suggested_lr is None:
+    begin = outset(group, found)
+    if begin is None:
         return Answer(None, tested, found.reason or "")
     course = Course(
-        start_lr=found.suggested_lr,
+        start_lr=begin.lr,
+        least_gain=begin.least_gain,
         total_steps=variant.total_steps,
         budget=plan.config.experiment.find_lr.budget,
         seed=seed,
