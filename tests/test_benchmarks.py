@@ -138,6 +138,22 @@ def test_the_quick_mode_prints_what_checkpoints_cost(
     assert "checkpoints, timed" in out
 
 
+def test_schedules_are_judged_on_other_seeds_than_they_are_tuned_on(
+    load: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "found.json"
+    load("adaptive_vs_onecycle").main(["--quick", "--workloads", "diabetes", "--json", str(file)])
+    out = capsys.readouterr().out
+    assert "diabetes: peak LRs" in out
+    assert "too few seeds to tell" in out  # two, in the quick mode
+    (found,) = json.loads(file.read_text()).values()
+    assert found["lrs"].keys() == {"one_cycle", "adaptive"}
+    assert set(found["lrs"].values()) <= {0.005, 0.01}
+    summary = found["summary"]
+    assert summary["seeds"] == [0, 1]  # tuned on 1000
+    assert summary["time_to_target"]["target"] == pytest.approx(found["target"])
+
+
 def test_the_range_test_does_all_its_updates(load: Any) -> None:
     range_test = load("finders")
     for name, finder in range_test.installed().items():

@@ -18,7 +18,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,23 @@ SCHEDULES = {
     "adaptive": {"name": "adaptive_cycle", "window_size": "2%", "patience": "10%"},
 }
 NEAR = 1.05  # times the loss that OneCycleLR ended at: the target
-LRS = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
-TUNING_SEEDS = range(1000, 1003)
-JUDGED_SEEDS = range(10)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is trained: the LRs that each schedule tries, and the seeds of the two parts."""
+
+    lrs: tuple[float, ...]
+    tuning: range
+    judged: range
+
+
+FULL = Effort(
+    lrs=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+    tuning=range(1000, 1003),
+    judged=range(10),
+)
+QUICK = Effort(lrs=(0.005, 0.01), tuning=range(1000, 1001), judged=range(2))
 
 
 @dataclass(frozen=True)
@@ -68,28 +82,35 @@ WORKLOADS = {
 }  # fmt: skip
 
 
-def tuned_lrs(work: Workload, folder: Path, console: Console) -> tuple[dict[str, float], float]:
+def tuned_lrs(
+    work: Workload, effort: Effort, folder: Path, console: Console
+) -> tuple[dict[str, float], float]:
     """Return each schedule's best LR, and the loss whose reaching is timed."""
     variants = {
         f"{name} {lr}": {"schedule": schedule, "optimizer.lr": lr}
         for name, schedule in SCHEDULES.items()
-        for lr in LRS
+        for lr in effort.lrs
     }
-    run = _compare(work, variants, TUNING_SEEDS, folder, console)
+    run = _compare(work, variants, effort.tuning, folder, console)
     means = {row["variant"]: _mean(row) for row in run.summary["ranking"]}
-    best = {name: min(LRS, key=lambda lr: means[f"{name} {lr}"]) for name in SCHEDULES}
+    best = {name: min(effort.lrs, key=lambda lr: means[f"{name} {lr}"]) for name in SCHEDULES}
     return best, NEAR * means[f"one_cycle {best['one_cycle']}"]
 
 
 def judged(
-    work: Workload, lrs: Mapping[str, float], target: float, folder: Path, console: Console
+    work: Workload,
+    seeds: range,
+    lrs: Mapping[str, float],
+    target: float,
+    folder: Path,
+    console: Console,
 ) -> lrexp.Run:
     """Return the run that decides: ten other seeds, each schedule with its LR."""
     variants = {
         name: {"schedule": schedule, "optimizer.lr": lrs[name]}
         for name, schedule in SCHEDULES.items()
     }
-    return _compare(work, variants, JUDGED_SEEDS, folder, console, target=target)
+    return _compare(work, variants, seeds, folder, console, target=target)
 
 
 def _compare(
@@ -114,22 +135,21 @@ def _mean(row: Mapping[str, Any]) -> float:
     return math.inf if diverged else float(row["mean"])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a row per workload, and write all of it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--quick", action="store_true", help="two LRs, two seeds: does it run?")
     parser.add_argument("--json", type=Path, help="where all summaries go")
-    options = parser.parse_args()
-    global LRS, TUNING_SEEDS, JUDGED_SEEDS
-    if options.quick:
-        LRS, TUNING_SEEDS, JUDGED_SEEDS = LRS[5:7], TUNING_SEEDS[:1], JUDGED_SEEDS[:2]
+    options = parser.parse_args(arguments)
+    effort = QUICK if options.quick else FULL
     found = {}
     console = Console(stderr=True)
     for name in options.workloads:
         with tempfile.TemporaryDirectory() as folder:
-            lrs, target = tuned_lrs(WORKLOADS[name], Path(folder, "tuning"), console)
-            run = judged(WORKLOADS[name], lrs, target, Path(folder, "judged"), console)
+            work = WORKLOADS[name]
+            lrs, target = tuned_lrs(work, effort, Path(folder, "tuning"), console)
+            run = judged(work, effort.judged, lrs, target, Path(folder, "judged"), console)
             found[name] = {"lrs": lrs, "target": target, "summary": run.summary}
             print(f"{name}: peak LRs {lrs}, target {target:.4g}")
             for row in run.summary["ranking"]:
