@@ -64,7 +64,7 @@ class Left:
         None where that unit begins anew. Where the files of its trials were is known on.
         """
         saved = self.saved.get(first)
-        if saved is None:
+        if saved is None or not saved.state:  # none, or taken by a worker that has died
             return None
         self.saved[first] = replace(saved, state={})
         return saved.state
@@ -173,11 +173,17 @@ def _is_at(run: Path, trial: TrialId, saved: SavedUnit) -> bool:
     if not {"steps.csv"} <= set(position.sizes) <= {"steps.csv", "evals.csv"}:
         return False
     folder = trial_path(run, trial.variant, trial.seed)
-    return all(_is_as_long(folder / name, size) for name, size in position.sizes.items())
+    rows = {"steps.csv": int(position.values.get("steps", 0))}
+    return all(_holds(folder / name, size, rows.get(name)) for name, size in position.sizes.items())
 
 
-def _is_as_long(path: Path, size: int) -> bool:
+def _holds(path: Path, size: int, rows: int | None) -> bool:
+    """Return whether a CSV file's first `size` bytes are whole lines: a header and so many rows."""
     try:
-        return not path.is_symlink() and path.is_file() and path.stat().st_size >= size
-    except (OSError, ValueError):
+        if path.is_symlink() or not path.is_file() or path.stat().st_size < size:
+            return False
+        with path.open("rb") as file:
+            begin = file.read(size)
+    except (OSError, ValueError, OverflowError, MemoryError):
         return False
+    return begin.endswith(b"\n") and rows in (None, begin.count(b"\n") - 1)
