@@ -26,7 +26,7 @@ from lrexp.execute import (
     train,
 )
 from lrexp.finish import LrCopy, finish_comparison, finish_range_tests, range_test
-from lrexp.fit import read_order
+from lrexp.fit import read_order, require_plain_files
 from lrexp.lr_finder import RangeTest
 from lrexp.order import Source, make_order
 from lrexp.plan import Objects, make_plan, plan_schedules, trace_lr
@@ -193,6 +193,7 @@ def resume(
     if found.status["status"] == "complete":
         console.print(f"{path} is complete: there is nothing to resume.", markup=False)
         return found if found.command == "compare" else range_test(found)
+    require_plain_files(path)
     with locked(path):
         with waiting(console, "Loading data and model"):
             objects = Objects(model=model, data=data, loss=loss)
