@@ -26,7 +26,7 @@ from lrexp.execute import (
     train,
 )
 from lrexp.finish import LrCopy, finish_comparison, finish_range_tests, range_test
-from lrexp.fit import read_order
+from lrexp.fit import read_order, require_plain_files
 from lrexp.lr_finder import RangeTest
 from lrexp.order import Source, make_order
 from lrexp.plan import Objects, make_plan, plan_schedules, trace_lr
@@ -197,6 +197,7 @@ def resume(
             loaded = read_order(path, objects, trust, force=force)[0].config()
     else:
         options = "" if copy is None else copy.option
+        require_plain_files(path)
         with locked(path):
             loaded = _train_the_rest(
                 path, objects, trust, jobs=jobs, force=force, console=console, options=options

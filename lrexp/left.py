@@ -6,7 +6,6 @@ files still hold what they held then; the rest begin anew, which gives the same 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from lrexp.engine import ENGINES, TrialId, Unit
 from lrexp.errors import RunError
 from lrexp.store import Position, SavedUnit, TrialRecord, load_checkpoint, trial_path
-from lrexp.store.files import disk_errors
+from lrexp.store.files import disk_errors, read_json
 
 DONE = ("finished", "diverged")
 CHECKPOINTS = "checkpoints"
@@ -96,8 +95,8 @@ def read_units(run: Path, known: Collection[TrialId]) -> tuple[list[Unit], int]:
         RunError: it is damaged, or names trials that the config does not have.
     """
     path = run / "engine.json"
+    plain = read_json(path)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
         units = [
             Unit(str(unit["engine"]), tuple(TrialId.of(str(name)) for name in unit["trials"]))
             for unit in plain["units"]
@@ -107,7 +106,7 @@ def read_units(run: Path, known: Collection[TrialId]) -> tuple[list[Unit], int]:
             raise ValueError("its trials are not those of the config")
         if any(unit.engine not in ENGINES for unit in units):
             raise ValueError("it names an engine that does not exist")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
     return units, jobs
 

@@ -138,9 +138,11 @@ def test_sizes_of_other_files_count_for_nothing(tmp_path: Path) -> None:
         ([{"engine": "sequential"}], 1),
         ("units", 1),
         (None, 1),
+        ([], float("inf")),
+        ([], 10**400),
     ],
 )
-def test_a_damaged_engine_json_is_an_error(tmp_path: Path, units: object, jobs: int) -> None:
+def test_a_damaged_engine_json_is_an_error(tmp_path: Path, units: object, jobs: float) -> None:
     (tmp_path / "engine.json").write_text(json.dumps({"units": units, "jobs": jobs}))
     with pytest.raises(RunError, match=r"engine\.json: is damaged"):
         read_units(tmp_path, [A, B])
