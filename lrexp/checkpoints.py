@@ -2,7 +2,7 @@
 
 All trials of a stack lie in one file, named after the first of them, so that they are always at
 the same step. A trial that begins again is on its own from then on, and so are the others of its
-stack: what the stack had saved counts no more.
+stack: what the stack had saved counts no more. Trials that are saved together belong together.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Checkpoints:
 
     def save(self, record: Checkpoint, positions: Mapping[TrialId, Position]) -> None:
         """Write a checkpoint in place of the unit's one before it."""
+        first, running = self._first.get(record.trial, record.trial), set(record.trials)
+        for trial in record.trials:  # those of a stack that fell apart were on their own before
+            self._first[trial], self._running[trial] = first, running
         trials = {trial.name: position for trial, position in positions.items()}
         save_checkpoint(self._path(record.trial), SavedUnit(record.step, record.state, trials))
 

@@ -23,6 +23,7 @@ from lrexp.errors import (
     InterruptedRunError,
     LrexpError,
     RunError,
+    is_interruption,
     without_controls,
 )
 from lrexp.options import (
@@ -345,7 +346,7 @@ def run(arguments: list[str]) -> int:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException as error:  # user code may raise anything
         known = error if isinstance(error, LrexpError) else None
-        if known is None and _is_interruption(error):
+        if known is None and is_interruption(error):
             known = InterruptedRunError("Interrupted.")
         if debug:
             traceback.print_exc()
@@ -353,13 +354,6 @@ def run(arguments: list[str]) -> int:
             typer.echo(_unexpected(error) if known is None else str(known), err=True)
         return RunError.exit_code if known is None else known.exit_code
     return 0
-
-
-def _is_interruption(error: BaseException | None) -> bool:
-    """Return whether it all began with Ctrl-C: an import that is cut short raises anything."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 @contextmanager
@@ -370,7 +364,7 @@ def _before_training() -> Iterator[None]:
     except LrexpError:
         raise
     except BaseException as error:
-        if not _is_interruption(error):
+        if not is_interruption(error):
             raise
         raise InterruptedRunError("Interrupted before training; nothing was written.") from None
 

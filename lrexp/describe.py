@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from lrexp.left import read_units
 from lrexp.order import Order
 from lrexp.plan import Plan
 from lrexp.store import RunWriter, describe_environment
+from lrexp.store.files import read_json
 
 
 def describe_run(writer: RunWriter, order: Order, plan: Plan, choice: Choice) -> None:
@@ -31,8 +31,7 @@ def describe_run(writer: RunWriter, order: Order, plan: Plan, choice: Choice) ->
 
 def describe_again(writer: RunWriter, order: Order, plan: Plan) -> None:
     """Write anew what a run says of places, where it goes on in another one than before."""
-    saved = json.loads((writer.directory / "order.json").read_text(encoding="utf-8"))
-    origin = Origin.from_plain(saved)
+    origin = Origin.from_plain(read_json(writer.directory / "order.json"))
     if origin.folder == order.directory:
         return
     units, _ = read_units(writer.directory, order.lengths(plan))

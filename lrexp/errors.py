@@ -196,3 +196,10 @@ def is_library(filename: str) -> bool:
     here = str(Path(__file__).parent)
     installed = ("site-packages", "dist-packages", sysconfig.get_path("stdlib"))
     return filename.startswith((here, "<")) or any(part in filename for part in installed)
+
+
+def is_interruption(error: BaseException | None) -> bool:
+    """Return whether it all began with Ctrl-C: an import that is cut short raises anything."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -15,8 +15,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from lrexp.describe import describe_again, describe_run, facts, resolved_text, surroundings
-from lrexp.engine import ENGINES, Choice, Pause, Record, TrialId, choose, preserved_rng
-from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError
+from lrexp.engine import (
+    ENGINES,
+    Choice,
+    Pause,
+    Record,
+    TrialId,
+    choose,
+    may_be_of_loader,
+    preserved_rng,
+)
+from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError, is_interruption
 from lrexp.fit import changed_settings, changed_surroundings, noted_surroundings, refuse
 from lrexp.interrupt import pausing
 from lrexp.left import Left, read_left, read_rungs, read_units, tidy_checkpoints
@@ -32,6 +41,7 @@ from lrexp.store import (
     remove_directory,
     remove_temporary_files,
 )
+from lrexp.store.lock import LOCK
 from lrexp.workers.pool import run_in_processes
 from lrexp.workers.sendable import refuse_processes, why_not_processes
 
@@ -61,27 +71,39 @@ def recorded_run(
         options: of the command that resumes it, for the message of an interruption.
     """
     name, out, runs_dir = plan.config.experiment.name, destination.out, destination.runs_dir
+    was_there = out is not None and out.exists()  # an empty folder
     path = create_run_directory(name, order.command, out=out, runs_dir=runs_dir)
     try:
         with locked(path):
-            writer = _described(path, order, plan, choice)
+            writer = _described(path, order, plan, choice, was_there=was_there)
             with _ending_noted(writer, order, options):
                 yield writer
     except KeyboardInterrupt:  # right before, or right after
         raise InterruptedRunError(f"Interrupted. What was written so far is in {path}.") from None
 
 
-def _described(path: Path, order: Order, plan: Plan, choice: Choice) -> RunWriter:
-    """Describe a run in its new directory, which goes again when that is interrupted."""
+def _described(
+    path: Path, order: Order, plan: Plan, choice: Choice, *, was_there: bool
+) -> RunWriter:
+    """Describe a run in its new directory, which is as before when that is interrupted."""
     try:
         writer = RunWriter(path, facts(order, plan))
         with _failure_noted(writer):
             describe_run(writer, order, plan, choice)
     except KeyboardInterrupt:
-        with suppress(RunError):
-            remove_directory(path)
+        with suppress(RunError, OSError):
+            _take_back(path, was_there=was_there)
         raise InterruptedRunError("Interrupted before training; nothing was written.") from None
     return writer
+
+
+def _take_back(path: Path, *, was_there: bool) -> None:
+    if not was_there:
+        remove_directory(path)
+        return
+    for child in path.iterdir():  # the folder itself is not ours, and the lock is held
+        if child.name != LOCK:
+            child.unlink()
 
 
 def take_up(
@@ -275,7 +297,8 @@ def train(
         raise
     except (Exception, KeyboardInterrupt) as error:
         # The processes that load data are killed by the signal, too: what they tell comes anywhere.
-        if isinstance(error, KeyboardInterrupt) or pause.requested:
+        is_of_signal = pause.requested and may_be_of_loader(error)
+        if is_interruption(error) or is_of_signal:
             raise _Stopped(recorder.begin_anew) from error
         raise
     if not recorder.has_ended(left.trials):

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from rich.console import Console
 
-from lrexp.config import load_config, read_override, to_yaml
+from lrexp.config import Config, load_config, read_override, to_yaml
 from lrexp.describe import resolved_config
 from lrexp.errors import ConfigError
 from lrexp.execute import (
@@ -26,7 +26,7 @@ from lrexp.execute import (
     train,
 )
 from lrexp.finish import LrCopy, finish_comparison, range_test
-from lrexp.fit import read_order
+from lrexp.fit import read_order, require_plain_files
 from lrexp.lr_finder import RangeTest
 from lrexp.order import Source, make_order
 from lrexp.plan import Objects, make_plan, plan_schedules, trace_lr
@@ -197,40 +197,59 @@ def resume(
         >>> lrexp.resume("runs/20261121-210301-digits-lr-compare-3f9c")    # doctest: +SKIP
     """
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
-    found = load_run(path)
+    found, objects = load_run(path), Objects(model=model, data=data, loss=loss)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
     if found.status["status"] == "complete":
         console.print(f"{path} is complete: there is nothing to resume.", markup=False)
-        return found if found.command == "compare" else range_test(found)
-    with locked(path):
-        with waiting(console, "Loading data and model"):
-            objects = Objects(model=model, data=data, loss=loss)
-            order, forced = read_order(path, objects, trust, force=force)
-            loaded = order.config()
-            plan = order.plan(loaded)
-            choice, left, changed = take_up(path, order, plan, jobs, force=force, console=console)
-        console.print(f"Resuming {path}: {left}.", markup=False, highlight=False, soft_wrap=True)
+        loaded = None
+        if copy is not None:
+            loaded = read_order(path, objects, trust, force=force)[0].config()
+    else:
         options = "" if copy is None else copy.option
-        forced += changed
-        for problem in forced:
-            console.print(f"Forced: {problem}", markup=False, highlight=False, soft_wrap=True)
-        with resumed_run(
-            path, order, plan, left, forced, console=console, options=options
-        ) as writer:
-            recorder = train(order, plan, choice, writer, console, left=left)
-            if order.command == "compare":
-                finish_comparison(writer, recorder, loaded, console)
-            else:
-                again = jobs or (choice.jobs if choice.jobs > 1 else None)
-                finish_find_lr(order, plan, writer, recorder, console, jobs=again)
-    if order.command == "compare":
-        return load_run(path)
-    test = range_test(load_run(path))
-    if copy is not None:
+        require_plain_files(path)
+        with locked(path):
+            loaded = _train_the_rest(
+                path, objects, trust, jobs=jobs, force=force, console=console, options=options
+            )
+        found = load_run(path)
+    if found.command == "compare":
+        return found
+    test = range_test(found)
+    if copy is not None and loaded is not None:
         copy.write(loaded, test.suggested_lr, console)
     return test
+
+
+def _train_the_rest(
+    path: Path,
+    objects: Objects,
+    trust: Sequence[str],
+    *,
+    jobs: int | None,
+    force: bool,
+    console: Console,
+    options: str,
+) -> Config:
+    """Go on with a run that this process has locked, and return its config."""
+    with waiting(console, "Loading data and model"):
+        order, forced = read_order(path, objects, trust, force=force)
+        loaded = order.config()
+        plan = order.plan(loaded)
+        choice, left, changed = take_up(path, order, plan, jobs, force=force, console=console)
+    console.print(f"Resuming {path}: {left}.", markup=False, highlight=False, soft_wrap=True)
+    forced += changed
+    for problem in forced:
+        console.print(f"Forced: {problem}", markup=False, highlight=False, soft_wrap=True)
+    with resumed_run(path, order, plan, left, forced, console=console, options=options) as writer:
+        recorder = train(order, plan, choice, writer, console, left=left)
+        if order.command == "compare":
+            finish_comparison(writer, recorder, loaded, console)
+        else:
+            again = jobs or (choice.jobs if choice.jobs > 1 else None)
+            finish_find_lr(order, plan, writer, recorder, console, jobs=again)
+    return loaded
 
 
 def plot(runs: Sequence[str | Path], *, out: str | Path | None = None) -> list[Path]:

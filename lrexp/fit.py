@@ -7,18 +7,19 @@ where the run holds the same ones, and packages are trusted only by who resumes 
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lrexp.config.reader import read_yaml
+from lrexp.config.reader import MAX_BYTES, read_yaml
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.home import FORCE, Origin, changed_modules, find_home
 from lrexp.order import Order
 from lrexp.plan import Objects
+from lrexp.store.files import find_bytes, find_text, read_json
 
 _SAME = {  # of environment.json: what numbers depend on
     "lrexp": "Install that version",
@@ -32,6 +33,20 @@ _SAME = {  # of environment.json: what numbers depend on
 _NOTED = ("device_name", "cuda", "python")  # a last bit may differ, and often does not
 
 
+def require_plain_files(run: Path) -> None:
+    """Refuse a run that would have other files written than its own, or a pipe waited for.
+
+    Asked before any of its files is opened to be written, its lock included.
+
+    Raises:
+        RunError: something in it is neither a file nor a folder.
+    """
+    for folder, folders, files in os.walk(run):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if what := _why_not_plain(path):
+                raise RunError(f"{path}: is {what}. Put a file in its place, or remove it.")
+
+
 def read_order(
     run: Path, objects: Objects, trust: Sequence[str], *, force: bool
 ) -> tuple[Order, list[Problem]]:
@@ -42,9 +57,8 @@ def read_order(
     Raises:
         ConfigError: it cannot be resumed like this or here, or its files were changed and `force`
             is not given.
-        RunError: order.json is damaged, or a link leads out of the run.
+        RunError: order.json is damaged.
     """
-    _refuse_links(run)
     plain = _read_plain(run)
     try:
         order = Order.from_plain(plain, objects)
@@ -84,7 +98,7 @@ def changed_surroundings(
     Raises:
         RunError: environment.json is damaged.
     """
-    then = _read_json(run / "environment.json")
+    then = read_json(run / "environment.json")
     one_thread = [{"threads": 1} if count > 1 else {} for count in jobs]
     old, new = {**then, **one_thread[0]}, {**now, **one_thread[1]}
     place = str(run / "environment.json")
@@ -103,7 +117,7 @@ def changed_surroundings(
 def changed_settings(run: Path, order: Order, resolved: str) -> Iterator[Problem]:
     """Yield a problem if resolved.yaml is not what the config resolves to."""
     path = run / "resolved.yaml"
-    saved = str(_read_json(run / "order.json").get("directory"))
+    saved = str(read_json(run / "order.json").get("directory"))
     then = _moved(_read_config(path), saved, order.directory)
     if repr(then) != repr(_parsed(resolved)):  # repr: 1 is not 1.0
         what = "is not what the config comes to now: it was edited, or defaults or data changed"
@@ -120,7 +134,7 @@ def noted_surroundings(run: Path, now: Mapping[str, Any]) -> list[str]:
         >>> noted_surroundings(run, surroundings(plan))  # doctest: +SKIP
         ['device_name was NVIDIA A100 and is NVIDIA H200 now']
     """
-    then = _read_json(run / "environment.json")
+    then = read_json(run / "environment.json")
     return [
         f"{key} was {then[key]} and is {now.get(key)} now"
         for key in _NOTED
@@ -130,8 +144,8 @@ def noted_surroundings(run: Path, now: Mapping[str, Any]) -> list[str]:
 
 def _read_config(path: Path) -> object:
     try:
-        return _parsed(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, ConfigError):
+        return _parsed(find_text(path, MAX_BYTES) or "")
+    except (ConfigError, RunError):
         return None
 
 
@@ -153,21 +167,21 @@ def _moved(value: object, old: str, new: str) -> object:
 def _read_plain(run: Path) -> dict[str, Any]:
     path = run / "order.json"
     if path.is_file():
-        return _read_json(path)
+        return read_json(path)
     what = "cannot be resumed: it has no order.json"
     remedy = "It ended before any training, or an older lrexp made it. Run its config anew."
     raise ConfigError([Problem("", what, NOTHING, remedy, str(run))])
 
 
-def _refuse_links(run: Path) -> None:
-    """Refuse a run that would have other files written than its own."""
-    for folder, folders, files in os.walk(run):
-        for path in (Path(folder, name) for name in (*folders, *files)):
-            if path.is_symlink():
-                raise RunError(
-                    f"{path}: is a link, which may lead out of the run. Put what it leads to in "
-                    "its place, or remove it."
-                )
+def _why_not_plain(path: Path) -> str:
+    """Return what a path is that is neither a file nor a folder; "" where it is one."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:  # a living writer's temporary file
+        return ""
+    if stat.S_ISLNK(mode):
+        return "a link, which may lead out of the run"
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "a pipe or a device, and no file"
 
 
 def _check_objects(run: Path, saved: Sequence[str], objects: Objects) -> None:
@@ -194,9 +208,10 @@ def _check_trust(run: Path, saved: Sequence[str], given: Sequence[str]) -> None:
 def _changed_config(run: Path, order: Order) -> Iterator[Problem]:
     path = run / "config.yaml"
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
-    except OSError:
-        text = ""
+        content = find_bytes(path)
+    except RunError:
+        content = None
+    text = (content or b"").decode(errors="replace")
     if text != order.text:
         what = "was changed after the run began, which goes on with the settings it had"
         remedy = f"Run the file anew for other settings, {FORCE}"
@@ -212,11 +227,3 @@ def _get(tree: Mapping[str, Any], key: str) -> Any:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
-    return dict(_mapping(value))

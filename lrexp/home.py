@@ -17,8 +17,9 @@ from typing import Any
 
 from lrexp.config import data_paths, document_from_text
 from lrexp.config.local_modules import find_file, home_of
-from lrexp.errors import NOTHING, ConfigError, Problem
+from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.order import Order
+from lrexp.store.files import find_bytes
 
 FORCE = "or pass --force to go on all the same."
 _IMPORT_PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
@@ -152,9 +153,10 @@ def _file(place: Path, name: str) -> Path | None:
 
 def _digest(path: Path) -> str | None:
     try:
-        return digest(path.read_bytes()) if path.stat().st_size < _MAX_BYTES else None
-    except (OSError, ValueError):
+        content = find_bytes(path, _MAX_BYTES)
+    except RunError:
         return None
+    return None if content is None else digest(content)
 
 
 def _missing(run: Path, path: str, places: Sequence[Path]) -> Problem:

@@ -6,7 +6,6 @@ files still hold what they held then; the rest begin anew, which gives the same 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from lrexp.engine import ENGINES, Choice, TrialId, Unit
 from lrexp.errors import RunError
 from lrexp.race import entrant_of
 from lrexp.store import Position, SavedUnit, TrialRecord, load_checkpoint, trial_path
-from lrexp.store.files import disk_errors
+from lrexp.store.files import disk_errors, find_json, read_json
 
 DONE = ("finished", "diverged")
 CHECKPOINTS = "checkpoints"
@@ -66,7 +65,7 @@ class Left:
         None where that unit begins anew. Where the files of its trials were is known on.
         """
         saved = self.saved.get(first)
-        if saved is None:
+        if saved is None or not saved.state:  # none, or taken by a worker that has died
             return None
         self.saved[first] = replace(saved, state={})
         return saved.state
@@ -98,12 +97,12 @@ def read_units(run: Path, known: Collection[TrialId]) -> tuple[list[Unit], int]:
         RunError: it is damaged, or names trials that the config does not have.
     """
     path = run / "engine.json"
+    plain = read_json(path)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
         choice = _choice(plain)
         if sorted(_trials(choice.units)) != sorted(known):
             raise ValueError("its trials are not those of the config")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
     return list(choice.units), choice.jobs
 
@@ -115,15 +114,15 @@ def read_rungs(run: Path) -> list[Choice]:
         RunError: race.json is damaged.
     """
     path = run / RACE
-    if not path.exists():
+    plain = find_json(path)
+    if plain is None:
         return []
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
         choices = [_choice(rung["engine"]) for rung in plain["rungs"]]
         named = [trial for choice in choices for trial in _trials(choice.units)]
         if len(set(named)) < len(named) or not all(entrant_of(t.variant) for t in named):
             raise ValueError("its trials are not those of a race")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
     return choices
 
@@ -211,11 +210,17 @@ def _is_at(run: Path, trial: TrialId, saved: SavedUnit) -> bool:
     if not {"steps.csv"} <= set(position.sizes) <= {"steps.csv", "evals.csv"}:
         return False
     folder = trial_path(run, trial.variant, trial.seed)
-    return all(_is_as_long(folder / name, size) for name, size in position.sizes.items())
+    rows = {"steps.csv": int(position.values.get("steps", 0))}
+    return all(_holds(folder / name, size, rows.get(name)) for name, size in position.sizes.items())
 
 
-def _is_as_long(path: Path, size: int) -> bool:
+def _holds(path: Path, size: int, rows: int | None) -> bool:
+    """Return whether a CSV file's first `size` bytes are whole lines: a header and so many rows."""
     try:
-        return not path.is_symlink() and path.is_file() and path.stat().st_size >= size
-    except (OSError, ValueError):
+        if path.is_symlink() or not path.is_file() or path.stat().st_size < size:
+            return False
+        with path.open("rb") as file:
+            begin = file.read(size)
+    except (OSError, ValueError, OverflowError, MemoryError):
         return False
+    return begin.endswith(b"\n") and rows in (None, begin.count(b"\n") - 1)

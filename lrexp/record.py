@@ -110,7 +110,7 @@ class Recorder:
         trial = record.trial
         match record:
             case Started():
-                self._start(trial)
+                self._start(record)
             case Steps():
                 self._writers[trial].steps(record.first, record.epoch, record.lr, record.loss)
                 self._values[trial].step(record)
@@ -129,11 +129,13 @@ class Recorder:
             case NoCheckpoint() | Interrupted():
                 self._go_without(record)
 
-    def _start(self, trial: TrialId) -> None:
+    def _start(self, record: Started) -> None:
+        trial = record.trial
         directory = self._run.trial_directory(trial.variant, trial.seed)
         going_on = self._going_on.pop(trial, None)
-        if going_on is None:
-            self._clear(trial, directory)
+        if going_on is None or record.again is not None:
+            going_on = None
+            self._clear(record, directory)
         self._run.require_directory()
         self._writers[trial] = TrialWriter(
             directory, loss_digits=self._digits, sizes=None if going_on is None else going_on.sizes
@@ -141,9 +143,10 @@ class Recorder:
         self._values[trial] = _Values() if going_on is None else _Values(**going_on.values)
         self._outcomes[trial] = None
 
-    def _clear(self, trial: TrialId, directory: Path) -> None:
+    def _clear(self, record: Started, directory: Path) -> None:
         """Remove what an earlier try of a trial left, in this process or in one before."""
-        if trial in self._outcomes:
+        trial = record.trial
+        if trial in self._outcomes or record.again is not None:
             self._checkpoints.begins_again(trial)
             if trial in self._writers:
                 self._writers.pop(trial).close()

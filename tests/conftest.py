@@ -6,7 +6,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,20 @@ def lrexp(
         return Answer(code, captured.out, captured.err)
 
     return command
+
+
+@pytest.fixture
+def at_once() -> Iterator[None]:
+    """Fail a test that waits, as for a pipe into which nobody writes."""
+
+    def late(*_: object) -> None:
+        pytest.fail("it waits for something")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 20, 5)  # again: a command survives the first
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -409,6 +409,46 @@ def test_a_strangers_run_directory_is_shown_or_refused(
     assert_harmless(folder)
 
 
+PIPES = ["lock", "status.json", "summary.json", "resolved.yaml", "trials/a/seed-0/steps.csv"]
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _endless(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no room
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("name", PIPES)
+@pytest.mark.parametrize(("make", "message"), [(_pipe, "a pipe"), (_endless, "larger than")])
+def test_a_file_of_a_run_that_has_no_end_is_not_read(
+    make: Callable[[Path], None], message: str, name: str, folder: Path, lrexp: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("lrexp.report.figure.save", lambda *_: None)
+    run = a_run(folder / "runs" / "run", "compare")
+    status = json.loads((run / "status.json").read_text()) | {"status": "interrupted"}
+    (run / "status.json").write_text(json.dumps(status))
+    (run / name).unlink(missing_ok=True)
+    make(run / name)
+    answers = {words[0]: lrexp(*words) for words in (["runs"], ["plot", run], ["resume", run])}
+    for command, answer in answers.items():
+        assert_shown(answer, command)
+    if (run / "status.json").is_fifo():  # then it is none of a run
+        assert [answer.code for answer in answers.values()] == [0, 2, 2]
+        return
+    said = answers["resume"].err
+    assert answers["resume"].code in {2, 3}
+    assert (name in said and message in said) or "it has no order.json" in said
+    drawn = answers["plot"]
+    assert drawn.code == (0 if name == "lock" else 3), drawn.err
+    assert name == "lock" or (name in drawn.err and message in drawn.err)
+
+
 CONTROLS = "\x1b[31mX\x1b]0;owned\x07\x9b2J\u202ey$\\frac{_^$[/red]"
 
 

@@ -98,6 +98,28 @@ def test_checkpoints_that_nobody_needs_are_removed(tmp_path: Path) -> None:
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "steps", "goes_on"),
+    [
+        ("step,epoch,lr,loss\n0,0,0.1,2\n1,0,0.1,1.5\n", 2, True),
+        ("step,epoch,lr,loss\n0,0,0.1,2\n1,0,0.1,1.5\n2,0,0.1,1.25\n3,", 2, True),  # and more
+        ("step,epoch,lr,loss\r\n0,0,0.1,2\r\n1,0,0.1,1.5\r\n", 2, False),  # an editor saved it
+        ("step;epoch;lr;loss\n0;0;0,1;2,0\n1;0;0,1;1,5\n", 2, False),
+        ("step,epoch,lr,loss\n0,0,0.1,2\n1,0,0.1,1\n.\n\n\n", 2, False),
+    ],
+)
+def test_a_trial_goes_on_where_its_file_holds_the_rows_of_the_checkpoint(
+    text: str, steps: int, goes_on: bool, tmp_path: Path
+) -> None:
+    begin(tmp_path, A)
+    (tmp_path / "trials/a/seed-0/steps.csv").write_bytes(text.encode())
+    size = len("step,epoch,lr,loss\n0,0,0.1,2\n1,0,0.1,1.5\n")
+    position = Position({"steps.csv": size}, {"steps": steps})
+    unit = SavedUnit(steps, {"engine": "sequential"}, {A.name: position})
+    save_checkpoint(checkpoint_path(tmp_path, A), unit)
+    assert bool(read_left(tmp_path, [Unit("sequential", (A,))]).saved) == goes_on
+
+
 def test_sizes_of_other_files_count_for_nothing(tmp_path: Path) -> None:
     begin(tmp_path, A)
     for sizes in ({}, {"evals.csv": 0}, {"steps.csv": 1, "../../../status.json": 0}):
@@ -116,9 +138,11 @@ def test_sizes_of_other_files_count_for_nothing(tmp_path: Path) -> None:
         ([{"engine": "sequential"}], 1),
         ("units", 1),
         (None, 1),
+        ([], float("inf")),
+        ([], 10**400),
     ],
 )
-def test_a_damaged_engine_json_is_an_error(tmp_path: Path, units: object, jobs: int) -> None:
+def test_a_damaged_engine_json_is_an_error(tmp_path: Path, units: object, jobs: float) -> None:
     (tmp_path / "engine.json").write_text(json.dumps({"units": units, "jobs": jobs}))
     with pytest.raises(RunError, match=r"engine\.json: is damaged"):
         read_units(tmp_path, [A, B])
@@ -139,4 +163,5 @@ def test_a_state_is_handed_over_once_and_held_no_longer(tmp_path: Path) -> None:
     assert left.take_state(D) is None
     assert left.take_state(A) == {"engine": "vectorized"}
     assert left.saved[A].state == {}
+    assert left.take_state(A) is None  # the worker that took it has died: the trial begins anew
     assert (left.begun, left.positions, left.files) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from lrexp.describe import describe_again
 from lrexp.engine import Pause, losses
 from lrexp.errors import Problem
 from lrexp.fit import changed_settings, noted_surroundings, read_order
-from lrexp.home import digest
+from lrexp.home import changed_modules, digest
 from lrexp.order import Order
 from lrexp.plan import Objects
 from lrexp.store import RunWriter
@@ -243,6 +244,13 @@ def test_a_moved_run_says_where_it_is(
     assert (saved["directory"], saved["from_run"]) == (str(moved / "configs"), "../../configs")
     assert read_order(run, Objects(), (), force=False)[0].directory == order.directory
     assert list(changed_settings(run, order, (run / "resolved.yaml").read_text())) == []
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_module_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    [problem] = changed_modules(tmp_path / "run", order_of(str(tmp_path)), {"pipe": digest(b"")})
+    assert "pipe: is not the module that the run began with" in str(problem)
 
 
 def test_another_model_of_device_is_noted(tmp_path: Path) -> None:

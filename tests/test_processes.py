@@ -487,21 +487,24 @@ def test_a_worker_that_dies_in_a_pause_is_not_tried_again(tmp_path: Path) -> Non
     assert not any(isinstance(r, Ended | Failed) for r in records)
 
 
-@pytest.mark.parametrize("whole_group", [False, True], ids=["", "everyone"])
-def test_sigterm_pauses_a_run_and_its_workers(whole_group: bool, tmp_path: Path) -> None:
-    """As a cluster stops a job: one process, or every process of it, gets the signal."""
-    (tmp_path / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
-    command = [sys.executable, "-m", "lrexp"]
+def rows(run: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in run.glob("trials/*/*/steps.csv"))
+
+
+COMMAND = [sys.executable, "-m", "lrexp"]
+
+
+def paused_by_sigterm(folder: Path, *, whole_group: bool = False) -> None:
+    """Leave a run `peace`, and the same one as `run`, interrupted while two workers trained."""
+    (folder / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
     words = ["compare", "small.yaml", "--jobs", "2", "--engine", "sequential", "--out"]
-    done = subprocess.run(
-        [*command, *words, "peace"], cwd=tmp_path, capture_output=True, check=False
-    )
+    done = subprocess.run([*COMMAND, *words, "peace"], cwd=folder, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     with subprocess.Popen(
-        [*command, *words, "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *words, "run"], cwd=folder, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            wait_for(lambda: len(list(tmp_path.glob("run/trials/*/*/evals.csv"))) >= 2)
+            wait_for(lambda: len(list(folder.glob("run/trials/*/*/evals.csv"))) >= 2)
             everyone = children(process.pid)
             assert len(everyone) == 2
             for pid in [*everyone, process.pid] if whole_group else [process.pid]:
@@ -513,9 +516,35 @@ def test_sigterm_pauses_a_run_and_its_workers(whole_group: bool, tmp_path: Path)
     assert "lrexp resume run" in err
     assert "Traceback" not in err
     wait_for(lambda: not any(map(is_alive, everyone)), 10)
-    assert list(tmp_path.glob("run/checkpoints/*"))  # `high` may just have ended
+    assert list(folder.glob("run/checkpoints/*"))  # `high` may just have ended
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["", "everyone"])
+def test_sigterm_pauses_a_run_and_its_workers(whole_group: bool, tmp_path: Path) -> None:
+    """As a cluster stops a job: one process, or every process of it, gets the signal."""
+    paused_by_sigterm(tmp_path, whole_group=whole_group)
     done = subprocess.run(
-        [*command, "resume", "run"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*COMMAND, "resume", "run"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "run") == contents(tmp_path / "peace")
+
+
+def test_a_worker_that_dies_after_a_resume_takes_its_trial_down_and_no_other(
+    tmp_path: Path,
+) -> None:
+    """It took the checkpoint along: its trial begins anew, which gives the same numbers."""
+    paused_by_sigterm(tmp_path)
+    before = rows(tmp_path / "run")
+    with subprocess.Popen(
+        [*COMMAND, "resume", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            wait_for(lambda: rows(tmp_path / "run") > before)
+            for pid in children(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
     assert contents(tmp_path / "run") == contents(tmp_path / "peace")

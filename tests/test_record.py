@@ -125,6 +125,37 @@ def test_a_resumed_recorder_goes_on_where_the_checkpoint_was(tmp_path: Path) -> 
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_worker_that_died_before_its_trials_were_started_again_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    first = recorder_of(tmp_path, Left((STACK,)))
+    write(first, Started(A), Started(B), steps(A, 0, 2), steps(B, 0, 2), checkpoint(2, A, B))
+    first.write_all([Interrupted((A, B))], lambda record: None)
+    second = recorder_of(tmp_path, read_left(tmp_path, [STACK]))
+    second.write_all(
+        [Started(B, again="its worker was killed"), steps(B, 0, 3)], lambda record: None
+    )
+    rows = (tmp_path / "trials/b/seed-0/steps.csv").read_text().splitlines()[1:]
+    assert [row.partition(",")[0] for row in rows] == ["0", "1", "2"]
+    assert files(tmp_path) == []  # of the stack: it would go on in the middle
+
+
+def test_a_stack_that_fell_apart_stays_so_when_its_first_trial_has_ended(tmp_path: Path) -> None:
+    recorder = recorder_of(tmp_path, Left((STACK,)))
+    write(recorder, Started(A), Started(B), steps(A, 0, 1), steps(B, 0, 1), checkpoint(1, A, B))
+    write(recorder, Started(A, again="not as part of a stack"), Started(B, again="likewise"))
+    write(recorder, Checkpoint((A, B), 0, {"engine": "vectorized", "apart": None}))
+    write(recorder, steps(A, 0, 1), Ended(A, 1, 0, 1.0))
+    assert files(tmp_path) == ["a-seed-0.pt"]
+    recorder.write_all([Interrupted((B,))], lambda record: None)
+    left = read_left(tmp_path, [STACK])
+    assert left.units == (Unit("vectorized", (B,)),)
+    assert left.saved[B].state == {"engine": "vectorized", "apart": None}
+    again = recorder_of(tmp_path, left)
+    write(again, Started(B), steps(B, 0, 1), Ended(B, 1, None, 1.0))
+    assert again.has_ended([A, B])
+
+
 def test_trials_of_a_stack_that_begin_again_are_on_their_own(tmp_path: Path) -> None:
     recorder = recorder_of(tmp_path, Left((STACK,)))
     write(recorder, Started(A), Started(B), steps(A, 0, 1), steps(B, 0, 1), checkpoint(1, A, B))

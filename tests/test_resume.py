@@ -208,6 +208,43 @@ def test_a_run_that_ended_before_its_plots_gets_them(
 # Signals.
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "status_"),
+    [(TypeError("a bug"), 3, "failed"), (EOFError(), 130, "interrupted")],  # of a killed loader
+)
+def test_what_is_no_work_of_the_signal_is_not_hidden_by_it(
+    error: Exception, code: int, status_: str, lrexp: Callable, config: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def stopped() -> Pause:
+        made = Pause()
+        made.requested = True
+        return made
+
+    def raising(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lrexp.execute.Pause", stopped)
+    monkeypatch.setattr("lrexp.execute.Recorder.write_all", raising)
+    answer = lrexp("compare", config, "--out", "run", "--jobs", "1")
+    assert answer.code == code, answer.err
+    assert ("a bug" in answer.err) == (code == 3)
+    assert status(tmp_path / "run")["status"] == status_
+
+
+def test_a_complete_range_test_still_writes_its_suggestion(
+    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full, or the process killed, right after the run was over."""
+    text = config.read_text()
+    assert lrexp("find-lr", config, "--out", "run").code == 0
+    answer = lrexp("resume", "run", "--write", "tuned.yaml")
+    assert answer.code == 0, answer.err
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert f"{summary['suggested_lr']:.3g}" in (tmp_path / "tuned.yaml").read_text()
+    assert config.read_text() == text
+
+
 def test_the_first_signal_pauses_and_the_second_stops_at_once(
     lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -716,3 +753,23 @@ def test_a_run_that_was_interrupted_before_it_could_go_on_leaves_nothing(
     assert "nothing was written" in answer.err
     assert "resume" not in answer.err
     assert not (tmp_path / "run").exists()
+    own = tmp_path / "mine"  # that the user made, with rights of its own
+    own.mkdir(mode=0o700)
+    assert lrexp("compare", config, "--out", own).code == 130
+    assert (list(own.iterdir()), own.stat().st_mode & 0o777) == ([], 0o700)
+
+
+def test_an_interruption_before_the_first_step_never_removes_a_run(
+    lrexp: Callable, paused: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    files = [path for path in paused.rglob("*") if path.is_file() and path.name != "status.json"]
+    before = {path: path.read_bytes() for path in files}
+    for function in ("describe_again", "preserved_rng"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"lrexp.execute.{function}", interrupted)
+            assert lrexp("resume", "run").code == 130
+        assert {path: path.read_bytes() for path in files} == before
+    assert lrexp("resume", "run").code == 0

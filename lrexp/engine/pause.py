@@ -53,3 +53,12 @@ class Pause:
 def is_of_loader(error: object) -> bool:
     """Return whether torch found that a process which loads data was killed."""
     return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
+def may_be_of_loader(error: object) -> bool:
+    """Return whether an exception may come of that.
+
+    torch raises its own wherever Python is. If that is where exceptions are dropped, reading from
+    a dead process raises instead.
+    """
+    return is_of_loader(error) or isinstance(error, EOFError | OSError)

@@ -16,7 +16,7 @@ import torch
 from lrexp.data import derive_seed
 from lrexp.engine.cuda_graphs.captured_update import prepare_update
 from lrexp.engine.evaluate import evaluate
-from lrexp.engine.pause import is_of_loader
+from lrexp.engine.pause import may_be_of_loader
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.settings import preserved_settings
 from lrexp.engine.state import MisfitError
@@ -70,11 +70,9 @@ def train_or_fail(task: Task) -> Iterator[Record]:
 def is_due_to_stop(task: Task, error: BaseException) -> bool:
     """Return whether an exception was raised while a stop is requested, or right before.
 
-    Processes that load data are killed by the very signal that requests the stop. torch then
-    raises a RuntimeError wherever Python is; if that is where exceptions are dropped, what is
-    read from a dead process raises instead.
+    Processes that load data are killed by the very signal that requests the stop.
     """
-    if task.pause is not None and (is_of_loader(error) or isinstance(error, EOFError | OSError)):
+    if task.pause is not None and may_be_of_loader(error):
         return task.pause.follows()
     return task.is_stop_requested
 

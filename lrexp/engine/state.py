@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrexp.engine.held import check_held
 from lrexp.engine.pause import Pause
 from lrexp.engine.task import Checkpoint, Interrupted, NoCheckpoint, Record, TrialId
 from lrexp.errors import RunError
@@ -55,6 +56,7 @@ def checkpoint(
     why, is_lasting = None, False
     try:
         state = capture()
+        _require_readable(state)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # objects of the user's code may raise anything when looked at
@@ -72,6 +74,13 @@ def checkpoint(
     return False
 
 
+def _require_readable(state: dict[str, Any]) -> None:
+    try:
+        check_held(state, share=0.5)
+    except ValueError as error:
+        raise NotCapturable(f"its state cannot be read again: {error}") from None
+
+
 def plain(value: Any, device: torch.device | None = None) -> Any:
     """Return a copy of `value` that a file can hold without code; tensors are on the CPU.
 
@@ -82,17 +91,19 @@ def plain(value: Any, device: torch.device | None = None) -> Any:
     Raises:
         NotCapturable: there is something else in it.
     """
-    if value is None or isinstance(value, bool | str) or type(value) in (int, float, complex):
+    if value is None or type(value) in (bool, str, int, float, complex):
         return value
-    if isinstance(value, np.generic | int | float):  # a subclass would be saved as code
-        return plain(value.item()) if isinstance(value, np.generic) else value.real
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, str | int | float):  # a subclass would be saved as code
+        return str.__str__(value) if isinstance(value, str) else value.real
     if isinstance(value, Tensor):
         on_host = device is not None and value.device.type != device.type
         return {ON_HOST: copied(value)} if on_host else copied(value)
     if type(value) in (list, tuple):
         return type(value)(plain(item, device) for item in value)
     if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
-        return {key: plain(item, device) for key, item in value.items()}
+        return {plain(key): plain(item, device) for key, item in value.items()}
     raise NotCapturable(f"a checkpoint cannot hold a {type(value).__name__}")
 
 

@@ -163,7 +163,7 @@ def best_text(run: RunEntry) -> str:
     """Return the best variant of a comparison, the suggested LR of a range test."""
     if run.best_variant is not None:
         return run.best_variant
-    if isinstance(run.suggested_lr, int | float):  # a damaged run does not hide the others
+    if run.suggested_lr is not None:
         return f"lr {lr_text(run.suggested_lr)}"
     ended_without = run.command == "find-lr" and run.status == "complete"
     return "no suggestion" if ended_without else "–"

@@ -6,18 +6,20 @@ what the recorder had noted: so rows past the checkpoint can be cut, and none is
 A checkpoint may come from a stranger. It is read with `weights_only=True`, which builds tensors
 and plain values and nothing else; files of any other form than `torch.save` writes today (old ones,
 TorchScript, which older versions of torch would run; packed ones, which may unfold to any size)
-are not even opened by torch, nor those that name anything but tensors.
+are not even opened by torch, nor those that name anything but tensors. Two readers may find two
+archives in one file, so torch is given one that was written anew from the parts that were checked.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lrexp.errors import RunError
 from lrexp.store.files import disk_errors, write_whole
@@ -85,11 +87,11 @@ def load_checkpoint(path: Path) -> SavedUnit:
     import torch
 
     try:
-        num_bytes = _check_form(path)
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        checked = _checked(path)
+        payload = torch.load(checked, map_location="cpu", weights_only=True)
         if not isinstance(payload, dict) or payload.get("format") != FORMAT:
             raise ValueError(f"it has not the format {FORMAT}")
-        check_payload(payload, num_bytes)
+        check_payload(payload, path.stat().st_size)
     except Exception as error:  # a damaged file may break any part of the reader
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise RunError(
@@ -100,29 +102,52 @@ def load_checkpoint(path: Path) -> SavedUnit:
     return SavedUnit(payload["step"], payload["state"], trials)
 
 
-def _check_form(path: Path) -> int:
-    """Return the size of a file of the form that `torch.save` writes.
+def _checked(path: Path) -> io.BytesIO:
+    """Return a file of the form that `torch.save` writes, made anew from its parts.
 
     Raises:
-        ValueError: it has another one, or names what no checkpoint holds.
+        ValueError, zipfile.BadZipFile: it has another one, or names what no checkpoint holds.
     """
+    if not path.is_file():
+        raise ValueError("it is no file")
+    anew = io.BytesIO()
     with path.open("rb") as file:
-        num_bytes = os.fstat(file.fileno()).st_size
-        if file.read(len(_FIRST_BYTES)) != _FIRST_BYTES:
-            raise ValueError("it is not written by torch.save")
-        with zipfile.ZipFile(file) as archive:
-            parts = archive.infolist()
-            names = {part.filename for part in parts}
-            if len(names) < len(parts) or sum(part.file_size for part in parts) > num_bytes:
-                raise ValueError("its parts overlap")
-            for part in parts:
-                inside = part.filename.partition("/")[2]
-                known = inside.startswith("data/") or inside.startswith(_PARTS)
-                if not known or part.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError(f"it holds {part.filename}")
-            if (damaged := archive.testzip()) is not None:  # torch does not compare checksums
-                raise ValueError(f"{damaged} is damaged")
-            for name in names:
-                if name.partition("/")[2] == "data.pkl":
-                    check_names(archive.read(name))
-    return num_bytes
+        _check_start(file)
+        with zipfile.ZipFile(file) as archive, zipfile.ZipFile(anew, "w") as copy:
+            _check_parts(archive.infolist(), os.fstat(file.fileno()).st_size)
+            for part in archive.infolist():
+                content = archive.read(part)  # with its checksum, which torch does not compare
+                if part.filename.partition("/")[2] == "data.pkl":
+                    check_names(content)
+                copy.writestr(part.filename, content)
+    anew.seek(0)
+    return anew
+
+
+def _check_start(file: IO[bytes]) -> None:
+    num_bytes = os.fstat(file.fileno()).st_size
+    if num_bytes > _most_bytes():
+        raise ValueError(f"it has {num_bytes} bytes, which this machine cannot hold")
+    if file.read(len(_FIRST_BYTES)) != _FIRST_BYTES:
+        raise ValueError("it is not written by torch.save")
+
+
+def _most_bytes() -> int:
+    """Return the size of the largest file that can be read: it is in memory twice then."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
+        return sys.maxsize  # Windows refuses memory that it does not have
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _check_parts(parts: Sequence[zipfile.ZipInfo], num_bytes: int) -> None:
+    """Refuse an archive of other parts than `torch.save` writes, or of more than its file holds."""
+    if not parts or parts[0].header_offset != 0:
+        raise ValueError("something lies before its first part")
+    names = {part.filename for part in parts}
+    if len(names) < len(parts) or sum(part.file_size for part in parts) > num_bytes:
+        raise ValueError("its parts overlap")
+    for part in parts:
+        inside = part.filename.partition("/")[2]
+        known = inside.startswith("data/") or inside.startswith(_PARTS)
+        if not known or part.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"it holds {part.filename}")

@@ -1,4 +1,8 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading them within bounds.
+
+A run may come from a stranger: a pipe in a file's place is waited for by nobody, and what is
+larger, deeper or greater than any run writes is refused before it fills memory or the stack.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import json
 import math
 import os
 import shutil
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +20,10 @@ from typing import Any
 
 from lrexp.errors import RunError
 
+MAX_BYTES = 20_000_000  # of a text; as JSON it takes twenty times that in memory
+MAX_DEPTH = 100  # of JSON; a config, which it may quote, has half of that
 _TEMPORARY = ".tmp"
+_RESTORE = "Restore it, or run the config anew."
 
 
 def trial_path(run: Path, variant: str, seed: int) -> Path:
@@ -88,6 +97,74 @@ def remove_directory(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def find_bytes(path: Path, most: int = MAX_BYTES) -> bytes | None:
+    """Return the content of a file of a run, None where there is none.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        RunError: it is larger, no regular file, or cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise RunError(f"{path}: is a pipe or a device, and no file. Remove it.")
+            if found.st_size > most:
+                what = f"is damaged: it is larger than {most} bytes"
+                raise RunError(f"{path}: {what}. Restore it, or remove it.")
+            return file.read(found.st_size)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}.") from error
+
+
+def find_text(path: Path, most: int = MAX_BYTES) -> str | None:
+    """Return the text of a file of a run, None where there is none.
+
+    Raises:
+        RunError: as `find_bytes`, or it is not UTF-8.
+    """
+    content = find_bytes(path, most)
+    try:
+        return None if content is None else content.decode()
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: is damaged: {error}. {_RESTORE}") from error
+
+
+def find_json(path: Path) -> dict[str, Any] | None:
+    """Return the object that a JSON file of a run holds, None where there is none.
+
+    Raises:
+        RunError: as `find_text`, or it holds what `write_json` never writes: deep nesting, a number
+            that no float can hold, or half of a character.
+    """
+    text = find_text(path)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+        _check_plain(value)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: is damaged: {error}. {_RESTORE}") from error
+    return value if isinstance(value, dict) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file of a run holds.
+
+    Raises:
+        RunError: as `find_json`, or there is none.
+    """
+    value = find_json(path)
+    if value is None:
+        raise RunError(f"{path}: is damaged: it is missing, or holds no object. {_RESTORE}")
+    return value
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError into a RunError that names the file and what to do."""
@@ -100,6 +177,32 @@ def disk_errors(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {error.strerror or error}. {remedy} another folder with "
             "--out or --runs-dir."
         ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for who would write into it, if it is a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_plain(value: Any) -> None:
+    """Refuse JSON that who goes through it, or computes with it, would stumble over."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        for item in level:
+            if isinstance(item, int | float) and not abs(item) <= sys.float_info.max:
+                raise ValueError("it holds a number that is too large, or none")
+            if isinstance(item, str):
+                item.encode()  # half of a surrogate pair cannot be written again
+        inner = [_parts(item) for item in level]
+        level = [item for items in inner for item in items]
+    if level:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list) else []
 
 
 def _finite(value: Any) -> Any:

@@ -18,12 +18,13 @@ from pathlib import Path
 from threading import Event, Thread
 
 from lrexp.errors import RunError
-from lrexp.store.files import disk_errors, write_whole
+from lrexp.store.files import disk_errors, find_bytes, write_whole
 from lrexp.store.owner import Owner
 
 LOCK = "lock"
 BEAT_SECONDS = 30.0
 SILENT_SECONDS = 300.0  # file systems of a network may show a change a minute late
+_MAX_BYTES = 10_000
 _TAKE_OVER_SECONDS = 30.0  # a take-over is over in milliseconds, or its process was killed in it
 
 
@@ -54,7 +55,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def holder(directory: Path) -> Owner | None:
     """Return the process that a directory's lock names; None where there is none to be read."""
-    with suppress(OSError):
+    with suppress(RunError):
         return _owner(_read(directory / LOCK))
     return None
 
@@ -67,7 +68,7 @@ def is_silent(path: Path) -> bool:
 
 def _beat(path: Path, me: str, ended: Event) -> None:
     while not ended.wait(BEAT_SECONDS):
-        with suppress(OSError):
+        with suppress(OSError, RunError):
             if _read(path) == me:
                 os.utime(path)
 
@@ -176,14 +177,11 @@ def _create_in_place(path: Path, content: str) -> bool:
 def _read(path: Path) -> str | None:
     """Return what a lock says; one that is being created says it a moment later."""
     for _ in range(20):
-        try:
-            content = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return None
-        if content.endswith("\n"):
+        content = find_bytes(path, _MAX_BYTES)
+        if content is None or content.endswith(b"\n"):
             break
         time.sleep(0.01)
-    return content
+    return None if content is None else content.decode(errors="replace").replace("\r\n", "\n")
 
 
 def _owner(content: str | None) -> Owner | None:

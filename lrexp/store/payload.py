@@ -13,10 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-MAX_NODES = 1_000_000  # values, each counted as often as it is referred to
-MAX_DEPTH = 50
-MAX_INSTRUCTIONS = 20 * MAX_NODES
-_MAX_BITS = 256  # of a whole number
+MAX_INSTRUCTIONS = 20_000_000  # some twenty for each value that a state may hold
 
 _NAMES = re.compile(
     r"torch\._utils _rebuild_(tensor_v[23]|sparse_tensor)|torch\.serialization _get_layout"
@@ -24,7 +21,6 @@ _NAMES = re.compile(
     r"|torch Size|collections OrderedDict|(__builtin__|builtins) complex"
 )
 _BUILDING = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "EXT2", "EXT4"}
-_NUMBERS = (bool, int, float, complex, type(None))
 _SETTINGS = {"final", "best", "steps"}
 
 
@@ -53,7 +49,9 @@ def check_payload(payload: Any, num_bytes: int) -> None:
     Raises:
         ValueError, TypeError, KeyError: it has other parts, or unfolds to more than the file.
     """
-    _Walk(num_bytes).through(payload, 0)
+    from lrexp.engine.held import check_held
+
+    check_held(payload, num_bytes)
     step, state, trials = payload["step"], payload["state"], payload["trials"]
     _require(_is_count(step), "its step is no number of steps")
     _require(isinstance(state, dict), "its state is no mapping")
@@ -79,58 +77,6 @@ def _check_position(position: Mapping[str, Any]) -> None:
         for name, value in measures.items():
             is_measure = isinstance(name, str) and type(value) in (int, float, type(None))
             _require(is_measure, "its measures are no numbers")
-
-
-class _Walk:
-    """Counts what is gone through: shared parts again each time, as whoever copies them does."""
-
-    def __init__(self, num_bytes: int) -> None:
-        self._bytes_left, self._nodes_left = num_bytes, MAX_NODES
-
-    def through(self, value: Any, depth: int) -> None:
-        """Go through a value and all that it holds."""
-        import torch
-
-        self._nodes_left -= 1
-        _require(self._nodes_left >= 0, f"it holds more than {MAX_NODES} values")
-        _require(depth <= MAX_DEPTH, f"it is nested deeper than {MAX_DEPTH} levels")
-        kind = type(value)
-        if kind is dict:
-            known = all(type(key) in (str, int, bool) for key in value)
-            _require(known, "it has keys of other types")
-        if kind in (dict, list, tuple):
-            for item in value.values() if kind is dict else value:
-                self.through(item, depth + 1)
-        elif kind is torch.Tensor:
-            self._tensor(value)
-        elif kind is int:
-            _require(value.bit_length() <= _MAX_BITS, "it holds a number of too many digits")
-        else:
-            _require(kind is str or kind in _NUMBERS, f"it holds a {kind.__name__}")
-
-    def _tensor(self, tensor: Any) -> None:
-        import torch
-
-        plain = tensor.device.type == "cpu" and not tensor.requires_grad
-        _require(plain, "it holds a tensor of another kind")
-        dense = [tensor] if tensor.layout == torch.strided else _parts_of_sparse(tensor)
-        for part in dense:
-            size = part.numel() * part.element_size()
-            _require(size <= part.untyped_storage().nbytes(), "it holds a tensor that unfolds")
-            self._bytes_left -= size
-        _require(self._bytes_left >= 0, "its tensors are larger than the file")
-
-
-def _parts_of_sparse(tensor: Any) -> list[Any]:
-    import torch
-
-    if tensor.layout == torch.sparse_coo:
-        return [tensor._indices(), tensor._values()]
-    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
-    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
-    raise ValueError("it holds a tensor of another kind")
 
 
 def _check_generators(states: Any) -> None:

@@ -8,7 +8,6 @@ though its process is gone, or was silent too long on another host, is `interrup
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -19,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
-from lrexp.store.files import trial_path
+from lrexp.store.files import find_bytes, find_json, find_text, trial_path
 from lrexp.store.lock import LOCK, is_silent
 from lrexp.store.owner import Owner
 
 STEPS_COLUMNS = ("step", "epoch", "lr", "loss")
 EVALS_COLUMNS = ("step", "epoch", "train_loss")
+MAX_CURVE_BYTES = 2**31  # of a CSV: sixty million steps
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrialRecord:
     @cached_property
     def result(self) -> dict[str, Any] | None:
         """The contents of result.json; None while the trial goes on, or where it never ended."""
-        return _read_json(self.path / "result.json")
+        return find_json(self.path / "result.json")
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,9 @@ def read_columns(path: Path, expected: Iterable[str]) -> dict[str, np.ndarray]:
     An empty cell is nan. A last line without an end is left out: it may be half of a number.
 
     Raises:
-        RunError: a line is not a row of numbers.
+        RunError: a line is not a row of numbers, or it is no file that can be read.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        data = b""
+    data = find_bytes(path, MAX_CURVE_BYTES) or b""
     data = data[: data.rfind(b"\n") + 1].replace(b"\r\n", b"\n")
     header, _, body = data.partition(b"\n")
     names = _names(path, header) if header else list(expected)
@@ -210,25 +207,27 @@ def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
 def _entry(path: Path) -> RunEntry:
     try:
         status = _status(path)
-        summary = _read_json(path / "summary.json") or {}
+        summary = find_json(path / "summary.json") or {}
     except RunError:  # one damaged run does not hide the others
         return RunEntry(path, path.name, "?", "damaged", None, None, None)
     ranking = summary.get("ranking")
-    best = ranking[0] if isinstance(ranking, list) and ranking else None
+    first = ranking[0] if isinstance(ranking, list) and ranking else None
+    best = first.get("variant") if isinstance(first, dict) else None
+    lr = summary.get("suggested_lr")
     return RunEntry(
         path=path,
         name=str(status.get("name", path.name)),
         command=str(status.get("command", "?")),
         status=str(status["status"]),
-        best_variant=best.get("variant") if isinstance(best, dict) else None,
-        suggested_lr=summary.get("suggested_lr"),
+        best_variant=best if isinstance(best, str) else None,
+        suggested_lr=lr if type(lr) in (int, float) else None,
         started=_time(status.get("started")),
     )
 
 
 def _status(path: Path) -> dict[str, Any]:
     """Return status.json with the true status: `interrupted` for a run whose process is gone."""
-    status = _read_json(path / "status.json") or {}
+    status = find_json(path / "status.json") or {}
     said = status.get("status", "interrupted")
     gone = said == "running" and _is_left_behind(path, Owner.from_plain(status))
     return status | {"status": "interrupted" if gone else said}
@@ -243,7 +242,7 @@ def _is_left_behind(path: Path, owner: Owner | None) -> bool:
 
 
 def _summary(path: Path) -> dict[str, Any] | None:
-    summary = _read_json(path / "summary.json")
+    summary = find_json(path / "summary.json")
     ranking = (summary or {}).get("ranking", [])
     if not isinstance(ranking, list) or not all(isinstance(row, dict) for row in ranking):
         raise RunError(f"{path / 'summary.json'}: is damaged: its ranking is no list. Delete it.")
@@ -254,11 +253,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     from lrexp.config.reader import MAX_BYTES, read_yaml  # bounded: a run may be a stranger's
 
     path = path / "resolved.yaml"
-    text = _read_text(path)
+    text = find_text(path, MAX_BYTES)
     if text is None:
         return {}
-    if len(text) > MAX_BYTES:
-        raise RunError(f"{path}: is damaged: it is larger than a config can be")
     try:
         config, _ = read_yaml(text, str(path))
     except ConfigError as error:
@@ -266,32 +263,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    text = _read_text(path)
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: is damaged: {error}") from error
-    return value if isinstance(value, dict) else None
-
-
-def _read_text(path: Path) -> str | None:
-    """Return the content of a file, None where there is none."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path}: is damaged: {error}") from error
-
-
 def _time(text: object) -> datetime | None:
     try:
         time = datetime.fromisoformat(str(text))
-    except ValueError:
+        return time if time.tzinfo else time.astimezone()
+    except (ValueError, OverflowError, OSError):  # no time, or none that this system's zone has
         return None
-    return time if time.tzinfo else time.astimezone()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lrexp.errors import RunError
-from lrexp.store.files import disk_errors, trial_path, write_json, write_whole
+from lrexp.store.files import disk_errors, find_json, trial_path, write_json, write_whole
 from lrexp.store.lock import holder
 from lrexp.store.owner import Owner
 
@@ -27,6 +26,7 @@ MAX_RESUMED = 100  # in status.json, the last ones
 STEPS_HEADER = ("step", "epoch", "lr", "loss")
 NOTE_SECONDS = 1.0  # between two writes of status.json that only count
 TRIAL_FILES = ("steps.csv", "evals.csv", "result.json")
+MAX_HEADER = 10_000  # characters
 
 
 class TrialWriter:
@@ -110,7 +110,8 @@ class TrialWriter:
                 os.truncate(path, sizes[name])
                 self._files[name] = path.open("a", encoding="utf-8", newline="\n")
                 if name == "evals.csv":
-                    header = path.read_text(encoding="utf-8").partition("\n")[0]
+                    with path.open(encoding="utf-8") as file:
+                        header = file.readline(MAX_HEADER).strip()
                     self._eval_columns = tuple(header.split(",")[2:])
 
     def _append(self, name: str, text: str) -> None:
@@ -217,10 +218,11 @@ class RunWriter:
 
     def _require_unused(self) -> None:
         """Refuse a directory in which another process began a run since it was chosen."""
-        with suppress(OSError, ValueError, RecursionError):
-            text = (self._home / "status.json").read_text(encoding="utf-8")
-            if Owner.from_plain(json.loads(text)) != self._owner:
-                raise RunError(f"{self.directory}: holds another run by now. Give a new folder.")
+        found = None
+        with suppress(RunError):  # a damaged one is of no process
+            found = find_json(self._home / "status.json")
+        if found is not None and Owner.from_plain(found) != self._owner:
+            raise RunError(f"{self.directory}: holds another run by now. Give a new folder.")
 
     def trial_directory(self, variant: str, seed: int) -> Path:
         """Return where a trial's files go."""

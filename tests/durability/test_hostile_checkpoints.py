@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import shutil
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +75,49 @@ def _pickled(pickled: bytes) -> Callable[[Path], None]:
         _zip(path, {n: pickled if n.endswith("data.pkl") else c for n, c in parts.items()})
 
     return make
+
+
+def _two_archives(path: Path) -> None:
+    """Write two: Python finds the one right before the end, torch the one that the end names."""
+    shown, hidden = (_parts_of(_archive(size)) for size in (1, 10_000))
+    (body, directory), (other_body, other_directory) = shown, hidden
+    assert len(directory) == len(other_directory)
+    entries, start = directory.split(b"PK\1\2")[1:], len(other_body)
+    moved = b""
+    for entry in (b"PK\1\2" + entry for entry in entries):
+        (offset,) = struct.unpack("<I", entry[42:46])
+        moved += entry[:42] + struct.pack("<I", offset + start - len(body)) + entry[46:]
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *[len(entries)] * 2, len(moved), start, 0)
+    path.write_bytes(other_body + other_directory + body + moved + end)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+
+
+def _archive(size: int) -> bytes:
+    """Return a checkpoint with a tensor of a size, as `zipfile` writes it."""
+    saved, anew = io.BytesIO(), io.BytesIO()
+    torch.save({**PAYLOAD, "state": {"a": torch.ones(size)}}, saved)
+    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(anew, "w") as copy:
+        for name in archive.namelist():
+            copy.writestr(name, archive.read(name))
+    return anew.getvalue()
+
+
+def _parts_of(archive: bytes) -> tuple[bytes, bytes]:
+    """Return the parts of an archive, and the directory of them."""
+    size, offset = struct.unpack("<2I", archive[-10:-2])
+    return archive[:offset], archive[offset : offset + size]
+
+
+def _behind_another(path: Path) -> None:
+    _saved(path)
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def _endless_file(path: Path) -> None:
+    _saved(path)
+    with path.open("r+b") as file:
+        file.truncate(2**43)  # takes no room
 
 
 def _laughs() -> Any:
@@ -172,6 +217,10 @@ FILES: list[tuple[str, Callable[[Path], object]]] = [
     ("a place outside of NumPy's words", lambda p: _saved(p, state=_generators(numpy=_numpy(place=10**6)))),
     ("a place before NumPy's words", lambda p: _saved(p, state={"engine": "vectorized", "apart": _generators(numpy=_numpy(place=-1))})),
     ("a large CUDA generator", lambda p: _saved(p, state=_generators(cuda=torch.zeros(10**5, dtype=torch.uint8)))),
+    ("two archives", _two_archives),
+    ("an archive behind another", _behind_another),
+    ("a file that is larger than memory", _endless_file),
+    ("a pipe", os.mkfifo),
     ("an archive of nothing", lambda p: _zip(p, {})),
     ("an archive of a pickle", lambda p: _zip(p, {"archive/data.pkl": pickle.dumps(Bomb()), "archive/version": b"3"})),
     ("a bomb of zeros", lambda p: _zip(p, {"archive/data.pkl": b"\0" * 50_000_000}, zipfile.ZIP_DEFLATED)),
@@ -183,6 +232,7 @@ FILES: list[tuple[str, Callable[[Path], object]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize("make", [row[1] for row in FILES], ids=[row[0] for row in FILES])
 def test_a_file_that_is_no_checkpoint(
@@ -331,6 +381,11 @@ HOSTILE: list[tuple[str, Callable[[Path], object]]] = [
     ("an environment of nothing", lambda run: (run / "environment.json").write_text("[]")),
     ("a lock of nothing", lambda run: (run / "lock").write_text("x")),
     ("a lock that is a folder", lambda run: (run / "lock").mkdir()),
+    ("a lock that is a pipe", lambda run: os.mkfifo(run / "lock")),
+    ("a curve that is a pipe", lambda run: os.mkfifo(run / "trials/evals.csv")),
+    ("jobs without an end", lambda run: (run / "engine.json").write_text('{"units": [], "jobs": Infinity}')),
+    ("a deep status", lambda run: (run / "status.json").write_text('{"status": "interrupted", "x": ' + "[" * 900 + "]" * 900 + "}")),
+    ("years of seconds", _changed_json("status.json", lambda s: s.update(seconds=10**400))),
 ]  # fmt: skip
 
 

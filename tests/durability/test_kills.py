@@ -21,6 +21,7 @@ KINDS = {  # and how often each is killed in the usual suite
     Kind("compare", "sequential"): 4,
     Kind("compare", "vectorized", optimizer=ADAMW): 3,
     Kind("compare", "sequential", jobs=2, steps=1500, accumulate=2): 2,
+    Kind("compare", "vectorized", jobs=2, steps=1500): 2,
     Kind("find-lr", "sequential", steps=800): 2,
     Kind("find-lr", "vectorized", steps=1500): 1,
     Kind("find-lr", "sequential", steps=500, options=("--race", "--budget=2")): 3,

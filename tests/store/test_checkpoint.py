@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import zipfile
 from collections.abc import Callable
+from enum import Enum, IntEnum
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from lrexp.engine import Checkpoint, NoCheckpoint, Pause, TrialId
+from lrexp.engine.state import checkpoint, plain
 from lrexp.errors import RunError
 from lrexp.store import Position, SavedUnit, load_checkpoint, save_checkpoint
 
@@ -169,3 +174,45 @@ def test_tensors_on_other_types_and_shared_storages_survive(tmp_path: Path) -> N
     assert torch.equal(read["view"], flat[2:4])
     with io.BytesIO(path.read_bytes()) as file:
         assert zipfile.is_zipfile(file)
+
+
+class Word(str, Enum):
+    A = "a"
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "back"),
+    [
+        (np.str_("x"), "x"),
+        (Word.A, "a"),
+        (Number.ONE, 1),
+        ({Number.ONE: 1, Word.A: 2}, {1: 1, "a": 2}),
+        (np.float32(0.5), 0.5),
+        ([0.5] * 450_000, [0.5] * 450_000),
+        (2**255, 2**255),
+        (2**300, None),
+        ([0.5] * 500_001, None),
+        (functools.reduce(lambda inner, _: [inner], range(60), []), None),
+    ],
+    ids=["np.str_", "enum", "IntEnum", "keys", "np.float32", "long", "255 bits", "300 bits",
+         "too long", "too deep"],
+)  # fmt: skip
+def test_what_is_saved_can_be_read_and_the_rest_is_never_written(
+    value: object, back: object, tmp_path: Path
+) -> None:
+    path = tmp_path / "x/x.pt"
+    trials = (TrialId("a", 0),)
+    (record,) = checkpoint(Pause(), trials, 1, lambda: {"engine": "x", "it": plain(value)})
+    if back is None:
+        assert isinstance(record, NoCheckpoint)
+        assert "cannot be read again" in (record.why or "")
+        return
+    assert isinstance(record, Checkpoint)
+    save_checkpoint(path, SavedUnit(1, record.state, {}))
+    found = load_checkpoint(path).state["it"]
+    assert found == back
+    assert type(found) is type(back)

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError, RunError
+from lrexp.store.files import MAX_DEPTH, find_bytes, find_json, read_json, to_json
 from lrexp.store.read import STEPS_COLUMNS, TrialRecord, list_runs, load_run, read_columns
-from lrexp.store.write import TrialWriter
+from lrexp.store.write import RunWriter, TrialWriter
 
 HEADER = "step,epoch,lr,loss\n"
 STATUS = {"status": "complete", "command": "compare", "name": "demo", "seeds": [0, 1]}
@@ -281,6 +282,102 @@ def test_a_damaged_run_does_not_hide_the_others(tmp_path: Path) -> None:
         "good": "complete",
         "bad": "damaged",
     }
+
+
+# what status.json and summary.json hold | what a list says of that run
+STRANGE = [
+    ({"started": "0001-01-01"}, {}, ("complete", None, None)),
+    ({"started": "9999-12-31T23:59:59"}, {}, ("complete", None, None)),
+    ({"started": ["2026"]}, {}, ("complete", None, None)),
+    ({}, {"suggested_lr": 10**400}, ("damaged", None, None)),
+    ({}, {"suggested_lr": math.nan}, ("damaged", None, None)),
+    ({}, {"suggested_lr": True}, ("complete", None, None)),
+    ({}, {"suggested_lr": "0.1"}, ("complete", None, None)),
+    ({}, {"suggested_lr": 1}, ("complete", None, 1)),
+    ({}, {"ranking": [{"variant": 7}]}, ("complete", None, None)),
+    ({}, {"ranking": [{"variant": {"a": 1}}]}, ("complete", None, None)),
+    ({"seconds": 10**400}, {}, ("damaged", None, None)),
+]
+
+
+@pytest.mark.parametrize(("status", "summary", "shown"), STRANGE)
+def test_what_no_run_writes_hides_no_other_run(
+    tmp_path: Path, lrexp: Any, status: Any, summary: Any, shown: tuple[object, ...]
+) -> None:
+    make_run(tmp_path / "runs/good")
+    path = make_run(tmp_path / "runs/strange", **status)
+    (path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    answers = [lrexp("runs"), lrexp("runs", "--json")]
+    assert [answer.code for answer in answers] == [0, 0], answers
+    assert "good" in answers[0].out
+    entries = {entry["path"]: entry for entry in json.loads(answers[1].out)}
+    strange = entries["runs/strange"]
+    assert entries["runs/good"]["status"] == "complete"
+    assert (strange["status"], strange["best_variant"], strange["suggested_lr"]) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"a": NaN}',
+        '{"a": [-Infinity]}',
+        '{"a": 1e400}',
+        '{"a": {"b": 1' + "0" * 400 + "}}",
+        '{"a": 1' + "0" * 5000 + "}",
+        '{"a": "\\ud800"}',
+        '{"\\ud800": 1}',
+        '{"a": ' + "[" * 900 + "]" * 900 + "}",
+        '{"a":' * 100_000,
+        " " * 20_000_001,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_json_that_no_run_writes_is_refused(tmp_path: Path, text: str) -> None:
+    path = make_run(tmp_path / "run")
+    (path / "status.json").write_text(text)
+    with pytest.raises(RunError, match=r"status\.json: is damaged: .* Restore it"):
+        load_run(path)
+
+
+def test_what_is_read_can_be_written_again(tmp_path: Path) -> None:
+    deep: Any = 1.5
+    for _ in range(MAX_DEPTH - 2):
+        deep = {"ä": deep}
+    path = make_run(tmp_path / "run", more=deep, number=-(10**300), text="\U0001f600")
+    RunWriter(path, {}, earlier=load_run(path).status)
+    read = read_json(path / "status.json")
+    assert (read["more"], read["number"], read["text"]) == (deep, -(10**300), "\U0001f600")
+    (path / "status.json").write_text(to_json({"even": {"deeper": deep}}))
+    with pytest.raises(RunError, match="nested deeper than 100 levels"):
+        read_json(path / "status.json")
+
+
+@pytest.mark.parametrize("text", [None, "null", "[]"])
+def test_a_missing_object_is_none_or_an_error(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "a.json").write_text(text)
+    assert find_json(tmp_path / "a.json") is None
+    with pytest.raises(RunError, match=r"a\.json: is damaged: it is missing, or holds no object"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_only_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2**40)  # takes no room
+    expected = {"pipe": "no file", "link": "no file", "folder": "Is a directory", "huge": "larger"}
+    for name, message in expected.items():
+        with pytest.raises(RunError, match=f"{name}: .*{message}"):
+            find_bytes(tmp_path / name)
+    (tmp_path / "small").write_bytes(b"12345")
+    assert find_bytes(tmp_path / "small", 5) == b"12345"
+    with pytest.raises(RunError, match="larger than 4 bytes"):
+        find_bytes(tmp_path / "small", 4)
 
 
 def test_a_missing_folder_of_runs_is_a_usage_error(tmp_path: Path) -> None:
