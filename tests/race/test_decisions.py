@@ -57,7 +57,7 @@ def test_a_budget_is_kept_to_the_step(total: int, budget: float, seed: int, best
     done = race(course, land.loss, land.start)
     spent = sum(raced.rung.steps for raced in done)
     assert spent == sum(len(raced.rung.trials) * raced.rung.horizon for raced in done)
-    assert spent <= budget * total
+    assert spent <= budget * total + 1e-6
     assert spent >= 0.9 * min(budget, 8) * total - 8 * len(course.seeds) or budget > 4
     assert all(1 <= raced.rung.horizon <= total for raced in done)
     assert all(raced.rung.seeds[0] == seed for raced in done)

@@ -108,6 +108,48 @@ class Bag(nn.Module):
         return out
 
 
+class Residual(nn.Module):
+    """Blocks of LayerNorm and two linear layers, each added to what it was given."""
+
+    def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Linear(inputs, width), nn.Linear(width, outputs)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), mlp([width, 2 * width, width], nn.GELU))
+            for _ in range(blocks)
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.enter(inputs)
+        for block in self.blocks:
+            x = x + block(x)
+        out: Tensor = self.head(x)
+        return out
+
+
+class Factorised(nn.Module):
+    """Pairs (user, item) to a number: the inner product of two embeddings."""
+
+    def __init__(self, users: int, items: int, width: int) -> None:
+        super().__init__()
+        self.tastes, self.traits = nn.Embedding(users, width), nn.Embedding(items, width)
+        for table in (self.tastes, self.traits):
+            nn.init.normal_(table.weight, std=0.3)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        match = self.tastes(pairs[:, 0]) * self.traits(pairs[:, 1])
+        return match.sum(dim=1, keepdim=True)
+
+
+def pixel_cnn(channels: int) -> nn.Module:
+    """Return convolutions without normalisation, from one channel to three."""
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(channels, 3, 3, padding=1),
+    )  # fmt: skip
+
+
 def small_gpt(vocabulary: int, seq_len: int) -> nn.Module:
     return gpt(vocabulary, seq_len, layers=1, heads=2, width=24)
 

@@ -11,6 +11,7 @@ import string
 import textwrap
 import typing
 from functools import cache
+from types import ModuleType
 from typing import TypeAlias
 
 import numpy as np
@@ -185,9 +186,9 @@ def _windows(text: Tensor, length: int, number: int, seed: int) -> Tensor:
     return text[starts + torch.arange(length)]
 
 
-def next_character(length: int) -> Split:
+def next_character(length: int, module: ModuleType = argparse) -> Split:
     """Return windows of a source file of Python's, and the same windows one character on."""
-    text = codes(inspect.getsource(argparse))
+    text = codes(inspect.getsource(module))
     cut = len(text) * 9 // 10
     train = _windows(text[:cut], length + 1, 2000, 1)
     val = _windows(text[cut:], length + 1, 200, 2)
@@ -201,3 +202,64 @@ def which_file(length: int = 24) -> Split:
         for i, module in enumerate((textwrap, typing, argparse))
     ]
     return split(torch.cat(found), torch.repeat_interleave(torch.arange(3), 500), 1200)
+
+
+def tones(past: int = 48) -> Split:
+    """Return windows of sounds with gliding pitch and ten overtones, and the next two samples."""
+    draw = torch.Generator().manual_seed(14)
+    time = torch.arange(1200) / 8000
+    rows = []
+    for _ in range(60):
+        first, last, tilt = torch.rand(3, generator=draw).tolist()
+        pitch = 100 + 150 * (first + (last - first) * time / time[-1])
+        phase = 2 * torch.pi * torch.cumsum(pitch, 0) / 8000
+        overtones = torch.arange(1, 11)[:, None]
+        sound = (torch.sin(overtones * phase) * overtones ** -(0.5 + tilt)).sum(0)
+        sound += 0.02 * torch.randn(len(time), generator=draw)
+        rows.append(sound / sound.std())
+    windows = torch.stack(rows).unfold(1, past + 2, 29)  # (sounds, windows, samples)
+    train, val = windows[:45].flatten(0, 1), windows[45:].flatten(0, 1)
+    return (train[:, :past], train[:, past:]), (val[:, :past], val[:, past:])
+
+
+def moons() -> Split:
+    points, which = datasets.make_moons(900, noise=0.25, random_state=3)
+    return split(torch.tensor(points, dtype=torch.float32), torch.tensor(which), 600)
+
+
+def swiss_roll() -> Split:
+    """Return points of a rolled-up sheet, and where on it they lie."""
+    points, place = datasets.make_swiss_roll(1000, noise=0.3, random_state=4)
+    return split(standardised(points), standardised(place).unsqueeze(1), 700)
+
+
+def colours() -> Split:
+    """Return grey patches of photos, and what their three colours differ from the grey by."""
+    patches, _ = _patches(8)
+    grey = patches.mean(dim=1, keepdim=True)
+    return split(grey, 4 * (patches - grey), 1200)
+
+
+def ratings(users: int = 60, items: int = 40) -> Split:
+    """Return pairs (user, item) and how well they match: an inner product and noise."""
+    draw = torch.Generator().manual_seed(15)
+    tastes, traits = torch.randn(users, 3, generator=draw), torch.randn(items, 3, generator=draw)
+    pairs = torch.cartesian_prod(torch.arange(users), torch.arange(items))
+    match = (tastes[pairs[:, 0]] * traits[pairs[:, 1]]).sum(1, keepdim=True)
+    return split(pairs, match + 0.3 * torch.randn(len(pairs), 1, generator=draw), 1800)
+
+
+def raw_cancer() -> Split:
+    """Return the cancer data as they are: features of 0.01 beside features of 1000."""
+    raw = datasets.load_breast_cancer()
+    return split(torch.tensor(raw.data, dtype=torch.float32), torch.tensor(raw.target), 400)
+
+
+def mislabelled_digits() -> Split:
+    (images, labels), val = digits(num_train=600)
+    return (images, noisy(labels, 0.4, 10)), val
+
+
+def few_high_digits() -> Split:
+    train, val = high_digits()
+    return (train[0][:80], train[1][:80]), val

@@ -1,12 +1,15 @@
-"""The workloads of the accuracy benchmark, in two halves.
+"""The workloads of the accuracy benchmark: two halves, and a third part to report on.
 
 The halves were made in pairs before anything was trained: every kind of difficulty (see `kind`)
-is in both, on other data, with another network. `tuning` is what a rule may be developed on;
-`held-out` is looked at only to report.
+is in both, on other data, with another network. `tuning` is what a rule may be developed on. The
+`held-out` half was to be looked at only to report; then its figures led to a change (a race that
+begins without a fall), so it can no longer say how good that is. `blind` was made after the last
+change of a rule, and looked at once.
 """
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,6 +65,7 @@ def laplace_nll(output: Tensor, target: Tensor) -> Tensor:
 
 TUNING = "tuning"
 HELD_OUT = "held-out"
+BLIND = "blind"
 
 body_a = partial(nets.mlp, [64, 48, 32, 5])
 body_b = partial(nets.mlp, [64, 64, 10], nn.GELU)
@@ -154,10 +158,52 @@ ALL = [
         "text which file", HELD_OUT, "sequences", partial(nets.Bag, VOCABULARY, 12, 3),
         sets.which_file, steps=150,
     ),
+    Workload(
+        "tones", BLIND, "audio", partial(nets.mlp, [48, 40, 40, 2], nn.GELU), sets.tones,
+        functional.mse_loss, steps=200, batch_size=64,
+    ),
+    Workload("moons wide", BLIND, "tabular", partial(nets.mlp, [2, 128, 2]), sets.moons),
+    Workload(
+        "digits residual", BLIND, "deep, LayerNorm", partial(nets.Residual, 64, 24, 5, 10),
+        sets.digits, steps=120,
+    ),
+    Workload(
+        "photos colours", BLIND, "convolutions, no normalisation", partial(nets.pixel_cnn, 8),
+        sets.colours, functional.mse_loss, steps=100, batch_size=16,
+    ),
+    Workload(
+        "typing GPT", BLIND, "transformer", partial(nets.small_gpt, VOCABULARY, 16),
+        partial(sets.next_character, 16, typing), steps=150, batch_size=16,
+    ),
+    Workload(
+        "digits binary autoencoder", BLIND, "autoencoder", partial(nets.mlp, [64, 20, 64]),
+        sets.digit_copies, functional.binary_cross_entropy_with_logits,
+    ),
+    Workload(
+        "ratings", BLIND, "embeddings", partial(nets.Factorised, 60, 40, 4), sets.ratings,
+        functional.mse_loss, steps=250, shift={"Adam": 0.5},
+    ),
+    Workload(
+        "few digits fine-tuned", BLIND, "fine-tuning",
+        partial(nets.fine_tuned, body_a, sets.low_digits, partial(nn.Linear, 32, 5)),
+        sets.few_high_digits, steps=80, batch_size=16,
+    ),
+    Workload(
+        "cancer raw inputs", BLIND, "badly scaled", partial(nets.mlp, [30, 16, 2]),
+        sets.raw_cancer, steps=200, shift={"SGD": -2.5, "Adam": -0.5},
+    ),
+    Workload(
+        "digits mislabelled", BLIND, "noisy labels", partial(nets.mlp, [64, 48, 10], nn.ReLU, 0.1),
+        sets.mislabelled_digits, steps=150, batch_size=16,
+    ),
+    Workload(
+        "swiss roll Huber", BLIND, "regression", partial(nets.mlp, [3, 40, 40, 1], nn.Tanh),
+        sets.swiss_roll, functional.smooth_l1_loss, steps=250,
+    ),
 ]  # fmt: skip
 WORKLOADS = {work.name: work for work in ALL}
 
 
 def chosen(half: str, names: list[str] | None = None) -> list[Workload]:
-    """Return the workloads of a half, or of both for `all`; of these, those named."""
+    """Return the workloads of a half, or of all for `all`; of these, those named."""
     return [w for w in ALL if half in (w.half, "all") and (names is None or w.name in names)]
