@@ -226,9 +226,12 @@ def test_what_cannot_be_judged_is_noticed(load: Any) -> None:
 
 def test_each_half_has_every_kind_of_workload(load: Any) -> None:
     workloads = load("accuracy.workloads")
-    tuning, held_out = (workloads.chosen(half) for half in ("tuning", "held-out"))
+    tuning, held_out, blind = map(workloads.chosen, ("tuning", "held-out", "blind"))
     assert {work.kind for work in tuning} == {work.kind for work in held_out}
-    assert len(tuning) + len(held_out) == len(workloads.chosen("all")) >= 12
+    assert len(tuning) + len(held_out) >= 12
+    assert len(tuning) + len(held_out) + len(blind) == len(workloads.ALL)
+    assert len({work.name for work in workloads.chosen("all")}) == len(workloads.ALL)
+    assert {work.kind for work in blind} - {work.kind for work in tuning}  # other difficulties, too
 
 
 def test_seeds_that_suggest_do_not_judge(load: Any) -> None:
