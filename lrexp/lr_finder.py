@@ -30,6 +30,7 @@ from lrexp.engine.optimizer import fuse
 from lrexp.engine.task import LossFunction
 from lrexp.errors import NOTHING, ConfigError, user_error
 from lrexp.finder import Curve, RangeTestStop, Suggestion, ramp, suggest
+from lrexp.schedules import Schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,6 +92,9 @@ class RangeTest:
         from lrexp.report import plot_range_test
 
         return plot_range_test(self.curves, self.suggestion, ax=ax)
+
+
+NEVER = 1e9  # times the best loss: no batch is so much harder than another
 
 
 class LRFinder:
@@ -188,8 +192,14 @@ class LRFinder:
                 stop=RangeTestStop(stop_factor, loss_floor(loss)),
                 device=self.device,
             )
-            curves = tuple(_curve(task, s) for s in range(seed, seed + seeds))
-        self.result = RangeTest(suggest(curves, rule=rule, mean_frac=mean_frac), curves)
+            numbers = range(seed, seed + seeds)
+            curves = tuple(Curve(*_steps(task, s)) for s in numbers)
+            found = suggest(curves, rule, mean_frac)
+            if found.suggested_lr is None:  # a closer look, at the cost of as many steps
+                still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
+                untrained = [_steps(still, s)[1] for s in numbers]
+                found = suggest(curves, rule, mean_frac, untrained)
+        self.result = RangeTest(found, curves)
         return self.result
 
     def get_optimal_lr(self) -> float | None:
@@ -223,7 +233,8 @@ class LRFinder:
         return fit_loss(self.loss_fn, output, targets)
 
 
-def _curve(task: Task, seed: int) -> Curve:
+def _steps(task: Task, seed: int) -> tuple[list[float], list[float]]:
+    """Return the LR and the loss of every step."""
     lr: list[float] = []
     loss: list[float] = []
     for record in run_sequentially([replace(task, trial=TrialId("range_test", seed))]):
@@ -232,7 +243,7 @@ def _curve(task: Task, seed: int) -> Curve:
         if isinstance(record, Steps):
             lr += record.lr
             loss += record.loss
-    return Curve(lr, loss)
+    return lr, loss
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -58,6 +58,30 @@ class Curve:
         bad = np.flatnonzero(~np.isfinite(self.loss))
         return int(bad[0]) if len(bad) else len(self.loss)
 
+    def against(self, untrained: ArrayLike) -> Curve:
+        """Return the curve without what makes one batch harder than another.
+
+        `L(w_i; b_i) − L(w_0; b_i) + mean L(w_0; b)`: as long as nothing is learned, a batch's loss
+        says only how hard the batch is, and the untrained model says the same.
+
+        Args:
+            untrained: losses of the untrained model on the same batches, at least as many.
+
+        Raises:
+            ConfigError: there are fewer, or one is not finite.
+
+        Example:
+            >>> Curve([0.1, 1.0], [2.0, 4.0]).against([3.0, 5.0]).loss
+            array([3., 3.])
+
+        Source: a control variate; Owen, Monte Carlo theory, methods and examples, section 8.9.
+        """
+        before = np.asarray(untrained, dtype=np.float64)
+        if len(before) < len(self.loss) or not np.isfinite(before).all():
+            what = "must be finite, and as many as the curve has points"
+            raise ConfigError.single("untrained", what, len(before), "Run all steps without an LR.")
+        return Curve(self.lr, self.loss - before[: len(self.loss)] + float(before.mean()))
+
 
 @dataclass(frozen=True, eq=False)
 class CombinedCurve:

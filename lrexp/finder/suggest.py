@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrexp.errors import ConfigError, did_you_mean
 from lrexp.finder.curve import BANDWIDTH, CombinedCurve, Curve, combine
@@ -22,6 +23,7 @@ MAX_DISAGREEMENT = 2.0  # decades between the seeds
 LOWEST_MEAN = 0.5  # of the peak: schedules below that are treated as if they had it
 PEAK = 2.0  # times the LR that suits a constant schedule: the peak of one that decays to zero
 WIDER = 2.0  # how far the interval reaches beyond the answers of the seeds, each way
+CLOSER = "The fall shows once what makes one batch harder than another is taken off."
 CYCLE = 4.0  # base_lr is at least this factor below max_lr
 
 
@@ -57,7 +59,12 @@ class Suggestion:
         return max(self.mean_frac, LOWEST_MEAN)
 
 
-def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0) -> Suggestion:
+def suggest(
+    curves: Sequence[Curve],
+    rule: str = "auto",
+    mean_frac: float = 1.0,
+    untrained: Sequence[ArrayLike] | None = None,
+) -> Suggestion:
     """Suggest an LR from the range tests of one ramp, run with one or more seeds.
 
     - `suggested_lr`: what `rule` reads off the combined curve. Of `auto` it is the peak of the
@@ -73,6 +80,9 @@ def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0)
         rule: a name in `RULES`.
         mean_frac: the mean LR of the schedule that is to be used as a share of its peak, in (0, 1]:
             1 for a constant LR, about 1/2 for cosine, linear and one-cycle.
+        untrained: for each curve the losses of the untrained model on the same batches. Where the
+            curves show no fall, it is looked for once more in their differences; see
+            `Curve.against`.
 
     Raises:
         ConfigError: there is no such rule, `mean_frac` is out of range, or the curves do not share
@@ -92,6 +102,11 @@ def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0)
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
     combined = combine(curves)
     reason = no_signal(combined, curves)
+    closer = None
+    if reason and untrained is not None and _fit(curves, untrained):
+        curves = [curve.against(u) for curve, u in zip(curves, untrained, strict=True)]
+        combined = combine(curves)
+        reason, closer = no_signal(combined, curves), CLOSER
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
     answers = {name: _read(name, combined, mean_frac) for name in RULES}
@@ -111,9 +126,18 @@ def suggest(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0)
         max_lr=max_lr,
         rules=answers,
         reason=None,
-        note=_note(combined, rule, suggested, mean_frac),
+        note=" ".join(filter(None, [closer, _note(combined, rule, suggested, mean_frac)])) or None,
         per_seed=per_seed,
         mean_frac=mean_frac,
+    )
+
+
+def _fit(curves: Sequence[Curve], untrained: Sequence[ArrayLike]) -> bool:
+    """Return whether there is a finite loss of the untrained model for every point."""
+    losses = [np.asarray(losses, dtype=np.float64) for losses in untrained]
+    return all(
+        len(curve.loss) <= len(loss) and bool(np.isfinite(loss).all())
+        for curve, loss in zip(curves, losses, strict=True)
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,22 @@ def curves(work: Workload, optimizer: str, protocol: Protocol, cache: Path) -> l
     made = kept(file, _key(work, tuple(seeds), np.empty(0)), compute)
     each = iter(zip(made["lr"], made["loss"], strict=True))
     return [[_curve(*next(each)) for _ in group] for group in protocol.groups]
+
+
+def untrained(work: Workload, protocol: Protocol, cache: Path) -> list[list[Array]]:
+    """Return the losses of the untrained model on the batches of the range tests, (steps,) each."""
+    seeds = [seed for group in protocol.groups for seed in group]
+    still = replace(
+        work, find_lr={**work.find_lr, "min_lr": 1e-30, "max_lr": 1.001e-30, "stop_factor": 1e9}
+    )
+
+    def compute() -> dict[str, Array]:
+        found = range_tests(still, "SGD", seeds, work.engine)
+        return {"loss": np.array([found[seed].losses for seed in seeds])}
+
+    file = cache / "untrained" / f"{slug(work.name)}.npz"
+    each = iter(kept(file, _key(work, tuple(seeds), np.empty(0)), compute)["loss"])
+    return [[next(each) for _ in group] for group in protocol.groups]
 
 
 def _curve(lr: Array, loss: Array) -> Curve:

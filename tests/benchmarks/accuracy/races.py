@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from accuracy.answer import Answer
-from accuracy.grid import Cell
+from accuracy.grid import Array, Cell
 from accuracy.training import (
     SCHEDULES,
     config_of,
@@ -22,15 +22,31 @@ from accuracy.training import (
 from accuracy.workloads import Workload
 from lrexp.config import Config, load_config
 from lrexp.engine import preserved_rng
-from lrexp.finder import Curve, suggest
+from lrexp.finder import Curve, Suggestion, suggest
 from lrexp.plan import RANGE_TEST, Plan, can_have, plan_one, race_task
 from lrexp.race import Course, Entrant, Raced, Rung, next_rung, outset, verdict
 
 
-def race(cell: Cell, groups: Sequence[Sequence[Curve]], seeds: Sequence[int]) -> list[Answer]:
+def looked_at(
+    group: Sequence[Curve], untrained: Sequence[Array], rule: str, mean_frac: float
+) -> tuple[Suggestion, int]:
+    """Return what range tests suggest, and the steps made: a second look where there is no fall."""
+    steps = sum(len(curve.lr) for curve in group)
+    found = suggest(group, rule, mean_frac)
+    if found.suggested_lr is not None:
+        return found, steps
+    return suggest(group, rule, mean_frac, untrained), 2 * steps
+
+
+def race(
+    cell: Cell,
+    groups: Sequence[Sequence[Curve]],
+    untrained: Sequence[Sequence[Array]],
+    seeds: Sequence[int],
+) -> list[Answer]:
     """Return what races at the default budget answer, one for each group of range tests."""
     plan = planned(cell.work, cell.optimizer, cell.schedule)
-    return [_race(plan, group, seed) for group, seed in zip(groups, seeds, strict=True)]
+    return [_race(plan, *each) for each in zip(groups, untrained, seeds, strict=True)]
 
 
 @cache
@@ -46,9 +62,9 @@ def planned(work: Workload, optimizer: str, schedule: str) -> Plan:
     return plan_one(load_config(tree, given=objects.sections), objects, RANGE_TEST)
 
 
-def _race(plan: Plan, group: Sequence[Curve], seed: int) -> Answer:
-    variant, tested = plan.variants[RANGE_TEST], sum(len(curve.lr) for curve in group)
-    found = suggest(group, mean_frac=variant.mean_frac)
+def _race(plan: Plan, group: Sequence[Curve], untrained: Sequence[Array], seed: int) -> Answer:
+    variant = plan.variants[RANGE_TEST]
+    found, tested = looked_at(group, untrained, "auto", variant.mean_frac)
     begin = outset(group, found)
     if begin is None:
         return Answer(None, tested, found.reason or "")

@@ -1,0 +1,79 @@
+"""A second look, where no fall shows: what makes one batch harder than another is taken off."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lrexp import LRFinder
+from lrexp.errors import ConfigError
+from lrexp.finder import Curve, suggest
+
+LR = np.logspace(-7, 1, 100)
+
+
+def buried(fall: float, seeds: int = 3) -> tuple[list[Curve], list[np.ndarray]]:
+    """Return curves that fall by little, and batches that differ by much."""
+    x = np.log10(LR)
+    learned = fall * np.interp(x, [-4, -2, -1, 0], [0.0, 1.0, 1.0, -3.0])
+    curves, untrained = [], []
+    for seed in range(seeds):
+        draw = np.random.default_rng(seed)
+        hard = 5.0 + draw.normal(0, 1.0, len(LR))
+        curves.append(Curve(LR, hard - learned + draw.normal(0, 0.01, len(LR))))
+        untrained.append(hard)
+    return curves, untrained
+
+
+def test_a_fall_that_is_buried_in_differences_of_batches_is_found() -> None:
+    curves, untrained = buried(0.3)
+    assert suggest(curves).suggested_lr is None
+    found = suggest(curves, untrained=untrained)
+    clear = suggest([Curve(c.lr, c.loss - u) for c, u in zip(curves, untrained, strict=True)])
+    assert found.suggested_lr == pytest.approx(clear.suggested_lr, rel=0.02)
+    assert 1e-3 < found.suggested_lr < 1e-1
+    assert "taken off" in str(found.note)
+
+
+def test_where_nothing_is_learned_there_is_still_no_suggestion() -> None:
+    curves, untrained = buried(0.0)
+    assert suggest(curves, untrained=untrained).suggested_lr is None
+
+
+def test_where_the_fall_shows_the_second_look_changes_nothing() -> None:
+    curves, _ = buried(8.0)
+    plain = suggest(curves)
+    assert plain.suggested_lr is not None
+    assert suggest(curves, untrained=[np.zeros(100)] * 3) == plain
+
+
+@pytest.mark.parametrize("bad", [np.ones(99), np.full(100, np.nan)])
+def test_losses_that_do_not_fit_are_not_used(bad: np.ndarray) -> None:
+    curves, untrained = buried(0.3)
+    assert suggest(curves, untrained=[*untrained[:2], bad]) == suggest(curves)
+    with pytest.raises(ConfigError, match="untrained"):
+        curves[0].against(bad)
+
+
+def with_entropies(output: Tensor, target: Tensor) -> Tensor:
+    """Return a loss whose lowest value differs from sample to sample, as entropies do."""
+    return nn.functional.mse_loss(output, target[:, :1]) + target[:, 1].mean()
+
+
+def test_lrfinder_looks_again() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1000, 8, generator=draw)
+    y = torch.cat([0.4 * x[:, :1], 10 * torch.rand(1000, 1, generator=draw)], dim=1)
+    loader = DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True)
+    torch.manual_seed(0)
+    model = nn.Linear(8, 1)
+    before = model.weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    result = LRFinder(model, optimizer, with_entropies).run(loader)
+    assert suggest(result.curves).suggested_lr is None
+    assert result.suggested_lr is not None, result.reason
+    assert 0.005 < result.suggested_lr < 0.5
+    assert torch.equal(model.weight, before)
