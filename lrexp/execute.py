@@ -28,9 +28,9 @@ from lrexp.engine import (
 from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError, is_interruption
 from lrexp.fit import changed_settings, changed_surroundings, noted_surroundings, refuse
 from lrexp.interrupt import pausing
-from lrexp.left import Left, read_left, read_rungs, read_units, tidy_checkpoints
+from lrexp.left import Left, again_untrained, read_left, read_rungs, read_units, tidy_checkpoints
 from lrexp.order import Order
-from lrexp.plan import RANGE_TEST, Plan
+from lrexp.plan import RANGE_TEST, UNTRAINED, Plan
 from lrexp.record import Recorder
 from lrexp.report.progress import observe, waiting
 from lrexp.store import (
@@ -127,7 +127,8 @@ def take_up(
     refuse(problems, force=force)
     for what in noted_surroundings(run, here):
         console.print(f"Note: {what}; the last bits may differ.", markup=False, highlight=False)
-    left = read_left(run, [*units, *(unit for rung in rungs for unit in rung.units)])
+    more = [*again_untrained(run, units), *(unit for rung in rungs for unit in rung.units)]
+    left = read_left(run, [*units, *more])
     return Choice(left.units, jobs), left, problems
 
 
@@ -281,7 +282,8 @@ def train(
     left = left or Left(choice.units)
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
     # A training's rule stops what diverged; a range test ends like that as a rule.
-    stop_is_outcome = all(trial.variant != RANGE_TEST for trial in left.trials)
+    tests = (RANGE_TEST, UNTRAINED)
+    stop_is_outcome = all(trial.variant not in tests for trial in left.trials)
     recorder = Recorder(writer, stop_is_outcome=stop_is_outcome, loss_digits=digits, left=left)
     lengths = {trial: order.length(plan, trial) for trial in left.trials}
     pause = Pause()

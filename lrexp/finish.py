@@ -10,15 +10,16 @@ from rich.console import Console
 
 from lrexp.config import Config, with_optimizer_lr
 from lrexp.errors import ConfigError
-from lrexp.finder import Curve, Suggestion, suggest
+from lrexp.finder import Suggestion, suggest
 from lrexp.lr_finder import RangeTest
 from lrexp.plan import RANGE_TEST, Plan
 from lrexp.record import Recorder
 from lrexp.report import draw_run
 from lrexp.report.damage import as_written
 from lrexp.report.progress import waiting
-from lrexp.store import Run, RunWriter, TrialRecord, load_run, write_whole
+from lrexp.store import Run, RunWriter, load_run, write_whole
 from lrexp.summary import comparison_summary, range_test_summary
+from lrexp.tested import curves_of, finished_tests, untrained_losses
 
 
 @dataclass(frozen=True)
@@ -77,30 +78,33 @@ def finish_range_tests(writer: RunWriter, recorder: Recorder, plan: Plan, consol
     Raises:
         FailedTrialsError: trials failed.
     """
-    tests = finished_tests(load_run(writer.directory))
+    run = load_run(writer.directory)
+    tests = finished_tests(run)
     if not tests:
         recorder.raise_failures(writer.directory)
-    suggestion = suggestion_of(plan, tests)
+    suggestion = suggestion_of(plan, run)
     writer.summary(range_test_summary(suggestion, [test.seed for test in tests]))
     with waiting(console, "Drawing"):
         draw_run(load_run(writer.directory))
     recorder.raise_failures(writer.directory)
 
 
-def suggestion_of(plan: Plan, tests: list[TrialRecord]) -> Suggestion:
-    """Return what range tests suggest for the schedule of the plan."""
-    rule = plan.config.experiment.find_lr.rule
-    return suggest(curves_of(tests), rule=rule, mean_frac=plan.variants[RANGE_TEST].mean_frac)
+def suggestion_of(plan: Plan, run: Run) -> Suggestion:
+    """Return what the range tests of a run suggest for the schedule of the plan."""
+    rule, mean_frac = plan.config.experiment.find_lr.rule, plan.variants[RANGE_TEST].mean_frac
+    tests = finished_tests(run)
+    return suggest(curves_of(tests), rule, mean_frac, untrained_losses(run, tests))
 
 
 def range_test(run: Run) -> RangeTest:
     """Return what the range tests of a finished run suggest."""
-    curves = curves_of(finished_tests(run))
+    tests = finished_tests(run)
+    curves = curves_of(tests)
     rule = run.config.get("find_lr", {}).get("rule", "auto")
     summary = run.summary or {}
     with as_written(str(run.path)):
         frac = float(summary.get("mean_frac", 1.0))
-    suggestion = suggest(curves, rule=rule, mean_frac=frac)
+    suggestion = suggest(curves, rule, frac, untrained_losses(run, tests))
     if summary.get("race"):  # it had the last word
         interval = summary["interval"]
         suggestion = replace(
@@ -111,17 +115,6 @@ def range_test(run: Run) -> RangeTest:
             interval=None if interval is None else (interval[0], interval[1]),
         )
     return RangeTest(suggestion, tuple(curves), run)
-
-
-def finished_tests(run: Run) -> list[TrialRecord]:
-    """Return the range tests of a run that have ended."""
-    tests = run.variants.get(RANGE_TEST, ())
-    return [test for test in tests if (test.result or {}).get("outcome") == "finished"]
-
-
-def curves_of(tests: list[TrialRecord]) -> list[Curve]:
-    """Return the curve of each range test."""
-    return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
 
 
 def _warn_of_own_lrs(config: Config, console: Console) -> None:

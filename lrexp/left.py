@@ -13,6 +13,7 @@ from typing import Any
 
 from lrexp.engine import ENGINES, Choice, TrialId, Unit
 from lrexp.errors import RunError
+from lrexp.finder.trials import UNTRAINED
 from lrexp.race import entrant_of
 from lrexp.store import Position, SavedUnit, TrialRecord, load_checkpoint, trial_path
 from lrexp.store.files import disk_errors, find_json, read_json
@@ -105,6 +106,18 @@ def read_units(run: Path, known: Collection[TrialId]) -> tuple[list[Unit], int]:
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
     return list(choice.units), choice.jobs
+
+
+def again_untrained(run: Path, units: Iterable[Unit]) -> list[Unit]:
+    """Return the units of a second look at range tests, once that has begun."""
+    return untrained_units(units) if (run / "trials" / UNTRAINED).is_dir() else []
+
+
+def untrained_units(units: Iterable[Unit]) -> list[Unit]:
+    """Return the units in which the batches of range tests are run once more: as they were."""
+    return [
+        replace(u, trials=tuple(replace(t, variant=UNTRAINED) for t in u.trials)) for u in units
+    ]
 
 
 def read_rungs(run: Path) -> list[Choice]:

@@ -29,7 +29,8 @@ from lrexp.engine import (
 from lrexp.engine.optimizer import fuse
 from lrexp.engine.task import LossFunction
 from lrexp.errors import NOTHING, ConfigError, user_error
-from lrexp.finder import Curve, RangeTestStop, Suggestion, ramp, suggest
+from lrexp.finder import Curve, RangeTestStop, Suggestion, is_buried, ramp, suggest
+from lrexp.plan.range_test import NEVER
 from lrexp.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -92,9 +93,6 @@ class RangeTest:
         from lrexp.report import plot_range_test
 
         return plot_range_test(self.curves, self.suggestion, ax=ax)
-
-
-NEVER = 1e9  # times the best loss: no batch is so much harder than another
 
 
 class LRFinder:
@@ -194,12 +192,11 @@ class LRFinder:
             )
             numbers = range(seed, seed + seeds)
             curves = tuple(Curve(*_steps(task, s)) for s in numbers)
-            found = suggest(curves, rule, mean_frac)
-            if found.suggested_lr is None:  # a closer look, at the cost of as many steps
+            untrained = None
+            if is_buried(curves):
                 still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
                 untrained = [_steps(still, s)[1] for s in numbers]
-                found = suggest(curves, rule, mean_frac, untrained)
-        self.result = RangeTest(found, curves)
+        self.result = RangeTest(suggest(curves, rule, mean_frac, untrained), curves)
         return self.result
 
     def get_optimal_lr(self) -> float | None:

@@ -23,12 +23,14 @@ from lrexp.config.reader import read_yaml
 from lrexp.engine import Pause, Task, TrialId
 from lrexp.plan import (
     RANGE_TEST,
+    UNTRAINED,
     Objects,
     Plan,
     make_plan,
     plan_one,
     race_task,
     range_test_task,
+    untrained_task,
 )
 from lrexp.race import entrant_of
 
@@ -123,6 +125,8 @@ class Order:
         if self.command == "compare":
             return plan.variants[trial.variant].task(trial.seed)
         variant, entrant = plan.variants[RANGE_TEST], entrant_of(trial.variant)
+        if trial.variant == UNTRAINED:
+            return untrained_task(variant, trial.seed)
         if entrant is None:
             return range_test_task(variant, trial.seed)
         return race_task(variant, plan.config, entrant, trial.seed)

@@ -16,8 +16,9 @@ from rich.console import Console
 from lrexp.engine import Choice, TrialId
 from lrexp.errors import ConfigError, RunError
 from lrexp.execute import choose_engine, train
-from lrexp.finish import curves_of, finish_range_tests, finished_tests, suggestion_of
-from lrexp.left import RACE, read_left, read_rungs, read_units
+from lrexp.finder import is_buried
+from lrexp.finish import finish_range_tests, suggestion_of
+from lrexp.left import RACE, again_untrained, read_left, read_rungs, read_units, untrained_units
 from lrexp.order import Order
 from lrexp.plan import RANGE_TEST, Plan, can_have
 from lrexp.race import Course, Outset, Raced, Rung, next_rung, outset, read_raced
@@ -27,6 +28,7 @@ from lrexp.report.progress import waiting
 from lrexp.report.text import lr_text
 from lrexp.store import RunWriter, load_run
 from lrexp.summary import race_summary
+from lrexp.tested import curves_of, finished_tests
 
 
 def finish_find_lr(
@@ -57,10 +59,12 @@ def finish_find_lr(
     if read_rungs(writer.directory):  # the range tests were done long ago
         recorder.raise_failures(writer.directory)
     begin = None
-    if settings.race and not recorder.failures:
-        tests = finished_tests(load_run(writer.directory))
-        suggestion = suggestion_of(plan, tests)
-        begin = outset(curves_of(tests), suggestion)
+    if not recorder.failures:
+        _look_again(order, plan, writer, console)
+        run = load_run(writer.directory)
+        suggestion = suggestion_of(plan, run)
+        if settings.race:
+            begin = outset(curves_of(finished_tests(run)), suggestion)
     if begin is None:
         finish_range_tests(writer, recorder, plan, console)
         return
@@ -70,6 +74,30 @@ def finish_find_lr(
         summary = race_summary(suggestion, _seeds(plan), course, done, _tested(writer))
         writer.summary({**summary, "note": begin.note})
         draw_run(load_run(writer.directory))
+
+
+def _look_again(order: Order, plan: Plan, writer: RunWriter, console: Console) -> None:
+    """Run the batches once more without learning, where no fall shows and one may be buried.
+
+    Raises:
+        FailedTrialsError: trials failed.
+        KeyboardInterrupt: a signal ended it before its end.
+    """
+    run, known = writer.directory, order.lengths(plan)
+    if not is_buried(curves_of(finished_tests(load_run(run)))):
+        return
+    units, jobs = read_units(run, known)
+    again = untrained_units(units)
+    known |= {trial: order.length(plan, trial) for unit in again for trial in unit.trials}
+    writer.update_status(
+        num_trials=len(known), total_steps={trial.variant: n for trial, n in known.items()}
+    )
+    left = read_left(run, [*units, *again])
+    if left.trials:
+        text = "No fall shows: the same batches once more, without learning."
+        console.print(text, highlight=False, soft_wrap=True)
+        choice = Choice(left.units, jobs)
+        train(order, plan, choice, writer, console, left=left).raise_failures(run)
 
 
 def check_budget(plan: Plan, given: float | None) -> None:
@@ -106,6 +134,8 @@ def _race(
     run = writer.directory
     known, kept = order.lengths(plan), read_rungs(run)
     units = read_units(run, known)[0]
+    units += again_untrained(run, units)
+    known |= {trial: order.length(plan, trial) for unit in units for trial in unit.trials}
     done: list[Raced] = []
     choices: list[Choice] = []
     rungs: list[Rung] = []

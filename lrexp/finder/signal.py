@@ -14,7 +14,7 @@ import numpy as np
 
 from lrexp.analysis.smooth import local_linear_gain
 from lrexp.finder.basin import basin
-from lrexp.finder.curve import CombinedCurve, Curve, bandwidth_for
+from lrexp.finder.curve import CombinedCurve, Curve, bandwidth_for, combine
 from lrexp.finder.landmarks import Landmarks, landmarks
 
 MIN_POINTS = 10
@@ -24,6 +24,15 @@ NEARLY_ALL = 0.9  # of the pairs of losses, one in the basin and one before it
 BLOWN_UP = 0.5  # of the pairs: with so many more the other way round, a seed has diverged already
 ERRORS = 3.75  # standard errors that a fall must measure, with many points
 FEW_POINTS = 10.0  # with this many, twice as many
+
+
+def is_buried(curves: Sequence[Curve]) -> bool:
+    """Return whether no fall shows though one might: in enough points that do not rise at once."""
+    curve = combine(curves)
+    if len(curve.lr) < MIN_POINTS:
+        return False
+    marks = landmarks(curve)
+    return not _rises_at_once(marks) and not _fell(curve, marks, curves)
 
 
 def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
@@ -36,9 +45,13 @@ def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
     if len(curve.lr) < MIN_POINTS:
         return _too_short(curve, curves)
     marks = landmarks(curve)
-    if marks.minimum == marks.first and marks.edge <= 2 * marks.first and marks.diverges:
+    if _rises_at_once(marks):
         return _from_the_start(curve)
     return None if _fell(curve, marks, curves) else _not_descending(curve, marks)
+
+
+def _rises_at_once(marks: Landmarks) -> bool:
+    return marks.minimum == marks.first and marks.edge <= 2 * marks.first and marks.diverges
 
 
 def _fell(curve: CombinedCurve, marks: Landmarks, curves: Sequence[Curve]) -> bool:

@@ -103,9 +103,8 @@ def suggest(
     combined = combine(curves)
     reason = no_signal(combined, curves)
     closer = None
-    if reason and untrained is not None and _fit(curves, untrained):
-        curves = [curve.against(u) for curve, u in zip(curves, untrained, strict=True)]
-        combined = combine(curves)
+    if reason and (looked := closer_look(curves, untrained)):
+        curves, combined = looked, combine(looked)
         reason, closer = no_signal(combined, curves), CLOSER
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
@@ -132,13 +131,14 @@ def suggest(
     )
 
 
-def _fit(curves: Sequence[Curve], untrained: Sequence[ArrayLike]) -> bool:
-    """Return whether there is a finite loss of the untrained model for every point."""
-    losses = [np.asarray(losses, dtype=np.float64) for losses in untrained]
-    return all(
-        len(curve.loss) <= len(loss) and bool(np.isfinite(loss).all())
-        for curve, loss in zip(curves, losses, strict=True)
-    )
+def closer_look(
+    curves: Sequence[Curve], untrained: Sequence[ArrayLike] | None
+) -> list[Curve] | None:
+    """Return each curve against the untrained model; None where losses are missing or infinite."""
+    try:
+        return [curve.against(u) for curve, u in zip(curves, untrained or (), strict=True)]
+    except (ConfigError, ValueError):  # they do not fit: a model may overflow before any update
+        return None
 
 
 def _refusal(

@@ -8,21 +8,27 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lrexp.finder.curve import CombinedCurve, Curve, combine, start_level
-from lrexp.race import entrant_of
+from lrexp.finder.suggest import closer_look
+from lrexp.finder.trials import RANGE_TEST
 from lrexp.report.curves import Array, outcome
 from lrexp.report.style import COLORS, Mark, log_limits, lr_axis, number_axis, wants_log
 from lrexp.store.read import Run
+from lrexp.tested import curves_of, untrained_losses
 
 CURVE = Mark(COLORS[0], "-")
 OPEN_END = float(np.finfo(np.float32).max)  # as far up as any picture goes
 
 
 def run_curves(run: Run) -> list[Curve]:
-    """Return the curves of the seeds that have ended; where none has, of the one that goes on."""
-    tests = [trial for trial in run.trials if entrant_of(trial.variant) is None]
+    """Return the curves of the seeds that have ended; where none has, of the one that goes on.
+
+    After a second look they are those in which the fall was looked for.
+    """
+    tests = [trial for trial in run.trials if trial.variant == RANGE_TEST]
     begun = [trial for trial in tests if len(trial.steps["lr"])]
     ended = [trial for trial in begun if outcome(trial) != "open"]
-    return [Curve(trial.steps["lr"], trial.steps["loss"]) for trial in ended or begun[:1]]
+    curves = curves_of(ended or begun[:1])
+    return closer_look(curves, untrained_losses(run, ended)) or curves
 
 
 def draw_curves(
