@@ -58,21 +58,22 @@ class Curve:
         bad = np.flatnonzero(~np.isfinite(self.loss))
         return int(bad[0]) if len(bad) else len(self.loss)
 
-    def against(self, untrained: ArrayLike) -> Curve:
+    def against(self, untrained: ArrayLike, level: float = 0.0) -> Curve:
         """Return the curve without what makes one batch harder than another.
 
-        `L(w_i; b_i) − L(w_0; b_i) + mean L(w_0; b)`: as long as nothing is learned, a batch's loss
-        says only how hard the batch is, and the untrained model says the same.
+        `L(w_i; b_i) − L(w_0; b_i) + level`: as long as nothing is learned, a batch's loss says only
+        how hard the batch is, and the untrained model says the same.
 
         Args:
             untrained: losses of the untrained model on the same batches, at least as many.
+            level: where the curve begins.
 
         Raises:
             ConfigError: there are fewer, or one is not finite.
 
         Example:
-            >>> Curve([0.1, 1.0], [2.0, 4.0]).against([3.0, 5.0]).loss
-            array([3., 3.])
+            >>> Curve([0.1, 1.0], [2.0, 4.0]).against([2.0, 5.0], level=3.0).loss
+            array([3., 2.])
 
         Source: a control variate; Owen, Monte Carlo theory, methods and examples, section 8.9.
         """
@@ -80,7 +81,7 @@ class Curve:
         if len(before) < len(self.loss) or not np.isfinite(before).all():
             what = "must be finite, and as many as the curve has points"
             raise ConfigError.single("untrained", what, len(before), "Run all steps without an LR.")
-        return Curve(self.lr, self.loss - before[: len(self.loss)] + float(before.mean()))
+        return Curve(self.lr, self.loss - before[: len(self.loss)] + level)
 
 
 @dataclass(frozen=True, eq=False)

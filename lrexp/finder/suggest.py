@@ -17,7 +17,8 @@ from lrexp.errors import ConfigError, did_you_mean
 from lrexp.finder.curve import BANDWIDTH, CombinedCurve, Curve, combine
 from lrexp.finder.landmarks import Landmarks, landmarks
 from lrexp.finder.rules import RULES, auto
-from lrexp.finder.signal import no_signal
+from lrexp.finder.second_look import closer_look, falls
+from lrexp.finder.signal import is_buried, no_signal
 
 MAX_DISAGREEMENT = 2.0  # decades between the seeds
 LOWEST_MEAN = 0.5  # of the peak: schedules below that are treated as if they had it
@@ -81,8 +82,8 @@ def suggest(
         mean_frac: the mean LR of the schedule that is to be used as a share of its peak, in (0, 1]:
             1 for a constant LR, about 1/2 for cosine, linear and one-cycle.
         untrained: for each curve the losses of the untrained model on the same batches. Where the
-            curves show no fall, it is looked for once more in their differences; see
-            `Curve.against`.
+            curves show no fall, it is looked for once more in the differences; see
+            `second_look`.
 
     Raises:
         ConfigError: there is no such rule, `mean_frac` is out of range, or the curves do not share
@@ -103,14 +104,14 @@ def suggest(
     combined = combine(curves)
     reason = no_signal(combined, curves)
     closer = None
-    if reason and (looked := closer_look(curves, untrained)):
-        curves, combined = looked, combine(looked)
-        reason, closer = no_signal(combined, curves), CLOSER
+    if is_buried(curves) and (looked := closer_look(curves, untrained)):
+        reason = None if falls(curves, untrained or ()) else reason
+        curves, combined, closer = looked, combine(looked), CLOSER
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
     answers = {name: _read(name, combined, mean_frac) for name in RULES}
     suggested = answers[rule]
-    alone = tuple(_alone(c, rule, mean_frac) for c in curves)
+    alone = tuple(_alone(c, rule, mean_frac, sure=closer is not None) for c in curves)
     per_seed = alone if len(curves) > 1 else (suggested,)
     reason = _unreadable(rule, suggested) or _disagreement(per_seed)
     if reason or suggested is None:
@@ -131,16 +132,6 @@ def suggest(
     )
 
 
-def closer_look(
-    curves: Sequence[Curve], untrained: Sequence[ArrayLike] | None
-) -> list[Curve] | None:
-    """Return each curve against the untrained model; None where losses are missing or infinite."""
-    try:
-        return [curve.against(u) for curve, u in zip(curves, untrained or (), strict=True)]
-    except (ConfigError, ValueError):  # they do not fit: a model may overflow before any update
-        return None
-
-
 def _refusal(
     reason: str | None,
     answers: dict[str, float | None],
@@ -158,9 +149,12 @@ def _read(rule: str, curve: CombinedCurve, mean_frac: float) -> float | None:
     return lr / max(mean_frac, LOWEST_MEAN) if lr is not None and rule == "auto" else lr
 
 
-def _alone(curve: Curve, rule: str, mean_frac: float) -> float | None:
+def _alone(curve: Curve, rule: str, mean_frac: float, *, sure: bool) -> float | None:
+    """Return the answer of one seed; `sure` where all of them together were found to fall."""
     combined = combine([curve])
-    return None if no_signal(combined, [curve]) else _read(rule, combined, mean_frac)
+    if not sure and no_signal(combined, [curve]):
+        return None
+    return _read(rule, combined, mean_frac)
 
 
 def _interval(suggested: float, per_seed: Sequence[float | None]) -> tuple[float, float]:

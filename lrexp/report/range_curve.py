@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lrexp.finder.curve import CombinedCurve, Curve, combine, start_level
-from lrexp.finder.suggest import closer_look
+from lrexp.finder.second_look import closer_look
 from lrexp.finder.trials import RANGE_TEST
 from lrexp.report.curves import Array, outcome
 from lrexp.report.style import COLORS, Mark, log_limits, lr_axis, number_axis, wants_log

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lrexp import LRFinder
 from lrexp.errors import ConfigError
 from lrexp.finder import Curve, suggest
+from lrexp.finder.second_look import falls
 
 LR = np.logspace(-7, 1, 100)
 
@@ -48,6 +49,46 @@ def test_where_the_fall_shows_the_second_look_changes_nothing() -> None:
     plain = suggest(curves)
     assert plain.suggested_lr is not None
     assert suggest(curves, untrained=[np.zeros(100)] * 3) == plain
+
+
+def noise(kind: str, draw: np.random.Generator) -> np.ndarray:
+    """Return differences whose mean is 0 or more at every LR, as of a model that cannot learn."""
+    x = np.log10(LR)
+    size = {
+        "equal": np.ones(100),
+        "grows": 10 ** np.clip(x, -7, 0),
+        "begins": np.where(x > -3, 1.0, 1e-6),
+        "heavy": np.ones(100),
+    }[kind]
+    luck = draw.standard_t(3, 100) if kind == "heavy" else draw.normal(0, 1, 100)
+    return size * luck + np.where(x > 0, 5.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["equal", "grows", "begins", "heavy"])
+def test_luck_is_hardly_ever_taken_for_a_fall(kind: str) -> None:
+    taken = 0
+    for number in range(400):
+        draw = np.random.default_rng(number)
+        differences = [noise(kind, draw) for _ in range(3)]
+        curves = [Curve(LR, 5.0 + d) for d in differences]
+        taken += falls(curves, [np.full(100, 5.0)] * 3)
+    assert taken <= 8  # 2 %
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_what_falls_by_little_but_surely_is_found(seeds: int) -> None:
+    curves, untrained = buried(0.05, seeds)
+    assert falls(curves, untrained)
+    assert not falls(curves, [curve.loss - 1e-3 for curve in curves])  # it rose
+
+
+def test_a_seed_that_stopped_or_rises_alone_decides_nothing() -> None:
+    curves, untrained = buried(0.3)
+    short = Curve(LR[:20], curves[0].loss[:20])
+    assert falls([short, *curves[1:]], untrained)
+    risen = Curve(LR, untrained[0] + 3.0)
+    assert not falls([risen, Curve(LR, untrained[1] + 3.0), curves[2]], untrained)
+    assert not falls([], [])
 
 
 @pytest.mark.parametrize("bad", [np.ones(99), np.full(100, np.nan)])
