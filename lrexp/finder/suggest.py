@@ -105,8 +105,10 @@ def suggest(
     reason = no_signal(combined, curves)
     closer = None
     if is_buried(curves) and (looked := closer_look(curves, untrained)):
-        reason = None if falls(curves, untrained or ()) else reason
+        has_fallen = falls(curves, untrained or ())
         curves, combined, closer = looked, combine(looked), CLOSER
+        if has_fallen:
+            reason = _only_begun(combined)
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
     answers = {name: _read(name, combined, mean_frac) for name in RULES}
@@ -129,6 +131,16 @@ def suggest(
         note=" ".join(filter(None, [closer, _note(combined, rule, suggested, mean_frac)])) or None,
         per_seed=per_seed,
         mean_frac=mean_frac,
+    )
+
+
+def _only_begun(curve: CombinedCurve) -> str | None:
+    """Return a reason where even the highest LRs are low: a fall without its other side."""
+    if landmarks(curve).diverges:
+        return None
+    return (
+        f"The loss only begins to fall at the highest LR ({curve.lr[-1]:.2g}), by less than its "
+        "noise: raise find_lr.max_lr."
     )
 
 

@@ -104,6 +104,14 @@ def with_entropies(output: Tensor, target: Tensor) -> Tensor:
     return nn.functional.mse_loss(output, target[:, :1]) + target[:, 1].mean()
 
 
+def test_a_fall_that_only_begins_is_no_answer() -> None:
+    curves, untrained = buried(0.3)
+    cut = [Curve(c.lr[:45], c.loss[:45]) for c in curves]  # up to 4e-4
+    found = suggest(cut, untrained=untrained)
+    assert found.suggested_lr is None
+    assert "raise find_lr.max_lr" in str(found.reason)
+
+
 def test_lrfinder_looks_again() -> None:
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(1000, 8, generator=draw)
