@@ -102,7 +102,9 @@ def _take_back(path: Path, *, was_there: bool) -> None:
         remove_directory(path)
         return
     for child in path.iterdir():  # the folder itself is not ours, and the lock is held
-        if child.name != LOCK:
+        if child.is_dir():  # of a package of the user's
+            remove_directory(child)
+        elif child.name != LOCK:
             child.unlink()
 
 

@@ -52,7 +52,7 @@ def quiet_loaders(pause: Pause) -> Iterator[None]:
     hook = sys.unraisablehook
 
     def tell(told: sys.UnraisableHookArgs) -> None:
-        if not (is_of_loader(told.exc_value) and pause.follows()):
+        if not (is_of_loader(told.exc_value) and pause.is_coming()):
             hook(told)
 
     sys.unraisablehook = tell

@@ -21,6 +21,7 @@ from torch import nn
 import lrexp as library
 from lrexp.engine import Pause, losses
 from lrexp.errors import ConfigError, InterruptedRunError
+from lrexp.store import RunWriter
 
 CONFIG = """\
 name: small
@@ -794,7 +795,9 @@ def test_a_run_that_was_interrupted_before_it_could_go_on_leaves_nothing(
 ) -> None:
     """Between status.json and order.json there is nothing to resume, and nothing is kept."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(writer: RunWriter, *_: object) -> None:
+        writer.text("config.yaml", "x: 1\n")
+        writer.text("package/module.py", "")
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lrexp.execute.describe_run", interrupted)

@@ -29,7 +29,7 @@ class Pause:
         self.requested = False  # setting it is all that a signal handler has to do
         self._last, self._cost = time.perf_counter(), 0.0
 
-    def follows(self) -> bool:
+    def is_coming(self) -> bool:
         """Return whether a stop is requested, or is in a moment.
 
         A signal to a whole job kills the processes that load data before this one hears of it, be

@@ -73,7 +73,7 @@ def is_due_to_stop(task: Task, error: BaseException) -> bool:
     Processes that load data are killed by the very signal that requests the stop.
     """
     if task.pause is not None and may_be_of_loader(error):
-        return task.pause.follows()
+        return task.pause.is_coming()
     return task.is_stop_requested
 
 

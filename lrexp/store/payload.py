@@ -1,9 +1,8 @@
 """What a checkpoint may hold, checked before anything is made of it.
 
-`weights_only=True` runs no code, but a file of a few hundred bytes can still ask for gigabytes:
-for a bytearray of any size, for lists of lists of the same list, for one number that is spread
-over a tensor of any shape. So it may name nothing that this project's checkpoints do not name,
-and what is made of it is walked through once, as those who copy it will do.
+`weights_only=True` runs no code, but a file of a few hundred bytes can still ask for gigabytes, a
+bytearray of any size among them. So it may name nothing that this project's checkpoints do not
+name, and what is made of it is held to what a state may hold (`engine/held.py`).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def run_in_processes(
             trials that have not begun are then passed over. Each worker has its own clock for
             the checkpoints before.
         take_state: (first trial of a unit) -> the state of the checkpoint that it goes on from, or
-            None; asked once, when a worker gets the unit.
+            None, where it begins; asked when a worker gets the unit, and again if that one dies.
 
     Raises:
         ConfigError: the order's Python objects cannot be sent to another process.
