@@ -1,7 +1,7 @@
 """How good the LRs are that finders suggest: regret against a dense grid of full trainings.
 
     python tests/benchmarks/finder_accuracy.py                    # the tuning half
-    python tests/benchmarks/finder_accuracy.py --half blind       # only to report
+    python tests/benchmarks/finder_accuracy.py --half held-out    # only to report
 
 Prints a table, writes a plot and a JSON. All that is trained is kept in `--cache` and not trained
 again; the first run takes the better part of an hour on one core, the next ones take seconds.
@@ -27,7 +27,7 @@ from accuracy.contenders import Setting, contenders
 from accuracy.controls import CONTROLS
 from accuracy.grid import QUICK, Protocol
 from accuracy.scores import as_tree, refusals, score
-from accuracy.workloads import ALL, BLIND, HELD_OUT, TUNING, chosen
+from accuracy.workloads import ALL, HELD_OUT, TUNING, chosen
 
 import lrexp
 
@@ -66,7 +66,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--half", choices=[TUNING, HELD_OUT, BLIND, "all"], default=TUNING)
+    parser.add_argument("--half", choices=[TUNING, HELD_OUT, "all"], default=TUNING)
     parser.add_argument("--workloads", nargs="+", choices=[w.name for w in ALL], metavar="NAME")
     parser.add_argument("--contenders", nargs="+", metavar="NAME")
     parser.add_argument("--no-peers", action="store_true", help="only lrexp and the baselines")

@@ -52,6 +52,14 @@ def norm_cnn(in_channels: int, side: int, outputs: int, channels: Sequence[int])
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(in_channels * side**2, outputs))
 
 
+def norm_mlp(sizes: Sequence[int]) -> nn.Module:
+    """Return linear layers with BatchNorm and SiLU between them."""
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise(sizes):
+        layers += [nn.Linear(wide, narrow), nn.BatchNorm1d(narrow), nn.SiLU()]
+    return nn.Sequential(*layers[:-2])
+
+
 class PatchTransformer(nn.Module):
     """A tiny ViT: images (batch, 1, 8, 8) as 16 patches of 2×2, one pre-norm block, their mean."""
 

@@ -6,7 +6,9 @@ Every function returns (train, val), both (inputs, targets), and draws with a ge
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
+import random
 import string
 import textwrap
 import typing
@@ -263,3 +265,103 @@ def mislabelled_digits() -> Split:
 def few_high_digits() -> Split:
     train, val = high_digits()
     return (train[0][:80], train[1][:80]), val
+
+
+def hastie() -> Split:
+    """Return ten normal features, and whether the sum of their squares is above its median."""
+    inputs, which = datasets.make_hastie_10_2(1100, random_state=6)
+    return split(torch.tensor(inputs, dtype=torch.float32), torch.tensor(which > 0).long(), 700)
+
+
+def turned_photos() -> Split:
+    """Return patches of photos turned by none to three right angles, and by how many."""
+    patches, _ = _patches(8)
+    turns = torch.arange(len(patches)) % 4
+    turned = torch.stack([p.rot90(int(k), (1, 2)) for p, k in zip(patches, turns, strict=True)])
+    return split(turned, turns, 1400)
+
+
+def shells() -> Split:
+    """Return points in six dimensions, and in which of four shells around 0 they lie."""
+    points, shell = datasets.make_gaussian_quantiles(
+        n_samples=1200, n_features=6, n_classes=4, random_state=7
+    )
+    return split(torch.tensor(points, dtype=torch.float32), torch.tensor(shell), 900)
+
+
+def colour_patches() -> Split:
+    """Return flattened colour patches of photos, twice: to be copied."""
+    patches = _patches(6)[0].flatten(1)
+    return split(patches, patches, 1500)
+
+
+def clean_digits() -> Pair:
+    (images, labels), _ = digits(num_train=800)
+    return images, labels
+
+
+def spoilt_digits() -> Split:
+    """Return the other digits, noisy and mirrored."""
+    _, (images, labels) = digits(flat=False, num_train=800)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(16))
+    return split((images.flip(3) + 0.2 * noise).flatten(1), labels, 700)
+
+
+def tiny_noisy_wine() -> Split:
+    raw = datasets.load_wine()
+    return split(standardised(raw.data), noisy(torch.tensor(raw.target), 0.25, 3), 50)
+
+
+def raw_circuits() -> Split:
+    """Return the impedance of circuits (Friedman's second), inputs from 1 to 1700 as they are."""
+    inputs, targets = datasets.make_friedman2(900, noise=50.0, random_state=8)
+    return split(
+        torch.tensor(inputs, dtype=torch.float32), standardised(targets).unsqueeze(1), 650
+    )
+
+
+def phases() -> Split:
+    """Return the phase of circuits (Friedman's third), inputs standardised."""
+    inputs, targets = datasets.make_friedman3(1000, noise=0.05, random_state=9)
+    return split(standardised(inputs), torch.tensor(targets).float().unsqueeze(1), 750)
+
+
+def small_waves() -> Split:
+    """Return a surface of height 0.01 over the plane."""
+    draw = torch.Generator().manual_seed(17)
+    x = 2 * torch.rand(1100, 2, generator=draw) - 1
+    return split(x, 0.01 * (torch.sin(4 * x[:, :1]) * torch.cos(3 * x[:, 1:])), 800)
+
+
+def marked_sums() -> Split:
+    """Return 8 rows (1, 8, 8), a number and a mark in each, and the sum of those marked."""
+    draw = torch.Generator().manual_seed(18)
+    rows = torch.rand(1300, 1, 8, 8, generator=draw) - 0.5
+    marks = (torch.rand(1300, 1, 8, generator=draw) < 0.5).float()
+    rows[..., 1] = marks
+    return split(rows, (rows[..., 0] * marks).sum(2), 1000)
+
+
+def which_module(length: int = 32) -> Split:
+    """Return windows of two source files of Python's, and from which of them."""
+    found = [
+        _windows(codes(inspect.getsource(module)), length, 700, 20 + i)
+        for i, module in enumerate((ast, random))
+    ]
+    return split(torch.cat(found), torch.repeat_interleave(torch.arange(2), 700), 1100)
+
+
+def vowels(samples: int = 128) -> Split:
+    """Return spectra of sounds with two formants, and which of five vowels they are."""
+    draw = torch.Generator().manual_seed(19)
+    formants = torch.tensor([[300, 2300], [400, 2000], [700, 1200], [450, 800], [320, 700]])
+    which = torch.arange(1000) % 5
+    centre = formants[which] * (1 + 0.12 * torch.randn(1000, 2, generator=draw))
+    pitch = 90 + 160 * torch.rand(1000, 1, 1, generator=draw)
+    overtones = torch.arange(1, 25)[:, None] * pitch  # (sounds, overtones, 1), in Hz
+    size = (1 / (1 + ((overtones - centre[:, None, :]) / 120) ** 2)).sum(2, keepdim=True)
+    time = torch.arange(samples) / 8000
+    sound = (size * torch.sin(2 * torch.pi * overtones * time)).sum(1)
+    sound += 0.3 * torch.randn(1000, samples, generator=draw)
+    spectrum = torch.log(torch.fft.rfft(sound).abs() + 1)[:, 1:]
+    return split(spectrum - spectrum.mean(), which, 700)

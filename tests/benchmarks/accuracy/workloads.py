@@ -9,6 +9,7 @@ change of a rule, and looked at once.
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -65,15 +66,15 @@ def laplace_nll(output: Tensor, target: Tensor) -> Tensor:
 
 TUNING = "tuning"
 HELD_OUT = "held-out"
-BLIND = "blind"
 
 body_a = partial(nets.mlp, [64, 48, 32, 5])
 body_b = partial(nets.mlp, [64, 64, 10], nn.GELU)
+body_c = partial(nets.mlp, [64, 32, 32, 10], nn.Tanh)
 
 ALL = [
     Workload("cancer MLP", TUNING, "tabular", partial(nets.mlp, [30, 32, 2]), sets.cancer),
     Workload(
-        "wine dropout", HELD_OUT, "tabular",
+        "wine dropout", TUNING, "tabular",
         partial(nets.mlp, [13, 48, 3], nn.GELU, 0.2), sets.wine, batch_size=16,
     ),
     Workload(
@@ -81,7 +82,7 @@ ALL = [
         partial(sets.digits, flat=False), steps=100,
     ),
     Workload(
-        "photos BN CNN", HELD_OUT, "BatchNorm", partial(nets.norm_cnn, 3, 8, 2, [6, 12]),
+        "photos BN CNN", TUNING, "BatchNorm", partial(nets.norm_cnn, 3, 8, 2, [6, 12]),
         sets.photo_patches, steps=100,
     ),
     Workload(
@@ -89,7 +90,7 @@ ALL = [
         partial(nets.tanh_net, 64, 24, 10, 10), sets.digits, steps=200,
     ),
     Workload(
-        "spirals deep ReLU", HELD_OUT, "deep, no normalisation",
+        "spirals deep ReLU", TUNING, "deep, no normalisation",
         partial(nets.relu_net, 2, 24, 8, 3), sets.spirals, steps=250,
     ),
     Workload(
@@ -97,7 +98,7 @@ ALL = [
         partial(sets.next_character, 12), steps=120, batch_size=8,
     ),
     Workload(
-        "digits ViT", HELD_OUT, "transformer", partial(nets.PatchTransformer, 16, 10),
+        "digits ViT", TUNING, "transformer", partial(nets.PatchTransformer, 16, 10),
         partial(sets.digits, flat=False), steps=120, batch_size=8,
     ),
     Workload(
@@ -105,7 +106,7 @@ ALL = [
         sets.digit_copies, functional.mse_loss,
     ),
     Workload(
-        "photos denoiser", HELD_OUT, "autoencoder", partial(nets.mlp, [64, 40, 64], nn.Tanh),
+        "photos denoiser", TUNING, "autoencoder", partial(nets.mlp, [64, 40, 64], nn.Tanh),
         sets.noisy_patches, functional.mse_loss,
     ),
     Workload(
@@ -114,7 +115,7 @@ ALL = [
         sets.high_digits, steps=80,
     ),
     Workload(
-        "turned fine-tuned", HELD_OUT, "fine-tuning",
+        "turned fine-tuned", TUNING, "fine-tuning",
         partial(nets.fine_tuned, body_b, sets.upright_digits, None),
         sets.turned_digits, steps=100,
     ),
@@ -123,7 +124,7 @@ ALL = [
         sets.tiny_iris, steps=100, batch_size=8,
     ),
     Workload(
-        "diabetes tiny", HELD_OUT, "tiny noisy", partial(nets.mlp, [10, 32, 1], nn.Tanh),
+        "diabetes tiny", TUNING, "tiny noisy", partial(nets.mlp, [10, 32, 1], nn.Tanh),
         partial(sets.diabetes, num_train=60), functional.mse_loss, steps=100, batch_size=8,
     ),
     Workload(
@@ -131,7 +132,7 @@ ALL = [
         partial(sets.diabetes, 1.0), functional.mse_loss, shift={"SGD": -1.5, "Adam": 1},
     ),
     Workload(
-        "friedman ×1000", HELD_OUT, "badly scaled", partial(nets.mlp, [10, 32, 32, 1]),
+        "friedman ×1000", TUNING, "badly scaled", partial(nets.mlp, [10, 32, 32, 1]),
         partial(sets.friedman, 1e3), functional.mse_loss, shift={"SGD": -3.5, "Adam": 1},
     ),
     Workload(
@@ -139,7 +140,7 @@ ALL = [
         sets.uneven_sine, gaussian_nll, steps=200,
     ),
     Workload(
-        "friedman Laplace NLL", HELD_OUT, "negative loss", partial(nets.mlp, [10, 32, 2]),
+        "friedman Laplace NLL", TUNING, "negative loss", partial(nets.mlp, [10, 32, 2]),
         sets.small_friedman, laplace_nll, steps=200,
     ),
     Workload(
@@ -147,7 +148,7 @@ ALL = [
         sets.linear, functional.mse_loss, steps=200, shift={"Adam": 0.75},
     ),
     Workload(
-        "small sine", HELD_OUT, "near-zero loss", partial(nets.mlp, [1, 32, 32, 1], nn.Tanh),
+        "small sine", TUNING, "near-zero loss", partial(nets.mlp, [1, 32, 32, 1], nn.Tanh),
         sets.small_sine, functional.mse_loss, steps=200,
     ),
     Workload(
@@ -155,50 +156,102 @@ ALL = [
         partial(sets.digits, flat=False), steps=120,
     ),
     Workload(
-        "text which file", HELD_OUT, "sequences", partial(nets.Bag, VOCABULARY, 12, 3),
+        "text which file", TUNING, "sequences", partial(nets.Bag, VOCABULARY, 12, 3),
         sets.which_file, steps=150,
     ),
     Workload(
-        "tones", BLIND, "audio", partial(nets.mlp, [48, 40, 40, 2], nn.GELU), sets.tones,
+        "tones", TUNING, "audio", partial(nets.mlp, [48, 40, 40, 2], nn.GELU), sets.tones,
         functional.mse_loss, steps=200, batch_size=64,
     ),
-    Workload("moons wide", BLIND, "tabular", partial(nets.mlp, [2, 128, 2]), sets.moons),
+    Workload("moons wide", TUNING, "tabular", partial(nets.mlp, [2, 128, 2]), sets.moons),
     Workload(
-        "digits residual", BLIND, "deep, LayerNorm", partial(nets.Residual, 64, 24, 5, 10),
+        "digits residual", TUNING, "deep, LayerNorm", partial(nets.Residual, 64, 24, 5, 10),
         sets.digits, steps=120,
     ),
     Workload(
-        "photos colours", BLIND, "convolutions, no normalisation", partial(nets.pixel_cnn, 8),
+        "photos colours", TUNING, "convolutions, no normalisation", partial(nets.pixel_cnn, 8),
         sets.colours, functional.mse_loss, steps=100, batch_size=16,
     ),
     Workload(
-        "typing GPT", BLIND, "transformer", partial(nets.small_gpt, VOCABULARY, 16),
+        "typing GPT", TUNING, "transformer", partial(nets.small_gpt, VOCABULARY, 16),
         partial(sets.next_character, 16, typing), steps=150, batch_size=16,
     ),
     Workload(
-        "digits binary autoencoder", BLIND, "autoencoder", partial(nets.mlp, [64, 20, 64]),
+        "digits binary autoencoder", TUNING, "autoencoder", partial(nets.mlp, [64, 20, 64]),
         sets.digit_copies, functional.binary_cross_entropy_with_logits,
     ),
     Workload(
-        "ratings", BLIND, "embeddings", partial(nets.Factorised, 60, 40, 4), sets.ratings,
+        "ratings", TUNING, "embeddings", partial(nets.Factorised, 60, 40, 4), sets.ratings,
         functional.mse_loss, steps=250, shift={"Adam": 0.5},
     ),
     Workload(
-        "few digits fine-tuned", BLIND, "fine-tuning",
+        "few digits fine-tuned", TUNING, "fine-tuning",
         partial(nets.fine_tuned, body_a, sets.low_digits, partial(nn.Linear, 32, 5)),
         sets.few_high_digits, steps=80, batch_size=16,
     ),
     Workload(
-        "cancer raw inputs", BLIND, "badly scaled", partial(nets.mlp, [30, 16, 2]),
+        "cancer raw inputs", TUNING, "badly scaled", partial(nets.mlp, [30, 16, 2]),
         sets.raw_cancer, steps=200, shift={"SGD": -2.5, "Adam": -0.5},
     ),
     Workload(
-        "digits mislabelled", BLIND, "noisy labels", partial(nets.mlp, [64, 48, 10], nn.ReLU, 0.1),
+        "digits mislabelled", TUNING, "noisy labels", partial(nets.mlp, [64, 48, 10], nn.ReLU, 0.1),
         sets.mislabelled_digits, steps=150, batch_size=16,
     ),
     Workload(
-        "swiss roll Huber", BLIND, "regression", partial(nets.mlp, [3, 40, 40, 1], nn.Tanh),
+        "swiss roll Huber", TUNING, "regression", partial(nets.mlp, [3, 40, 40, 1], nn.Tanh),
         sets.swiss_roll, functional.smooth_l1_loss, steps=250,
+    ),
+    Workload("hastie SiLU", HELD_OUT, "tabular", partial(nets.mlp, [10, 64, 2], nn.SiLU),
+        sets.hastie, steps=200,
+    ),
+    Workload(
+        "turned photos BN CNN", HELD_OUT, "BatchNorm", partial(nets.norm_cnn, 3, 8, 4, [8, 12]),
+        sets.turned_photos, steps=120,
+    ),
+    Workload(
+        "shells deep ReLU", HELD_OUT, "deep, no normalisation",
+        partial(nets.relu_net, 6, 32, 6, 4), sets.shells, steps=200,
+    ),
+    Workload(
+        "inspect GPT", HELD_OUT, "transformer", partial(nets.small_gpt, VOCABULARY, 14),
+        partial(sets.next_character, 14, inspect), steps=140, batch_size=12,
+    ),
+    Workload(
+        "colours autoencoder", HELD_OUT, "autoencoder",
+        partial(nets.mlp, [108, 40, 10, 40, 108], nn.SiLU), sets.colour_patches,
+        functional.mse_loss,
+    ),
+    Workload(
+        "spoilt fine-tuned", HELD_OUT, "fine-tuning",
+        partial(nets.fine_tuned, body_c, sets.clean_digits, partial(nn.Linear, 32, 10)),
+        sets.spoilt_digits, steps=100,
+    ),
+    Workload(
+        "wine tiny noisy", HELD_OUT, "tiny noisy", partial(nets.mlp, [13, 32, 3], nn.Tanh),
+        sets.tiny_noisy_wine, steps=100, batch_size=8,
+    ),
+    Workload(
+        "circuits raw inputs", HELD_OUT, "badly scaled", partial(nets.mlp, [4, 32, 1]),
+        sets.raw_circuits, functional.mse_loss, steps=200, shift={"SGD": -3.5, "Adam": -0.5},
+    ),
+    Workload(
+        "phases Gaussian NLL", HELD_OUT, "negative loss", partial(nets.mlp, [4, 32, 32, 2]),
+        sets.phases, gaussian_nll, steps=200,
+    ),
+    Workload(
+        "small waves", HELD_OUT, "near-zero loss", partial(nets.mlp, [2, 48, 1], nn.Tanh),
+        sets.small_waves, functional.mse_loss, steps=200,
+    ),
+    Workload(
+        "marked sums recurrent", HELD_OUT, "sequences", partial(nets.RowRecurrent, 24, 1),
+        sets.marked_sums, functional.mse_loss, steps=200,
+    ),
+    Workload(
+        "text which module", HELD_OUT, "embeddings", partial(nets.Bag, VOCABULARY, 16, 2),
+        sets.which_module, steps=200,
+    ),
+    Workload(
+        "vowels", HELD_OUT, "audio", partial(nets.norm_mlp, [64, 32, 5]), sets.vowels, steps=120,
     ),
 ]  # fmt: skip
 WORKLOADS = {work.name: work for work in ALL}
