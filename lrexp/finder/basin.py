@@ -22,20 +22,10 @@ DEPTH = 0.5  # of the drop: the level of the two sides
 
 @dataclass(frozen=True)
 class Basin:
-    """The two sides in log10 LR, and the noise in it.
-
-    `noise` is how far the loss of one batch scatters around the smoothed curve, as a share of the
-    whole drop: at 1, a single batch says as much by luck as all that was learned.
-    """
+    """The two sides, in log10 LR."""
 
     low: float
     high: float
-    noise: float
-
-    @property
-    def middle(self) -> float:
-        """log10 LR half way between the sides."""
-        return (self.low + self.high) / 2
 
 
 def basin(curve: CombinedCurve) -> Basin | None:
@@ -64,9 +54,7 @@ def basin(curve: CombinedCurve) -> Basin | None:
     after = np.flatnonzero(above[marks.minimum :] > 0)
     low = _crossing(x, above, marks.first + int(before[-1])) if len(before) else x[marks.first]
     high = _crossing(x, above, marks.minimum + int(after[0]) - 1) if len(after) else x[-1]
-    inside = (x >= low) & (x <= high)  # it holds the minimum
-    noise = float(np.median(curve.scatter[inside])) / marks.drop
-    return Basin(float(low), float(high), noise)
+    return Basin(float(low), float(high))
 
 
 def _crossing(x: Array, y: Array, i: int) -> float:

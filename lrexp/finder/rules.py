@@ -20,9 +20,7 @@ Array = NDArray[np.float64]
 Rule = Callable[[CombinedCurve], "float | None"]
 
 POINTS_PER_DECADE = 99 / 8  # of the usual test, 100 steps over 1e-7 … 10
-MARGIN = 0.5  # of the LR in the middle of the basin: `auto` without noise
-NOISE_SCALE = 0.25  # of the drop: so much noise halves the LR once more
-MOST_NOISE = 0.5  # of the drop: more noise takes no more off
+MARGIN = 10.0  # that a test stays for few steps at each LR: what it shows, it shows late
 SLIDE_INTERVAL = 15  # points of that test: 1.2 decades
 SLIDE_THRESHOLD = 0.03  # share of the curve's range, per decade
 
@@ -52,7 +50,7 @@ def minimum(curve: CombinedCurve) -> float | None:
     if region is None:
         return None
     x, smooth = region
-    return float(10 ** (x[np.argmin(smooth)] - 1))
+    return float(10 ** x[np.argmin(smooth)] / MARGIN)
 
 
 def valley(curve: CombinedCurve) -> float | None:
@@ -96,33 +94,35 @@ def slide(curve: CombinedCurve) -> float | None:
 
 
 def auto(curve: CombinedCurve) -> float | None:
-    """Return half of the LR in the middle of the basin, less where the losses are noisy.
+    """Return the median of three readings of the curve: `median(low, minimum / 10, high / 10)`.
 
-    `½ · √(low · high) / (1 + (4·min(n, ½))²)`, with `low` and `high` the two LRs at which the
-    smoothed loss crosses the level half way between its start and its minimum, and `n` the scatter
-    of single batch losses between them, as a share of the drop. It suits a constant LR; under a
-    schedule that decays to zero the peak may be twice as high (see `suggest`).
+    `low` and `high` are the sides of the basin, the LRs at which the smoothed loss crosses the
+    level half way between its start and its minimum. It suits a constant LR; under a schedule that
+    decays to zero the peak may be twice as high (see `suggest`).
 
-    - Two crossings of a steep curve instead of its steepest or lowest point: those lie anywhere on
-      a long slope or a flat bottom. The left one says what is fast enough, the right one what is
-      stable, and an error in one counts half.
-    - Half, because a range test stays for few steps at each LR: it passes LRs that are too high for
-      a training before the loss shows it, and too high costs more than too low.
-    - The noise, because steps along a noisy gradient must be shorter: the best LR is
-      `1 / (1 + noise/signal)` of the one without noise, both as variances. The loss shows the noise
-      of the gradient only roughly, so at most a factor of 5 is taken off.
+    - `low` is fast enough: here half of what the test learned was learned.
+    - `minimum / 10` is what is usually done.
+    - `high / 10` is stable: a test stays for few steps at each LR, so it passes LRs that are too
+      high for a training before the loss shows it.
+    - Each fails in its own way: on a fall in two steps, on a flat bottom, where nothing diverges.
+      Their median lies between the other two, so no one of them can spoil it alone.
 
     It sees how fast the loss falls and where training becomes unstable; it cannot see that a model
     with few data overfits, where less training, so a lower LR, has the better validation loss.
 
-    Source: McCandlish et al., An Empirical Model of Large-Batch Training, arXiv 1812.06162,
-    section 2, for the shape of the noise term; the constants are from the accuracy benchmark.
+    Example:
+        >>> from lrexp.finder import Curve, combine
+        >>> x = np.linspace(-6, 0, 121)  # log10 LR; the loss falls from -3 to -2 and rises from -1
+        >>> loss = np.interp(x, [-3, -2, -1, 0], [1.0, 0.0, 0.0, 2.0])
+        >>> round(np.log10(auto(combine([Curve(10**x, loss)]))), 1)  # of -2.5, -2.8 and -1.8
+        -2.5
+
+    Source: the accuracy benchmark, which also has what else was tried.
     """
-    found = basin(curve) if _region(curve) is not None else None
-    if found is None:
+    found, tenth = basin(curve), minimum(curve)
+    if found is None or tenth is None:
         return None
-    noise = min(found.noise, MOST_NOISE) / NOISE_SCALE
-    return float(10**found.middle * MARGIN / (1.0 + noise**2))
+    return float(np.median([10**found.low, tenth, 10**found.high / MARGIN]))
 
 
 RULES: dict[str, Rule] = {
