@@ -17,7 +17,7 @@ from lrexp.finder.landmarks import landmarks
 
 Array = NDArray[np.float64]
 
-DEPTH = 0.5  # of the drop: the level of the two sides
+DEPTH = 0.5  # of the drop: the usual level of the two sides
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,20 @@ class Basin:
     low: float
     high: float
 
+    @property
+    def middle(self) -> float:
+        """log10 LR half way between the sides."""
+        return (self.low + self.high) / 2
 
-def basin(curve: CombinedCurve) -> Basin | None:
+
+def basin(curve: CombinedCurve, depth: float = DEPTH) -> Basin | None:
     """Return the basin around the lowest point of a curve, None where the loss never fell.
 
     A side that the test did not reach is where the test begins or ends.
 
     Args:
         curve: the combined curve of one or more seeds.
+        depth: the share of the drop that must have been made, in (0, 1).
 
     Example:
         >>> from lrexp.finder import Curve, combine
@@ -49,7 +55,7 @@ def basin(curve: CombinedCurve) -> Basin | None:
     marks = landmarks(curve)
     if not marks.drop > 0:
         return None
-    x, above = curve.log_lr, curve.smooth - (marks.start - DEPTH * marks.drop)
+    x, above = curve.log_lr, curve.smooth - (marks.start - depth * marks.drop)
     before = np.flatnonzero(above[marks.first : marks.minimum] > 0)
     after = np.flatnonzero(above[marks.minimum :] > 0)
     low = _crossing(x, above, marks.first + int(before[-1])) if len(before) else x[marks.first]

@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 Rule = Callable[[CombinedCurve], "float | None"]
 
 POINTS_PER_DECADE = 99 / 8  # of the usual test, 100 steps over 1e-7 … 10
-MARGIN = 10.0  # that a test stays for few steps at each LR: what it shows, it shows late
+MARGIN = 1.0  # decades: a test stays for few steps at each LR, and shows late that one is too high
+BOTTOM = 0.75  # of the drop: the level of the middle of the bottom
 SLIDE_INTERVAL = 15  # points of that test: 1.2 decades
 SLIDE_THRESHOLD = 0.03  # share of the curve's range, per decade
 
@@ -50,7 +51,7 @@ def minimum(curve: CombinedCurve) -> float | None:
     if region is None:
         return None
     x, smooth = region
-    return float(10 ** x[np.argmin(smooth)] / MARGIN)
+    return float(10 ** (x[np.argmin(smooth)] - 1))
 
 
 def valley(curve: CombinedCurve) -> float | None:
@@ -94,18 +95,20 @@ def slide(curve: CombinedCurve) -> float | None:
 
 
 def auto(curve: CombinedCurve) -> float | None:
-    """Return the median of three readings of the curve: `median(low, minimum / 10, high / 10)`.
+    """Return the median of three readings of the curve: `median(low, bottom / 10, high / 10)`.
 
     `low` and `high` are the sides of the basin, the LRs at which the smoothed loss crosses the
-    level half way between its start and its minimum. It suits a constant LR; under a schedule that
-    decays to zero the peak may be twice as high (see `suggest`).
+    level half way between its start and its minimum; `bottom` is the middle, in log LR, of where
+    three quarters of the drop are made. The LR suits a constant schedule; under one that decays to
+    zero the peak may be twice as high (see `suggest`).
 
     - `low` is fast enough: here half of what the test learned was learned.
-    - `minimum / 10` is what is usually done.
+    - `bottom / 10` is the rule of thumb, a tenth of the LR of the lowest loss. Where on a flat
+      bottom the lowest point lies is luck; its middle is not.
     - `high / 10` is stable: a test stays for few steps at each LR, so it passes LRs that are too
       high for a training before the loss shows it.
-    - Each fails in its own way: on a fall in two steps, on a flat bottom, where nothing diverges.
-      Their median lies between the other two, so no one of them can spoil it alone.
+    - Each fails in its own way: on a fall in two steps, on a lopsided bottom, where nothing
+      diverges. No one of them can spoil the median alone.
 
     It sees how fast the loss falls and where training becomes unstable; it cannot see that a model
     with few data overfits, where less training, so a lower LR, has the better validation loss.
@@ -114,15 +117,16 @@ def auto(curve: CombinedCurve) -> float | None:
         >>> from lrexp.finder import Curve, combine
         >>> x = np.linspace(-6, 0, 121)  # log10 LR; the loss falls from -3 to -2 and rises from -1
         >>> loss = np.interp(x, [-3, -2, -1, 0], [1.0, 0.0, 0.0, 2.0])
-        >>> round(np.log10(auto(combine([Curve(10**x, loss)]))), 1)  # of -2.5, -2.8 and -1.8
-        -2.5
+        >>> f"{np.log10(auto(combine([Curve(10**x, loss)]))):.1f}"  # of -2.5, -2.6 and -1.8
+        '-2.5'
 
-    Source: the accuracy benchmark, which also has what else was tried.
+    Source: the accuracy benchmark, tests/benchmarks/README.md, which also has what else was tried.
     """
-    found, tenth = basin(curve), minimum(curve)
-    if found is None or tenth is None:
+    sides, bottom = basin(curve), basin(curve, BOTTOM)
+    if _region(curve) is None or sides is None or bottom is None:
         return None
-    return float(np.median([10**found.low, tenth, 10**found.high / MARGIN]))
+    readings = [sides.low, bottom.middle - MARGIN, sides.high - MARGIN]
+    return float(10 ** np.median(readings))
 
 
 RULES: dict[str, Rule] = {

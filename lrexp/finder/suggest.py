@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from lrexp.errors import ConfigError, did_you_mean
 from lrexp.finder.curve import BANDWIDTH, CombinedCurve, Curve, combine
+from lrexp.finder.edge import BELOW_EDGE, stability_edge
 from lrexp.finder.landmarks import Landmarks, landmarks
 from lrexp.finder.rules import RULES, auto
 from lrexp.finder.second_look import closer_look, falls
@@ -74,6 +75,8 @@ def suggest(
     - `interval`: from the lowest to the highest answer of the seeds and the combined curve, widened
       by a factor of 2 each way: about the width of the LRs that train nearly as well.
     - `max_lr` = max(2 · auto(curve), suggested_lr).
+    - Where the fall shows only at a second look (see `untrained`), the edge of stability counts as
+      much as what little fell: `√(auto(curve) · edge / 20)` instead of `auto(curve)`.
     - `base_lr` = min(LR where the loss starts to fall, max_lr / 4, lower end of the interval).
 
     Args:
@@ -103,15 +106,16 @@ def suggest(
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
     combined = combine(curves)
     reason = no_signal(combined, curves)
-    closer = None
+    closer = edge = None
     if is_buried(curves) and (looked := closer_look(curves, untrained)):
         has_fallen = falls(curves, untrained or ())
+        edge = stability_edge(combined)
         curves, combined, closer = looked, combine(looked), CLOSER
         if has_fallen:
             reason = _only_begun(combined)
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
-    answers = {name: _read(name, combined, mean_frac) for name in RULES}
+    answers = {name: _read(name, combined, mean_frac, edge) for name in RULES}
     suggested = answers[rule]
     alone = tuple(_alone(c, rule, mean_frac, sure=closer is not None) for c in curves)
     per_seed = alone if len(curves) > 1 else (suggested,)
@@ -119,7 +123,7 @@ def suggest(
     if reason or suggested is None:
         return _refusal(reason, answers, per_seed, mean_frac)
     interval = _interval(suggested, per_seed)
-    max_lr = max(PEAK * (auto(combined) or 0.0), suggested)
+    max_lr = max(PEAK * (_constant(combined, edge) or 0.0), suggested)
     base_lr = min(_fall(combined), max_lr / CYCLE, interval[0])
     return Suggestion(
         suggested_lr=suggested,
@@ -155,10 +159,17 @@ def _refusal(
     )
 
 
-def _read(rule: str, curve: CombinedCurve, mean_frac: float) -> float | None:
-    lr = RULES[rule](curve)
-    # the other rules are what others defined, and know of no schedule
-    return lr / max(mean_frac, LOWEST_MEAN) if lr is not None and rule == "auto" else lr
+def _read(rule: str, curve: CombinedCurve, mean_frac: float, edge: float | None) -> float | None:
+    if rule != "auto":  # the others are what others defined, and know of no schedule
+        return RULES[rule](curve)
+    lr = _constant(curve, edge)
+    return lr / max(mean_frac, LOWEST_MEAN) if lr is not None else None
+
+
+def _constant(curve: CombinedCurve, edge: float | None) -> float | None:
+    """Return what `auto` says for a constant LR, and the edge of stability if there is one."""
+    lr = auto(curve)
+    return math.sqrt(lr * BELOW_EDGE * edge) if lr is not None and edge is not None else lr
 
 
 def _alone(curve: Curve, rule: str, mean_frac: float, *, sure: bool) -> float | None:
@@ -166,7 +177,7 @@ def _alone(curve: Curve, rule: str, mean_frac: float, *, sure: bool) -> float | 
     combined = combine([curve])
     if not sure and no_signal(combined, [curve]):
         return None
-    return _read(rule, combined, mean_frac)
+    return _read(rule, combined, mean_frac, None)  # an edge they share would hide that they differ
 
 
 def _interval(suggested: float, per_seed: Sequence[float | None]) -> tuple[float, float]:

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrexp.finder import Curve, Suggestion, combine
-from lrexp.finder.edge import RESOLUTION, deviation, stability_edge
+from lrexp.finder.edge import BELOW_EDGE, RESOLUTION, deviation, stability_edge
 
 # Measured: see tests/benchmarks/README.md.
-BELOW_EDGE = 0.05  # of the edge of stability: the middle of the LRs that are tried first
-ROOM = 0.1  # of that: so low must the range test have begun, else the edge is none
+ROOM = 0.1  # of where it begins: so low must the range test have begun, else the edge is none
 LEAST_GAIN = 0.25  # of the deviation of a batch loss: an LR that lowers the loss by less is luck
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from finder.planted import decades, noisy, parabola_valley, ramp_lrs, seeds_of
+from finder.planted import parabola_valley, ramp_lrs, seeds_of
 
 from lrexp.finder import Curve, auto, combine
 from lrexp.finder.basin import Basin, basin
@@ -47,17 +47,6 @@ def test_a_side_that_was_not_reached_is_the_end_of_the_test() -> None:
     assert found_in(parabola_valley(lr, 1e-2), lr).high == pytest.approx(-2.0)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("sd", [0.0, 0.05, 0.1, 0.2])
-def test_the_noise_is_that_of_one_loss_whatever_the_number_of_seeds(count: int, sd: float) -> None:
-    curves = [
-        [Curve(LR, noisy(trapezium(LR, -5, -4, -1, 0), sd, 10 * k + i)) for i in range(count)]
-        for k in range(10)
-    ]
-    noise = [found.noise for group in curves if (found := basin(combine(group)))]
-    assert np.mean(noise) == pytest.approx(sd, abs=0.02 + 0.15 * sd)
-
-
 @pytest.mark.parametrize("losses", [np.ones(100), np.exp(np.linspace(0, 9, 100)), np.ones(2)])
 def test_a_curve_that_never_falls_has_none(losses: np.ndarray) -> None:
     curve = combine([Curve(LR[: len(losses)], losses)])
@@ -66,23 +55,28 @@ def test_a_curve_that_never_falls_has_none(losses: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sd", "less"),
-    [(0.0, 1.0), (0.125, 1.25), (0.25, 2.0), (0.5, 5.0), (5.0, 5.0)],  # 1 + (4·min(sd, ½))²
+    ("corners", "expected"),
+    [
+        ((-3.0, -2.8, -1.3, -1.0), -2.9),  # low, of -3.1, -2.9 and -2.1
+        ((-6.0, -3.0, -2.0, -1.0), -3.8),  # bottom / 10, of -4.5, -3.8 and -2.8
+        ((-3.0, -2.4, -2.3, -2.0), -3.2),  # high / 10 of a basin narrower than a decade
+    ],
 )
-def test_auto_is_half_of_the_middle_and_less_with_noise(sd: float, less: float) -> None:
-    # noise that alternates is smoothed away: the basin stays where it is
-    loss = trapezium(LR, -5, -4, -1, 0) + sd / 1.4826 * (-1.0) ** np.arange(100)
-    curve = combine([Curve(LR, loss)])
-    found, lr = basin(curve), auto(curve)
-    assert found is not None
+def test_auto_is_the_median_of_three_readings(corners: tuple[float, ...], expected: float) -> None:
+    curve = combine([Curve(LR, trapezium(LR, *corners))])
+    sides, bottom, lr = basin(curve), basin(curve, 0.75), auto(curve)
+    assert sides is not None
+    assert bottom is not None
     assert lr is not None
-    assert decades(lr, 10**found.middle / 2 / less) < 0.12
+    readings = [sides.low, bottom.middle - 1, sides.high - 1]
+    assert np.log10(lr) == pytest.approx(np.median(readings))
+    assert np.log10(lr) == pytest.approx(expected, abs=0.15)
 
 
-def test_the_middle_is_steadier_than_the_minimum() -> None:
+def test_auto_is_steadier_than_the_lowest_point() -> None:
     # a flat bottom over three decades: its lowest point lies anywhere on it
     loss = trapezium(LR, -5, -4, -1, 0)
     curves = [combine(seeds_of(LR, loss, 0.1, first=3 * k)) for k in range(20)]
-    middles = [found.middle for curve in curves if (found := basin(curve))]
+    answers = [np.log10(lr) for curve in curves if (lr := auto(curve))]
     lowest = [np.log10(curve.lr[np.argmin(curve.smooth)]) for curve in curves]
-    assert np.std(middles) < np.std(lowest) / 5
+    assert np.std(answers) < np.std(lowest) / 3

@@ -315,9 +315,7 @@ def tiny_noisy_wine() -> Split:
 def raw_circuits() -> Split:
     """Return the impedance of circuits (Friedman's second), inputs from 1 to 1700 as they are."""
     inputs, targets = datasets.make_friedman2(900, noise=50.0, random_state=8)
-    return split(
-        torch.tensor(inputs, dtype=torch.float32), standardised(targets).unsqueeze(1), 650
-    )
+    return split(torch.tensor(inputs, dtype=torch.float32), standardised(targets).unsqueeze(1), 650)
 
 
 def phases() -> Split:
