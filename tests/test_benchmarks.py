@@ -226,12 +226,11 @@ def test_what_cannot_be_judged_is_noticed(load: Any) -> None:
 
 def test_each_half_has_every_kind_of_workload(load: Any) -> None:
     workloads = load("accuracy.workloads")
-    tuning, held_out, blind = map(workloads.chosen, ("tuning", "held-out", "blind"))
-    assert {work.kind for work in tuning} == {work.kind for work in held_out}
-    assert len(tuning) + len(held_out) >= 12
-    assert len(tuning) + len(held_out) + len(blind) == len(workloads.ALL)
+    tuning, held_out = map(workloads.chosen, ("tuning", "held-out"))
+    assert {work.kind for work in tuning} >= {work.kind for work in held_out}
+    assert min(len(tuning), len(held_out)) >= 12
+    assert len(tuning) + len(held_out) == len(workloads.ALL)
     assert len({work.name for work in workloads.chosen("all")}) == len(workloads.ALL)
-    assert {work.kind for work in blind} - {work.kind for work in tuning}  # other difficulties, too
 
 
 def test_seeds_that_suggest_do_not_judge(load: Any) -> None:
@@ -272,7 +271,7 @@ def test_the_accuracy_benchmark_runs_and_keeps_what_it_trained(
         assert found["cells"].keys() == tree["cells"].keys()
     assert (tmp_path / "accuracy-tuning.png").stat().st_size > 10_000
     written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.npz")}
-    assert len(written) == 3 * 4 + 3
+    assert len(written) == 3 * 4 + 3 + 1  # grids, range tests, and one without learning
     load("finder_accuracy").main(words)
     assert capsys.readouterr().out == out
     assert written == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.npz")}

@@ -1,10 +1,10 @@
-"""The workloads of the accuracy benchmark: two halves, and a third part to report on.
+"""The workloads of the accuracy benchmark, in two halves: one to develop rules on, one to report.
 
-The halves were made in pairs before anything was trained: every kind of difficulty (see `kind`)
-is in both, on other data, with another network. `tuning` is what a rule may be developed on. The
-`held-out` half was to be looked at only to report; then its figures led to a change (a race that
-begins without a fall), so it can no longer say how good that is. `blind` was made after the last
-change of a rule, and looked at once.
+`tuning` is what rules may be developed on. It grew twice: what was held out at first, and after
+that another eleven, were looked at, and what they showed led to changes; so they can no longer say
+how good these are. `held-out` was made before the last changes of a rule, and looked at after
+them. Every kind of difficulty in it (see `kind`) is in `tuning` too, on other data, with another
+network.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Workload:
     """What is trained, and for how long.
 
     Args:
-        kind: the difficulty that it stands for; there is one in each half.
+        kind: the difficulty that it stands for.
         steps: updates of a full training.
         shift: optimizer -> decades by which the grid of LRs lies higher than that optimizer's.
         find_lr: settings of the range test that are not the defaults.
