@@ -273,14 +273,6 @@ def hastie() -> Split:
     return split(torch.tensor(inputs, dtype=torch.float32), torch.tensor(which > 0).long(), 700)
 
 
-def turned_photos() -> Split:
-    """Return patches of photos turned by none to three right angles, and by how many."""
-    patches, _ = _patches(8)
-    turns = torch.arange(len(patches)) % 4
-    turned = torch.stack([p.rot90(int(k), (1, 2)) for p, k in zip(patches, turns, strict=True)])
-    return split(turned, turns, 1400)
-
-
 def shells() -> Split:
     """Return points in six dimensions, and in which of four shells around 0 they lie."""
     points, shell = datasets.make_gaussian_quantiles(
@@ -349,8 +341,8 @@ def which_module(length: int = 32) -> Split:
     return split(torch.cat(found), torch.repeat_interleave(torch.arange(2), 700), 1100)
 
 
-def vowels(samples: int = 128) -> Split:
-    """Return spectra of sounds with two formants, and which of five vowels they are."""
+def _vowel_spectra(samples: int = 128) -> tuple[Tensor, Tensor, Tensor]:
+    """Return spectra of sounds with two formants, which of five vowels they are, their pitch."""
     draw = torch.Generator().manual_seed(19)
     formants = torch.tensor([[300, 2300], [400, 2000], [700, 1200], [450, 800], [320, 700]])
     which = torch.arange(1000) % 5
@@ -362,4 +354,79 @@ def vowels(samples: int = 128) -> Split:
     sound = (size * torch.sin(2 * torch.pi * overtones * time)).sum(1)
     sound += 0.3 * torch.randn(1000, samples, generator=draw)
     spectrum = torch.log(torch.fft.rfft(sound).abs() + 1)[:, 1:]
-    return split(spectrum - spectrum.mean(), which, 700)
+    return spectrum - spectrum.mean(), which, pitch.flatten()
+
+
+def vowels() -> Split:
+    spectrum, which, _ = _vowel_spectra()
+    return split(spectrum, which, 700)
+
+
+def pitches() -> Split:
+    spectrum, _, pitch = _vowel_spectra()
+    return split(spectrum, standardised(pitch.numpy()).unsqueeze(1), 750, seed=1)
+
+
+def spectra() -> Split:
+    spectrum, _, _ = _vowel_spectra()
+    return split(spectrum, spectrum, 750, seed=2)
+
+
+def blobs() -> Split:
+    points, which = datasets.make_blobs(1100, 12, centers=8, cluster_std=5.0, random_state=21)
+    return split(standardised(points), torch.tensor(which), 800)
+
+
+def parity() -> Split:
+    """Return digits, and whether they are odd."""
+    (images, labels), (val_images, val_labels) = digits(num_train=1000)
+    return (images, labels % 2), (val_images, val_labels % 2)
+
+
+def standard_friedman() -> Split:
+    inputs, targets = datasets.make_friedman1(1000, 10, noise=0.5, random_state=22)
+    return split(standardised(inputs), standardised(targets).unsqueeze(1), 750)
+
+
+def grey_photos() -> Split:
+    """Return grey patches (1, 8, 8) of two photos, and from which of them."""
+    patches, which = _patches(8)
+    return split(patches.mean(dim=1, keepdim=True) * 4 - 2, which, 1400, seed=3)
+
+
+def low_or_high() -> Split:
+    """Return turned digits, and whether they are 5 or more."""
+    (images, labels), (val_images, val_labels) = turned_digits()
+    return (images, (labels > 4).long()), (val_images, (val_labels > 4).long())
+
+
+def tiny_noisy_cancer() -> Split:
+    raw = datasets.load_breast_cancer()
+    return split(standardised(raw.data), noisy(torch.tensor(raw.target), 0.3, 2), 60, seed=4)
+
+
+def raw_wine() -> Split:
+    """Return the wine data as they are: features of 0.1 beside features of 1600."""
+    raw = datasets.load_wine()
+    return split(torch.tensor(raw.data, dtype=torch.float32), torch.tensor(raw.target), 120)
+
+
+def small_diabetes() -> Split:
+    """Return the diabetes data with targets of a deviation of 0.1."""
+    raw = datasets.load_diabetes()
+    return split(standardised(raw.data), 0.1 * standardised(raw.target).unsqueeze(1), 320, seed=5)
+
+
+def small_peak() -> Split:
+    """Return a peak of height 0.02 in space."""
+    x = 2 * torch.rand(1100, 3, generator=torch.Generator().manual_seed(23)) - 1
+    return split(x, 0.02 * torch.exp(-4 * (x**2).sum(1, keepdim=True)), 800)
+
+
+def which_of_four(length: int = 40) -> Split:
+    """Return windows of four source files of Python's, and from which of them."""
+    found = [
+        _windows(codes(inspect.getsource(module)), length, 400, 30 + i)
+        for i, module in enumerate((ast, random, textwrap, inspect))
+    ]
+    return split(torch.cat(found), torch.repeat_interleave(torch.arange(4), 400), 1300)
