@@ -16,8 +16,11 @@ LR = np.logspace(-7, 1, 100)
 
 
 def curves(loss: Callable[[np.ndarray], np.ndarray], noise: float = 0.05) -> list[Curve]:
-    draws = [np.random.default_rng(seed).normal(0, noise, len(LR)) for seed in range(3)]
-    return [Curve(LR, loss(LR) + draw) for draw in draws]
+    return [Curve(LR, loss(LR) + draw) for draw in normal(noise)]
+
+
+def normal(noise: float) -> list[np.ndarray]:
+    return [np.random.default_rng(seed).normal(0, noise, len(LR)) for seed in range(3)]
 
 
 def flat(lr: np.ndarray) -> np.ndarray:
@@ -53,6 +56,21 @@ def test_where_nothing_falls_it_begins_below_the_edge_of_stability() -> None:
     halved = outset(tests, suggest(tests, mean_frac=0.5))  # a schedule that decays to zero
     assert halved is not None
     assert halved.lr == pytest.approx(2 * begin.lr)
+
+
+def test_where_the_seeds_disagree_it_begins_at_what_they_say_together() -> None:
+    tests = [
+        Curve(LR, 3.0 - np.clip(np.log10(LR / fall), 0, 1) + (LR / (1e3 * fall)) ** 2 + noise)
+        for fall, noise in zip((1e-6, 1e-5, 1e-3), normal(0.01), strict=True)
+    ]
+    found = suggest(tests)
+    assert found.suggested_lr is None
+    assert "disagree" in str(found.reason)
+    begin = outset(tests, found)
+    assert begin is not None
+    assert begin.lr == found.rules["auto"]
+    assert begin.least_gain > 0
+    assert "no common answer" in str(begin.note)
 
 
 @pytest.mark.parametrize(
