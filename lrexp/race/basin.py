@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-DEPTH = 0.1  # regret at which an LR has 1/e of the weight of the best one
+DEPTH = 0.2  # regret at which an LR has 1/e of the weight of the best one
 
 
 def position(lrs: ArrayLike, start: ArrayLike, losses: ArrayLike) -> float:
-    """Return the middle of the basin, log10 LR: `Σ w·x / Σ w`, `w = width · exp(−regret / 0.1)`.
+    """Return the middle of the basin, log10 LR: `Σ w·x / Σ w`, `w = width · exp(−regret / 0.2)`.
 
     The width is that of the stretch between an LR's neighbours, so that two LRs close together
     count no more than one.

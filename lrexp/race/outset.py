@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrexp.finder import CombinedCurve, Curve, Suggestion, combine
+from lrexp.finder import Curve, Suggestion, combine
 from lrexp.finder.edge import BELOW_EDGE, RESOLUTION, deviation, stability_edge
 
 # Measured: see tests/benchmarks/README.md.
@@ -51,14 +51,14 @@ def outset(curves: Sequence[Curve], suggestion: Suggestion) -> Outset | None:
     """
     if suggestion.suggested_lr is not None:
         return Outset(suggestion.suggested_lr)
-    combined = combine(curves)
     together = suggestion.rules["auto"]
     if together is not None:  # there is a fall, but the seeds disagree about it
         note = (
             "The seeds of the range test have no common answer: the race looked around "
             f"{together:.2g}, what they say together."
         )
-        return Outset(together, _least_gain(combined), note)
+        return Outset(together, note=note)
+    combined = combine(curves)
     edge = stability_edge(combined)
     if edge is None or edge * BELOW_EDGE * ROOM < combined.lr[0]:
         return None
@@ -66,8 +66,5 @@ def outset(curves: Sequence[Curve], suggestion: Suggestion) -> Outset | None:
         f"The range test saw no fall, only that the loss rises above LR {edge:.2g}: the race "
         "looked below that."
     )
-    return Outset(edge * BELOW_EDGE / suggestion.peak_share, _least_gain(combined), note)
-
-
-def _least_gain(curve: CombinedCurve) -> float:
-    return max(LEAST_GAIN * deviation(curve), RESOLUTION * abs(float(curve.loss[0])))
+    least = max(LEAST_GAIN * deviation(combined), RESOLUTION * abs(float(combined.loss[0])))
+    return Outset(edge * BELOW_EDGE / suggestion.peak_share, least, note)

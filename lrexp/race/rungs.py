@@ -21,10 +21,10 @@ from lrexp.race.entrants import Entrant, rounded_lr
 # All of these were measured: see tests/benchmarks/README.md.
 OPENING = 3  # LRs of the first rung; with the one beside the best of them it costs 4 trainings
 SPACING = 0.6  # decades between them: more is learned from few, far apart, than from many
-ABOVE = 0.15  # decades by which they lie above what the range test suggests, which is careful
+ABOVE = 0.3  # decades by which they lie above what the range test suggests, which is careful
 PAIR = 2.0  # budget from which two LRs are trained for twice as long, after the four
-DRIFT = 0.5  # the best LR falls with the square root of the length of a training
-TRUST = (0.85, 0.7)  # weight of the short trainings against the range test, of longer ones after
+DRIFT = 0.4  # power of the length of a training with which the best LR falls
+TRUST = 0.7  # weight of longer trainings against the shorter ones before them
 MIN_HORIZON = 4  # steps: with fewer there is no loss after training to speak of
 
 
@@ -184,20 +184,20 @@ def survivors(raced: Raced) -> tuple[float, ...]:
 def center(course: Course, done: Sequence[Raced]) -> float:
     """Return log10 of the LR that looks best for a full training so far.
 
-    The middle of the basin of each horizon, moved down by the drift to a full training. The first
-    counts 0.85 against the range test, a longer one 0.7 against what came before it.
+    The middle of the basin of each horizon, moved down by the drift to a full training. A longer
+    horizon counts 0.7 against the shorter one.
     """
-    found = math.log10(course.start_lr)
-    for trust, raced in zip(TRUST, by_horizon(done), strict=False):
-        x = position(raced.rung.lrs, raced.start, raced.losses)
-        found = trust * (x - drift(course, raced.rung.horizon)) + (1 - trust) * found
-    return found
+    short, *longer = (
+        position(raced.rung.lrs, raced.start, raced.losses) - drift(course, raced.rung.horizon)
+        for raced in by_horizon(done)
+    )
+    return TRUST * longer[0] + (1 - TRUST) * short if longer else short
 
 
 def drift(course: Course, horizon: int) -> float:
     """Return by how many decades the best LR of a shorter training lies above that of a full one.
 
-    `0.5 · log10(T / horizon)`: half a decade for a tenth of the length.
+    `0.4 · log10(T / horizon)`: 0.4 decades for a tenth of the length.
     """
     return DRIFT * math.log10(course.total_steps / horizon)
 
