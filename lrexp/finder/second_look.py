@@ -27,9 +27,10 @@ MOST = 2 / 3  # of the seeds must fall
 def closer_look(
     curves: Sequence[Curve], untrained: Sequence[ArrayLike] | None
 ) -> list[Curve] | None:
-    """Return each curve against the untrained model; None where losses are missing or infinite.
+    """Return each curve against the untrained model; None where that shows no fall either.
 
-    All begin at one level, so that their median is of falls, and not of which seed began lowest.
+    None also where losses are missing or infinite. All begin at one level, so that their median is
+    of falls, and not of which seed began lowest.
 
     Args:
         curves: of the range tests, one for each seed.
@@ -38,10 +39,10 @@ def closer_look(
     try:
         before = [np.asarray(losses, dtype=np.float64) for losses in untrained or ()]
         level = float(np.mean([losses.mean() for losses in before])) if before else 0.0
-        pairs = zip(curves, before, strict=True)
-        return [curve.against(losses, level) for curve, losses in pairs] or None
+        closer = [c.against(losses, level) for c, losses in zip(curves, before, strict=True)]
     except (ConfigError, ValueError):  # they do not fit: a model may overflow before any update
         return None
+    return closer if falls(curves, before) else None
 
 
 def falls(curves: Sequence[Curve], untrained: Sequence[ArrayLike]) -> bool:

@@ -27,12 +27,18 @@ FEW_POINTS = 10.0  # with this many, twice as many
 
 
 def is_buried(curves: Sequence[Curve]) -> bool:
-    """Return whether no fall shows though one might: in enough points that do not rise at once."""
+    """Return whether a fall may be buried in noise, so that a second look is worth its steps.
+
+    All seeds together show none, though the loss does not rise at once; or most of them show none
+    by themselves, so that what they show together may be luck, and where it is next to nothing.
+    """
     curve = combine(curves)
-    if len(curve.lr) < MIN_POINTS:
+    if len(curve.lr) < MIN_POINTS or _rises_at_once(landmarks(curve)):
         return False
-    marks = landmarks(curve)
-    return not _rises_at_once(marks) and not _fell(curve, marks, curves)
+    if not _fell(curve, landmarks(curve), curves):
+        return True
+    alone = [no_signal(combine([one]), [one]) is None for one in curves]
+    return 2 * sum(alone) < len(alone)
 
 
 def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:

@@ -18,14 +18,17 @@ from lrexp.finder.curve import BANDWIDTH, CombinedCurve, Curve, combine
 from lrexp.finder.edge import BELOW_EDGE, stability_edge
 from lrexp.finder.landmarks import Landmarks, landmarks
 from lrexp.finder.rules import RULES, auto
-from lrexp.finder.second_look import closer_look, falls
+from lrexp.finder.second_look import closer_look
 from lrexp.finder.signal import is_buried, no_signal
 
 MAX_DISAGREEMENT = 2.0  # decades between the seeds
 LOWEST_MEAN = 0.5  # of the peak: schedules below that are treated as if they had it
 PEAK = 2.0  # times the LR that suits a constant schedule: the peak of one that decays to zero
 WIDER = 2.0  # how far the interval reaches beyond the answers of the seeds, each way
-CLOSER = "The fall shows once what makes one batch harder than another is taken off."
+CLOSER = (
+    "A weak signal: the fall shows clearly only once what makes one batch harder than another is "
+    "taken off. A race (--race) would verify it."
+)
 CYCLE = 4.0  # base_lr is at least this factor below max_lr
 
 
@@ -108,11 +111,9 @@ def suggest(
     reason = no_signal(combined, curves)
     closer = edge = None
     if is_buried(curves) and (looked := closer_look(curves, untrained)):
-        has_fallen = falls(curves, untrained or ())
         edge = stability_edge(combined)
         curves, combined, closer = looked, combine(looked), CLOSER
-        if has_fallen:
-            reason = _only_begun(combined)
+        reason = _only_begun(combined)
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
     answers = {name: _read(name, combined, mean_frac, edge) for name in RULES}

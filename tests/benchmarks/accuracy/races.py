@@ -22,7 +22,7 @@ from accuracy.training import (
 from accuracy.workloads import Workload
 from lrexp.config import Config, load_config
 from lrexp.engine import preserved_rng
-from lrexp.finder import Curve, Suggestion, suggest
+from lrexp.finder import Curve, Suggestion, is_buried, suggest
 from lrexp.plan import RANGE_TEST, Plan, can_have, plan_one, race_task
 from lrexp.race import Course, Entrant, Raced, Rung, next_rung, outset, verdict
 
@@ -30,11 +30,10 @@ from lrexp.race import Course, Entrant, Raced, Rung, next_rung, outset, verdict
 def looked_at(
     group: Sequence[Curve], untrained: Sequence[Array], rule: str, mean_frac: float
 ) -> tuple[Suggestion, int]:
-    """Return what range tests suggest, and the steps made: a second look where there is no fall."""
+    """Return what range tests suggest, and the steps made, with those of a second look."""
     steps = sum(len(curve.lr) for curve in group)
-    found = suggest(group, rule, mean_frac)
-    if found.suggested_lr is not None:
-        return found, steps
+    if not is_buried(group):
+        return suggest(group, rule, mean_frac), steps
     return suggest(group, rule, mean_frac, untrained), 2 * steps
 
 
