@@ -21,7 +21,7 @@ from lrexp.analysis import (
     median_with_misses,
     time_to,
 )
-from lrexp.analysis.paired import ALPHA, seeds_needed
+from lrexp.analysis.paired import ALPHA, MIN_SEEDS, seeds_needed
 from lrexp.analysis.sensitivity import MIN_LRS
 from lrexp.analysis.summary import Outcomes, Values, judged
 from lrexp.config import Config, ExperimentConfig
@@ -77,8 +77,7 @@ def evidence(results: Results) -> dict[str, Any]:
     comparable, warnings = _comparable(results)
     sensitivity = _sensitivity(results)
     by_result = results.reference != results.config.reference
-    count = len(comparable)
-    family = count * (count - 1) // 2 if by_result else count - 1
+    family = num_comparisons(len(comparable), chosen_by_result=by_result)
     comparisons = compare_to(
         {name: results.values[name] for name in comparable},
         results.outcomes,
@@ -104,6 +103,28 @@ def evidence(results: Results) -> dict[str, Any]:
         "lr_sensitivity": sensitivity,
         "warnings": [*warnings, *_end_warnings(sensitivity)],
     }
+
+
+def num_comparisons(count: int, *, chosen_by_result: bool) -> int:
+    """Return with how many comparisons a verdict shares its chance of error.
+
+    With a reference that was declared, each other variant is compared with it; one that was chosen
+    by its result could have been any of them, so all pairs count.
+    """
+    return count * (count - 1) // 2 if chosen_by_result else count - 1
+
+
+def too_few_seeds(config: Config) -> str | None:
+    """Return a sentence where a config has seeds for a verdict, but not for so many variants."""
+    seeds, count = config.experiment.compare.seeds, len(config.variants)
+    family = num_comparisons(count, chosen_by_result=config.reference == BEST)
+    needed = seeds_needed(family)
+    if not MIN_SEEDS <= seeds < needed:
+        return None
+    return (
+        f"Too few seeds for a verdict: {count} variants make {family} comparisons, which take "
+        f"{needed} seeds; compare.seeds is {seeds}."
+    )
 
 
 def _comparable(results: Results) -> tuple[list[str], list[str]]:
@@ -155,6 +176,9 @@ def _time_to_target(results: Results, comparable: Sequence[str]) -> dict[str, An
     target = results.sign * reached if declared is None else declared
     if not math.isfinite(target):
         return None
+    initial = [_initial(results, [results.reference], seed) for seed in results.seeds]
+    if declared is None and any(reached >= cost for cost in initial):
+        return None  # the reference learned nothing: all have it before the first step
     per_step = {
         settings.data.batch_size * settings.train.accumulate
         for name, settings in results.config.variants.items()

@@ -17,6 +17,7 @@ from rich.console import Console
 from lrexp.config import Config, load_config, read_override, to_yaml
 from lrexp.describe import resolved_config
 from lrexp.errors import ConfigError
+from lrexp.evidence import too_few_seeds
 from lrexp.execute import (
     Destination,
     choose_engine,
@@ -89,6 +90,8 @@ def compare(
         order = make_order("compare", config, changes, trust=trust, objects=objects)
         loaded = order.config()
         plan = order.plan(loaded)
+    if few := too_few_seeds(loaded):
+        console.print(few, style="yellow", highlight=False, soft_wrap=True)
     choice = choose_engine(order, plan, jobs, console)
     with recorded_run(order, plan, choice, destination) as writer:
         recorder = train(order, plan, choice, writer, console)

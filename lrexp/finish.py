@@ -11,6 +11,7 @@ from rich.console import Console
 from lrexp.config import Config, with_optimizer_lr
 from lrexp.errors import ConfigError
 from lrexp.finder import Suggestion, suggest
+from lrexp.finder.second_look import closer_look
 from lrexp.lr_finder import RangeTest
 from lrexp.plan import RANGE_TEST, Plan
 from lrexp.record import Recorder
@@ -114,7 +115,8 @@ def range_test(run: Run) -> RangeTest:
             },
             interval=None if interval is None else (interval[0], interval[1]),
         )
-    return RangeTest(suggestion, tuple(curves), run)
+    shown = tuple(closer_look(curves, untrained_losses(run, tests)) or ())
+    return RangeTest(suggestion, tuple(curves), run, shown)
 
 
 def _warn_of_own_lrs(config: Config, console: Console) -> None:

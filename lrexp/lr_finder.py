@@ -30,6 +30,7 @@ from lrexp.engine.optimizer import fuse
 from lrexp.engine.task import LossFunction
 from lrexp.errors import NOTHING, ConfigError, user_error
 from lrexp.finder import Curve, RangeTestStop, Suggestion, is_buried, ramp, suggest
+from lrexp.finder.second_look import closer_look
 from lrexp.plan.range_test import NEVER
 from lrexp.schedules import Schedule
 
@@ -46,6 +47,7 @@ class RangeTest:
     suggestion: Suggestion
     curves: tuple[Curve, ...]
     run: Run | None = None
+    shown: tuple[Curve, ...] = ()  # those the suggestion was read off, where they are others
 
     @property
     def suggested_lr(self) -> float | None:
@@ -92,7 +94,7 @@ class RangeTest:
         """Draw loss over LR with the suggestion marked; return the Axes."""
         from lrexp.report import plot_range_test
 
-        return plot_range_test(self.curves, self.suggestion, ax=ax)
+        return plot_range_test(self.shown or self.curves, self.suggestion, ax=ax)
 
 
 class LRFinder:
@@ -196,7 +198,9 @@ class LRFinder:
             if is_buried(curves):
                 still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
                 untrained = [_steps(still, s)[1] for s in numbers]
-        self.result = RangeTest(suggest(curves, rule, mean_frac, untrained), curves)
+        shown = tuple(closer_look(curves, untrained) or ())
+        suggestion = suggest(curves, rule, mean_frac, untrained)
+        self.result = RangeTest(suggestion, curves, shown=shown)
         return self.result
 
     def get_optimal_lr(self) -> float | None:

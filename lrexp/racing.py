@@ -17,6 +17,7 @@ from lrexp.engine import Choice, TrialId
 from lrexp.errors import ConfigError, RunError
 from lrexp.execute import choose_engine, train
 from lrexp.finder import is_buried
+from lrexp.finder.trials import UNTRAINED
 from lrexp.finish import finish_range_tests, suggestion_of
 from lrexp.left import RACE, again_untrained, read_left, read_rungs, read_units, untrained_units
 from lrexp.order import Order
@@ -72,7 +73,8 @@ def finish_find_lr(
     done = _race(order, plan, writer, course, console, jobs=jobs)
     with waiting(console, "Drawing"):
         summary = race_summary(suggestion, _seeds(plan), course, done, _tested(writer))
-        writer.summary({**summary, "note": begin.note})
+        notes = [note for note in (begin.note, summary["note"]) if note]
+        writer.summary({**summary, "note": " ".join(notes) or None})
         draw_run(load_run(writer.directory))
 
 
@@ -184,8 +186,10 @@ def _seeds(plan: Plan) -> list[int]:
 
 
 def _tested(writer: RunWriter) -> int:
-    """Return how many updates the range tests made."""
-    return sum(len(test.steps["loss"]) for test in finished_tests(load_run(writer.directory)))
+    """Return how many steps the range tests made, with those of a second look."""
+    run = load_run(writer.directory)
+    tests = [*finished_tests(run), *run.variants.get(UNTRAINED, ())]
+    return sum(len(test.steps["loss"]) for test in tests)
 
 
 def _check(choice: Choice, trials: Sequence[TrialId], path: Path) -> None:

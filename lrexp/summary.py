@@ -73,6 +73,8 @@ def range_test_summary(suggestion: Suggestion, seeds: Sequence[int]) -> dict[str
         "seeds": list(seeds),
         "per_seed": suggestion.per_seed,
         "mean_frac": suggestion.mean_frac,
+        "readings": suggestion.readings,
+        "stability_edge": suggestion.edge,
     }
 
 
@@ -101,7 +103,7 @@ def race_summary(
         "base_lr": base_lr,
         "max_lr": max_lr,
         "reason": answer.reason,
-        "note": None,
+        "note": answer.note,
         "estimated_regret": answer.regret,
         "range_test": {
             "suggested_lr": suggestion.suggested_lr,
@@ -158,12 +160,12 @@ def _diagnoses(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
             end = final_loss(trial.steps["loss"], trial.evals)
             if _outcome(trial) == "finished" and end is not None:
                 best[loss_names[name]] = min(end, best.get(loss_names[name], end))
-    return {
-        name: combine_diagnoses(
-            [_diagnosis(t, run, best.get(loss_names[name])) for t in _median_first(trials)]
-        )
-        for name, trials in run.variants.items()
-    }
+    combined = {}
+    for name, trials in run.variants.items():
+        ordered = _median_first(trials)
+        found = [_diagnosis(trial, run, best.get(loss_names[name])) for trial in ordered]
+        combined[name] = combine_diagnoses(found, [trial.seed for trial in ordered])
+    return combined
 
 
 def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lrexp.analysis.paired import MIN_SEEDS
-
 if TYPE_CHECKING:
     from lrexp.analysis.claims import Comparison
 
@@ -19,40 +17,30 @@ def verdict_text(c: Comparison, needed: int) -> str:
     Args:
         c: all but the verdict.
         needed: seeds that a claim takes.
-
     """
     if c.kind == TOO_FEW:
-        # below six no number of variants would help: that is the plainer reason
-        limit = MIN_SEEDS if c.n < MIN_SEEDS else needed
-        return f"{TOO_FEW} (n < {limit})"
+        return f"{TOO_FEW} (n < {needed})"
     says = f"{c.better} is better" if c.kind == BETTER else NO_DIFFERENCE
-    # of the claim the difference is that of the winner; else that of the variant
-    sign, wins = (-1.0, c.losses) if c.better == c.reference else (1.0, c.wins)
-    facts = [*_size(c, sign), f"p = {_p_text(c.p_holm)}", f"n = {c.n}", _wins_text(wins)]
+    winner, wins = (c.reference, c.losses) if c.better == c.reference else (c.variant, c.wins)
+    facts = [*_size(c), f"p = {_p_text(c.p_holm)}", f"n = {c.n}", f"{winner} wins {wins}"]
     return f"{says} ({', '.join(facts)})"
 
 
-def _size(c: Comparison, sign: float) -> list[str]:
-    """Return the difference and its interval, or which of the two diverged how often."""
+def _size(c: Comparison) -> list[str]:
+    """Return variant − reference and its interval, or which of the two diverged how often."""
     if c.mean is None or c.interval is None:
         counts = [(c.variant, c.diverged["variant"]), (c.reference, c.diverged["reference"])]
         both = c.diverged["both"]
         alone = [f"{name} diverged in {k} of {c.n}" for name, k in counts if k]
         return [*alone, *([f"both in {both}"] if both else [])]
-    low, high = sorted(sign * end for end in c.interval)
+    low, high = c.interval
     places = _decimals(high - low, max(abs(low), abs(high)))
-    mean = _number(sign * c.mean, places, "+")
+    mean = _number(c.mean, places, "+")
     low_text, high_text = (_number(end, places) for end in (low, high))
-    relative = _relative_of(c, sign)
-    share = "" if not relative else f" = {100 * relative:+.2g} %"
+    # 1,000 % says less than the numbers do
+    is_small = c.relative and -0.995 < c.relative < 9.995
+    share = f" = {100 * c.relative:+.2g} %" if c.relative and is_small else ""
     return [f"Δ {mean}{share}", f"95 % interval {low_text} to {high_text}"]
-
-
-def _relative_of(c: Comparison, sign: float) -> float | None:
-    """Return the relative difference, of the winner where that is the reference."""
-    if c.relative is None or not -0.995 < c.relative < 9.995:
-        return None  # 1,000 % says less than the numbers do
-    return c.relative if sign > 0 else 1 / (1 + c.relative) - 1
 
 
 def _decimals(width: float, size: float) -> int | None:
@@ -68,7 +56,3 @@ def _number(value: float, places: int | None, sign: str = "") -> str:
 
 def _p_text(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-3 else f"{p:.0e}".replace("e-0", "e-")
-
-
-def _wins_text(wins: int) -> str:
-    return f"{wins} win" if wins == 1 else f"{wins} wins"

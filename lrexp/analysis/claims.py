@@ -141,11 +141,13 @@ def _comparison(
     tested = pair.tested
     by_seed = sign * pair.difference  # in the metric's unit
     d = by_seed[~np.isnan(by_seed)]
-    finite = bool(len(d)) and bool(np.isfinite(d).all())
+    lost = _diverged(pair)
+    # the mean of the seeds that are left would flatter whoever diverged, and a tie is no measure
+    finite = bool(len(d)) and not any(lost.values())
     mean = float(d.mean()) if finite else None
     with np.errstate(invalid="ignore"):  # the middle of -inf and inf is nowhere
         median = float(np.median(d)) if len(d) else math.nan
-    interval = paired.t_interval(d)
+    interval = paired.t_interval(d) if finite else None
     kind, better = _judge(pair, interval, p[1], needed)
     comparison = Comparison(
         variant=pair.variant,
@@ -166,7 +168,7 @@ def _comparison(
         relative=_relative(mean, pair) if direction == "min" else None,
         p=p[0],
         p_holm=p[1],
-        diverged=_diverged(pair),
+        diverged=lost,
         failed=int(np.isnan(by_seed).sum()),
     )
     return replace(comparison, verdict=verdict_text(comparison, needed))

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 WITHIN = 0.05  # of the way from the initial value to the best: still a good LR
+ROUNDING = 1e-6  # of that way: within it, values are equal
 MIN_LRS = 3  # fewer make no curve
 
 
@@ -88,12 +89,14 @@ def lr_sensitivity(lrs: Sequence[float], costs: ArrayLike, initial: Sequence[flo
     gap = np.where(np.isnan(y), np.nan, capped) - best
     mean_gap = float(np.nanmean(gap)) if finite.all() else None
     ends = {0: "lowest", len(lrs) - 1: "highest"}
+    # of equals the first is no better than the others, and where nothing falls no end is best
+    is_alone = falls and int((means <= best + ROUNDING * way).sum()) == 1
     return Sensitivity(
         lrs=tuple(lrs),
         means=tuple(_finite(mean) for mean in means),
         relative=tuple(_finite(share) for share in relative),
         best_lr=lrs[where],
-        best_is_end=ends.get(where),
+        best_is_end=ends.get(where) if is_alone else None,
         initial=first,
         basin=_basin(lrs, relative, where) if falls else None,
         sensitivity=mean_gap,

@@ -214,8 +214,8 @@ class FindLrConfig(BaseModel):
     )
     race: bool = Field(
         default=False,
-        description="Verify the suggestion: train LRs around it for a short time, and drop the "
-        "worse half again and again.",
+        description="Verify the suggestion: train LRs around it for a short time; from a budget of "
+        "2 on, the better half of them for longer.",
     )
     budget: Positive = Field(
         default=1.0,

@@ -19,6 +19,7 @@ from lrexp.errors import ConfigError
 Array = NDArray[np.float64]
 
 NORMAL = 1.4826  # standard deviations in a median absolute deviation, for normal noise
+RESOLUTION = 1e-6  # of a loss: what float32 arithmetic may move it by
 BANDWIDTH = 0.2  # decades of LR over which a curve is smoothed; see `bandwidth_for`
 
 
@@ -57,6 +58,16 @@ class Curve:
         """How many losses there are before the first that is not finite."""
         bad = np.flatnonzero(~np.isfinite(self.loss))
         return int(bad[0]) if len(bad) else len(self.loss)
+
+    def without_rounding(self) -> Curve:
+        """Return the curve with its starting level wherever rounding alone may tell the two apart.
+
+        A model that cannot learn has the same loss on every batch, but for the last digits: they
+        move with the first updates, without any noise that would give them away.
+        """
+        start = start_level(self.loss) if len(self.loss) else 0.0
+        near = np.abs(self.loss - start) <= RESOLUTION * abs(start)
+        return Curve(self.lr, np.where(near, start, self.loss))
 
     def against(self, untrained: ArrayLike, level: float = 0.0) -> Curve:
         """Return the curve without what makes one batch harder than another.

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrexp.finder.curve import CombinedCurve, start_level
+from lrexp.finder.curve import RESOLUTION, CombinedCurve, start_level
 
 NOISE = 3.0  # deviations of a single loss before the rise: what lies above has risen
-RESOLUTION = 1e-6  # of the loss itself: what its arithmetic may move it by
 BELOW_EDGE = 0.05  # of the edge: the middle of the LRs that are worth a training
 
 

@@ -122,11 +122,20 @@ def auto(curve: CombinedCurve) -> float | None:
 
     Source: the accuracy benchmark, tests/benchmarks/README.md, which also has what else was tried.
     """
+    found = readings(curve)
+    return float(np.median(list(found.values()))) if found is not None else None
+
+
+def readings(curve: CombinedCurve) -> dict[str, float] | None:
+    """Return the three LRs whose median is `auto`, by name; None where the loss never fell."""
     sides, bottom = basin(curve), basin(curve, BOTTOM)
     if _region(curve) is None or sides is None or bottom is None:
         return None
-    readings = [sides.low, bottom.middle - MARGIN, sides.high - MARGIN]
-    return float(10 ** np.median(readings))
+    return {
+        "low": float(10**sides.low),
+        "bottom / 10": float(10 ** (bottom.middle - MARGIN)),
+        "high / 10": float(10 ** (sides.high - MARGIN)),
+    }
 
 
 RULES: dict[str, Rule] = {

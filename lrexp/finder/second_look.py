@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lrexp.errors import ConfigError
-from lrexp.finder.curve import Curve
+from lrexp.finder.curve import RESOLUTION, Curve
 
 Array = NDArray[np.float64]
 
@@ -63,14 +63,17 @@ def falls(curves: Sequence[Curve], untrained: Sequence[ArrayLike]) -> bool:
     differences = np.full((len(curves), num_points), np.nan)
     for row, curve, losses in zip(differences, curves, untrained, strict=True):
         n = curve.num_finite
-        row[:n] = curve.loss[:n] - np.asarray(losses, dtype=np.float64)[:n]
+        before = np.asarray(losses, dtype=np.float64)[:n]
+        moved = curve.loss[:n] - before
+        row[:n] = np.where(np.abs(moved) > RESOLUTION * np.abs(before), moved, 0.0)
     longest = max(curves, key=lambda curve: len(curve.lr), default=None)
     if longest is None or num_points < MIN_POINTS:
         return False
     x = np.log10(longest.lr)
-    width = max(MIN_POINTS, round(WINDOW * (num_points - 1) / float(x[-1] - x[0])))
-    windows = range(max(0, num_points - width + 1))
-    return any(_is_lower(differences[:, i : i + width]) for i in windows)
+    ends = np.maximum(np.searchsorted(x, x + WINDOW), np.arange(num_points) + MIN_POINTS)
+    # of windows that end at one point the widest: those at the upper end of the test have no more
+    ends, firsts = np.unique(np.minimum(ends, num_points), return_index=True)
+    return any(_is_lower(differences[:, i:end]) for i, end in zip(firsts, ends, strict=True))
 
 
 def _is_lower(differences: Array) -> bool:

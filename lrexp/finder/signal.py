@@ -32,6 +32,7 @@ def is_buried(curves: Sequence[Curve]) -> bool:
     All seeds together show none, though the loss does not rise at once; or most of them show none
     by themselves, so that what they show together may be luck, and where it is next to nothing.
     """
+    curves = [one.without_rounding() for one in curves]
     curve = combine(curves)
     if len(curve.lr) < MIN_POINTS or _rises_at_once(landmarks(curve)):
         return False

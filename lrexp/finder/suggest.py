@@ -17,7 +17,7 @@ from lrexp.errors import ConfigError, did_you_mean
 from lrexp.finder.curve import BANDWIDTH, CombinedCurve, Curve, combine
 from lrexp.finder.edge import BELOW_EDGE, stability_edge
 from lrexp.finder.landmarks import Landmarks, landmarks
-from lrexp.finder.rules import RULES, auto
+from lrexp.finder.rules import RULES, auto, readings
 from lrexp.finder.second_look import closer_look
 from lrexp.finder.signal import is_buried, no_signal
 
@@ -46,6 +46,8 @@ class Suggestion:
         note: sentences on what a suggestion holds for, and whether it could be better.
         per_seed: the rule's answer for each curve by itself, in their order.
         mean_frac: what was said of the schedule.
+        readings: the three LRs whose median `auto` is based on, for a constant schedule.
+        edge: the edge of stability, where it counts as much as these.
     """
 
     suggested_lr: float | None
@@ -57,6 +59,8 @@ class Suggestion:
     note: str | None = None
     per_seed: tuple[float | None, ...] = field(default=())
     mean_frac: float = 1.0
+    readings: dict[str, float] | None = None
+    edge: float | None = None
 
     @property
     def peak_share(self) -> float:
@@ -107,10 +111,12 @@ def suggest(
     if not 0 < mean_frac <= 1:
         remedy = "Give 1 for a constant LR."
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
+    buried = is_buried(curves)
+    exact = [curve.without_rounding() for curve in curves]
+    reason = no_signal(combine(exact), exact)
     combined = combine(curves)
-    reason = no_signal(combined, curves)
     closer = edge = None
-    if is_buried(curves) and (looked := closer_look(curves, untrained)):
+    if buried and (looked := closer_look(curves, untrained)):
         edge = stability_edge(combined)
         curves, combined, closer = looked, combine(looked), CLOSER
         reason = _only_begun(combined)
@@ -136,6 +142,8 @@ def suggest(
         note=" ".join(filter(None, [closer, _note(combined, rule, suggested, mean_frac)])) or None,
         per_seed=per_seed,
         mean_frac=mean_frac,
+        readings=readings(combined),
+        edge=edge,
     )
 
 

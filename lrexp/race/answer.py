@@ -25,15 +25,17 @@ class Verdict:
 
     Args:
         lr: for a full training.
-        interval: LRs whose regret is at most 5 %.
-        regret: that the answer is expected to have.
+        interval: LRs whose regret is at most 5 %, as far as the short trainings tell.
+        regret: that the answer is expected to have; None where the best LR tried is the last one.
         reason: a sentence for the user when there is no answer.
+        note: a sentence on what is not known.
     """
 
     lr: float | None
     interval: tuple[float, float] | None
     regret: float | None
     reason: str | None = None
+    note: str | None = None
 
 
 def verdict(course: Course, done: Sequence[Raced]) -> Verdict:
@@ -48,10 +50,23 @@ def verdict(course: Course, done: Sequence[Raced]) -> Verdict:
     middle = position(widest.rung.lrs, widest.start, widest.losses)
     answer = center(course, done)
     low, high = _basin(x - middle, regret)
+    end = {0: "lowest", len(x) - 1: "highest"}.get(int(np.argmin(regret)))
     return Verdict(
         lr=float(f"{10**answer:.3g}"),
         interval=(float(f"{10 ** (answer + low):.3g}"), float(f"{10 ** (answer + high):.3g}")),
-        regret=_expected(x - middle, regret),
+        regret=_expected(x - middle, regret) if end is None else None,
+        note=None if end is None else _best_is_end(widest, end),
+    )
+
+
+def _best_is_end(raced: Raced, end: str) -> str:
+    lr, beyond = (
+        raced.rung.lrs[0 if end == "lowest" else -1],
+        "below" if end == "lowest" else "above",
+    )
+    return (
+        f"The best LR tried, {lr:.3g}, is the {end} of all: a better one may lie {beyond} it. "
+        "Compare LRs around the answer (compare.grid) to be sure."
     )
 
 

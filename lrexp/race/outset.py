@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrexp.finder import Curve, Suggestion, combine
-from lrexp.finder.edge import BELOW_EDGE, RESOLUTION, deviation, stability_edge
+from lrexp.finder.curve import RESOLUTION
+from lrexp.finder.edge import BELOW_EDGE, deviation, stability_edge
 
 # Measured: see tests/benchmarks/README.md.
 ROOM = 0.1  # of where it begins: so low must the range test have begun, else the edge is none
@@ -52,11 +53,9 @@ def outset(curves: Sequence[Curve], suggestion: Suggestion) -> Outset | None:
     if suggestion.suggested_lr is not None:
         return Outset(suggestion.suggested_lr)
     together = suggestion.rules["auto"]
-    if together is not None:  # there is a fall, but the seeds disagree about it
-        note = (
-            "The seeds of the range test have no common answer: the race looked around "
-            f"{together:.2g}, what they say together."
-        )
+    if together is not None:  # there is a fall, but the seeds disagree about it, or another rule
+        because = str(suggestion.reason).partition(":")[0]
+        note = f"{because}: the race looked around {together:.2g}, what `auto` reads off all seeds."
         return Outset(together, note=note)
     combined = combine(curves)
     edge = stability_edge(combined)

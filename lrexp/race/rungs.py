@@ -2,8 +2,8 @@
 
 A race opens with three LRs on a log grid around what the range test suggests, for a quarter of a
 full training; a fourth is placed where their losses ask for one. With more budget the losing half
-drops out, and two LRs run on for twice as long. All start from the same weights and see the same
-batches. What a rung comes to is weighed in `basin`.
+drops out, and the other two are trained for twice as long, a little lower. All start from the same
+weights and see the same batches. What a rung comes to is weighed in `basin`.
 """
 
 from __future__ import annotations
@@ -144,8 +144,10 @@ def next_rung(course: Course, done: Sequence[Raced]) -> Rung | None:
             return beside
     if course.horizons[-1] in tried:
         return None
-    middle = center(course, done) + drift(course, course.horizons[-1])
-    return _rung(course, course.horizons[-1], [middle - SPACING / 2, middle + SPACING / 2])
+    long = course.horizons[-1]
+    lower = drift(course, short) - drift(course, long)
+    stay = survivors(by_horizon(done)[0])
+    return _rung(course, long, [math.log10(lr) - lower for lr in stay])
 
 
 def beside_best(raced: Raced) -> float:

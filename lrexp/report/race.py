@@ -1,8 +1,9 @@
 """The picture of a race: the loss after each short training over its LR, and the answer.
 
-One line per length of training. The better half of its LRs is filled, what dropped out is hollow,
-and what diverged stands at the top edge. The line of a longer training lies to the left: the arrow
-shows how far the answer is moved down for a full one.
+One line per length of training. Where the better half was trained for longer, what dropped out is
+hollow. What ended above where it began stands at that level as a triangle, what diverged as a
+cross. The line of a longer training lies to the left: the arrow shows how far the answer is moved
+down for a full one.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def _draw(ax: Axes, rungs: Sequence[Raced], facts: Mapping[str, Any]) -> None:
     if rungs:
         start = float(np.mean(rungs[0].start))
         ax.axhline(start, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
-    for look, raced in zip(LOOKS, rungs, strict=False):
-        _draw_rung(ax, raced, look, high)
+    for i, (look, raced) in enumerate(zip(LOOKS, rungs, strict=False)):
+        _draw_rung(ax, raced, look, high, halved=i == 0 and len(rungs) > 1)
     ax.set_xlim(*_lr_limits(rungs, facts))
     number_axis(ax, "y", log=log)
     lr_axis(ax, "x", log=True)
@@ -88,27 +89,39 @@ def _draw(ax: Axes, rungs: Sequence[Raced], facts: Mapping[str, Any]) -> None:
         _draw_drift(ax, rungs[-1], LOOKS[min(len(rungs), len(LOOKS)) - 1], facts)
 
 
-def _draw_rung(ax: Axes, raced: Raced, look: Mark, top: float) -> None:
+def _draw_rung(ax: Axes, raced: Raced, look: Mark, top: float, *, halved: bool) -> None:
     lrs = np.array(raced.rung.lrs)
     losses = np.array(raced.losses)  # (lrs, seeds)
     mean = np.minimum(losses, np.array(raced.start)).mean(axis=1)
     lost = ~np.isfinite(losses).all(axis=1)
+    worse = _worse(raced)
     alive = np.minimum(mean, top)
     ax.plot(lrs, alive, color=look.color, linewidth=1.6, alpha=0.5, zorder=2)
     if losses.shape[1] > 1:
         for column in losses.T:
             seen = np.isfinite(column)
             ax.plot(lrs[seen], column[seen], ".", color=look.color, alpha=0.45, zorder=2)
-    kept = np.array([lr in survivors(raced) for lr in raced.rung.lrs])
-    for which, face in ((kept & ~lost, look.color), (~kept & ~lost, "white")):
+    stays = survivors(raced) if halved else raced.rung.lrs
+    kept = np.array([lr in stays for lr in raced.rung.lrs])
+    for which, face, marker in (
+        (kept & ~lost & ~worse, look.color, "o"),
+        (~kept & ~lost & ~worse, "white", "o"),
+        (worse, "white", "^"),
+    ):
         ax.plot(
-            lrs[which], alive[which], "o", markersize=10, color=look.color, zorder=4,
+            lrs[which], alive[which], marker, markersize=10, color=look.color, zorder=4,
             markerfacecolor=face, markeredgewidth=2,
         )  # fmt: skip
     ax.plot(
         lrs[lost], alive[lost], "X", markersize=11, color=look.color, markeredgecolor="white",
         linestyle="none", zorder=4,
     )  # fmt: skip
+
+
+def _worse(raced: Raced) -> np.ndarray:
+    """Return which LRs ended, without diverging, above where they began on average, (lrs,)."""
+    ended = np.array(raced.losses).mean(axis=1)
+    return np.asarray(np.isfinite(ended) & (ended > float(np.mean(raced.start))))
 
 
 def _draw_answer(ax: Axes, facts: Mapping[str, Any]) -> None:
@@ -138,11 +151,14 @@ def _draw_drift(ax: Axes, raced: Raced, look: Mark, facts: Mapping[str, Any]) ->
         arrowprops={"arrowstyle": "-|>", "color": look.color, "linewidth": 1.8,
                     "shrinkA": 0, "shrinkB": 3, "mutation_scale": 16},
     )  # fmt: skip
+    left, right = np.log10(ax.get_xlim())
+    has_room = (math.log10(middle) - left) / (right - left) < 0.7
     ax.plot([middle], [ARROW], "|", markersize=16, markeredgewidth=2, color=look.color,
             transform=ax.get_xaxis_transform(), zorder=5)  # fmt: skip
     ax.annotate(
         "the full training needs less", (middle, ARROW), xycoords=("data", "axes fraction"),
-        xytext=(9, 0), textcoords="offset points", va="center", fontsize=9.5, color=INK,
+        xytext=(9 if has_room else -9, 0 if has_room else 14), textcoords="offset points",
+        ha="left" if has_room else "right", va="center", fontsize=9.5, color=INK,
         bbox=NOTE_BOX, zorder=5,
     )  # fmt: skip
 
@@ -190,7 +206,14 @@ def _entries(rungs: Sequence[Raced], facts: Mapping[str, Any], total: int | None
             [], [], color=MUTED, markerfacecolor="white", marker="o", markersize=8,
             linestyle="none", markeredgewidth=1.8,
         )  # fmt: skip
-        entries.append(Entry(hollow, "the half that dropped out"))
+        if len(rungs) > 1:
+            entries.append(Entry(hollow, "the half that dropped out"))
+        if any(_worse(raced).any() for raced in rungs):
+            triangle = Line2D(
+                [], [], color=MUTED, markerfacecolor="white", marker="^", markersize=8,
+                linestyle="none", markeredgewidth=1.8,
+            )  # fmt: skip
+            entries.append(Entry(triangle, "ended above its start"))
         if any(not math.isfinite(x) for raced in rungs for row in raced.losses for x in row):
             cross = Line2D([], [], color=MUTED, marker="X", markersize=9, linestyle="none")
             entries.append(Entry(cross, "diverged"))
@@ -199,7 +222,7 @@ def _entries(rungs: Sequence[Raced], facts: Mapping[str, Any], total: int | None
     if facts.get("suggested_lr"):
         entries.append(Entry(Line2D([], [], color=ACCENT, lw=2), "suggested LR"))
     if facts.get("interval"):
-        entries.append(Entry(Patch(color=ACCENT, alpha=0.18, lw=0), "as good within 5 %"))
+        entries.append(Entry(Patch(color=ACCENT, alpha=0.18, lw=0), "probably as good"))
     return entries
 
 

@@ -32,7 +32,8 @@ def race_panel(summary: Mapping[str, Any]) -> RenderableType:
     else:
         lines.add_row("suggested LR", Text(lr_text(lr), "bold green"))
     if interval:
-        lines.add_row("as good within 5 %", f"{lr_text(interval[0])} to {lr_text(interval[1])}")
+        span = Text(f"{lr_text(interval[0])} to {lr_text(interval[1])}")
+        lines.add_row("probably as good", span.append("  within 5 % in the short trainings", "dim"))
     if summary.get("estimated_regret") is not None:
         regret = Text(f"about {summary['estimated_regret']:.1%}")
         lines.add_row("estimated regret", regret.append("  0 % is the best LR, 100 % none", "dim"))
@@ -43,7 +44,7 @@ def race_panel(summary: Mapping[str, Any]) -> RenderableType:
     if tested.get("suggested_lr"):
         steps = f"  {count_text(tested['steps'], 'step')}"
         lines.add_row("range test", Text(lr_text(tested["suggested_lr"])).append(steps, "dim"))
-    elif summary.get("note"):
+    if summary.get("note"):
         lines.add_row("note", Text(str(summary["note"])))
     title = Text.assemble(("Race", "bold"), (f" · {_cost(race)}", "dim"))
     panel = Panel(lines, title=title, expand=False, padding=(1, 2))
@@ -59,23 +60,27 @@ def _table(race: Mapping[str, Any]) -> Table:
     table = new_table(
         column("trained for"), column("LR"), column("loss"), column("regret"), words_column("")
     )
-    for rung in race["rungs"]:
+    halved = len(race["rungs"]) > 1
+    for i, rung in enumerate(race["rungs"]):
+        is_first = halved and i == 0
         share = rung["horizon"] / race["total_steps"]
         length = Text(f"{count_text(rung['horizon'], 'step')}, {share:.0%}")
         for row in rung["lrs"]:
             known = [loss for loss in row["losses"] if loss is not None]
             loss = number_text(sum(known) / len(known), 4) if known else "–"
             table.add_row(
-                length, lr_text(row["lr"]), loss, f"{row['regret']:.1%}", _word(row),
-                style="dim" if row["dropped"] else "",
+                length, lr_text(row["lr"]), loss, f"{row['regret']:.1%}", _word(row, is_first),
+                style="dim" if is_first and row["dropped"] else "",
             )  # fmt: skip
             length = Text("")
     return table
 
 
-def _word(row: Mapping[str, Any]) -> Text:
+def _word(row: Mapping[str, Any], is_halved: bool) -> Text:
     lost, seeds = row["diverged"], len(row["losses"])
     if lost:
         share = "" if lost == seeds else f" with {lost} of {count_text(seeds, 'seed')}"
         return Text(f"diverged{share}", "red")
+    if not is_halved:
+        return Text("best", "green") if row["regret"] == 0 else Text("")
     return Text("dropped") if row["dropped"] else Text("stays", "green")

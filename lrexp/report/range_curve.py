@@ -31,6 +31,14 @@ def run_curves(run: Run) -> list[Curve]:
     return closer_look(curves, untrained_losses(run, ended)) or curves
 
 
+def loss_title(run: Run) -> str:
+    """Return what the curves of a range test are of."""
+    tests = [trial for trial in run.trials if trial.variant == RANGE_TEST]
+    is_closer = closer_look(curves_of(tests), untrained_losses(run, tests)) is not None
+    against = ", less that of the untrained model on the same batch (all begin at their mean)"
+    return f"loss before each update{against if is_closer else ''}"
+
+
 def draw_curves(
     ax: Axes, curves: Sequence[Curve], look: Mark = CURVE, xs: Sequence[Array] | None = None
 ) -> CombinedCurve | None:

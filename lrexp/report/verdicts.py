@@ -90,8 +90,9 @@ def _too_few(summary: Mapping[str, Any]) -> Text:
         summary["declared"][key] for key in ("seeds_needed", "comparisons_corrected_for")
     )
     verdict = summary["comparisons"][0]["verdict"]
-    holm = f", for Holm's correction for {family} comparisons" if family > 1 else ""
-    return _plain(f"{verdict[:1].upper()}{verdict[1:]}: a claim takes at least {needed}{holm}.")
+    holm = f", with Holm's correction for {family} of them" if family > 1 else ""
+    compared = "a comparison takes" if family == 1 else "comparisons take"
+    return _plain(f"{verdict[:1].upper()}{verdict[1:]}: {compared} {needed} seeds{holm}.")
 
 
 def _noise_text(summary: Mapping[str, Any]) -> str:
@@ -127,7 +128,7 @@ def _target_text(summary: Mapping[str, Any]) -> str:
     times += [f"{len(soonest) - FIRST_SHOWN} more"] if len(soonest) > FIRST_SHOWN else []
     times += [f"never {named}"] if never else []
     reference = summary["declared"]["reference"]
-    source = "" if found["declared"] else f" (where most of {reference} ends)"
+    source = " (declared)" if found["declared"] else f" (where most of {reference} ends)"
     measure = words.measure_text(summary["metric"])
     head = f"Median {found['unit']}s to a {measure} of {number_text(found['target'])}{source}"
     return f"{head}: {', '.join(times)}."
@@ -135,7 +136,9 @@ def _target_text(summary: Mapping[str, Any]) -> str:
 
 def _time_text(name: str, times: Mapping[str, Any]) -> str:
     median, reached, total = times["median"], times["reached"], times["of"]
-    text = f"{name} {'never' if median is None else number_text(median)}"
+    if median is None:
+        return f"{name} in {reached} of {total} seeds only"
+    text = f"{name} {number_text(median)}"
     return f"{text} ({reached} of {total} seeds)" if reached < total else text
 
 
