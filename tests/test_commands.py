@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import lrexp as library
+from lrexp.report.text import lr_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -262,6 +263,12 @@ def test_find_lr_suggests_the_peak_of_the_schedule(
     assert constant == pytest.approx(flat["suggested_lr"])
     assert found["rules"]["steepest"] == flat["rules"]["steepest"]
     assert ("The peak for your schedule" in answer.out) == (mean < 1)
+    readings = found["readings"]
+    assert list(readings) == ["low", "bottom / 10", "high / 10"]
+    assert constant == pytest.approx(sorted(readings.values())[1])
+    flat_out = " ".join(answer.out.replace("│", " ").split())
+    assert f"{lr_text(readings['low'])} (low), " in flat_out
+    assert ("for the schedule" in flat_out) == (mean < 1)
 
     again = library.resume(tmp_path / "run")  # a complete run is read from its files
     assert again.suggested_lr == found["suggested_lr"]

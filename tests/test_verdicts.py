@@ -118,13 +118,32 @@ def test_a_real_difference_is_claimed_and_said_everywhere(lrexp: Callable, tmp_p
     assert {p.name for p in Path("run/plots").iterdir()} >= {"verdicts.png", "lr_sensitivity.png"}
 
 
+def test_seeds_for_a_verdict_but_not_for_so_many_variants_are_told_before_training(
+    lrexp: Callable, tmp_path: Path
+) -> None:
+    config = tmp_path / "small.json"
+    compare = {"seeds": 6, "variants": {f"v{i}": {"optimizer.lr": 0.1 / i} for i in range(1, 5)}}
+    config.write_text(json.dumps({**SMALL, "compare": compare}))
+    answer = lrexp("compare", config, "--out", "run")
+    first = answer.err.index(
+        "Too few seeds for a verdict: 4 variants make 3 comparisons, which take"
+    )
+    assert first < answer.err.index("Engine:")
+    assert "7 seeds; compare.seeds is 6." in answer.err
+    assert "Too few seeds for" not in lrexp("compare", config, "--seeds", 7, "--out", "b").err
+    assert "Too few seeds for" not in lrexp("compare", config, "--seeds", 3, "--out", "c").err
+
+
 def test_few_seeds_tell_nothing_and_say_how_many_would(lrexp: Callable, tmp_path: Path) -> None:
     config = tmp_path / "small.json"
     compare = {"seeds": 2, "variants": {"a": {}, "b": {"optimizer.lr": 0.001}, "c": {"optimizer.lr": 0.01}}}  # fmt: skip
     config.write_text(json.dumps({**SMALL, "compare": compare}))
     answer = lrexp("compare", config, "--out", "run")
     flat = " ".join(answer.out.split())
-    assert "Too few seeds to tell (n < 6): a claim takes at least 7" in flat
+    assert (
+        "Too few seeds to tell (n < 6): comparisons take 7 seeds, with Holm's correction for 2"
+        in flat
+    )
     assert "Warning: The best LR, 0.3, is the highest that was compared" in flat
     assert f"lrexp compare {config} --seeds 7" in flat
     summary = library.load_run("run").summary

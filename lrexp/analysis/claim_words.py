@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lrexp.analysis.paired import MIN_SEEDS
+
 if TYPE_CHECKING:
     from lrexp.analysis.claims import Comparison
 
@@ -19,7 +21,9 @@ def verdict_text(c: Comparison, needed: int) -> str:
         needed: seeds that a claim takes.
     """
     if c.kind == TOO_FEW:
-        return f"{TOO_FEW} (n < {needed})"
+        # below six no number of variants would help: that is the plainer reason
+        limit = MIN_SEEDS if c.n < MIN_SEEDS else needed
+        return f"{TOO_FEW} (n < {limit})"
     says = f"{c.better} is better" if c.kind == BETTER else NO_DIFFERENCE
     winner, wins = (c.reference, c.losses) if c.better == c.reference else (c.variant, c.wins)
     facts = [*_size(c), f"p = {_p_text(c.p_holm)}", f"n = {c.n}", f"{winner} wins {wins}"]
@@ -32,7 +36,8 @@ def _size(c: Comparison) -> list[str]:
         counts = [(c.variant, c.diverged["variant"]), (c.reference, c.diverged["reference"])]
         both = c.diverged["both"]
         alone = [f"{name} diverged in {k} of {c.n}" for name, k in counts if k]
-        return [*alone, *([f"both in {both}"] if both else [])]
+        together = f"both in {both}" if alone else f"both diverged in {both} of {c.n}"
+        return [*alone, *([together] if both else [])]
     low, high = c.interval
     places = _decimals(high - low, max(abs(low), abs(high)))
     mean = _number(c.mean, places, "+")

@@ -81,7 +81,7 @@ def compare_to(
         >>> less = {seed: 0.5 + seed / 20 for seed in range(6)}
         >>> done = dict.fromkeys(range(6), "finished")
         >>> compare_to({"a": same, "b": less}, {"a": done, "b": done}, "a")[0].verdict
-        'b is better (Δ -0.625 = -50 %, 95 % interval -0.723 to -0.527, p = 0.031, n = 6, 6 wins)'
+        'b is better (Δ -0.625 = -50 %, 95 % interval -0.723 to -0.527, p = 0.031, n = 6, b wins 6)'
     """
     known = {name: judged(values[name], outcomes.get(name, {})) for name in values}
     if seeds is None:

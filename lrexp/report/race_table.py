@@ -62,7 +62,7 @@ def _table(race: Mapping[str, Any]) -> Table:
     )
     halved = len(race["rungs"]) > 1
     for i, rung in enumerate(race["rungs"]):
-        is_first = halved and i == 0
+        is_first = halved and i == 0  # some of them went on
         share = rung["horizon"] / race["total_steps"]
         length = Text(f"{count_text(rung['horizon'], 'step')}, {share:.0%}")
         for row in rung["lrs"]:

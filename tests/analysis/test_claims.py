@@ -96,17 +96,17 @@ def test_every_number_of_a_comparison() -> None:
     assert found.interval == (pytest.approx(-5.5 / 6 - half), pytest.approx(-5.5 / 6 + half))
     assert found.p == found.p_holm == 2 / 64
     assert found.verdict == (
-        "b is better (Δ -0.917 = -26 %, 95 % interval -1.131 to -0.702, p = 0.031, n = 6, 6 wins)"
+        "b is better (Δ -0.917 = -26 %, 95 % interval -1.131 to -0.702, p = 0.031, n = 6, b wins 6)"
     )
 
 
-def test_of_a_winning_reference_the_numbers_are_its_own() -> None:
+def test_of_a_winning_reference_the_difference_is_still_that_of_the_variant() -> None:
     rows = {"a": [0.5, 1.0, 2.0, 3.0, 4.0, 5.0], "b": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
     found = compare(rows)["b"]
     assert found.mean == pytest.approx(5.5 / 6)  # variant − reference
     assert (found.wins, found.losses) == (0, 6)
     assert found.verdict == (
-        "a is better (Δ -0.917 = -26 %, 95 % interval -1.131 to -0.702, p = 0.031, n = 6, 6 wins)"
+        "a is better (Δ +0.917 = +35 %, 95 % interval 0.702 to 1.131, p = 0.031, n = 6, a wins 6)"
     )
 
 
@@ -118,8 +118,16 @@ def test_divergence_has_no_mean_and_no_interval() -> None:
     assert (found.mean, found.sd, found.interval, found.relative) == (None, None, None, None)
     assert found.median == 0.5
     assert found.p == 2 / 128
-    verdict = "a is better (b diverged in 1 of 8, both in 1, p = 0.016, n = 8, 7 wins)"
+    verdict = "a is better (b diverged in 1 of 8, both in 1, p = 0.016, n = 8, a wins 7)"
     assert found.verdict == verdict
+
+
+def test_where_both_diverged_there_is_no_mean_either() -> None:
+    rows = {"a": [LOST, LOST, LOST, *around(1.5, 6)], "b": [LOST, LOST, LOST, *around(1.0, 6)]}
+    found = compare(rows)["b"]
+    assert found.kind == BETTER
+    assert (found.mean, found.sd, found.interval, found.relative) == (None, None, None, None)
+    assert found.verdict == "b is better (both diverged in 3 of 9, p = 0.031, n = 9, b wins 6)"
 
 
 def test_lost_against_lost_has_no_median() -> None:

@@ -21,7 +21,7 @@ LRS = [0.001, 0.01, 0.1, 1.0]
         ([1.0, 1.0, 0.5, 0.0], 1.0, "highest", (-0.1, 0.0, False, True, 1)),
         ([1.0, 0.0, INF, 0.01], 0.01, None, (-2.05, -2.0, False, False, 1)),  # lost between
         ([INF, INF, 0.2, INF], 0.1, None, (-1.0, -1.0, False, False, 1)),
-        ([0.0, 0.0, 0.0, 0.0], 0.001, "lowest", (-3.0, 0.0, True, True, 4)),
+        ([0.0, 0.0, 0.0, 0.0], 0.001, None, (-3.0, 0.0, True, True, 4)),
     ],
 )  # fmt: skip
 def test_the_basin(costs: list[float], best: float, end: str | None, basin: tuple) -> None:

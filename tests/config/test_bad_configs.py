@@ -150,6 +150,9 @@ TABLE: list[tuple[str, str, int, str]] = [
      "schedule.parts[0].schedule.name", 6, "standard library"),
     # variants
     ("compare: {variants: {}}", "compare.variants", 8, "names no variant"),
+    ("compare: {variants: {untrained: {}}}", "compare.variants.untrained", 8, "calls its own trials"),
+    ("compare: {variants: {range_test: {}}}", "compare.variants.range_test", 8, "its own trials"),
+    ("compare: {variants: {race-2-lr-1: {}}}", "compare.variants.race-2-lr-1", 8, "its own trials"),
     ("compare: {variants: {a: {}}, grid: {optimizer.lr: [1]}}", "compare.grid", 8, "cannot stand beside"),
     ("compare: {variants: {../up: {}}}", "compare.variants.../up", 8, "must start with a letter or digit"),
     ("compare: {variants: {NUL: {}}}", "compare.variants.NUL", 8, "device on Windows"),

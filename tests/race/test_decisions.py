@@ -35,8 +35,32 @@ def test_the_answer_lies_in_a_planted_basin(
     assert abs(math.log10(answer.lr) - best) < 0.45
     assert land.regret(answer.lr) < 0.2
     assert answer.interval[0] <= answer.lr <= answer.interval[1]
-    assert answer.regret is not None
-    assert 0 <= answer.regret <= 1
+    assert (answer.regret is None) == (answer.note is not None)
+    assert answer.regret is None or 0 <= answer.regret <= 1
+
+
+def test_the_expected_regret_tells_a_steep_basin_from_a_flat_one() -> None:
+    def expected(width: float) -> float:
+        land = Basin(-2.0, width, 2.0)
+        answer = verdict(course, race(course, land.loss, land.start))
+        assert answer.regret is not None
+        return answer.regret
+
+    course = Course(0.005, 400, 1.0)
+    steep, usual, flat = expected(0.35), expected(0.7), expected(1.5)
+    assert flat < usual < steep
+    assert flat < 0.02 < steep
+
+
+@pytest.mark.parametrize(("best", "end"), [(-4.5, "lowest"), (-0.2, "highest")])
+def test_where_the_best_is_an_end_of_what_was_tried_the_regret_is_not_known(
+    best: float, end: str
+) -> None:
+    land, course = Basin(best, 1.5, 3.0), Course(0.003, 400, 1.0)
+    answer = verdict(course, race(course, land.loss, land.start))
+    assert answer.lr is not None
+    assert answer.regret is None
+    assert f"is the {end} of all" in str(answer.note)
 
 
 def test_it_is_found_from_far_away() -> None:
@@ -158,6 +182,20 @@ def test_the_middle_of_a_flat_basin_is_not_its_best_point() -> None:
 def test_two_lrs_close_together_count_as_one() -> None:
     flat = [[1.0]] * 4
     assert position([1e-3, 1e-2, 1.1e-2, 1e-1], [2.0], flat) == pytest.approx(-2.0, abs=0.1)
+
+
+def test_the_better_half_is_trained_for_longer_a_little_lower() -> None:
+    course = Course(0.01, 160, 2.0)
+    rung = Rung(40, (0.01, 0.02, 0.04, 0.08), (0,))
+    following = next_rung(course, [Raced(rung, (2.0,), ((1.9,), (1.5,), (1.0,), (1.8,)))])
+    assert following is not None  # one more LR of the same length
+    fourth = Raced(following, (2.0,), ((1.7,),))
+    longer = next_rung(course, [Raced(rung, (2.0,), ((1.9,), (1.5,), (1.0,), (1.8,))), fourth])
+    assert longer is not None
+    assert longer.horizon == 80
+    down = 2**-0.4  # the best LR falls with the length to the power of 0.4
+    assert longer.lrs[-1] == pytest.approx(0.04 * down, rel=1e-3)
+    assert set(np.round(np.array(longer.lrs) / down, 4)) <= {0.02, 0.04, round(following.lrs[0], 4)}
 
 
 def test_the_better_half_survives() -> None:

@@ -69,7 +69,7 @@ def test_where_the_seeds_disagree_it_begins_at_what_they_say_together() -> None:
     begin = outset(tests, found)
     assert begin is not None
     assert (begin.lr, begin.least_gain) == (found.rules["auto"], 0.0)  # that it falls is known
-    assert "no common answer" in str(begin.note)
+    assert "disagree" in str(begin.note)
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,18 @@ def test_the_table(tmp_path: Path) -> None:
     shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     for text in (
         "640 steps, 4 × a full training", "0.03 to 0.08", "about 1.2%", "0.02 280 steps",
-        "40 steps, 25% 0.16 0.75 0.0% stays", "0.64 1.9 90.0% diverged with 1 of 2 seeds",
+        "40 steps, 25% 0.16 0.75 0.0% best", "0.64 1.9 90.0% diverged with 1 of 2 seeds",
     ):  # fmt: skip
+        assert text in shown
+    longer = {"horizon": 80, "seeds": [0, 1], "start": [2.1, 2.1], "drift": 0.1, "lrs": [
+        {"lr": 0.12, "losses": [0.5, 0.5], "diverged": 0, "regret": 0.0, "dropped": False},
+    ]}  # fmt: skip
+    race = {**SUMMARY["race"], "rungs": [*SUMMARY["race"]["rungs"], longer]}
+    console.print(
+        race_panel({**SUMMARY, "race": race, "estimated_regret": None, "note": "An end."})
+    )
+    shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    for text in ("0.0% stays", "80 steps, 50% 0.12 0.5 0.0% best", "note An end."):
         assert text in shown
     console.print(race_panel({**SUMMARY, "suggested_lr": None, "reason": "No LR learned."}))
     assert "No LR learned." in console.file.getvalue()  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from accuracy.workloads import Workload
 
 CONTROL = "control"
 CLASSES = 4
+ENGINE = "sequential"  # what `auto` takes for tests this short; rounding differs between engines
 
 
 class Constant(nn.Module):
@@ -67,11 +68,14 @@ def solved() -> nn.Module:
 
 
 CONTROLS = [
-    Workload("shuffled labels", CONTROL, "no signal", Constant, shuffled, version=2),
-    Workload("zero gradients", CONTROL, "no signal", NoGradient, shuffled),
-    Workload("at the optimum", CONTROL, "never descends", solved, noisy_line, functional.mse_loss),
+    Workload("shuffled labels", CONTROL, "no signal", Constant, shuffled, engine=ENGINE),
+    Workload("zero gradients", CONTROL, "no signal", NoGradient, shuffled, engine=ENGINE),
+    Workload(
+        "at the optimum", CONTROL, "never descends", solved, noisy_line, functional.mse_loss,
+        engine=ENGINE,
+    ),
     Workload(
         "range too high", CONTROL, "never descends", partial(nets.mlp, [8, 16, 1], nn.GELU),
-        noisy_line, functional.mse_loss, find_lr={"min_lr": 30.0, "max_lr": 3e4},
+        noisy_line, functional.mse_loss, find_lr={"min_lr": 30.0, "max_lr": 3e4}, engine=ENGINE,
     ),
 ]  # fmt: skip
