@@ -27,6 +27,7 @@ from lrexp.errors import (
     without_controls,
 )
 from lrexp.options import (
+    Budget,
     ConfigFile,
     Device,
     Engine,
@@ -35,6 +36,7 @@ from lrexp.options import (
     Json,
     Out,
     Quiet,
+    Race,
     RunDirectory,
     RunsDir,
     Seeds,
@@ -144,6 +146,8 @@ def find_lr(
     config: ConfigFile,
     set_: Set = None,
     seeds: Seeds = None,
+    race: Race = False,
+    budget: Budget = None,
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
@@ -155,7 +159,7 @@ def find_lr(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run LR range tests on copies of the model and suggest a learning rate."""
+    """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
     console = stderr(quiet)
     with _loading(console):
         from lrexp import experiment
@@ -164,6 +168,8 @@ def find_lr(
         result = experiment.find_lr(
             config,
             seeds=seeds,
+            race=race or None,
+            budget=budget,
             overrides=set_ or (),
             trust=trust or (),
             device=device,
@@ -175,7 +181,8 @@ def find_lr(
             force=force,
             console=console,
         )
-    again = f"find-lr {again_words(config, set_)} --write tuned.yaml"
+    raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
+    again = f"find-lr {again_words(config, set_)}{raced} --write tuned.yaml"
     following = f"compare {write}" if write else again
     show_range_test(result, following, quiet=quiet, json=json)
 

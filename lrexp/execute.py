@@ -20,6 +20,7 @@ from lrexp.engine import (
     Choice,
     Pause,
     Record,
+    TrialId,
     choose,
     may_be_of_loader,
     preserved_rng,
@@ -27,9 +28,9 @@ from lrexp.engine import (
 from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError, is_interruption
 from lrexp.fit import changed_settings, changed_surroundings, noted_surroundings, refuse
 from lrexp.interrupt import pausing
-from lrexp.left import Left, read_left, read_units, tidy_checkpoints
+from lrexp.left import Left, again_untrained, read_left, read_rungs, read_units, tidy_checkpoints
 from lrexp.order import Order
-from lrexp.plan import Plan
+from lrexp.plan import RANGE_TEST, UNTRAINED, Plan
 from lrexp.record import Recorder
 from lrexp.report.progress import observe, waiting
 from lrexp.store import (
@@ -119,6 +120,7 @@ def take_up(
     check_jobs(order, jobs)
     units, jobs_before = read_units(run, order.lengths(plan))
     jobs = jobs or jobs_before
+    rungs = read_rungs(run)
     here = surroundings(plan)
     problems = [
         *changed_settings(run, order, resolved_text(plan, units)),
@@ -127,7 +129,8 @@ def take_up(
     refuse(problems, force=force)
     for what in noted_surroundings(run, here):
         console.print(f"Note: {what}; the last bits may differ.", markup=False, highlight=False)
-    left = read_left(run, units)
+    more = [*again_untrained(run, units), *(unit for rung in rungs for unit in rung.units)]
+    left = read_left(run, [*units, *more])
     return Choice(left.units, jobs), left, problems
 
 
@@ -224,7 +227,13 @@ def _how_to_resume(path: Path, order: Order, options: str) -> str:
     return " ".join(filter(None, [shlex.join(["lrexp", "resume", str(path), *trust]), options]))
 
 
-def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) -> Choice:
+def choose_engine(
+    order: Order,
+    plan: Plan,
+    jobs: int | None,
+    console: Console,
+    trials: Sequence[TrialId] | None = None,
+) -> Choice:
     """Return how the trials will be trained, and say so where it was measured.
 
     Args:
@@ -232,12 +241,13 @@ def choose_engine(order: Order, plan: Plan, jobs: int | None, console: Console) 
         plan: made from it.
         jobs: worker processes; 1 is this process, None leaves it to the config's engine.
         console: where the choice is shown.
+        trials: those of a rung of a race; None is all that the order names.
 
     Raises:
         ConfigError: what was asked for cannot be had.
     """
     check_jobs(order, jobs)
-    tasks = list(order.tasks(plan, order.lengths(plan)))
+    tasks = list(order.tasks(plan, trials or order.lengths(plan)))
     engine = plan.config.experiment.engine
     with waiting(console, "Measuring how to train"):
         try:
@@ -273,14 +283,15 @@ def train(
     """
     left = left or Left(choice.units)
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
-    # A comparison's rule stops what diverged; a range test ends like that as a rule.
-    stop_is_outcome = order.command == "compare"
+    # A training's rule stops what diverged; a range test ends like that as a rule.
+    tests = (RANGE_TEST, UNTRAINED)
+    stop_is_outcome = all(trial.variant not in tests for trial in left.trials)
     recorder = Recorder(writer, stop_is_outcome=stop_is_outcome, loss_digits=digits, left=left)
-    lengths = order.lengths(plan)
+    lengths = {trial: order.length(plan, trial) for trial in left.trials}
     pause = Pause()
     try:
         with (
-            observe({t: lengths[t] for t in left.trials}, console, begun=left.begun) as observer,
+            observe(lengths, console, begun=left.begun) as observer,
             preserved_rng(plan.device),
             pausing(pause),
             closing(_records(order, plan, choice, left, pause)) as records,

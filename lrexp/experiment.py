@@ -17,6 +17,7 @@ from rich.console import Console
 from lrexp.config import Config, load_config, read_override, to_yaml
 from lrexp.describe import resolved_config
 from lrexp.errors import ConfigError
+from lrexp.evidence import too_few_seeds
 from lrexp.execute import (
     Destination,
     choose_engine,
@@ -25,11 +26,12 @@ from lrexp.execute import (
     take_up,
     train,
 )
-from lrexp.finish import LrCopy, finish_comparison, finish_range_tests, range_test
+from lrexp.finish import LrCopy, finish_comparison, range_test
 from lrexp.fit import read_order, require_plain_files
 from lrexp.lr_finder import RangeTest
 from lrexp.order import Source, make_order
 from lrexp.plan import Objects, make_plan, plan_schedules, trace_lr
+from lrexp.racing import check_budget, finish_find_lr
 from lrexp.report import draw_overlay, draw_run, draw_schedules
 from lrexp.report.progress import waiting
 from lrexp.schedules import Schedule
@@ -88,6 +90,8 @@ def compare(
         order = make_order("compare", config, changes, trust=trust, objects=objects)
         loaded = order.config()
         plan = order.plan(loaded)
+    if few := too_few_seeds(loaded):
+        console.print(few, style="yellow", highlight=False, soft_wrap=True)
     choice = choose_engine(order, plan, jobs, console)
     with recorded_run(order, plan, choice, destination) as writer:
         recorder = train(order, plan, choice, writer, console)
@@ -102,6 +106,8 @@ def find_lr(
     data: Any = None,
     loss: Any = None,
     seeds: int | None = None,
+    race: bool | None = None,
+    budget: float | None = None,
     device: str | None = None,
     engine: str | None = None,
     jobs: int | None = None,
@@ -118,7 +124,8 @@ def find_lr(
     The model, its buffers, the optimizer and every random generator of the caller stay as they
     are. Arguments are those of `compare`; `write` names a file for a copy of the config with the
     suggested LR in `optimizer.lr` (not written when there is no suggestion), and `force` lets it
-    replace an existing one.
+    replace an existing one. `race` verifies the suggestion by short trainings around it, which
+    together take `budget` full trainings.
 
     Raises:
         ConfigError, UserCodeError, RunError: as `compare`.
@@ -129,18 +136,25 @@ def find_lr(
     """
     destination = _destination(out, runs_dir)
     objects, names = _objects(model, data, loss)
-    flags = {"find_lr.seeds": seeds, "device": device, "engine": engine}
+    flags = {
+        "find_lr.seeds": seeds,
+        "find_lr.race": race,
+        "find_lr.budget": budget,
+        "device": device,
+        "engine": engine,
+    }
     changes = _changes(overrides, names, flags)
     with waiting(console, "Loading data and model"):
         order = make_order("find-lr", config, changes, trust=trust, objects=objects)
         loaded = order.config()
         plan = order.plan(loaded)
+    check_budget(plan, budget)
     copy = None if write is None else LrCopy(Path(write), force)
     choice = choose_engine(order, plan, jobs, console)
     options = "" if copy is None else copy.option
     with recorded_run(order, plan, choice, destination, options=options) as writer:
         recorder = train(order, plan, choice, writer, console)
-        finish_range_tests(writer, recorder, loaded, console)
+        finish_find_lr(order, plan, writer, recorder, console, jobs=jobs)
     found = range_test(load_run(writer.directory))
     if copy is not None:
         copy.write(loaded, found.suggested_lr, console)
@@ -233,8 +247,11 @@ def _train_the_rest(
         console.print(f"Forced: {problem}", markup=False, highlight=False, soft_wrap=True)
     with resumed_run(path, order, plan, left, forced, console=console, options=options) as writer:
         recorder = train(order, plan, choice, writer, console, left=left)
-        finish = finish_comparison if order.command == "compare" else finish_range_tests
-        finish(writer, recorder, loaded, console)
+        if order.command == "compare":
+            finish_comparison(writer, recorder, loaded, console)
+        else:
+            again = jobs or (choice.jobs if choice.jobs > 1 else None)
+            finish_find_lr(order, plan, writer, recorder, console, jobs=again)
     return loaded
 
 

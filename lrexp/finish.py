@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from lrexp.config import Config, with_optimizer_lr
 from lrexp.errors import ConfigError
-from lrexp.finder import Curve, suggest
+from lrexp.finder import Suggestion, suggest
+from lrexp.finder.second_look import closer_look
 from lrexp.lr_finder import RangeTest
+from lrexp.plan import RANGE_TEST, Plan
 from lrexp.record import Recorder
 from lrexp.report import draw_run
+from lrexp.report.damage import as_written
 from lrexp.report.progress import waiting
-from lrexp.store import Run, RunWriter, TrialRecord, load_run, write_whole
+from lrexp.store import Run, RunWriter, load_run, write_whole
 from lrexp.summary import comparison_summary, range_test_summary
+from lrexp.tested import curves_of, finished_tests, untrained_losses
 
 
 @dataclass(frozen=True)
@@ -69,37 +73,50 @@ def finish_comparison(
     recorder.raise_failures(writer.directory)
 
 
-def finish_range_tests(
-    writer: RunWriter, recorder: Recorder, loaded: Config, console: Console
-) -> None:
+def finish_range_tests(writer: RunWriter, recorder: Recorder, plan: Plan, console: Console) -> None:
     """Write the suggestion and the plots of range tests.
 
     Raises:
         FailedTrialsError: trials failed.
     """
-    tests = _finished(load_run(writer.directory))
+    run = load_run(writer.directory)
+    tests = finished_tests(run)
     if not tests:
         recorder.raise_failures(writer.directory)
-    suggestion = suggest(_curves(tests), rule=loaded.experiment.find_lr.rule)
+    suggestion = suggestion_of(plan, run)
     writer.summary(range_test_summary(suggestion, [test.seed for test in tests]))
     with waiting(console, "Drawing"):
         draw_run(load_run(writer.directory))
     recorder.raise_failures(writer.directory)
 
 
+def suggestion_of(plan: Plan, run: Run) -> Suggestion:
+    """Return what the range tests of a run suggest for the schedule of the plan."""
+    rule, mean_frac = plan.config.experiment.find_lr.rule, plan.variants[RANGE_TEST].mean_frac
+    tests = finished_tests(run)
+    return suggest(curves_of(tests), rule, mean_frac, untrained_losses(run, tests))
+
+
 def range_test(run: Run) -> RangeTest:
     """Return what the range tests of a finished run suggest."""
-    curves = _curves(_finished(run))
+    tests = finished_tests(run)
+    curves = curves_of(tests)
     rule = run.config.get("find_lr", {}).get("rule", "auto")
-    return RangeTest(suggest(curves, rule=rule), tuple(curves), run)
-
-
-def _finished(run: Run) -> list[TrialRecord]:
-    return [trial for trial in run.trials if (trial.result or {}).get("outcome") == "finished"]
-
-
-def _curves(tests: list[TrialRecord]) -> list[Curve]:
-    return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
+    summary = run.summary or {}
+    with as_written(str(run.path)):
+        frac = float(summary.get("mean_frac", 1.0))
+    suggestion = suggest(curves, rule, frac, untrained_losses(run, tests))
+    if summary.get("race"):  # it had the last word
+        interval = summary["interval"]
+        suggestion = replace(
+            suggestion,
+            **{
+                key: summary[key] for key in ("suggested_lr", "base_lr", "max_lr", "reason", "note")
+            },
+            interval=None if interval is None else (interval[0], interval[1]),
+        )
+    shown = tuple(closer_look(curves, untrained_losses(run, tests)) or ())
+    return RangeTest(suggestion, tuple(curves), run, shown)
 
 
 def _warn_of_own_lrs(config: Config, console: Console) -> None:

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lrexp.engine import ENGINES, TrialId, Unit
+from lrexp.engine import ENGINES, Choice, TrialId, Unit
 from lrexp.errors import RunError
+from lrexp.finder.trials import UNTRAINED
+from lrexp.race import entrant_of
 from lrexp.store import Position, SavedUnit, TrialRecord, load_checkpoint, trial_path
-from lrexp.store.files import disk_errors, read_json
+from lrexp.store.files import disk_errors, find_json, read_json
 
 DONE = ("finished", "diverged")
 CHECKPOINTS = "checkpoints"
+RACE = "race.json"
 
 
 @dataclass(frozen=True)
@@ -97,18 +100,66 @@ def read_units(run: Path, known: Collection[TrialId]) -> tuple[list[Unit], int]:
     path = run / "engine.json"
     plain = read_json(path)
     try:
-        units = [
-            Unit(str(unit["engine"]), tuple(TrialId.of(str(name)) for name in unit["trials"]))
-            for unit in plain["units"]
-        ]
-        named, jobs = [trial for unit in units for trial in unit.trials], int(plain["jobs"])
-        if sorted(named) != sorted(known) or jobs < 1:
+        choice = _choice(plain)
+        if sorted(_trials(choice.units)) != sorted(known):
             raise ValueError("its trials are not those of the config")
-        if any(unit.engine not in ENGINES for unit in units):
-            raise ValueError("it names an engine that does not exist")
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
-    return units, jobs
+    return list(choice.units), choice.jobs
+
+
+def again_untrained(run: Path, units: Iterable[Unit]) -> list[Unit]:
+    """Return the units of a second look at range tests, once that has begun."""
+    return untrained_units(units) if (run / "trials" / UNTRAINED).is_dir() else []
+
+
+def untrained_units(units: Iterable[Unit]) -> list[Unit]:
+    """Return the units in which the batches of range tests are run once more: as they were."""
+    return [
+        replace(u, trials=tuple(replace(t, variant=UNTRAINED) for t in u.trials)) for u in units
+    ]
+
+
+def read_rungs(run: Path) -> list[Choice]:
+    """Return how each rung of a race that has begun is trained; none without a race.
+
+    Raises:
+        RunError: race.json is damaged.
+    """
+    path = run / RACE
+    plain = find_json(path)
+    if plain is None:
+        return []
+    try:
+        choices = [_choice(rung["engine"]) for rung in plain["rungs"]]
+        named = [trial for choice in choices for trial in _trials(choice.units)]
+        if len(set(named)) < len(named) or not all(entrant_of(t.variant) for t in named):
+            raise ValueError("its trials are not those of a race")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: is damaged: {error}. Run the config anew.") from error
+    return choices
+
+
+def _choice(plain: Mapping[str, Any]) -> Choice:
+    """Return the choice that `Choice.to_plain` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    units = tuple(
+        Unit(str(unit["engine"]), tuple(TrialId.of(str(name)) for name in unit["trials"]))
+        for unit in plain["units"]
+    )
+    if any(unit.engine not in ENGINES for unit in units):
+        raise ValueError("it names an engine that does not exist")
+    if int(plain["jobs"]) < 1:
+        raise ValueError("it names no processes")
+    reasons = tuple(str(reason) for reason in plain.get("reasons", ()))
+    return Choice(units, int(plain["jobs"]), reasons, dict(plain.get("figures", {})))
+
+
+def _trials(units: Iterable[Unit]) -> list[TrialId]:
+    return [trial for unit in units for trial in unit.trials]
 
 
 def read_left(run: Path, units: Iterable[Unit]) -> Left:

@@ -29,7 +29,10 @@ from lrexp.engine import (
 from lrexp.engine.optimizer import fuse
 from lrexp.engine.task import LossFunction
 from lrexp.errors import NOTHING, ConfigError, user_error
-from lrexp.finder import Curve, RangeTestStop, Suggestion, ramp, suggest
+from lrexp.finder import Curve, RangeTestStop, Suggestion, is_buried, ramp, suggest
+from lrexp.finder.second_look import closer_look
+from lrexp.plan.range_test import NEVER
+from lrexp.schedules import Schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +47,7 @@ class RangeTest:
     suggestion: Suggestion
     curves: tuple[Curve, ...]
     run: Run | None = None
+    shown: tuple[Curve, ...] = ()  # those the suggestion was read off, where they are others
 
     @property
     def suggested_lr(self) -> float | None:
@@ -75,11 +79,22 @@ class RangeTest:
         """Why there is no suggestion; None when there is one."""
         return self.suggestion.reason
 
+    @property
+    def race(self) -> dict[str, Any] | None:
+        """What a race that followed came to, as summary.json has it; None without one."""
+        race: dict[str, Any] | None = (self.run.summary or {}).get("race") if self.run else None
+        return race
+
+    @property
+    def estimated_regret(self) -> float | None:
+        """How much worse than the best LR the suggested one may be, 0 to 1; None without a race."""
+        return (self.run.summary or {}).get("estimated_regret") if self.run else None
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw loss over LR with the suggestion marked; return the Axes."""
         from lrexp.report import plot_range_test
 
-        return plot_range_test(self.curves, self.suggestion, ax=ax)
+        return plot_range_test(self.shown or self.curves, self.suggestion, ax=ax)
 
 
 class LRFinder:
@@ -132,6 +147,7 @@ class LRFinder:
         stop_factor: float = 4.0,
         rule: str = "auto",
         seed: int = 0,
+        mean_frac: float = 1.0,
     ) -> RangeTest:
         """Ramp the LR from `min_lr` to `max_lr` over `steps` updates, once for each seed.
 
@@ -148,6 +164,8 @@ class LRFinder:
             stop_factor: ends a test when the smoothed loss is this far above its best.
             rule: which rule's LR is suggested.
             seed: the first seed.
+            mean_frac: mean LR of the schedule that is to be used, as a share of its peak; see
+                `suggest`.
 
         Raises:
             ConfigError: an argument is wrong, or the loss does not fit the model's output.
@@ -174,8 +192,15 @@ class LRFinder:
                 stop=RangeTestStop(stop_factor, loss_floor(loss)),
                 device=self.device,
             )
-            curves = tuple(_curve(task, s) for s in range(seed, seed + seeds))
-        self.result = RangeTest(suggest(curves, rule=rule), curves)
+            numbers = range(seed, seed + seeds)
+            curves = tuple(Curve(*_steps(task, s)) for s in numbers)
+            untrained = None
+            if is_buried(curves):
+                still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
+                untrained = [_steps(still, s)[1] for s in numbers]
+        shown = tuple(closer_look(curves, untrained) or ())
+        suggestion = suggest(curves, rule, mean_frac, untrained)
+        self.result = RangeTest(suggestion, curves, shown=shown)
         return self.result
 
     def get_optimal_lr(self) -> float | None:
@@ -209,7 +234,8 @@ class LRFinder:
         return fit_loss(self.loss_fn, output, targets)
 
 
-def _curve(task: Task, seed: int) -> Curve:
+def _steps(task: Task, seed: int) -> tuple[list[float], list[float]]:
+    """Return the LR and the loss of every step."""
     lr: list[float] = []
     loss: list[float] = []
     for record in run_sequentially([replace(task, trial=TrialId("range_test", seed))]):
@@ -218,7 +244,7 @@ def _curve(task: Task, seed: int) -> Curve:
         if isinstance(record, Steps):
             lr += record.lr
             loss += record.loss
-    return Curve(lr, loss)
+    return lr, loss
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -43,6 +43,17 @@ Write = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
 ]
+Race = Annotated[
+    bool,
+    typer.Option("--race", help="Verify the LR by short trainings around it; see --budget."),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="What --race may train, all its trainings together: 1 (the default) is one full one.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

@@ -21,7 +21,18 @@ from lrexp.config import (
 )
 from lrexp.config.reader import read_yaml
 from lrexp.engine import Pause, Task, TrialId
-from lrexp.plan import RANGE_TEST, Objects, Plan, make_plan, plan_one, range_test_task
+from lrexp.plan import (
+    RANGE_TEST,
+    UNTRAINED,
+    Objects,
+    Plan,
+    make_plan,
+    plan_one,
+    race_task,
+    range_test_task,
+    untrained_task,
+)
+from lrexp.race import entrant_of
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
 Change: TypeAlias = tuple[str, Any] | tuple[str, Any, str]
@@ -78,15 +89,19 @@ class Order:
         return make_plan(config, self.objects)
 
     def lengths(self, plan: Plan) -> dict[TrialId, int]:
-        """Return the steps of every trial, seed by seed: a seed's initial weights are shared."""
+        """Return the steps of every trial, seed by seed: a seed's initial weights are shared.
+
+        Those of a race are not among them: which there are, its results decide.
+        """
         experiment = plan.config.experiment
         is_test = self.command == "find-lr"
         count = experiment.find_lr.seeds if is_test else experiment.compare.seeds
-        return {
-            TrialId(name, seed): experiment.find_lr.steps if is_test else variant.total_steps
+        trials = [
+            TrialId(name, seed)
             for seed in range(experiment.seed, experiment.seed + count)
-            for name, variant in plan.variants.items()
-        }
+            for name in plan.variants
+        ]
+        return {trial: self.length(plan, trial) for trial in trials}
 
     def tasks(
         self,
@@ -97,10 +112,24 @@ class Order:
     ) -> Iterator[Task]:
         """Yield the tasks of these trials; for `pause` and `state` see `Task`."""
         for trial in trials:
-            variant = plan.variants[trial.variant]
-            is_test = self.command == "find-lr"
-            task = range_test_task(variant, trial.seed) if is_test else variant.task(trial.seed)
-            yield replace(task, pause=pause, state=state)
+            yield replace(self._task(plan, trial), pause=pause, state=state)
+
+    def length(self, plan: Plan, trial: TrialId) -> int:
+        """Return the steps of one trial, be it of a race."""
+        if self.command == "compare":
+            return plan.variants[trial.variant].total_steps
+        entrant = entrant_of(trial.variant)
+        return plan.config.experiment.find_lr.steps if entrant is None else entrant.horizon
+
+    def _task(self, plan: Plan, trial: TrialId) -> Task:
+        if self.command == "compare":
+            return plan.variants[trial.variant].task(trial.seed)
+        variant, entrant = plan.variants[RANGE_TEST], entrant_of(trial.variant)
+        if trial.variant == UNTRAINED:
+            return untrained_task(variant, trial.seed)
+        if entrant is None:
+            return range_test_task(variant, trial.seed)
+        return race_task(variant, plan.config, entrant, trial.seed)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the order as JSON has it: values as YAML, Python objects as their sections."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lrexp.store import Run
 
 NO_SIGNAL = 4
-MANY_SEEDS = 6  # below that no statistics can tell two variants apart
+MIN_SEEDS = 6  # below that no statistics can tell two variants apart
 
 
 def print_json(value: Any) -> None:
@@ -88,14 +88,14 @@ def show_range_test(result: RangeTest, following: str, *, quiet: bool, json: boo
         following: the command that makes sense after it.
         quiet, json: the command's flags.
     """
-    from lrexp.report import suggestion_panel
+    from lrexp.report import race_panel, suggestion_panel
 
     assert result.run is not None
     summary = result.run.summary or {}
     if json:
         print_json({**summary, "run": str(result.run.path)})
     elif not quiet:
-        stdout().print(suggestion_panel(summary))
+        stdout().print((race_panel if summary.get("race") else suggestion_panel)(summary))
         _print_files(result.run.path, following if result.suggested_lr is not None else None)
     if result.suggested_lr is None:
         raise typer.Exit(NO_SIGNAL)
@@ -116,8 +116,9 @@ def _following(
         return None
     if not any((row.get("outcomes") or {}).get("finished") for row in summary["ranking"]):
         return f"find-lr {again}"
-    few = len(summary.get("seeds") or ()) < MANY_SEEDS
-    return f"compare {again} --seeds {MANY_SEEDS}" if few else f"plot {run}"
+    needed = (summary.get("declared") or {}).get("seeds_needed", MIN_SEEDS)
+    few = len(summary.get("seeds") or ()) < needed
+    return f"compare {again} --seeds {needed}" if few else f"plot {run}"
 
 
 def again_words(config: Path, changes: list[str] | None) -> str:

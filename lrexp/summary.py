@@ -1,4 +1,7 @@
-"""What a run comes to: summary.json, made from the files of its trials."""
+"""What a run comes to: summary.json, made from the files of its trials.
+
+What its seeds allow to say is made in `evidence.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from lrexp.analysis import (
     summarise,
 )
 from lrexp.config import Config
+from lrexp.evidence import Results, evidence
 from lrexp.finder import Suggestion
+from lrexp.finder.suggest import CYCLE
+from lrexp.race import Course, Raced, Verdict, by_horizon, drift, regrets, survivors, verdict
 from lrexp.record import HIGHER_IS_BETTER
 from lrexp.store import Run, TrialRecord
 
@@ -32,6 +38,9 @@ def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
     seeds = list(run.status["seeds"])
     ranking = summarise(values, outcomes, direction, seeds)
     diagnoses = _diagnoses(run, {name: v.loss for name, v in config.variants.items()})
+    results = Results(run, config, values, outcomes, direction, seeds, ranking)
+    found = evidence(results)
+    verdicts = {comparison["variant"]: comparison["verdict"] for comparison in found["comparisons"]}
     return {
         "command": "compare",
         "metric": metric,
@@ -42,9 +51,11 @@ def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
                 **_row(row),
                 "diagnosis": asdict(diagnoses[row.variant]),
                 "settings": config.overrides[row.variant],
+                "verdict": verdicts.get(row.variant),
             }
             for row in ranking
         ],
+        **found,
     }
 
 
@@ -61,6 +72,83 @@ def range_test_summary(suggestion: Suggestion, seeds: Sequence[int]) -> dict[str
         "note": suggestion.note,
         "seeds": list(seeds),
         "per_seed": suggestion.per_seed,
+        "mean_frac": suggestion.mean_frac,
+        "readings": suggestion.readings,
+        "stability_edge": suggestion.edge,
+    }
+
+
+def race_summary(
+    suggestion: Suggestion,
+    seeds: Sequence[int],
+    course: Course,
+    done: Sequence[Raced],
+    tested_steps: int,
+) -> dict[str, Any]:
+    """Return summary.json of range tests and the race that followed.
+
+    Args:
+        suggestion: of the range tests.
+        seeds: of the range tests.
+        course: what the race started from.
+        done: its rungs.
+        tested_steps: updates of the range tests.
+    """
+    answer = verdict(course, done)
+    base_lr, max_lr = _cycle(answer, suggestion)
+    return {
+        **range_test_summary(suggestion, seeds),
+        "suggested_lr": answer.lr,
+        "interval": answer.interval,
+        "base_lr": base_lr,
+        "max_lr": max_lr,
+        "reason": answer.reason,
+        "note": answer.note,
+        "estimated_regret": answer.regret,
+        "range_test": {
+            "suggested_lr": suggestion.suggested_lr,
+            "interval": suggestion.interval,
+            "reason": suggestion.reason,
+            "steps": tested_steps,
+        },
+        "race": {
+            "budget": course.budget,
+            "budget_steps": course.budget_steps,
+            "steps": sum(raced.rung.steps for raced in done),
+            "total_steps": course.total_steps,
+            "rungs": [_rung(course, raced) for raced in by_horizon(done)],
+        },
+    }
+
+
+def _cycle(answer: Verdict, suggestion: Suggestion) -> tuple[float | None, float | None]:
+    """Return base and max LR: those of the range test, if it has any, and the answer between."""
+    if answer.lr is None:
+        return None, None
+    base = answer.lr / CYCLE if suggestion.base_lr is None else suggestion.base_lr
+    top = answer.lr if suggestion.max_lr is None else suggestion.max_lr
+    return min(base, answer.lr), max(top, answer.lr)
+
+
+def _rung(course: Course, raced: Raced) -> dict[str, Any]:
+    """Return what the LRs of one horizon came to, loss by loss; the worse half drops out."""
+    rung, regret = raced.rung, regrets(raced.start, raced.losses)
+    kept = survivors(raced)
+    return {
+        "horizon": rung.horizon,
+        "seeds": list(rung.seeds),
+        "start": list(raced.start),
+        "drift": drift(course, rung.horizon),
+        "lrs": [
+            {
+                "lr": lr,
+                "losses": [loss if math.isfinite(loss) else None for loss in losses],
+                "diverged": sum(not math.isfinite(loss) for loss in losses),
+                "regret": float(value),
+                "dropped": lr not in kept,
+            }
+            for lr, losses, value in zip(rung.lrs, raced.losses, regret, strict=True)
+        ],
     }
 
 
@@ -72,12 +160,12 @@ def _diagnoses(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
             end = final_loss(trial.steps["loss"], trial.evals)
             if _outcome(trial) == "finished" and end is not None:
                 best[loss_names[name]] = min(end, best.get(loss_names[name], end))
-    return {
-        name: combine_diagnoses(
-            [_diagnosis(t, run, best.get(loss_names[name])) for t in _median_first(trials)]
-        )
-        for name, trials in run.variants.items()
-    }
+    combined = {}
+    for name, trials in run.variants.items():
+        ordered = _median_first(trials)
+        found = [_diagnosis(trial, run, best.get(loss_names[name])) for trial in ordered]
+        combined[name] = combine_diagnoses(found, [trial.seed for trial in ordered])
+    return combined
 
 
 def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

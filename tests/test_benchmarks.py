@@ -1,4 +1,4 @@
-"""The throughput benchmark in its quick mode: that it runs, and that nobody does less work."""
+"""The benchmarks in their quick modes: that they run, and that nobody does less work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from lrexp.data import ResidentBatches
 from lrexp.order import make_order
 
 HERE = Path(__file__).parent / "benchmarks"
@@ -136,6 +138,22 @@ def test_the_quick_mode_prints_what_checkpoints_cost(
     assert "checkpoints, timed" in out
 
 
+def test_schedules_are_judged_on_other_seeds_than_they_are_tuned_on(
+    load: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "found.json"
+    load("adaptive_vs_onecycle").main(["--quick", "--workloads", "diabetes", "--json", str(file)])
+    out = capsys.readouterr().out
+    assert "diabetes: peak LRs" in out
+    assert "too few seeds to tell" in out  # two, in the quick mode
+    (found,) = json.loads(file.read_text()).values()
+    assert found["lrs"].keys() == {"one_cycle", "adaptive"}
+    assert set(found["lrs"].values()) <= {0.005, 0.01}
+    summary = found["summary"]
+    assert summary["seeds"] == [0, 1]  # tuned on 1000
+    assert summary["time_to_target"]["target"] == pytest.approx(found["target"])
+
+
 def test_the_range_test_does_all_its_updates(load: Any) -> None:
     range_test = load("finders")
     for name, finder in range_test.installed().items():
@@ -166,3 +184,94 @@ def test_every_network_learns_from_its_data(load: Any) -> None:
 def test_the_modules_of_the_benchmark_hide_no_others(load: Any) -> None:
     for file in HERE.glob("*.py"):
         assert file.stem not in sys.stdlib_module_names
+
+
+def test_regret_is_interpolated_in_log_lr(load: Any) -> None:
+    regret, grid = load("accuracy.regret"), load("accuracy.grid")
+    inf = float("inf")
+    found = grid.Measured(
+        lrs=np.array([0.001, 0.01, 0.1, 1.0]),
+        val=np.array([[3.0, 5.0], [1.0, 1.0], [2.0, 9.0], [inf, np.nan]]),
+        train=np.array([[3.0, 3.0], [2.0, 2.0], [1.0, 1.0], [inf, inf]]),
+        start=np.array([4.0, 6.0]),
+    )
+    land = regret.landscape(found)
+    assert land.loss.tolist() == [4.0, 1.0, 4.0, 5.0]  # (2 + 6)/2: clipped; diverged: (4 + 6)/2
+    assert (land.best_lr, land.start) == (pytest.approx(0.01), 5.0)
+    assert land.learns
+    assert land.is_interior
+    expected = {
+        0.01: 0.0, 0.001: 0.75, 0.1: 0.75, 1.0: 1.0,
+        10**-2.5: 0.375,  # halfway in log LR
+        10**-1.9: 0.075,
+        10**-0.5: 0.875,
+        1e-9: 0.75, 50.0: 1.0,  # outside: the end of the grid
+        None: 1.0, np.nan: 1.0,
+    }  # fmt: skip
+    for lr, value in expected.items():
+        assert land.regret(lr) == pytest.approx(value, abs=1e-12), lr
+    assert land.good(0.05) == pytest.approx((0.01, 0.01))
+    assert land.good(0.75) == pytest.approx((0.001, 0.1))
+    assert regret.landscape(found, of_training=True).best_lr == pytest.approx(0.1)
+
+
+def test_what_cannot_be_judged_is_noticed(load: Any) -> None:
+    regret = load("accuracy.regret")
+    log_lr = np.array([-2.0, -1.0, 0.0])
+    assert not regret.Landscape(log_lr, np.array([1.0, 1.0, 1.0]), 1.0).learns
+    rising = regret.Landscape(log_lr, np.array([0.1, 0.5, 1.0]), 1.0)
+    assert rising.learns
+    assert not rising.is_interior
+
+
+def test_each_half_has_every_kind_of_workload(load: Any) -> None:
+    workloads = load("accuracy.workloads")
+    tuning, held_out = map(workloads.chosen, ("tuning", "held-out"))
+    assert {work.kind for work in tuning} >= {work.kind for work in held_out}
+    assert min(len(tuning), len(held_out)) >= 12
+    assert len(tuning) + len(held_out) == len(workloads.ALL)
+    assert len({work.name for work in workloads.chosen("all")}) == len(workloads.ALL)
+
+
+def test_seeds_that_suggest_do_not_judge(load: Any) -> None:
+    grid = load("accuracy.grid")
+    for protocol in (grid.Protocol(), grid.QUICK):
+        seeds = [seed for group in protocol.groups for seed in group]
+        assert len({*seeds, *protocol.judges}) == len(seeds) + len(protocol.judges)
+    assert len(grid.Protocol().judges) >= 3
+    assert grid.Protocol().per_decade >= 6
+    assert grid.Protocol().decades >= 5
+
+
+def test_peers_see_the_batches_of_the_engine(load: Any) -> None:
+    peers = load("accuracy.peers")
+    inputs = torch.arange(22.0).view(11, 2)
+    batches = ResidentBatches(inputs, inputs, 4, (inputs, inputs))
+    order = peers.SameOrder(batches, seed=3)
+    for epoch in range(2):
+        ours = [x for x, _ in batches.epoch(3, epoch)]
+        theirs = [inputs[rows] for rows in order]
+        assert len(ours) == len(theirs) == len(order) == 2
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_the_accuracy_benchmark_runs_and_keeps_what_it_trained(
+    load: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--quick", "--no-peers", "--workloads", "linear exact", "--cache", str(tmp_path),
+             "--contenders", "lrexp auto", "fixed default", "short grid"]  # fmt: skip
+    load("finder_accuracy").main(words)
+    out = capsys.readouterr().out
+    assert "| lrexp auto |" in out
+    assert "| fixed default |" in out
+    tree = json.loads((tmp_path / "accuracy-tuning.json").read_text())
+    assert len(tree["cells"]) == 3 * 4  # optimizers × schedules
+    for found in tree["contenders"].values():
+        assert 0 <= found["mean_regret"] <= found["worst_regret"]
+        assert found["cells"].keys() == tree["cells"].keys()
+    assert (tmp_path / "accuracy-tuning.png").stat().st_size > 10_000
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.npz")}
+    assert len(written) == 3 * 4 + 3 + 1  # grids, range tests, and one without learning
+    load("finder_accuracy").main(words)
+    assert capsys.readouterr().out == out
+    assert written == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.npz")}

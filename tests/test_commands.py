@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import lrexp as library
+from lrexp.report.text import lr_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,7 +68,8 @@ def test_compare_writes_a_run_that_explains_itself(
     environment = json.loads((run / "environment.json").read_text())
     assert environment["packages"]["torch"]
     assert environment["device"] == "cpu"
-    assert {p.name for p in (run / "plots").iterdir()} == {"loss.png", "lr.png"}
+    plots = {"loss.png", "lr.png", "lr_sensitivity.png", "verdicts.png"}
+    assert {p.name for p in (run / "plots").iterdir()} == plots
     assert all(p.stat().st_size > 10_000 for p in (run / "plots").iterdir())
 
     good = run / "trials/standard/seed-0"
@@ -243,6 +245,50 @@ def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     refused = lrexp("find-lr", config, "--write", config)
     assert (refused.code, config.read_text()) == (2, CONFIG)
     assert "--force" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("schedule", "mean"),
+    [("constant", 1.0), ("linear", 0.5), ("{name: cosine, min_lr: 0.08}", 0.9), ("plateau", 1.0)],
+)
+def test_find_lr_suggests_the_peak_of_the_schedule(
+    lrexp: Callable, config: Path, tmp_path: Path, schedule: str, mean: float
+) -> None:
+    words = ("--set", "optimizer.lr=0.1", "--set", "compare.variants={only: {}}")
+    assert lrexp("find-lr", config, *words, "--set", "schedule=constant", "--out", "flat").code == 0
+    answer = lrexp("find-lr", config, *words, "--set", f"schedule={schedule}", "--out", "run")
+    flat, found = (library.load_run(tmp_path / name).summary for name in ("flat", "run"))
+    assert found["mean_frac"] == pytest.approx(mean, abs=0.03)
+    constant = found["suggested_lr"] * found["mean_frac"]
+    assert constant == pytest.approx(flat["suggested_lr"])
+    assert found["rules"]["steepest"] == flat["rules"]["steepest"]
+    assert ("The peak for your schedule" in answer.out) == (mean < 1)
+    readings = found["readings"]
+    assert list(readings) == ["low", "bottom / 10", "high / 10"]
+    assert constant == pytest.approx(sorted(readings.values())[1])
+    flat_out = " ".join(answer.out.replace("│", " ").split())
+    assert f"{lr_text(readings['low'])} (low), " in flat_out
+    assert ("for the schedule" in flat_out) == (mean < 1)
+
+    again = library.resume(tmp_path / "run")  # a complete run is read from its files
+    assert again.suggested_lr == found["suggested_lr"]
+    assert list(again.interval) == found["interval"]
+    assert (again.rules, again.suggestion.note) == (found["rules"], found["note"])
+
+
+def test_a_mean_frac_that_no_run_writes_is_damage(
+    lrexp: Callable, config: Path, tmp_path: Path
+) -> None:
+    assert lrexp("find-lr", config, "--out", "run").code == 0
+    file = tmp_path / "run/summary.json"
+    summary = json.loads(file.read_text())
+    for value, message in (("half", "damaged"), (0, "mean_frac"), (2, "mean_frac")):
+        file.write_text(json.dumps(summary | {"mean_frac": value}))
+        with pytest.raises(library.LrexpError, match=message):
+            library.resume(tmp_path / "run")
+    del summary["mean_frac"]  # as an older version wrote it
+    file.write_text(json.dumps(summary))
+    assert library.resume(tmp_path / "run").suggestion.mean_frac == 1
 
 
 def test_find_lr_uses_the_seeds_that_ran_when_another_one_raised(

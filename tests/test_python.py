@@ -233,6 +233,16 @@ def test_lr_finder_leaves_everything_as_it_was_when_an_exception_flies() -> None
         finder.get_optimal_lr()
 
 
+def test_lr_finder_is_told_of_a_schedule() -> None:
+    torch.manual_seed(0)
+    model = make_model()
+    finder = lrexp.LRFinder(model, torch.optim.AdamW(model.parameters()), functional.cross_entropy)
+    constant = finder.run(digits(), seeds=1)
+    decaying = finder.run(digits(), seeds=1, mean_frac=0.5)
+    assert constant.suggested_lr is not None
+    assert decaying.suggested_lr == pytest.approx(2 * constant.suggested_lr)
+
+
 def test_lr_finder_suggests_a_rate_that_trains(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = make_model()

@@ -122,6 +122,56 @@ def test_a_run_that_is_interrupted_again_and_again_ends_with_the_same_files(
     )
 
 
+BURIED = """\
+import torch
+from torch import nn
+def data():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 8, generator=g)
+    y = torch.cat([0.4 * x[:, :1], 10 * torch.rand(400, 1, generator=g)], dim=1)
+    return (x[:320], y[:320]), (x[320:], y[320:])
+def loss(output, target):
+    return nn.functional.mse_loss(output, target[:, :1]) + target[:, 1].mean()
+"""
+BURIED_CONFIG = """\
+name: buried
+model: {name: mlp, args: {hidden: [8], out_features: 1}}
+data: {name: 'mine:data', batch_size: 8}
+loss: 'mine:loss'
+optimizer: {name: SGD, lr: 0.1}
+train: {duration: 1ep}
+engine: ENGINE
+"""
+
+
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+@pytest.mark.parametrize("race", [(), ("--race",)], ids=["", "race"])
+def test_a_second_look_that_is_interrupted_goes_on(
+    race: tuple[str, ...], engine: str, lrexp: Callable, tmp_path: Path, pause_at: Callable
+) -> None:
+    (tmp_path / "mine.py").write_text(BURIED)
+    (tmp_path / "buried.yaml").write_text(BURIED_CONFIG.replace("ENGINE", engine))
+    pause_at(10**9)
+    straight = lrexp("find-lr", "buried.yaml", *race, "--out", "straight")
+    assert straight.code == 0, straight.err
+    assert "without learning" in straight.err
+    assert len(list((tmp_path / "straight/trials/untrained").iterdir())) == 3
+    pause_at(37)
+    answer = lrexp("find-lr", "buried.yaml", *race, "--out", "run")
+    interruptions = 0
+    while answer.code == 130:
+        interruptions += 1
+        pause_at(37)
+        answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert interruptions >= (8 if engine == "sequential" else 4)
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert 0.003 < summary["suggested_lr"] < 0.5
+    found = library.resume(tmp_path / "run")
+    assert found.suggested_lr == summary["suggested_lr"]
+
+
 def test_every_row_is_there_once_after_a_crash_past_the_checkpoint(
     lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
 ) -> None:
@@ -202,7 +252,8 @@ def test_a_run_that_ended_before_its_plots_gets_them(
     answer = lrexp("resume", "run")
     assert answer.code == 0, answer.err
     assert "4 trials are done" in answer.err
-    assert {path.name for path in (tmp_path / "run/plots").iterdir()} == {"loss.png", "lr.png"}
+    plots = {"loss.png", "lr.png", "verdicts.png"}
+    assert {path.name for path in (tmp_path / "run/plots").iterdir()} == plots
 
 
 # Signals.

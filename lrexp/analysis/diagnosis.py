@@ -88,11 +88,15 @@ def diagnose(
     return next(Diagnosis(word, sentence) for word, sentence in found.items() if sentence)
 
 
-def combine_diagnoses(found: Sequence[Diagnosis]) -> Diagnosis:
+def combine_diagnoses(found: Sequence[Diagnosis], seeds: Sequence[int] | None = None) -> Diagnosis:
     """Return one diagnosis for several seeds: divergence if there is any, else the most common.
 
     The worse one wins a tie. The sentence is that of the first seed with the word; where the seeds
     differ, it says of how many it holds, and what the others did.
+
+    Args:
+        found: one for each seed, the most typical one first.
+        seeds: their numbers: the sentence then names the one that it is about.
 
     Raises:
         ConfigError: there is none to combine.
@@ -108,11 +112,18 @@ def combine_diagnoses(found: Sequence[Diagnosis]) -> Diagnosis:
     worst_first = [word for word in ("failed", *WORDS) if counts[word]]
     most_common = max(worst_first, key=lambda word: counts[word])  # of a tie the first, the worse
     word = "diverged" if counts["diverged"] else most_common
-    sentence = next(one.sentence for one in found if one.word == word)
+    typical = next(i for i, one in enumerate(found) if one.word == word)
+    sentence = found[typical].sentence
+    example = seeds[typical] if seeds is not None and len(seeds) > 1 else None
     if len(worst_first) == 1:
-        return Diagnosis(word, sentence)
+        return Diagnosis(word, sentence if example is None else f"Seed {example}: {_low(sentence)}")
     share = f"In {counts[word]} of {len(found)} seeds"
-    return Diagnosis(word, f"{share}: {sentence[0].lower()}{sentence[1:]} {_others(counts, word)}")
+    share += "" if example is None or counts[word] == 1 else f", as in seed {example}"
+    return Diagnosis(word, f"{share}: {_low(sentence)} {_others(counts, word)}")
+
+
+def _low(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
 
 
 def _others(counts: Counter[str], word: str) -> str:

@@ -21,6 +21,8 @@ from lrexp.errors import ConfigError
 Array = NDArray[np.float64]
 Moments = tuple[Array, Array, Array]
 
+FEW = 1000  # points: of so many, a line is fitted at each
+PLACES = 16  # per bandwidth at which lines are fitted of more: between them the result is a cubic
 REACH = 25  # spans that a prefix must hold for its first points to be as those of the whole
 
 
@@ -62,7 +64,8 @@ def zero_lag(values: ArrayLike, span: float) -> Array:
     if not span > 1:
         return np.where(weight > 0, y, np.nan)
     beta = 1.0 - 1.0 / span
-    return _line_at_zero(_two_sided(weight, beta), _two_sided(weight * y, beta), weight)
+    line = _line_at_zero(_two_sided(weight, beta), _two_sided(weight * y, beta))
+    return np.where(weight > 0, line, np.nan)
 
 
 def anchored(values: ArrayLike, span: float) -> Array:
@@ -113,12 +116,13 @@ def local_linear(x: ArrayLike, y: ArrayLike, bandwidth: float) -> Array:
     """
     position = np.asarray(x, dtype=np.float64)
     value, weight = _weighted(y)
-    out = np.empty_like(value)
-    for here, distance in _distances(position, bandwidth):
+    places = _places(position, bandwidth)
+    fitted = np.empty(len(places))
+    for rows, distance in _distances(position, places, bandwidth):
         kernel = np.exp(-0.5 * distance**2) * weight
         moments = _moments(kernel, distance)
-        out[here] = _line_at_zero(moments, _moments(kernel * value, distance), weight[here])
-    return out
+        fitted[rows] = _line_at_zero(moments, _moments(kernel * value, distance))
+    return np.where(weight > 0, _between(position, places, fitted), np.nan)
 
 
 def local_linear_gain(x: ArrayLike, bandwidth: float) -> Array:
@@ -132,16 +136,17 @@ def local_linear_gain(x: ArrayLike, bandwidth: float) -> Array:
         [1.0, 1.0]
     """
     position = np.asarray(x, dtype=np.float64)
-    gain = np.ones_like(position)
-    for here, distance in _distances(position, bandwidth):
+    places = _places(position, bandwidth)
+    gain = np.empty(len(places))
+    for rows, distance in _distances(position, places, bandwidth):
         kernel = np.exp(-0.5 * distance**2)
         s0, s1, s2 = _moments(kernel, distance)
         has_slope = _has_slope(s0, s1, s2)
         line = kernel * (s2[:, None] - s1[:, None] * distance)
         line /= np.where(has_slope, s0 * s2 - s1 * s1, 1.0)[:, None]
         weights = np.where(has_slope[:, None], line, kernel / s0[:, None])
-        gain[here] = np.sqrt(np.sum(weights**2, axis=1))
-    return gain
+        gain[rows] = np.sqrt(np.sum(weights**2, axis=1))
+    return _between(position, places, gain)
 
 
 def despike(values: ArrayLike) -> Array:
@@ -211,14 +216,14 @@ def _moments(kernel: Array, distance: Array) -> Moments:
     return kernel.sum(axis=1), first.sum(axis=1), (first * distance).sum(axis=1)
 
 
-def _line_at_zero(mass: Moments, value: Moments, weight: Array) -> Array:
+def _line_at_zero(mass: Moments, value: Moments) -> Array:
     """Return the least-squares line at distance 0, from the moments of weights and values."""
     s0, s1, s2 = mass
     t0, t1, _ = value
     has_slope = _has_slope(s0, s1, s2)
     line = (s2 * t0 - s1 * t1) / np.where(has_slope, s0 * s2 - s1 * s1, 1.0)
     mean = t0 / np.where(s0 > 0, s0, 1.0)
-    return np.where(weight > 0, np.where(has_slope, line, mean), np.nan)
+    return np.where(has_slope, line, mean)
 
 
 def _has_slope(s0: Array, s1: Array, s2: Array) -> NDArray[np.bool_]:
@@ -226,12 +231,37 @@ def _has_slope(s0: Array, s1: Array, s2: Array) -> NDArray[np.bool_]:
     return s0 * s2 - s1 * s1 > 1e-9 * s0 * s2
 
 
-def _distances(x: Array, bandwidth: float) -> Iterator[tuple[slice, Array]]:
-    """Yield blocks of rows and their distances to every point, in bandwidths, (rows, points)."""
+def _places(x: Array, bandwidth: float) -> NDArray[np.int_]:
+    """Return the indices of the points to fit lines at: all of a few, else both ends and some."""
+    if len(x) <= FEW:
+        return np.arange(len(x))
+    found, last = [], -math.inf
+    for i, position in enumerate(x.tolist()):
+        if position - last >= bandwidth / PLACES or i == len(x) - 1:
+            found.append(i)
+            last = position
+    return np.array(found, dtype=np.int_)
+
+
+def _between(x: Array, places: NDArray[np.int_], values: Array) -> Array:
+    """Return values known at some of the points, at all of them."""
+    if len(places) == len(x):
+        return values
+    from scipy.interpolate import CubicSpline
+
+    out = np.asarray(CubicSpline(x[places], values)(x), dtype=np.float64)
+    out[places] = values
+    return out
+
+
+def _distances(
+    x: Array, places: NDArray[np.int_], bandwidth: float
+) -> Iterator[tuple[slice, Array]]:
+    """Yield blocks of places and their distances to every point, in bandwidths, (rows, points)."""
     rows = max(1, 2_000_000 // max(1, len(x)))  # bounds the memory of long curves
-    for start in range(0, len(x), rows):
+    for start in range(0, len(places), rows):
         here = slice(start, start + rows)
-        yield here, (x[None, :] - x[here, None]) / bandwidth
+        yield here, (x[None, :] - x[places[here], None]) / bandwidth
 
 
 def _quotient(total: Array, mass: Array, weight: Array) -> Array:

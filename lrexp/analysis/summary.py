@@ -77,7 +77,7 @@ def summarise(
     """
     if direction not in {"min", "max"}:
         raise ConfigError.single("direction", "must be min or max", direction, "A loss has min.")
-    counted = {name: _judged(values[name], outcomes.get(name, {})) for name in values}
+    counted = {name: judged(values[name], outcomes.get(name, {})) for name in values}
     if seeds is None:
         seeds = sorted({seed for by_seed in counted.values() for seed in by_seed})
     keys = {name: _rank_key(counted[name], direction) for name in counted}
@@ -87,12 +87,12 @@ def summarise(
     return tuple(_row(name, rank[name], counted[name], seeds, best) for name in order)
 
 
-_Judged = dict[int, "tuple[str, float | None]"]  # seed -> outcome, value
+Judged = dict[int, "tuple[str, float | None]"]  # seed -> outcome, value
 
 
-def _judged(values: Mapping[int, float | None], outcomes: Mapping[int, str]) -> _Judged:
+def judged(values: Mapping[int, float | None], outcomes: Mapping[int, str]) -> Judged:
     """Return outcome and value of every seed that has an outcome."""
-    judged: _Judged = {}
+    judged: Judged = {}
     for seed, outcome in outcomes.items():
         value = values.get(seed)
         usable = outcome == "finished" and value is not None and math.isfinite(value)
@@ -102,11 +102,11 @@ def _judged(values: Mapping[int, float | None], outcomes: Mapping[int, str]) -> 
     return judged
 
 
-def _finished(judged: _Judged) -> dict[int, float]:
+def _finished(judged: Judged) -> dict[int, float]:
     return {seed: value for seed, (_, value) in judged.items() if value is not None}
 
 
-def _rank_key(judged: _Judged, direction: str) -> tuple[float, float]:
+def _rank_key(judged: Judged, direction: str) -> tuple[float, float]:
     finished = list(_finished(judged).values())
     if not finished:
         return 1.0, math.inf
@@ -115,7 +115,7 @@ def _rank_key(judged: _Judged, direction: str) -> tuple[float, float]:
 
 
 def _row(
-    name: str, rank: int, judged: _Judged, seeds: Sequence[int], best: Mapping[int, float]
+    name: str, rank: int, judged: Judged, seeds: Sequence[int], best: Mapping[int, float]
 ) -> VariantSummary:
     finished = _finished(judged)
     mean, sd = _mean_sd([finished[seed] for seed in sorted(finished)])

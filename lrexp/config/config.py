@@ -12,6 +12,8 @@ from lrexp.config.own_modules import own_files
 from lrexp.config.schema import ExperimentConfig
 from lrexp.errors import ConfigError, Problem
 
+STANDARD, BEST = "standard", "best"  # names that compare.reference knows
+
 
 @dataclass(frozen=True)
 class Config:
@@ -37,6 +39,20 @@ class Config:
     def names(self) -> Names:
         """Return what resolves the names of this config."""
         return Names(search_path(self.document), self.trust)
+
+    @property
+    def reference(self) -> str:
+        """Return the variant that the others are compared with, or `best` for the one that wins.
+
+        What nobody declared is chosen before training all the same: a variant called standard,
+        else the first; a grid has no baseline, and there it is the best.
+        """
+        compare = self.experiment.compare
+        if compare.reference is not None:
+            return compare.reference
+        if STANDARD in self.variants:
+            return STANDARD
+        return BEST if compare.grid is not None else next(iter(self.variants))
 
     def own_files(self) -> dict[str, bytes]:
         """Return the user's modules that were imported by now: path beside the config -> source.

@@ -11,15 +11,23 @@ from lrexp.config.writer import to_yaml
 from lrexp.errors import ConfigError
 
 # Options of one run; a copy of the config does not keep them.
-_RUN_ONLY = ("device", "engine", "find_lr.seeds", "compare.seeds")
+_RUN_ONLY = (
+    "device",
+    "engine",
+    "find_lr.seeds",
+    "find_lr.race",
+    "find_lr.budget",
+    "compare.seeds",
+)
 
 
 def with_optimizer_lr(document: Document, lr: float) -> str:
     """Return the text of a copy of the config with another base LR.
 
     Settings of `--set` are part of the copy, since they are part of what the LR was found for;
-    the device, the engine and the number of seeds are not. Where the text cannot be edited (the LR
-    comes from an alias, a setting is new), the copy is written anew, without comments.
+    the device, the engine, the number of seeds and the race are not. Where the text cannot be
+    edited (the LR comes from an alias, a setting is new), the copy is written anew, without
+    comments.
 
     Example:
         >>> print(with_optimizer_lr(read_document("exp.yaml"), 0.14))  # doctest: +SKIP

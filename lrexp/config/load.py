@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lrexp.config.checks import CHECKED, section_problems
-from lrexp.config.config import Config, search_path, under_origin
+from lrexp.config.config import BEST, Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
 from lrexp.config.names import Names
 from lrexp.config.prepare import PATHS, apply, at_home, prepare
@@ -22,7 +22,9 @@ from lrexp.config.schema import ExperimentConfig
 from lrexp.config.tree import get
 from lrexp.config.variants import Variant, read_variants
 from lrexp.config.wording import schema_problems
-from lrexp.errors import NOTHING, ConfigError, Problem, UserCodeError
+from lrexp.errors import NOTHING, ConfigError, Problem, UserCodeError, did_you_mean
+
+_OF_ALL = ("variants", "grid", "reference")  # keys of `compare` that are about all variants
 
 Override: TypeAlias = tuple[str, object] | tuple[str, object, str]
 
@@ -70,6 +72,7 @@ def load_config(
     for variant in variants:
         trees[variant.name], found = checker.variant(variant, tree)
         problems += found
+    problems += _reference_problems(tree, [variant.name for variant in variants])
     if problems:
         raise _reported(problems, document)
     if checker.failure is not None:
@@ -113,6 +116,14 @@ def _is_relative(path: str) -> bool:
     return bool(path) and "\0" not in path and not at_home(path).is_absolute()
 
 
+def _reference_problems(tree: Mapping[str, object], names: Sequence[str]) -> list[Problem]:
+    reference = get(tree, ("compare", "reference"))
+    if not isinstance(reference, str) or reference in (*names, BEST) or not names:
+        return []
+    remedy = did_you_mean(reference, [*names, BEST])
+    return [Problem("compare.reference", "is no variant", reference, remedy)]
+
+
 class _Checker:
     """Checks the config and its variants; what they share is checked once."""
 
@@ -139,7 +150,7 @@ class _Checker:
         # A variant holds no variants: only what they share stays in `compare`.
         compare = get(changed, ("compare",))
         if isinstance(compare, Mapping):
-            shared = {k: v for k, v in compare.items() if k not in ("variants", "grid")}
+            shared = {k: v for k, v in compare.items() if k not in _OF_ALL}
             changed = {**changed, "compare": shared}
         known = [_identity(problem) for problem in self._base]
         new = [p for p in self._all(changed) if _identity(p) not in known]

@@ -56,6 +56,7 @@ def resolved_tree(config: Config, clocks: Mapping[str, Clock]) -> dict[str, Any]
     if _is_alone(config):
         return base
     base["compare"] = {k: v for k, v in base["compare"].items() if k not in _DECLARED}
+    base["compare"]["reference"] = config.reference
     base["compare"]["variants"] = {
         name: _differences(base, _plain(variant, clocks.get(name)))
         for name, variant in config.variants.items()

@@ -8,6 +8,7 @@ MAX_LENGTH = 64
 SAFE_CHARACTERS = "A-Za-z0-9._=,+@% -"
 NAME_PATTERN = rf"^[A-Za-z0-9]([{SAFE_CHARACTERS}]{{0,{MAX_LENGTH - 2}}}[A-Za-z0-9_=,+@%-])?$"
 
+_TAKEN = re.compile(r"range_test|untrained|race-\d.*")  # see finder.trials and race.entrants
 _NAME = re.compile(NAME_PATTERN[1:-1])
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(10))}
 
@@ -30,6 +31,11 @@ def why_unsafe(name: str) -> str | None:
     if name.partition(".")[0].strip().lower() in _DEVICES:
         return "is the name of a device on Windows"
     return None
+
+
+def why_taken(name: str) -> str | None:
+    """Return why a name cannot be a variant's though it is safe, None when it can."""
+    return "is what find-lr calls its own trials" if _TAKEN.fullmatch(name) else None
 
 
 def make_safe(text: str) -> str:

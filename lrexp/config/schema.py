@@ -162,6 +162,19 @@ class CompareConfig(BaseModel):
     metric: Literal["val_loss", "train_loss", "val_accuracy"] = Field(
         default="val_loss", description="What ranks the variants."
     )
+    reference: Text | None = Field(
+        default=None,
+        description="The variant that the others are compared with; best is the one that ranks "
+        "first, at the price of a correction for all pairs. Default: standard where a variant is "
+        "called so, best for a grid, otherwise the first.",
+        examples=["standard"],
+    )
+    target: float | None = Field(
+        default=None,
+        description="A value of the metric; the time until each variant first reaches it is "
+        "reported. Default: where more than half of the seeds of the reference end.",
+        examples=[0.1],
+    )
     variants: dict[str, dict[str, Any]] | None = Field(
         default=None,
         description="What each variant changes, as dotted keys. Default: high, standard and low, "
@@ -182,7 +195,7 @@ class CompareConfig(BaseModel):
 
 
 class FindLrConfig(BaseModel):
-    """The LR range test of `lrexp find-lr`."""
+    """The LR range test of `lrexp find-lr`, and the race that may follow it."""
 
     model_config = RULES
 
@@ -198,6 +211,15 @@ class FindLrConfig(BaseModel):
     )
     rule: Literal["auto", "steepest", "minimum", "valley", "slide"] = Field(
         default="auto", description="Which rule gives the suggestion."
+    )
+    race: bool = Field(
+        default=False,
+        description="Verify the suggestion: train LRs around it for a short time; from a budget of "
+        "2 on, the better half of them for longer.",
+    )
+    budget: Positive = Field(
+        default=1.0,
+        description="Length of a race, all its trainings together: 1 is train.duration.",
     )
 
     @model_validator(mode="after")

@@ -56,8 +56,10 @@ train:
 
 # Without variants, `lrexp compare` runs high, standard and low: 10, 1 and 0.1 times optimizer.lr.
 compare:
-  seeds: 1                # replicates of every variant; 3 or more show the spread
+  seeds: 1                # replicates of every variant; verdicts take 6 or more
   # metric: val_loss      # val_loss | train_loss | val_accuracy
+  # reference: standard   # the others are compared with it; best: with whichever ranks first
+  # target: null          # a value of the metric: how soon does each variant reach it?
   # variants:             # what each variant changes, as dotted keys
   #   sgd: {}
   #   adam: {optimizer.name: Adam, optimizer.lr: 0.001, optimizer.args: {}}
@@ -65,6 +67,15 @@ compare:
   #   optimizer.lr: [0.5, 0.05]
   #   schedule: [constant, {name: cosine, warmup: 5%}]
 
-# The range test of `lrexp find-lr`.
-# find_lr: {min_lr: 1e-7, max_lr: 10, steps: 100, seeds: 3, mode: exp, stop_factor: 4, rule: auto}
+# The range test of `lrexp find-lr`, and the race that verifies it.
+find_lr:
+  # min_lr: 1e-7          # LR of the first step
+  # max_lr: 10            # LR of the last one
+  # steps: 100
+  # seeds: 3
+  # mode: exp             # exp | linear
+  # stop_factor: 4        # stop where the loss is this many times its best
+  # rule: auto
+  # race: false           # or --race: verify the LR by short trainings around it
+  # budget: 1             # of the race, in full trainings
 """

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from lrexp.config.grid_names import axis_names, combination_names, value_labels
 from lrexp.config.keys import unknown_key, unknown_part
-from lrexp.config.safe_names import why_unsafe
+from lrexp.config.safe_names import why_taken, why_unsafe
 from lrexp.config.tree import dotted, get, locate
 from lrexp.errors import NOTHING, ConfigError, Problem
 
@@ -71,7 +71,7 @@ def _named(
     seen: dict[str, str] = {}
     for name, overrides in variants.items():
         home = f"compare.variants.{name}"
-        why = why_unsafe(name)
+        why = why_unsafe(name) or why_taken(name)
         if why:
             what = f"is no name for a variant: it {why}"
             problems.append(Problem(home, what, NOTHING, "Rename it, e.g. lr-0.1."))

@@ -8,6 +8,7 @@ from lrexp.finder.curve import CombinedCurve, Curve, combine
 from lrexp.finder.divergence import DivergenceState, DivergenceStop
 from lrexp.finder.ramp import ramp
 from lrexp.finder.rules import RULES, auto, minimum, slide, steepest, valley
+from lrexp.finder.signal import is_buried
 from lrexp.finder.stop import RangeTestState, RangeTestStop, StopRule, first_stop
 from lrexp.finder.suggest import Suggestion, suggest
 
@@ -24,6 +25,7 @@ __all__ = [
     "auto",
     "combine",
     "first_stop",
+    "is_buried",
     "minimum",
     "ramp",
     "slide",

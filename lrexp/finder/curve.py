@@ -18,6 +18,8 @@ from lrexp.errors import ConfigError
 
 Array = NDArray[np.float64]
 
+NORMAL = 1.4826  # standard deviations in a median absolute deviation, for normal noise
+RESOLUTION = 1e-6  # of a loss: what float32 arithmetic may move it by
 BANDWIDTH = 0.2  # decades of LR over which a curve is smoothed; see `bandwidth_for`
 
 
@@ -57,6 +59,41 @@ class Curve:
         bad = np.flatnonzero(~np.isfinite(self.loss))
         return int(bad[0]) if len(bad) else len(self.loss)
 
+    def without_rounding(self) -> Curve:
+        """Return the curve with its starting level wherever rounding alone may tell the two apart.
+
+        A model that cannot learn has the same loss on every batch, but for the last digits: they
+        move with the first updates, without any noise that would give them away.
+        """
+        start = start_level(self.loss) if len(self.loss) else 0.0
+        near = np.abs(self.loss - start) <= RESOLUTION * abs(start)
+        return Curve(self.lr, np.where(near, start, self.loss))
+
+    def against(self, untrained: ArrayLike, level: float = 0.0) -> Curve:
+        """Return the curve without what makes one batch harder than another.
+
+        `L(w_i; b_i) − L(w_0; b_i) + level`: as long as nothing is learned, a batch's loss says only
+        how hard the batch is, and the untrained model says the same.
+
+        Args:
+            untrained: losses of the untrained model on the same batches, at least as many.
+            level: where the curve begins.
+
+        Raises:
+            ConfigError: there are fewer, or one is not finite.
+
+        Example:
+            >>> Curve([0.1, 1.0], [2.0, 4.0]).against([2.0, 5.0], level=3.0).loss
+            array([3., 2.])
+
+        Source: a control variate; Owen, Monte Carlo theory, methods and examples, section 8.9.
+        """
+        before = np.asarray(untrained, dtype=np.float64)
+        if len(before) < len(self.loss) or not np.isfinite(before).all():
+            what = "must be finite, and as many as the curve has points"
+            raise ConfigError.single("untrained", what, len(before), "Run all steps without an LR.")
+        return Curve(self.lr, self.loss - before[: len(self.loss)] + level)
+
 
 @dataclass(frozen=True, eq=False)
 class CombinedCurve:
@@ -65,7 +102,8 @@ class CombinedCurve:
     `loss` is the median of the raw losses, `smooth` its zero-lag smoothing over log10 LR, `low`
     and `high` the lowest and highest smoothed loss of a seed (`high` is inf where one has stopped);
     all have the shape (points,) of `lr`. `noise` is the standard error of `smooth`, (points,),
-    measured on the curve itself. `seeds` counts the curves.
+    measured on the curve itself. `scatter` is how far the loss of one batch of one seed typically
+    is from that seed's own smoothed curve, (points,). `seeds` counts the curves.
     """
 
     lr: Array
@@ -75,6 +113,7 @@ class CombinedCurve:
     high: Array
     seeds: int
     noise: Array
+    scatter: Array
 
     @property
     def log_lr(self) -> Array:
@@ -106,8 +145,9 @@ def combine(curves: Sequence[Curve]) -> CombinedCurve:
     lr, losses = lr[:num_points], losses[:, :num_points]
     median = np.median(losses, axis=0) if num_points else np.empty(0)
     smooth, noise = smooth_over_log_lr(lr, median)
-    low, high = _band(lr, losses)
-    return CombinedCurve(lr, median, smooth, low, high, len(curves), noise)
+    each = _each_smoothed(lr, losses)
+    low, high, scatter = each.min(axis=0), each.max(axis=0), _scatter(losses, each)
+    return CombinedCurve(lr, median, smooth, low, high, len(curves), noise, scatter)
 
 
 def smooth_over_log_lr(lr: Array, loss: Array) -> tuple[Array, Array]:
@@ -188,15 +228,20 @@ def _shared_lr(curves: Sequence[Curve]) -> Array:
     return longest
 
 
-def _band(lr: Array, losses: Array) -> tuple[Array, Array]:
-    """Return the lowest and the highest smoothed loss over the seeds, inf where one has stopped."""
+def _each_smoothed(lr: Array, losses: Array) -> Array:
+    """Return the smoothed curve of every seed, (seeds, points), inf where one has stopped."""
     smooth = np.full_like(losses, np.inf)
     for row, loss in zip(smooth, losses, strict=True):
         alive = int(np.isfinite(loss).sum())
         row[:alive] = smooth_over_log_lr(lr[:alive], loss[:alive])[0]
-    if not smooth.size:
-        return np.empty(0), np.empty(0)
-    return smooth.min(axis=0), smooth.max(axis=0)
+    return smooth
+
+
+def _scatter(losses: Array, smooth: Array) -> Array:
+    """Return the median over the seeds of |loss − smoothed loss|, as a standard deviation."""
+    distance = np.full_like(losses, np.inf)  # a seed that has stopped: more than half have not
+    np.subtract(losses, smooth, out=distance, where=np.isfinite(losses))
+    return np.asarray(NORMAL * np.median(np.abs(distance), axis=0))
 
 
 def _knee(loss: Array) -> tuple[float, float]:

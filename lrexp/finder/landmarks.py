@@ -7,6 +7,7 @@ adding a constant to the loss, or scaling it, moves no landmark.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -59,7 +60,7 @@ def landmarks(curve: CombinedCurve) -> Landmarks:
     """
     x, smooth = curve.log_lr, curve.smooth
     first = int(np.searchsorted(x, x[0] + SETTLED_SHARE * (x[-1] - x[0])))
-    minimum = _minimum(smooth, start_level(curve.loss), first)
+    minimum = _minimum(smooth, curve.noise, start_level(curve.loss), first)
     lowest, noise = float(smooth[minimum]), float(curve.noise[minimum])
     fall = _last_at_start(smooth, start_level(curve.loss), first, minimum, noise)
     # all that comes before the fall is the start: a better average than the first tenth
@@ -71,15 +72,17 @@ def landmarks(curve: CombinedCurve) -> Landmarks:
     return Landmarks(first, fall, minimum, edge, len(after) > 0, start, drop, noise)
 
 
-def _minimum(smooth: Array, start: float, first: int) -> int:
+def _minimum(smooth: Array, noise: Array, start: float, first: int) -> int:
     """Return the lowest point before the first blow-up.
 
-    Past it, weights are so large that a batch may by luck have a lower loss than any before.
+    Past it, weights are so large that a batch may by luck have a lower loss than any before. A rise
+    within the noise is no blow-up: it would make a minimum of the first dip of a noisy start.
     """
     after = smooth[first:]
     so_far = np.minimum.accumulate(after)
     share = LOST_SHARE * (start - float(after.min()))
-    lost = np.flatnonzero((after - so_far > share) & (start - so_far > share))
+    rise = max(share, NOISE * math.sqrt(2.0) * float(np.median(noise[first:])))  # of a difference
+    lost = np.flatnonzero((after - so_far > rise) & (start - so_far > share))
     return first + int(np.argmin(after[: lost[0]] if share > 0 and len(lost) else after))
 
 

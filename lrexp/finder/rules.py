@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lrexp.finder.basin import basin
 from lrexp.finder.curve import CombinedCurve
 from lrexp.finder.landmarks import landmarks
 
@@ -19,7 +20,8 @@ Array = NDArray[np.float64]
 Rule = Callable[[CombinedCurve], "float | None"]
 
 POINTS_PER_DECADE = 99 / 8  # of the usual test, 100 steps over 1e-7 … 10
-MARGIN = 5.0  # how far `auto` stays below the edge of stability
+MARGIN = 1.0  # decades: a test stays for few steps at each LR, and shows late that one is too high
+BOTTOM = 0.75  # of the drop: the level of the middle of the bottom
 SLIDE_INTERVAL = 15  # points of that test: 1.2 decades
 SLIDE_THRESHOLD = 0.03  # share of the curve's range, per decade
 
@@ -93,24 +95,47 @@ def slide(curve: CombinedCurve) -> float | None:
 
 
 def auto(curve: CombinedCurve) -> float | None:
-    """Return the median of three rules in log LR, well below the edge of stability.
+    """Return the median of three readings of the curve: `median(low, bottom / 10, high / 10)`.
 
-    `min(median(steepest, valley, lowest/5), edge/5)`, with `lowest` the LR of the lowest smoothed
-    loss and `edge` the last one before the loss rises for good (no bound where it never does).
+    `low` and `high` are the sides of the basin, the LRs at which the smoothed loss crosses the
+    level half way between its start and its minimum; `bottom` is the middle, in log LR, of where
+    three quarters of the drop are made. The LR suits a constant schedule; under one that decays to
+    zero the peak may be twice as high (see `suggest`).
 
-    The three read different parts of the curve (a slope, the middle of the fall, its end), so
-    that one misled reading is outvoted. A fifth, because a range test stays for few steps at each
-    LR: it passes the LRs that would diverge in a longer training before the loss shows it, by a
-    factor of 2 to 5 in deep nets; fastai's tenth gives away speed where the minimum is clear.
+    - `low` is fast enough: here half of what the test learned was learned.
+    - `bottom / 10` is the rule of thumb, a tenth of the LR of the lowest loss. Where on a flat
+      bottom the lowest point lies is luck; its middle is not.
+    - `high / 10` is stable: a test stays for few steps at each LR, so it passes LRs that are too
+      high for a training before the loss shows it.
+    - Each fails in its own way: on a fall in two steps, on a lopsided bottom, where nothing
+      diverges. No one of them can spoil the median alone.
+
+    It sees how fast the loss falls and where training becomes unstable; it cannot see that a model
+    with few data overfits, where less training, so a lower LR, has the better validation loss.
+
+    Example:
+        >>> from lrexp.finder import Curve, combine
+        >>> x = np.linspace(-6, 0, 121)  # log10 LR; the loss falls from -3 to -2 and rises from -1
+        >>> loss = np.interp(x, [-3, -2, -1, 0], [1.0, 0.0, 0.0, 2.0])
+        >>> f"{np.log10(auto(combine([Curve(10**x, loss)]))):.1f}"  # of -2.5, -2.6 and -1.8
+        '-2.5'
+
+    Source: the accuracy benchmark, tests/benchmarks/README.md, which also has what else was tried.
     """
-    region = _region(curve)
-    readings = [lr for lr in (steepest(curve), valley(curve)) if lr is not None]
-    if region is None or not readings:
+    found = readings(curve)
+    return float(np.median(list(found.values()))) if found is not None else None
+
+
+def readings(curve: CombinedCurve) -> dict[str, float] | None:
+    """Return the three LRs whose median is `auto`, by name; None where the loss never fell."""
+    sides, bottom = basin(curve), basin(curve, BOTTOM)
+    if _region(curve) is None or sides is None or bottom is None:
         return None
-    marks = landmarks(curve)
-    readings.append(float(curve.lr[marks.minimum]) / MARGIN)
-    middle = float(10 ** np.median(np.log10(readings)))
-    return min(middle, float(curve.lr[marks.edge]) / MARGIN) if marks.diverges else middle
+    return {
+        "low": float(10**sides.low),
+        "bottom / 10": float(10 ** (bottom.middle - MARGIN)),
+        "high / 10": float(10 ** (sides.high - MARGIN)),
+    }
 
 
 RULES: dict[str, Rule] = {

@@ -10,13 +10,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from lrexp.analysis.smooth import local_linear_gain
-from lrexp.finder.curve import CombinedCurve, Curve, bandwidth_for
+from lrexp.finder.basin import basin
+from lrexp.finder.curve import CombinedCurve, Curve, bandwidth_for, combine
 from lrexp.finder.landmarks import Landmarks, landmarks
 
 MIN_POINTS = 10
+DEVIATIONS = 3.75  # of the rank test: what luck hardly ever reaches
+GROWING = 2 / 3  # of the larger variance: the whole would refuse clear but narrow basins
+NEARLY_ALL = 0.9  # of the pairs of losses, one in the basin and one before it
+BLOWN_UP = 0.5  # of the pairs: with so many more the other way round, a seed has diverged already
 ERRORS = 3.75  # standard errors that a fall must measure, with many points
 FEW_POINTS = 10.0  # with this many, twice as many
+
+
+def is_buried(curves: Sequence[Curve]) -> bool:
+    """Return whether a fall may be buried in noise, so that a second look is worth its steps.
+
+    All seeds together show none, though the loss does not rise at once; or most of them show none
+    by themselves, so that what they show together may be luck, and where it is next to nothing.
+    """
+    curves = [one.without_rounding() for one in curves]
+    curve = combine(curves)
+    if len(curve.lr) < MIN_POINTS or _rises_at_once(landmarks(curve)):
+        return False
+    if not _fell(curve, landmarks(curve), curves):
+        return True
+    alone = [no_signal(combine([one]), [one]) is None for one in curves]
+    return 2 * sum(alone) < len(alone)
 
 
 def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
@@ -29,11 +52,55 @@ def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
     if len(curve.lr) < MIN_POINTS:
         return _too_short(curve, curves)
     marks = landmarks(curve)
-    if marks.minimum == marks.first and marks.edge <= 2 * marks.first and marks.diverges:
+    if _rises_at_once(marks):
         return _from_the_start(curve)
-    if marks.drop > _needed(len(curve.lr)) * _error_of_drop(curve, marks):
-        return None
-    return _not_descending(curve, marks)
+    return None if _fell(curve, marks, curves) else _not_descending(curve, marks)
+
+
+def _rises_at_once(marks: Landmarks) -> bool:
+    return marks.minimum == marks.first and marks.edge <= 2 * marks.first and marks.diverges
+
+
+def _fell(curve: CombinedCurve, marks: Landmarks, curves: Sequence[Curve]) -> bool:
+    """Whether the losses in the basin are lower than those before it by more than luck.
+
+    The basin was chosen for its low losses, so luck alone brings 1.5 standard deviations, rarely
+    (1 in 1000) 4. A rank test knows of no scale: noise that begins or grows on the way, as with a
+    model that can learn nothing, does not look like a fall. A basin of few points cannot reach so
+    much; there nearly every loss must be lower, and the fall be above the noise of the curve.
+    """
+    deviations, share = _lower_in_basin(curve, curves)
+    if deviations > DEVIATIONS:
+        return True
+    needed = _needed(len(curve.lr)) * _error_of_drop(curve, marks)
+    return share > NEARLY_ALL and marks.drop > needed
+
+
+def _lower_in_basin(curve: CombinedCurve, curves: Sequence[Curve]) -> tuple[float, float]:
+    """Return how clearly the losses in the basin are lower than those before it, seed by seed.
+
+    In standard deviations of Mann and Whitney's statistic, and as the share of pairs in which the
+    one in the basin is lower, less the share in which it is higher.
+    """
+    found = basin(curve)
+    if found is None:
+        return 0.0, 0.0
+    score = pairs = exchangeable = squares = 0.0
+    for one in curves:
+        x, loss = np.log10(one.lr[: one.num_finite]), one.loss[: one.num_finite]
+        inside = loss[(x >= found.low) & (x <= found.high)]
+        before = np.sort(loss[x < found.low])
+        num_higher = len(before) - np.searchsorted(before, inside, side="right")
+        ahead = num_higher - np.searchsorted(before, inside, side="left")
+        if float(ahead.sum()) < -BLOWN_UP * len(inside) * len(before):
+            continue  # as in the median of the curves, one unlucky seed decides nothing
+        score += float(ahead.sum())
+        squares += float(np.sum(ahead.astype(np.float64) ** 2))
+        pairs += len(inside) * len(before)
+        exchangeable += len(inside) * len(before) * (len(inside) + len(before) + 1) / 3
+    # of noise that grows on the way, the variance is up to three times that of equal noise
+    variance = max(exchangeable, GROWING * squares)
+    return (score / math.sqrt(variance), score / pairs) if pairs else (0.0, 0.0)
 
 
 def _needed(num_points: int) -> float:

@@ -19,6 +19,8 @@ from lrexp.engine.task import LossFunction
 from lrexp.finder import DivergenceStop
 from lrexp.schedules import Controller, Schedule
 
+TRACED = 10_000  # steps of a longer schedule that its mean is taken of
+
 
 @dataclass(frozen=True)
 class VariantPlan:
@@ -40,6 +42,11 @@ class VariantPlan:
         """Return the training's length in optimizer updates."""
         assert self.clock.total_steps is not None
         return self.clock.total_steps
+
+    @property
+    def mean_frac(self) -> float:
+        """Return the mean LR of its schedule as a share of the peak."""
+        return mean_frac(self.schedule, self.total_steps)
 
     def task(self, seed: int) -> Task:
         """Return the task of one seed."""
@@ -91,6 +98,23 @@ def divergence_stop(total_steps: int) -> DivergenceStop:
     "For good" is at least its last quarter: 100 steps, fewer in a training of under 400.
     """
     return DivergenceStop(patience=min(100, max(10, total_steps // 4)))
+
+
+def mean_frac(schedule: Schedule | Controller, total_steps: int) -> float:
+    """Return the mean LR of a schedule as a share of its highest, in (0, 1].
+
+    It is 1 of what follows a loss, since its LR is not known ahead.
+
+    Example:
+        >>> mean_frac(Schedule(lambda step: 0.1 * (1 - step / 100)), 101)
+        0.5
+    """
+    if not isinstance(schedule, Schedule):
+        return 1.0
+    steps = np.linspace(0, total_steps - 1, min(total_steps, TRACED)).round()
+    lrs = np.array([schedule.lr(int(step)) for step in steps])
+    share = round(float(lrs.mean() / lrs.max()), 6) if lrs.max() > 0 else 1.0  # 1 of a constant LR
+    return share if 0 < share <= 1 else 1.0
 
 
 def trace_lr(schedule: Schedule | Controller, total_steps: int, eval_every: int) -> np.ndarray:

@@ -6,6 +6,7 @@ it ended, and after a crash.
 
 from lrexp.report.notebook import plot_lr_schedule, plot_range_test
 from lrexp.report.plots import draw_overlay, draw_run, draw_schedules
+from lrexp.report.race_table import race_panel
 from lrexp.report.ranking import ranking_table
 from lrexp.report.tables import runs_table, schedule_table, suggestion_panel
 
@@ -15,6 +16,7 @@ __all__ = [
     "draw_schedules",
     "plot_lr_schedule",
     "plot_range_test",
+    "race_panel",
     "ranking_table",
     "runs_table",
     "schedule_table",

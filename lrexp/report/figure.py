@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from lrexp.report.style import INK, MUTED, drawable
-from lrexp.report.text import ELLIPSIS, told_apart
+from lrexp.report.text import ELLIPSIS, FIRST_SHOWN, shown_of, told_apart
 from lrexp.store.files import disk_errors, write_whole
 
 SIZE = (12.8, 7.2)  # inches
@@ -32,6 +32,7 @@ PANELS_BOTTOM, PANELS_TOP = 0.045, 0.895  # of the height, between caption and h
 LEGEND_TOP = 0.86
 LEGEND_WIDTH = 0.34  # at most, of the width
 NAME_WIDTH = 26  # characters in a legend of one column
+MAX_ENTRIES = 32  # as many as marks tell apart
 LEGEND_LOOKS = (  # font size, where the notes stand, columns; the first that fits is taken
     (10.5, "below", 1),
     (9.0, "below", 1),
@@ -118,15 +119,25 @@ def _add_heading(figure: Figure, heading: Heading) -> None:
 def _add_legend(figure: Figure, entries: Sequence[Entry], title: str, name_width: int) -> float:
     """Add the legend right of the panels and return where it begins, as a fraction of the width."""
     room = LEGEND_TOP - PANELS_BOTTOM
+    entries = _without_middle(entries)
     for look in LEGEND_LOOKS:
         legend = _legend(figure, entries, title, name_width, look)
         width, height = _size(figure, legend)
         if height <= room and width <= LEGEND_WIDTH:
             return 1 - MARGIN - width
         legend.remove()
-    entries = [*entries[:57], Entry(Line2D([], []), f"and {len(entries) - 57} more")]
     legend = _legend(figure, entries, title, name_width, LEGEND_LOOKS[-1])
     return 1 - MARGIN - _size(figure, legend)[0]
+
+
+def _without_middle(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the first and the last entries of a list that nobody would read."""
+    shown = shown_of(len(entries), at_most=MAX_ENTRIES)
+    kept = [entries[i] for i in shown]
+    if len(kept) < len(entries):
+        nothing = Line2D([], [], linestyle="none")
+        kept.insert(FIRST_SHOWN, Entry(nothing, f"{len(entries) - len(kept)} more"))
+    return kept
 
 
 def _legend(

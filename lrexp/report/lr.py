@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lrexp.finder.trials import UNTRAINED
+from lrexp.race import entrant_of
 from lrexp.report import words
 from lrexp.report.curves import Array, Line, lr_traces, shared_epoch, thinned
 from lrexp.report.figure import Entry, Heading, finish, new_figure
@@ -35,7 +37,10 @@ TAIL = 1e-3  # of the smallest peak, below which tails are cut
 
 def lr_figure(run: Run) -> Figure:
     """Return the sheet of the LRs that a run used, one line for each variant."""
-    traces = {name: lr_traces(trials) for name, trials in run.variants.items()}
+    shown = {
+        n: trials for n, trials in run.variants.items() if n != UNTRAINED and entrant_of(n) is None
+    }
+    traces = {name: lr_traces(trials) for name, trials in shown.items()}
     length, shared = shared_epoch(run)
     is_test = run.command == "find-lr"
     of_what = "the LR range test" if is_test else count_text(len(traces), "variant")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrexp.errors import RunError
+from lrexp.race import entrant_of
 from lrexp.report.damage import as_written
 from lrexp.store.read import Run
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def draw_run(run: Run, out: Path | None = None) -> list[Path]:
-    """Draw the pictures of one run from its files: loss.png, lr.png, and range_test.png of find-lr.
+    """Draw the pictures of one run from its files: loss.png, lr.png, and those of find-lr.
+
+    These are range_test.png, and race.png where a race followed.
+
+    A finished comparison also has verdicts.png, where there is one against a reference over
+    several seeds, and lr_sensitivity.png, where three LRs or more were compared.
 
     Args:
         run: finished, running or interrupted.
@@ -32,10 +38,13 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
         >>> [path.name for path in draw_run(load_run("runs/..."))]  # doctest: +SKIP
         ['loss.png', 'lr.png']
     """
+    from lrexp.report.differences import differences_figure
     from lrexp.report.figure import save
     from lrexp.report.loss import loss_figure
     from lrexp.report.lr import lr_figure
+    from lrexp.report.race import race_figure
     from lrexp.report.range_test import range_test_figure, range_test_loss_figure
+    from lrexp.report.sensitivity import sensitivity_figure
     from lrexp.report.style import house_style
 
     if run.command == "find-lr":
@@ -44,8 +53,15 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
             "loss": range_test_loss_figure,
             "lr": lr_figure,
         }
+        if any(entrant_of(name) for name in run.variants):
+            figures["race"] = race_figure
     else:
         figures = {"loss": loss_figure, "lr": lr_figure}
+        summary = run.summary or {}  # that of an older version has no verdicts
+        if summary.get("comparisons") and len(summary["seeds"]) > 1:
+            figures["verdicts"] = differences_figure
+        if summary.get("lr_sensitivity"):
+            figures["lr_sensitivity"] = sensitivity_figure
     folder = run.path / "plots" if out is None else out
     if out is None and folder.is_symlink():
         what = "is a link, which may lead out of the run"

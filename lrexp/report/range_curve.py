@@ -8,19 +8,35 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lrexp.finder.curve import CombinedCurve, Curve, combine, start_level
+from lrexp.finder.second_look import closer_look
+from lrexp.finder.trials import RANGE_TEST
 from lrexp.report.curves import Array, outcome
 from lrexp.report.style import COLORS, Mark, log_limits, lr_axis, number_axis, wants_log
 from lrexp.store.read import Run
+from lrexp.tested import curves_of, untrained_losses
 
 CURVE = Mark(COLORS[0], "-")
 OPEN_END = float(np.finfo(np.float32).max)  # as far up as any picture goes
 
 
 def run_curves(run: Run) -> list[Curve]:
-    """Return the curves of the seeds that have ended; where none has, of the one that goes on."""
-    begun = [trial for trial in run.trials if len(trial.steps["lr"])]
+    """Return the curves of the seeds that have ended; where none has, of the one that goes on.
+
+    After a second look they are those in which the fall was looked for.
+    """
+    tests = [trial for trial in run.trials if trial.variant == RANGE_TEST]
+    begun = [trial for trial in tests if len(trial.steps["lr"])]
     ended = [trial for trial in begun if outcome(trial) != "open"]
-    return [Curve(trial.steps["lr"], trial.steps["loss"]) for trial in ended or begun[:1]]
+    curves = curves_of(ended or begun[:1])
+    return closer_look(curves, untrained_losses(run, ended)) or curves
+
+
+def loss_title(run: Run) -> str:
+    """Return what the curves of a range test are of."""
+    tests = [trial for trial in run.trials if trial.variant == RANGE_TEST]
+    is_closer = closer_look(curves_of(tests), untrained_losses(run, tests)) is not None
+    against = ", less that of the untrained model on the same batch (all begin at their mean)"
+    return f"loss before each update{against if is_closer else ''}"
 
 
 def draw_curves(

@@ -21,6 +21,7 @@ from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.range_curve import (
     CURVE,
     draw_curves,
+    loss_title,
     loss_view,
     run_curves,
     set_lr_limits,
@@ -44,7 +45,7 @@ def range_test_figure(run: Run) -> Figure:
     curves, facts = run_curves(run), run.summary or {}
     figure = new_figure()
     upper = draw_with_strip(figure, curves, facts)
-    upper.set_title("loss before each update", loc="left", fontsize=12, pad=8)
+    upper.set_title(loss_title(run), loc="left", fontsize=12, pad=8)
     seeds = count_text(len(words.seeds_of(run)), "seed")
     result = f"LR range test with {seeds}"
     if facts.get("suggested_lr"):

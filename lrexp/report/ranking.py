@@ -6,7 +6,7 @@ with those values among the sentences. Numbers are never cut; names fold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,16 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
+from lrexp.analysis.paired import MIN_SEEDS
 from lrexp.report import words
 from lrexp.report.cells import cell, least_width, natural_width, new_table
 from lrexp.report.damage import as_written
 from lrexp.report.screen import visible
-from lrexp.report.text import count_text, mean_sd_column, number_text
+from lrexp.report.text import count_text, mean_sd_column, number_text, shown_of
+from lrexp.report.verdicts import verdict_lines
 
 MAX_SEED_VALUES = 6  # more values than these say less than their mean and sd
+MANY_SENTENCES = 5  # of the best variants, where there are too many for all of them
 STYLES = {"converging well": "green", "diverged": "red", "failed": "red"}
 DELTA = "Δ to best"
 
@@ -53,6 +56,12 @@ class _Ranking:
     def _parts(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield heading, table and sentences; a screen too narrow for any table gets no table."""
         yield Padding(_heading(self.summary), (1, 0, 0, 2))
+        yield from self._table(console, options)
+        verdicts = verdict_lines(self.summary)
+        if verdicts is not None:
+            yield verdicts
+
+    def _table(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = _wide_table(self.summary)
         if natural_width(wide, console, options) <= options.max_width:
             yield wide
@@ -83,20 +92,34 @@ def _wide_table(summary: Mapping[str, Any]) -> Table:
     for seed in seeds:
         table.add_column(Text(f"seed {seed}"), justify="right", no_wrap=True, style="dim")
     table.add_column(Text("diagnosis"))
-    for i, (row, value) in enumerate(zip(summary["ranking"], _values(summary), strict=True)):
+    values = _values(summary)
+    for i in _rows(summary, table):
+        row = summary["ranking"][i]
         by_seed = [_seed_value(value) for value in row["values"][: len(seeds)]]
         changes = cell(_changes(row))
         delta = differences[i : i + 1]
-        table.add_row(*_first_cells(row), changes, value, *delta, *by_seed, _diagnosis(row))
+        table.add_row(*_first_cells(row), changes, values[i], *delta, *by_seed, _diagnosis(row))
     return table
+
+
+def _rows(summary: Mapping[str, Any], table: Table) -> Iterator[int]:
+    """Yield the rows that are shown; a line in the table says how many are not."""
+    count = len(summary["ranking"])
+    shown = shown_of(count)
+    for place, i in enumerate(shown):
+        if place and i != shown[place - 1] + 1:
+            table.add_row("…", Text(f"{count - len(shown)} more, in summary.csv", "dim"))
+        yield i
 
 
 def _narrow_table(summary: Mapping[str, Any], *, delta: bool) -> Table:
     differences = _differences(summary) if delta else []
     heads = [_value_head(summary), *([DELTA] if differences else [])]
     table = new_table("", "variant", *(_aligned_column(head) for head in heads), "diagnosis")
-    for i, (row, value) in enumerate(zip(summary["ranking"], _values(summary), strict=True)):
-        table.add_row(*_first_cells(row), value, *differences[i : i + 1], _diagnosis(row))
+    values = _values(summary)
+    for i in _rows(summary, table):
+        row = summary["ranking"][i]
+        table.add_row(*_first_cells(row), values[i], *differences[i : i + 1], _diagnosis(row))
     return table
 
 
@@ -109,7 +132,9 @@ def _sentences(
     grid.add_column(overflow="fold")
     seeds = _shown_seeds(summary)
     differences = _differences(summary) if delta else []
-    for i, (row, mean) in enumerate(zip(summary["ranking"], _values(summary), strict=True)):
+    rows, means = summary["ranking"], _values(summary)
+    for i in shown_of(len(rows), first=MANY_SENTENCES):
+        row, mean = rows[i], means[i]
         text = Text()
         if value:
             text.append(_squeezed(mean), mean.style).append(", ").append_text(
@@ -152,7 +177,8 @@ def _values(summary: Mapping[str, Any]) -> list[Text]:
 def _differences(summary: Mapping[str, Any]) -> list[Text]:
     """Return how far every row is from the best, seed by seed; nothing where that tells nothing.
 
-    A difference whose sd over the seeds is larger than itself is quiet, and says so.
+    A difference whose sd over the seeds is larger than itself is quiet; where there are too few
+    seeds for a verdict, it says so.
     """
     found = [row.get("difference") or {} for row in summary["ranking"]]
     others = [(d.get("mean"), d.get("sd")) for d in found[1:]]
@@ -165,7 +191,7 @@ def _differences(summary: Mapping[str, Any]) -> list[Text]:
         within = mean is not None and sd is not None and abs(mean) < sd
         cells.append(Text(text, "dim" if within or mean is None else ""))
         num_pairs = difference.get("num_pairs", num_seeds)
-        notes = ["within spread"] if within else []
+        notes = ["within spread"] if within and num_seeds < MIN_SEEDS else []
         notes += [f"over {count_text(num_pairs, 'seed')}"] if 0 < num_pairs < num_seeds else []
         for note in notes:
             cells[-1].append(f"\n{note}", "dim")

@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from lrexp.finder.suggest import LOWEST_MEAN
 from lrexp.report.cells import cell, column, least_width, new_table, words_column
 from lrexp.report.damage import as_written
 from lrexp.report.screen import visible
@@ -58,10 +59,24 @@ def _suggestion(summary: Mapping[str, Any]) -> RenderableType:
     if rules:
         lines.add_row()
     for name, rule_lr in rules.items():
-        lines.add_row(cell(name), Text(lr_text(rule_lr)))
+        origin = _origin(summary) if name == "auto" else ""
+        lines.add_row(cell(name), Text(lr_text(rule_lr)).append(origin, "dim"))
     seeds = count_text(len(summary.get("seeds") or ()), "seed")
     title = Text.assemble(("LR range test", "bold"), (f" · {seeds}", "dim"))
     return Panel(lines, title=title, expand=False, padding=(1, 2))
+
+
+def _origin(summary: Mapping[str, Any]) -> str:
+    """Return how `auto` came to its LR: its readings, and what they were combined with."""
+    readings = summary.get("readings")
+    if not readings:
+        return ""
+    named = ", ".join(f"{lr_text(lr)} ({name})" for name, lr in readings.items())
+    edge = summary.get("stability_edge")
+    weighed = f", with {lr_text(edge)} / 20 of the edge of stability" if edge else ""
+    share = max(float(summary.get("mean_frac") or 1.0), LOWEST_MEAN)
+    peak = f", / {share:.2g} for the schedule" if share < 1 else ""
+    return f"  median of {named}{weighed}{peak}"
 
 
 def schedule_table(traces: Mapping[str, np.ndarray]) -> RenderableType:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 ELLIPSIS = "…"
+FIRST_SHOWN, LAST_SHOWN = 15, 3  # of a long list of variants
 MORE_DECIMALS = 2  # that a number may get to have as many as the others of its column
 _DECIMAL = re.compile(r"-?\d+(\.\d+)?")
 _JOINT = re.compile(r"[=,;:/ _|]|(?<!\de)-")  # where a name may be parted; not inside 1e-5
@@ -106,6 +107,25 @@ def count_text(count: int, one: str, many: str = "") -> str:
         ('1 seed', '5 seeds', '2 losses')
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def shown_of(
+    count: int, first: int = FIRST_SHOWN, at_most: int = FIRST_SHOWN + LAST_SHOWN
+) -> list[int]:
+    """Return which of so many variants a list shows: all, or the first 15 and the last 3.
+
+    Args:
+        count: of all.
+        first: shown of a list that is too long.
+        at_most: so many are all shown.
+
+    Example:
+        >>> len(shown_of(18)), len(shown_of(60)), shown_of(60)[-4:]
+        (18, 18, [14, 57, 58, 59])
+    """
+    if count <= at_most:
+        return list(range(count))
+    return [*range(first), *range(count - LAST_SHOWN, count)]
 
 
 def steps_text(step: float) -> str:

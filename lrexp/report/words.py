@@ -125,7 +125,8 @@ def _progress(run: Run) -> list[str]:
     if run.summary is not None or status == "complete":
         return []
     ended = sum(trial.result is not None for trial in run.trials)
-    planned = len(run.variants) * max(1, len(seeds_of(run)))
+    known = run.status.get("num_trials")  # of a race: those of the rungs that have begun
+    planned = known if isinstance(known, int) else len(run.variants) * max(1, len(seeds_of(run)))
     return [f"{status}, {ended} of {count_text(planned, 'trial')} ended"]
 
 

@@ -187,7 +187,7 @@ class RunWriter:
         write_json(self._home / "summary.json", summary)
         ranking = summary.get("ranking")
         if ranking:
-            self.text("summary.csv", _ranking_csv(ranking, summary["seeds"], summary["metric"]))
+            self.text("summary.csv", _ranking_csv(summary))
 
     def require_directory(self) -> None:
         """Refuse to make a part of a run that was deleted, or taken over, while it was written.
@@ -237,18 +237,32 @@ def _resumed(earlier: Mapping[str, Any], status: Mapping[str, Any]) -> list[Any]
     return [*(before if isinstance(before, list) else []), now][-MAX_RESUMED:]
 
 
-def _ranking_csv(ranking: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str) -> str:
+def _ranking_csv(summary: Mapping[str, Any]) -> str:
+    """Return a row per variant: its values, and its comparison with the reference if it has one."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    head = ["rank", "variant", "metric", "mean", "sd", *(f"seed-{s}" for s in seeds)]
-    writer.writerow([*head, "finished", "diverged", "failed", "diagnosis"])
-    for row in ranking:
+    head = ["rank", "variant", "metric", "mean", "sd", *(f"seed-{s}" for s in summary["seeds"])]
+    writer.writerow([*head, "finished", "diverged", "failed", "diagnosis", *_COMPARED])
+    compared = {c["variant"]: c for c in summary.get("comparisons") or ()}
+    for row in summary["ranking"]:
         outcomes = [row["outcomes"].get(kind, 0) for kind in ("finished", "diverged", "failed")]
         numbers = [_cell(value) for value in (row["mean"], row["sd"], *row["values"])]
-        writer.writerow(
-            [row["rank"], row["variant"], metric, *numbers, *outcomes, row["diagnosis"]["word"]]
-        )
+        first = [row["rank"], row["variant"], summary["metric"]]
+        comparison = _compared_cells(compared.get(row["variant"]))
+        writer.writerow([*first, *numbers, *outcomes, row["diagnosis"]["word"], *comparison])
     return buffer.getvalue()
+
+
+_COMPARED = ("reference", "delta", "delta_low", "delta_high", "p_holm", "pairs", "wins", "verdict")
+
+
+def _compared_cells(comparison: Mapping[str, Any] | None) -> list[Any]:
+    if comparison is None:
+        return [""] * len(_COMPARED)
+    low, high = comparison["interval"] or (None, None)
+    numbers = [_cell(value) for value in (comparison["mean"], low, high, comparison["p_holm"])]
+    rest = [comparison[key] for key in ("n", "wins", "verdict")]
+    return [comparison["reference"], *numbers, *rest]
 
 
 def _cell(value: float | None) -> str:

@@ -130,6 +130,28 @@ def test_long_curves_are_smoothed_in_blocks() -> None:
     assert np.allclose(local_linear(x, y, 5.0)[:800], near[:800])
 
 
+@pytest.mark.parametrize("spacing", ["even", "uneven"])
+def test_dense_curves_are_fitted_at_some_points_only(spacing: str) -> None:
+    draw = np.random.default_rng(1)
+    x = np.linspace(0, 8, 4000) if spacing == "even" else np.log10(np.linspace(1e-6, 1e2, 4000))
+    y = np.sin(3 * x) + draw.normal(0, 0.5, 4000)
+    y[[0, 70, 2000]] = np.nan  # what has no value gets none, and takes none from its neighbours
+    some = local_linear(x, y, 0.2)
+    for i in range(10, 4000, 25):
+        kernel = np.exp(-0.5 * ((x - x[i]) / 0.2) ** 2) * np.isfinite(y)
+        line = np.polynomial.Polynomial.fit(x - x[i], np.nan_to_num(y), 1, w=np.sqrt(kernel))
+        assert some[i] == pytest.approx(line(0.0), abs=1e-4)
+    assert np.isnan(some[[0, 70, 2000]]).all()
+    assert np.isfinite(np.delete(some, [0, 70, 2000])).all()
+
+
+def test_a_dense_line_stays_the_line() -> None:
+    x = np.linspace(-7, 1, 5000)
+    assert np.allclose(local_linear(x, 3 * x - 2, 0.2), 3 * x - 2, atol=1e-9)
+    gain = local_linear_gain(x, 0.2)
+    assert gain[2500] == pytest.approx((2 * np.sqrt(np.pi) * 0.2 / (8 / 4999)) ** -0.5, rel=1e-3)
+
+
 def test_huge_values_do_not_reach_far() -> None:
     y = np.ones(2000)
     y[500] = 1e30

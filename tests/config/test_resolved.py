@@ -92,6 +92,8 @@ def test_what_is_written(write: Callable[..., Path]) -> None:
     assert tree["compare"] == {
         "seeds": 3,
         "metric": "val_loss",
+        "reference": "same",
+        "target": None,
         "variants": {
             "same": {},
             "plain": {"schedule": {"name": "constant"}},
@@ -141,13 +143,15 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
         "compare": {
             "seeds": 1,
             "metric": "val_loss",
+            "reference": "standard",
+            "target": None,
             "variants": {
                 "high": {"optimizer.lr": 0.1}, "standard": {}, "low": {"optimizer.lr": 0.001},
             },
         },
         "find_lr": {
             "min_lr": 1e-7, "max_lr": 10.0, "steps": 100, "seeds": 3, "mode": "exp",
-            "stop_factor": 4.0, "rule": "auto",
+            "stop_factor": 4.0, "rule": "auto", "race": False, "budget": 1.0,
         },
     }  # fmt: skip
 

@@ -24,6 +24,7 @@ KINDS = {  # and how often each is killed in the usual suite
     Kind("compare", "vectorized", jobs=2, steps=1500): 2,
     Kind("find-lr", "sequential", steps=800): 2,
     Kind("find-lr", "vectorized", steps=1500): 1,
+    Kind("find-lr", "sequential", steps=500, options=("--race", "--budget=2")): 3,
 }
 MANY = 100
 KILLS_PER_RUN = 8  # at most, then it may go on in peace

@@ -89,11 +89,14 @@ class Kind:
     optimizer: str = SGD
     steps: int = 400
     accumulate: int = 1
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """For the name of a test."""
-        return f"{self.command}-{self.engine}-{self.jobs}"
+        return "-".join([self.command, self.engine, str(self.jobs), *self.options]).replace(
+            "--", ""
+        )
 
     def write(self, folder: Path) -> None:
         """Write the config and the model."""
@@ -111,7 +114,9 @@ class Kind:
 
     def words(self, run: str) -> list[str]:
         """Return the command line that begins a run."""
-        return [self.command, "config.yaml", "--out", run, "--jobs", str(self.jobs)]
+        return [
+            self.command, "config.yaml", "--out", run, "--jobs", str(self.jobs), *self.options
+        ]  # fmt: skip
 
 
 class Starter:

@@ -144,3 +144,12 @@ def test_a_lucky_batch_past_the_edge_is_no_minimum() -> None:
     found = minimum(combine([Curve(LR, loss)]))
     assert found is not None
     assert decades(found, 1e-4) < 0.05
+
+
+def test_the_first_dip_of_a_noisy_start_is_no_minimum() -> None:
+    # falls by half at 1e-5 within one point's noise, and rises again: the basin is at 1e-2
+    found = [
+        minimum(combine(seeds_of(LR, parabola_valley(LR, 1e-2), 0.5, first=k)))
+        for k in range(0, 60, 3)
+    ]
+    assert sum(lr is not None and decades(lr, 1e-3) < 1 for lr in found) >= 19

@@ -1,0 +1,82 @@
+"""How often verdicts are wrong, over 2,000 simulated experiments of each kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lrexp.analysis import compare_to
+from lrexp.analysis.claim_words import BETTER
+from lrexp.analysis.paired import t_interval
+
+EXPERIMENTS = 2_000
+
+
+def draw(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    if kind == "lognormal":
+        return rng.lognormal(size=shape)
+    return rng.normal(size=shape) if kind == "normal" else rng.standard_t(3, size=shape)
+
+
+@pytest.mark.parametrize("n", [6, 10])
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "heavy"])
+def test_the_interval_covers_the_difference(n: int, kind: str) -> None:
+    """The seeds of both variants are of one kind, shifted: their differences are symmetric."""
+    rng = np.random.default_rng([0, n])
+    shift = 0.7
+    pairs = draw(rng, kind, (EXPERIMENTS, n)) + shift - draw(rng, kind, (EXPERIMENTS, n))
+    held = [low <= shift <= high for low, high in map(t_interval, pairs)]
+    assert np.mean(held) >= 0.93
+
+
+@pytest.mark.parametrize("n", [6, 10])
+def test_what_the_docstring_says_of_skewed_differences(n: int) -> None:
+    rng = np.random.default_rng([1, n])
+    skewed = rng.lognormal(size=(EXPERIMENTS, n))
+    held = [low <= np.exp(0.5) <= high for low, high in map(t_interval, skewed)]
+    assert 0.80 <= np.mean(held) <= 0.87
+
+
+def rate_of_claims(
+    n: int, kind: str, variants: int, lost: float = 0.0, *, best: bool = False, runs: int
+) -> float:
+    """Return the share of experiments without any difference in which one is claimed."""
+    rng = np.random.default_rng([2, n, variants])
+    claims = 0
+    for _ in range(runs):
+        table = draw(rng, kind, (variants, n)) + 2 * draw(rng, kind, (n,))  # seeds share something
+        diverged = rng.random(table.shape) < lost
+        values = {
+            f"v{i}": {s: None if diverged[i, s] else float(x) for s, x in enumerate(row)}
+            for i, row in enumerate(table)
+        }
+        outcomes = {
+            name: {s: "diverged" if x is None else "finished" for s, x in row.items()}
+            for name, row in values.items()
+        }
+        reference = f"v{int(table.mean(axis=1).argmin())}" if best else "v0"
+        family = variants * (variants - 1) // 2 if best else None
+        found = compare_to(values, outcomes, reference, family=family)
+        claims += any(comparison.kind == BETTER for comparison in found)
+    return claims / runs
+
+
+@pytest.mark.parametrize(("n", "variants"), [(6, 2), (10, 3)])
+def test_false_claims_are_rare(n: int, variants: int) -> None:
+    assert rate_of_claims(n, "normal", variants, runs=EXPERIMENTS) <= 0.05
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_false_claims_are_rare_where_seeds_diverge_and_the_best_is_chosen(best: bool) -> None:
+    assert rate_of_claims(8, "normal", 3, lost=0.2, best=best, runs=500) <= 0.05
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("n", [6, 7, 10])
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "heavy"])
+@pytest.mark.parametrize(("variants", "lost", "best"), [(2, 0.0, False), (2, 0.2, False), (3, 0.2, False), (6, 0.0, False), (3, 0.0, True), (5, 0.1, True)])  # fmt: skip
+def test_false_claims_of_every_kind(
+    n: int, kind: str, variants: int, lost: float, best: bool
+) -> None:
+    rate = rate_of_claims(n, kind, variants, lost, best=best, runs=EXPERIMENTS)
+    assert rate <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / EXPERIMENTS)

@@ -1,0 +1,362 @@
+"""`lrexp find-lr --race`: the whole way from a config to an LR that short trainings verified."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import lrexp as library
+from lrexp.engine import Pause, TrialId, losses
+from lrexp.order import Order, make_order
+from lrexp.plan import race_task
+from lrexp.plan.race import shortened
+from lrexp.race import Entrant
+from lrexp.schedules import Schedule
+
+CONFIG = """\
+name: small
+model: {name: mlp, args: {hidden: [16]}}
+data: {name: digits, batch_size: 64, val_fraction: 0.2}
+loss: cross_entropy
+optimizer: {name: SGD, lr: 0.1, args: {momentum: 0.9}}
+schedule: {name: cosine, warmup: 10%}
+train: {duration: 100st, eval_every: 50st}
+engine: sequential
+find_lr: {min_lr: 1e-5, max_lr: 10, steps: 60, seeds: 2, race: true, budget: 2}
+"""
+
+
+class PauseAt(Pause):
+    """Asks for a pause at the n-th moment at which one is possible; at every one a checkpoint."""
+
+    left = 10**9
+
+    def due(self) -> bool:
+        type(self).left -= 1
+        self.requested = self.requested or type(self).left <= 0
+        return True
+
+
+@pytest.fixture
+def pause_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the next trainings stop at the n-th step at which they may."""
+    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("lrexp.execute.Pause", PauseAt)
+    return lambda moment: setattr(PauseAt, "left", moment)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """Return what must not depend on an interruption."""
+    found: dict[str, Any] = {}
+    for path in [*run.rglob("*.csv"), *run.rglob("*.json")]:
+        name, text = str(path.relative_to(run)), path.read_text()
+        if name in {"status.json", "order.json", "environment.json"}:
+            continue
+        if path.name == "result.json":
+            text = json.dumps({k: v for k, v in json.loads(text).items() if "second" not in k})
+        found[name] = text
+    return found
+
+
+def test_a_race_from_config_to_answer(lrexp: Callable, config: Path, tmp_path: Path) -> None:
+    answer = lrexp("find-lr", "small.yaml", "--out", "run", "--write", "tuned.yaml", "--json")
+    assert answer.code == 0, answer.err
+    told = json.loads(answer.out)
+    race, run = told["race"], tmp_path / "run"
+    low, high = told["interval"]
+    assert low <= told["suggested_lr"] <= high
+    assert 0 <= told["estimated_regret"] < 0.5
+    assert told["base_lr"] <= told["suggested_lr"] <= told["max_lr"]
+    assert [(rung["horizon"], len(rung["lrs"])) for rung in race["rungs"]] == [(25, 4), (50, 2)]
+    assert [sum(lr["dropped"] for lr in rung["lrs"]) for rung in race["rungs"]] == [2, 1]
+    trials = [t for t in library.load_run(run).trials if t.variant.startswith("race-")]
+    assert len(trials) == 6
+    assert race["steps"] == race["budget_steps"] == 200
+    assert sum(t.result["steps"] for t in trials) == 200
+    rung = race["rungs"][0]
+    for lr in rung["lrs"]:
+        trial = next(t for t in trials if t.variant == f"race-25-lr-{lr['lr']:.4g}")
+        assert lr["losses"] == [trial.result["final"]["val_loss"]]
+    tests = [t for t in library.load_run(run).trials if t.variant == "range_test"]
+    assert told["mean_frac"] == pytest.approx(0.5, abs=0.03)  # of the cosine, not of the ramp
+    again = library.resume(run)
+    assert (again.suggested_lr, list(again.interval)) == (told["suggested_lr"], told["interval"])
+    assert again.rules["auto"] == told["range_test"]["suggested_lr"]
+    assert told["range_test"]["steps"] == sum(len(t.steps["loss"]) for t in tests)
+    tuned = yaml.safe_load((tmp_path / "tuned.yaml").read_text())
+    assert float(tuned["optimizer"]["lr"]) == float(f"{told['suggested_lr']:.3g}")
+    assert (run / "plots/race.png").stat().st_size > 10_000
+    status = json.loads((run / "status.json").read_text())
+    assert status["num_trials"] == status["counts"]["finished"] == 8
+
+
+def test_the_flags_and_what_is_shown(lrexp: Callable, config: Path) -> None:
+    words = ("--set", "find_lr.race=false", "--race", "--budget", "1")
+    answer = lrexp("find-lr", "small.yaml", "--out", "run", *words)
+    assert answer.code == 0, answer.err
+    for text in ("suggested LR", "probably as good", "estimated regret", "range test",
+                 "100 steps, 1 × a full training", "25 steps, 25%", "best"):  # fmt: skip
+        assert text in answer.out
+    assert "--race --budget 1 --write tuned.yaml" in answer.out
+    assert "25 of 100 steps each" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--budget", "2"), "--budget: is that of a race"),
+        (("--race", "--budget", "0.1"), "small.yaml:9: find_lr.budget: leaves less than 4 steps"),
+        (("--race", "--budget", "0"), "must be greater than 0"),
+    ],
+)
+def test_what_cannot_be_raced_is_said_at_once(
+    lrexp: Callable, config: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    answer = lrexp("find-lr", "small.yaml", "--set", "find_lr.race=false", *words, "--out", "run")
+    assert answer.code == 2
+    assert message.split(": ", 1)[-1] in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+def test_a_race_that_is_interrupted_again_and_again_ends_with_the_same_files(
+    engine: str, lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
+) -> None:
+    config.write_text(CONFIG.replace("engine: sequential", f"engine: {engine}"))
+    pause_at(10**9)
+    straight = lrexp("find-lr", "small.yaml", "--out", "straight")
+    assert straight.code == 0, straight.err
+    moments = 60 if engine == "sequential" else 20
+    pause_at(moments)
+    answer = lrexp("find-lr", "small.yaml", "--out", "run")
+    in_the_race = 0
+    while answer.code == 130:
+        in_the_race += (tmp_path / "run/race.json").exists()
+        assert not (tmp_path / "run/summary.json").exists()
+        pause_at(moments)
+        answer = lrexp("resume", "run")
+    assert answer.code == 0, answer.err
+    assert in_the_race >= 3
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_race_is_resumed_between_two_rungs(lrexp: Callable, config: Path, tmp_path: Path) -> None:
+    assert lrexp("find-lr", "small.yaml", "--out", "whole").code == 0
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "whole", run)
+    race = json.loads((run / "race.json").read_text())
+    for rung in race["rungs"][1:]:
+        for lr in rung["lrs"]:
+            shutil.rmtree(run / f"trials/race-{rung['horizon']}-lr-{lr:.4g}")
+    (run / "race.json").write_text(json.dumps(race | {"rungs": race["rungs"][:1]}))
+    (run / "summary.json").unlink()
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"status": "interrupted"}))
+    assert lrexp("resume", "run").code == 0
+    assert contents(run) == contents(tmp_path / "whole")
+
+
+def test_results_that_were_changed_do_not_fit(
+    lrexp: Callable, config: Path, tmp_path: Path
+) -> None:
+    assert lrexp("find-lr", "small.yaml", "--out", "run").code == 0
+    run = tmp_path / "run"
+    race = json.loads((run / "race.json").read_text())
+    for i, lr in enumerate(race["rungs"][0]["lrs"]):
+        path = run / f"trials/race-25-lr-{lr:.4g}/seed-0/result.json"
+        result = json.loads(path.read_text())
+        result["final"]["val_loss"] = float(i)  # the lowest LR would have won
+        path.write_text(json.dumps(result))
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"status": "interrupted"}))
+    answer = lrexp("resume", "run")
+    assert answer.code == 3
+    assert "race.json: does not fit the results" in answer.err
+    (run / "race.json").write_text('{"rungs": [{"engine": {}}]}')
+    answer = lrexp("resume", "run")
+    assert (answer.code, "race.json: is damaged" in answer.err) == (3, True)
+
+
+def test_all_engines_give_the_same_answer(config: Path, tmp_path: Path) -> None:
+    found = {
+        name: library.find_lr(
+            config, engine=engine, jobs=jobs, budget=1.0, out=tmp_path / name,
+            overrides={"precision": "fp64"},
+        )
+        for name, engine, jobs in [
+            ("sequential", "sequential", 1), ("vectorized", "vectorized", 1), ("auto", "auto", 1),
+            ("processes", "sequential", 2),
+        ]
+    }  # fmt: skip
+    expected = found.pop("sequential")
+    assert expected.race is not None
+    for name, other in found.items():
+        assert other.race is not None
+        assert other.suggested_lr == pytest.approx(expected.suggested_lr, rel=1e-6), name
+        ours, theirs = (
+            [lr["losses"][0] for rung in race["rungs"] for lr in rung["lrs"]]
+            for race in (expected.race, other.race)
+        )
+        assert theirs == pytest.approx(ours, rel=1e-6), name
+
+
+class Blind(nn.Module):
+    """Says the same of every sample, and nothing that it learns changes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (0.0 * self.weight).expand(len(x), 3)
+
+
+def classes(num: int, seed: int, *, swapped: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randn(num, 6, generator=torch.Generator().manual_seed(seed))
+    y = x[:, :3].argmax(1)
+    return x, (y + 1) % 3 if swapped else y
+
+
+def settings(**find_lr: Any) -> dict[str, Any]:
+    return {
+        "device": "cpu",
+        "data": {"name": "given", "batch_size": 32},
+        "optimizer": {"name": "SGD", "lr": 0.1, "args": {"momentum": 0.9}},
+        "train": {"duration": 80, "eval_every": 80},
+        "find_lr": {"min_lr": 1e-5, "steps": 60, **find_lr},
+    }
+
+
+def test_without_a_signal_nothing_is_raced(tmp_path: Path) -> None:
+    found = library.find_lr(
+        settings(), model=Blind, data=(classes(300, 0), classes(100, 1)), loss="cross_entropy",
+        race=True, out=tmp_path / "run",
+    )  # fmt: skip
+    assert (found.suggested_lr, found.race, found.estimated_regret) == (None, None, None)
+    assert found.reason
+    assert not (tmp_path / "run/race.json").exists()
+
+
+def test_what_does_not_carry_over_to_validation_is_refused(lrexp: Callable, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def data():\n"
+        "    x = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))\n"
+        "    y = x[:, :3].argmax(1)\n"
+        "    return (x[:300], y[:300]), (x[300:], (y[300:] + 1) % 3)\n"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "model: {name: linear}\ndata: {name: 'mine:data', batch_size: 32}\nloss: cross_entropy\n"
+        "optimizer: {name: SGD, lr: 0.1}\ntrain: {duration: 400}\n"
+        "find_lr: {min_lr: 1e-4, max_lr: 100}\n"
+    )
+    answer = lrexp("find-lr", "mine.yaml", "--race", "--out", "run", "--write", "tuned.yaml")
+    assert answer.code == 4, answer.err
+    assert "none" in answer.out
+    assert "does not carry over" in answer.out
+    assert not (tmp_path / "tuned.yaml").exists()
+
+
+def test_without_validation_data_the_training_loss_counts(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 3))
+    config = settings()
+    config["data"]["val_fraction"] = 0.0
+    found = library.find_lr(
+        config, model=model, data=classes(300, 0), loss="cross_entropy", race=True, budget=1.0,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert found.suggested_lr is not None
+    assert found.race is not None
+    row = found.race["rungs"][0]["lrs"][0]
+    (trial,) = (t for t in found.run.trials if t.variant == f"race-20-lr-{row['lr']:.4g}")
+    assert row["losses"] == [pytest.approx(float(np.mean(trial.steps["loss"][-2:])))]
+    assert found.race["rungs"][0]["start"] == [pytest.approx(float(trial.steps["loss"][0]))]
+
+
+def test_trials_share_weights_and_batches(config: Path) -> None:
+    order = make_order("find-lr", config)
+    plan = order.plan()
+    names = [Entrant(25, lr).name for lr in (1e-9, 2e-9)]
+    tasks = list(order.tasks(plan, [TrialId(name, 0) for name in names]))
+    weights = [next(task.build()[0].parameters()) for task in tasks]
+    assert torch.equal(*weights)
+    assert {task.kind for task in tasks} == {tasks[0].kind}
+    assert [task.total_steps for task in tasks] == [25, 25]
+    assert order.length(plan, TrialId(names[0], 0)) == 25
+    plain = json.loads(json.dumps(order.to_plain()))  # as another process makes them
+    again = Order.from_plain(plain)
+    (other,) = again.tasks(again.plan(), [TrialId(names[1], 0)])
+    assert other.schedule.lr(3) == tasks[1].schedule.lr(3)
+
+
+def test_the_schedule_is_that_of_the_config_in_a_shorter_time(config: Path) -> None:
+    plan = make_order("find-lr", config).plan()
+    variant = plan.variants["range_test"]
+    task = race_task(variant, plan.config, Entrant(25, 0.4), 0)
+    lrs = [task.schedule.lr(step) for step in range(25)]
+    whole = [4 * variant.schedule.lr(step) for step in range(100)]  # the config's LR is 0.1
+    assert lrs == pytest.approx(np.reshape(whole, (25, 4)).mean(axis=1), rel=1e-12)
+
+
+@pytest.mark.parametrize(("total", "horizon"), [(100, 7), (64, 64), (1000, 3), (5, 4)])
+def test_a_compressed_schedule_keeps_its_mean(total: int, horizon: int) -> None:
+    short = shortened(Schedule(lambda step: 1.0 + step / total, lambda step: 0.9), total, horizon)
+    lrs = [short.lr(step) for step in range(horizon)]  # type: ignore[call-arg]
+    assert np.mean(lrs) == pytest.approx(1.5, abs=1.5 / horizon)
+    assert lrs == sorted(lrs)
+    assert isinstance(short, Schedule)
+    assert short.momentum is not None
+    assert short.momentum(0) == pytest.approx(0.9)
+
+
+def test_a_schedule_with_a_floor_leaves_low_lrs_out(lrexp: Callable, config: Path) -> None:
+    floor = "schedule={name: cosine, min_lr: 0.05}"
+    answer = lrexp("find-lr", "small.yaml", "--set", floor, "--json", "--out", "run")
+    assert answer.code == 0, answer.err
+    rungs = json.loads(answer.out)["race"]["rungs"]
+    assert all(lr["lr"] >= 0.05 for rung in rungs for lr in rung["lrs"])
+
+
+def test_an_exception_in_a_rung_ends_the_race(lrexp: Callable, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def loss(output, target):\n"
+        "    if not torch.is_grad_enabled() and loss.evaluated > 2:\n"
+        "        raise ValueError('no more')\n"
+        "    loss.evaluated += not torch.is_grad_enabled()\n"
+        "    return torch.nn.functional.cross_entropy(output, target)\n"
+        "loss.evaluated = 0\n"
+    )
+    (tmp_path / "mine.yaml").write_text(CONFIG.replace("loss: cross_entropy", "loss: 'mine:loss'"))
+    answer = lrexp("find-lr", "mine.yaml", "--out", "run")
+    assert answer.code == 3, answer.err
+    assert "mine.py:4" in answer.err
+    assert "race-25-lr-" in answer.err
+    assert not (tmp_path / "run/summary.json").exists()
+
+
+def test_an_infinite_loss_is_null_beside_a_count(lrexp: Callable, config: Path) -> None:
+    words = ("--set", "optimizer.args={momentum: 0.99}", "--set", "schedule=constant")
+    answer = lrexp("find-lr", "small.yaml", "--json", "--out", "run", *words)
+    rows = [lr for rung in json.loads(answer.out)["race"]["rungs"] for lr in rung["lrs"]]
+    for row in rows:
+        assert row["diverged"] == sum(loss is None for loss in row["losses"])
+        assert all(loss is None or math.isfinite(loss) for loss in row["losses"])
