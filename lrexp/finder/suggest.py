@@ -111,15 +111,7 @@ def suggest(
     if not 0 < mean_frac <= 1:
         remedy = "Give 1 for a constant LR."
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
-    buried = is_buried(curves)
-    exact = [curve.without_rounding() for curve in curves]
-    reason = no_signal(combine(exact), exact)
-    combined = combine(curves)
-    closer = edge = None
-    if buried and (looked := closer_look(curves, untrained)):
-        edge = stability_edge(combined)
-        curves, combined, closer = looked, combine(looked), CLOSER
-        reason = _only_begun(combined)
+    curves, combined, reason, edge, closer = _looked_at(curves, untrained)
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
     answers = {name: _read(name, combined, mean_frac, edge) for name in RULES}
@@ -145,6 +137,21 @@ def suggest(
         readings=readings(combined),
         edge=edge,
     )
+
+
+def _looked_at(
+    curves: Sequence[Curve], untrained: Sequence[ArrayLike] | None
+) -> tuple[Sequence[Curve], CombinedCurve, str | None, float | None, str | None]:
+    """Return the curves to read, as one too, a reason against it, and what a second look adds.
+
+    That is the edge of stability, which only the first look shows, and a note.
+    """
+    combined = combine(curves)
+    if is_buried(curves) and (closer := closer_look(curves, untrained)):
+        read = combine(closer)
+        return closer, read, _only_begun(read), stability_edge(combined), CLOSER
+    exact = [curve.without_rounding() for curve in curves]
+    return curves, combined, no_signal(combine(exact), exact), None, None
 
 
 def _only_begun(curve: CombinedCurve) -> str | None:
