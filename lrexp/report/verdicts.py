@@ -102,8 +102,10 @@ def _noise_text(summary: Mapping[str, Any]) -> str:
     if between:
         mean, highest = (number_text(between[key], 2) for key in ("mean", "highest"))
         most = f", {highest} at most" if between["num_seeds"] > 2 else ""
+        whole = between["num_seeds"] == len(summary["seeds"])
+        seeds = "seeds" if whole else f"of the {between['num_seeds']} seeds with a result"
         text = (
-            f"A against A: two seeds of {between['variant']} differ by {mean} on average{most}; "
+            f"A against A: two {seeds} of {between['variant']} differ by {mean} on average{most}; "
             "single trainings cannot tell less than that apart."
         )
     for equal in noise.get("equal_variants", ())[:FIRST_SHOWN]:
