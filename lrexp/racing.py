@@ -198,8 +198,8 @@ def _check(choice: Choice, trials: Sequence[TrialId], path: Path) -> None:
     named = [trial for unit in choice.units for trial in unit.trials]
     if sorted(named) != sorted(trials):
         raise RunError(
-            f"{path}: does not fit the results of the trials, which were changed. "
-            "Run the config anew."
+            f"{path}: does not fit the results of the trials: they were changed, or the race was "
+            "begun by another version of lrexp. Run the config anew."
         )
 
 

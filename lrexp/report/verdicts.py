@@ -90,9 +90,8 @@ def _too_few(summary: Mapping[str, Any]) -> Text:
         summary["declared"][key] for key in ("seeds_needed", "comparisons_corrected_for")
     )
     verdict = summary["comparisons"][0]["verdict"]
-    holm = f", with Holm's correction for {family} of them" if family > 1 else ""
-    compared = "a comparison takes" if family == 1 else "comparisons take"
-    return _plain(f"{verdict[:1].upper()}{verdict[1:]}: {compared} {needed} seeds{holm}.")
+    takes = "a comparison takes" if family == 1 else f"{family} comparisons (Holm) take"
+    return _plain(f"{verdict[:1].upper()}{verdict[1:]}: {takes} {needed} seeds.")
 
 
 def _noise_text(summary: Mapping[str, Any]) -> str:
