@@ -194,13 +194,9 @@ class LRFinder:
             )
             numbers = range(seed, seed + seeds)
             curves = tuple(Curve(*_steps(task, s)) for s in numbers)
-            untrained = None
-            if is_buried(curves):
-                still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
-                untrained = [_steps(still, s)[1] for s in numbers]
+            untrained = _untrained(task, numbers) if is_buried(curves) else None
         shown = tuple(closer_look(curves, untrained) or ())
-        suggestion = suggest(curves, rule, mean_frac, untrained)
-        self.result = RangeTest(suggestion, curves, shown=shown)
+        self.result = RangeTest(suggest(curves, rule, mean_frac, untrained), curves, shown=shown)
         return self.result
 
     def get_optimal_lr(self) -> float | None:
@@ -232,6 +228,12 @@ class LRFinder:
         except Exception as error:
             raise user_error(error, "the model") from error
         return fit_loss(self.loss_fn, output, targets)
+
+
+def _untrained(task: Task, seeds: Iterable[int]) -> list[list[float]]:
+    """Return the losses of the same batches without learning, for each seed."""
+    still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
+    return [_steps(still, seed)[1] for seed in seeds]
 
 
 def _steps(task: Task, seed: int) -> tuple[list[float], list[float]]:

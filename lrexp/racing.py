@@ -61,7 +61,7 @@ def finish_find_lr(
         recorder.raise_failures(writer.directory)
     begin = None
     if not recorder.failures:
-        _look_again(order, plan, writer, console)
+        _look_again(order, plan, writer, console, jobs)
         run = load_run(writer.directory)
         suggestion = suggestion_of(plan, run)
         if settings.race:
@@ -78,7 +78,9 @@ def finish_find_lr(
         draw_run(load_run(writer.directory))
 
 
-def _look_again(order: Order, plan: Plan, writer: RunWriter, console: Console) -> None:
+def _look_again(
+    order: Order, plan: Plan, writer: RunWriter, console: Console, jobs: int | None
+) -> None:
     """Run the batches once more without learning, where no fall shows and one may be buried.
 
     Raises:
@@ -88,7 +90,7 @@ def _look_again(order: Order, plan: Plan, writer: RunWriter, console: Console) -
     run, known = writer.directory, order.lengths(plan)
     if not is_buried(curves_of(finished_tests(load_run(run)))):
         return
-    units, jobs = read_units(run, known)
+    units, jobs_before = read_units(run, known)
     again = untrained_units(units)
     known |= {trial: order.length(plan, trial) for unit in again for trial in unit.trials}
     writer.update_status(
@@ -98,7 +100,7 @@ def _look_again(order: Order, plan: Plan, writer: RunWriter, console: Console) -
     if left.trials:
         text = "No fall shows: the same batches once more, without learning."
         console.print(text, highlight=False, soft_wrap=True)
-        choice = Choice(left.units, jobs)
+        choice = Choice(left.units, jobs_before if jobs is None else jobs)
         train(order, plan, choice, writer, console, left=left).raise_failures(run)
 
 
@@ -196,8 +198,8 @@ def _check(choice: Choice, trials: Sequence[TrialId], path: Path) -> None:
     named = [trial for unit in choice.units for trial in unit.trials]
     if sorted(named) != sorted(trials):
         raise RunError(
-            f"{path}: does not fit the results of the trials, which were changed. "
-            "Run the config anew."
+            f"{path}: does not fit the results of the trials: they were changed, or the race was "
+            "begun by another version of lrexp. Run the config anew."
         )
 
 

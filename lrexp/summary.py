@@ -94,7 +94,7 @@ def race_summary(
         done: its rungs.
         tested_steps: updates of the range tests.
     """
-    answer = verdict(course, done)
+    answer, rungs = verdict(course, done), by_horizon(done)
     base_lr, max_lr = _cycle(answer, suggestion)
     return {
         **range_test_summary(suggestion, seeds),
@@ -116,7 +116,7 @@ def race_summary(
             "budget_steps": course.budget_steps,
             "steps": sum(raced.rung.steps for raced in done),
             "total_steps": course.total_steps,
-            "rungs": [_rung(course, raced) for raced in by_horizon(done)],
+            "rungs": [_rung(course, raced, raced is not rungs[-1]) for raced in rungs],
         },
     }
 
@@ -130,10 +130,10 @@ def _cycle(answer: Verdict, suggestion: Suggestion) -> tuple[float | None, float
     return min(base, answer.lr), max(top, answer.lr)
 
 
-def _rung(course: Course, raced: Raced) -> dict[str, Any]:
-    """Return what the LRs of one horizon came to, loss by loss; the worse half drops out."""
+def _rung(course: Course, raced: Raced, is_halved: bool) -> dict[str, Any]:
+    """Return what the LRs of one horizon came to, loss by loss, and which did not go on."""
     rung, regret = raced.rung, regrets(raced.start, raced.losses)
-    kept = survivors(raced)
+    kept = survivors(raced) if is_halved else rung.lrs
     return {
         "horizon": rung.horizon,
         "seeds": list(rung.seeds),

@@ -21,6 +21,7 @@ from torch import nn
 import lrexp as library
 from lrexp.engine import Pause, losses
 from lrexp.errors import ConfigError, InterruptedRunError
+from lrexp.report.range_curve import loss_title
 from lrexp.store import RunWriter
 
 CONFIG = """\
@@ -170,6 +171,11 @@ def test_a_second_look_that_is_interrupted_goes_on(
     assert 0.003 < summary["suggested_lr"] < 0.5
     found = library.resume(tmp_path / "run")
     assert found.suggested_lr == summary["suggested_lr"]
+    assert "untrained model" in loss_title(library.load_run(tmp_path / "run"))
+    assert "weak signal" in str(found.suggestion.note) or race  # a race has notes of its own
+    assert found.shown
+    if not race:
+        assert "edge of stability / 20" in straight.out or summary["stability_edge"] is None
 
 
 def test_every_row_is_there_once_after_a_crash_past_the_checkpoint(

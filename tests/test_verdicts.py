@@ -134,16 +134,22 @@ def test_seeds_for_a_verdict_but_not_for_so_many_variants_are_told_before_traini
     assert "Too few seeds for" not in lrexp("compare", config, "--seeds", 3, "--out", "c").err
 
 
+def test_a_target_that_was_met_before_training_is_none(tmp_path: Path) -> None:
+    compare = {"seeds": 2, "variants": {"still": {"optimizer.lr": 1e-12}, "learns": {}}}
+    assert train(tmp_path, compare).summary["time_to_target"] is None
+    declared = train(tmp_path, {**compare, "target": 2.5}).summary["time_to_target"]
+    assert declared["variants"]["learns"]["median"] == 0
+    learns = {"seeds": 2, "variants": {"learns": {}, "still": {"optimizer.lr": 1e-12}}}
+    assert train(tmp_path, learns).summary["time_to_target"]["variants"]["still"]["reached"] == 0
+
+
 def test_few_seeds_tell_nothing_and_say_how_many_would(lrexp: Callable, tmp_path: Path) -> None:
     config = tmp_path / "small.json"
     compare = {"seeds": 2, "variants": {"a": {}, "b": {"optimizer.lr": 0.001}, "c": {"optimizer.lr": 0.01}}}  # fmt: skip
     config.write_text(json.dumps({**SMALL, "compare": compare}))
     answer = lrexp("compare", config, "--out", "run")
     flat = " ".join(answer.out.split())
-    assert (
-        "Too few seeds to tell (n < 6): comparisons take 7 seeds, with Holm's correction for 2"
-        in flat
-    )
+    assert "Too few seeds to tell (n < 6): 2 comparisons (Holm) take 7 seeds." in flat
     assert "Warning: The best LR, 0.3, is the highest that was compared" in flat
     assert f"lrexp compare {config} --seeds 7" in flat
     summary = library.load_run("run").summary

@@ -42,10 +42,15 @@ def _size(c: Comparison) -> list[str]:
     places = _decimals(high - low, max(abs(low), abs(high)))
     mean = _number(c.mean, places, "+")
     low_text, high_text = (_number(end, places) for end in (low, high))
-    # 1,000 % says less than the numbers do
-    is_small = c.relative and -0.995 < c.relative < 9.995
-    share = f" = {100 * c.relative:+.2g} %" if c.relative and is_small else ""
+    share = "" if c.relative is None else _share(100 * c.relative)
     return [f"Δ {mean}{share}", f"95 % interval {low_text} to {high_text}"]
+
+
+def _share(percent: float) -> str:
+    """Return a relative difference; none where it is 0, or so large that the numbers say more."""
+    if not percent or not -99.5 < percent < 999.5:
+        return ""
+    return f" = {percent:+.2g} %" if abs(percent) < 99.5 else f" = {percent:+.0f} %"
 
 
 def _decimals(width: float, size: float) -> int | None:

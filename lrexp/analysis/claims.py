@@ -65,7 +65,8 @@ def compare_to(
 
     A seed that diverged in one of the two is lost by it, by more than any finite difference: then
     there is no mean and no interval, and wins and the sign-flip p decide. A seed that diverged in
-    both is a tie. A seed that failed, its own code having raised, is left out and counted.
+    both is a tie, and leaves no mean either. A seed that failed, its own code having raised, is
+    left out and counted.
 
     Args:
         values: variant -> seed -> final metric.

@@ -118,7 +118,8 @@ def combine_diagnoses(found: Sequence[Diagnosis], seeds: Sequence[int] | None = 
     if len(worst_first) == 1:
         return Diagnosis(word, sentence if example is None else f"Seed {example}: {_low(sentence)}")
     share = f"In {counts[word]} of {len(found)} seeds"
-    share += "" if example is None or counts[word] == 1 else f", as in seed {example}"
+    if example is not None:
+        share += f" ({example})" if counts[word] == 1 else f", as in seed {example}"
     return Diagnosis(word, f"{share}: {_low(sentence)} {_others(counts, word)}")
 
 

@@ -65,9 +65,12 @@ class Curve:
         A model that cannot learn has the same loss on every batch, but for the last digits: they
         move with the first updates, without any noise that would give them away.
         """
-        start = start_level(self.loss) if len(self.loss) else 0.0
-        near = np.abs(self.loss - start) <= RESOLUTION * abs(start)
-        return Curve(self.lr, np.where(near, start, self.loss))
+        loss, n = self.loss.copy(), self.num_finite
+        if n:
+            start = start_level(loss[:n])
+            near = np.abs(loss[:n] - start) <= RESOLUTION * abs(start)
+            loss[:n] = np.where(near, start, loss[:n])
+        return Curve(self.lr, loss)
 
     def against(self, untrained: ArrayLike, level: float = 0.0) -> Curve:
         """Return the curve without what makes one batch harder than another.

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 WINDOW = 0.8  # decades of LR over which differences are averaged
 MIN_POINTS = 5  # of a window
-DEVIATIONS = 4.0  # standard errors: some ten independent windows reach it by luck 1 in 500 times
+DEVIATIONS = 4.0  # standard errors: of three seeds some ten windows reach it by luck 1 in 400 times
 MOST = 2 / 3  # of the seeds must fall
 
 

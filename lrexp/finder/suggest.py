@@ -27,7 +27,11 @@ PEAK = 2.0  # times the LR that suits a constant schedule: the peak of one that 
 WIDER = 2.0  # how far the interval reaches beyond the answers of the seeds, each way
 CLOSER = (
     "A weak signal: the fall shows clearly only once what makes one batch harder than another is "
-    "taken off. A race (--race) would verify it."
+    "taken off. A race (lrexp find-lr --race) would verify it."
+)
+DOUBTFUL = (
+    "Most seeds show no fall by themselves, nor does a closer look: a guess. A race (lrexp find-lr "
+    "--race) would verify it."
 )
 CYCLE = 4.0  # base_lr is at least this factor below max_lr
 
@@ -111,20 +115,12 @@ def suggest(
     if not 0 < mean_frac <= 1:
         remedy = "Give 1 for a constant LR."
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
-    buried = is_buried(curves)
-    exact = [curve.without_rounding() for curve in curves]
-    reason = no_signal(combine(exact), exact)
-    combined = combine(curves)
-    closer = edge = None
-    if buried and (looked := closer_look(curves, untrained)):
-        edge = stability_edge(combined)
-        curves, combined, closer = looked, combine(looked), CLOSER
-        reason = _only_begun(combined)
+    curves, combined, reason, edge, closer = _looked_at(curves, untrained)
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
     answers = {name: _read(name, combined, mean_frac, edge) for name in RULES}
     suggested = answers[rule]
-    alone = tuple(_alone(c, rule, mean_frac, sure=closer is not None) for c in curves)
+    alone = tuple(_alone(c, rule, mean_frac, sure=closer == CLOSER) for c in curves)
     per_seed = alone if len(curves) > 1 else (suggested,)
     reason = _unreadable(rule, suggested) or _disagreement(per_seed)
     if reason or suggested is None:
@@ -145,6 +141,22 @@ def suggest(
         readings=readings(combined),
         edge=edge,
     )
+
+
+def _looked_at(
+    curves: Sequence[Curve], untrained: Sequence[ArrayLike] | None
+) -> tuple[Sequence[Curve], CombinedCurve, str | None, float | None, str | None]:
+    """Return the curves to read, as one too, a reason against it, and what a second look adds.
+
+    That is the edge of stability, which only the first look shows, and a note.
+    """
+    combined = combine(curves)
+    if is_buried(curves) and (closer := closer_look(curves, untrained)):
+        read = combine(closer)
+        return closer, read, _only_begun(read), stability_edge(combined), CLOSER
+    note = DOUBTFUL if untrained is not None and is_buried(curves) else None
+    exact = [curve.without_rounding() for curve in curves]
+    return curves, combined, no_signal(combine(exact), exact), None, note
 
 
 def _only_begun(curve: CombinedCurve) -> str | None:

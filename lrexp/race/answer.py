@@ -1,4 +1,4 @@
-"""What a race says in the end: an LR, those as good within 5 %, and how wrong it may be."""
+"""What a race says in the end: an LR, those probably as good, and how wrong it may be."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 TOLERANCE = 0.05  # regret within which an LR is as good as the best
 REACH = 0.25  # decades that the basin may go on beyond the last LR that was tried
 LEAST = 0.05  # decades on either side that no answer is more exact than
+EQUAL = 1e-6  # regret: as good as the best, but for rounding
 DOUBT = 0.1  # decades: how much the answer varies from seed to seed
 
 
@@ -25,7 +26,7 @@ class Verdict:
 
     Args:
         lr: for a full training.
-        interval: LRs whose regret is at most 5 %, as far as the short trainings tell.
+        interval: LRs within 5 % of the best in the short trainings, moved down for a full one.
         regret: that the answer is expected to have; None where the best LR tried is the last one.
         reason: a sentence for the user when there is no answer.
         note: a sentence on what is not known.
@@ -43,14 +44,15 @@ def verdict(course: Course, done: Sequence[Raced]) -> Verdict:
     if not done:
         return Verdict(None, None, None, "The schedule cannot have any LR near the range test's.")
     rungs = by_horizon(done)
-    widest = max(rungs, key=lambda raced: len(raced.rung.lrs))
-    if not any(learned(raced.start, raced.losses, course.least_gain) for raced in rungs):
+    taught = [r for r in rungs if learned(r.start, r.losses, course.least_gain)]
+    widest = max(taught or rungs, key=lambda raced: len(raced.rung.lrs))
+    if not taught:
         return Verdict(None, None, None, _nothing_learned(course, widest))
     x, regret = np.log10(widest.rung.lrs), regrets(widest.start, widest.losses)
     middle = position(widest.rung.lrs, widest.start, widest.losses)
     answer = center(course, done)
     low, high = _basin(x - middle, regret)
-    end = {0: "lowest", len(x) - 1: "highest"}.get(int(np.argmin(regret)))
+    end = _end(regret)
     return Verdict(
         lr=float(f"{10**answer:.3g}"),
         interval=(float(f"{10 ** (answer + low):.3g}"), float(f"{10 ** (answer + high):.3g}")),
@@ -59,11 +61,17 @@ def verdict(course: Course, done: Sequence[Raced]) -> Verdict:
     )
 
 
+def _end(regret: Array) -> str | None:
+    """Return which end of the LRs is the best one, where one is and has no equal."""
+    best = np.flatnonzero(regret <= EQUAL)
+    if len(regret) == 1 or len(best) != 1:
+        return None
+    return {0: "lowest", len(regret) - 1: "highest"}.get(int(best[0]))
+
+
 def _best_is_end(raced: Raced, end: str) -> str:
-    lr, beyond = (
-        raced.rung.lrs[0 if end == "lowest" else -1],
-        "below" if end == "lowest" else "above",
-    )
+    lr = raced.rung.lrs[0 if end == "lowest" else -1]
+    beyond = "below" if end == "lowest" else "above"
     return (
         f"The best LR tried, {lr:.3g}, is the {end} of all: a better one may lie {beyond} it. "
         "Compare LRs around the answer (compare.grid) to be sure."

@@ -1,9 +1,9 @@
 """The picture of a race: the loss after each short training over its LR, and the answer.
 
 One line per length of training. Where the better half was trained for longer, what dropped out is
-hollow. What ended above where it began stands at that level as a triangle, what diverged as a
-cross. The line of a longer training lies to the left: the arrow shows how far the answer is moved
-down for a full one.
+hollow. What ended above where it began is a triangle, with one seed at that level; what diverged
+is a cross. The line of a longer training lies to the left: the arrow shows how far the answer is
+moved down for a full one.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def race_panel(summary: Mapping[str, Any]) -> RenderableType:
         lines.add_row("suggested LR", Text(lr_text(lr), "bold green"))
     if interval:
         span = Text(f"{lr_text(interval[0])} to {lr_text(interval[1])}")
-        lines.add_row("probably as good", span.append("  within 5 % in the short trainings", "dim"))
+        lines.add_row("probably as good", span.append("  as far as short trainings tell", "dim"))
     if summary.get("estimated_regret") is not None:
         regret = Text(f"about {summary['estimated_regret']:.1%}")
         lines.add_row("estimated regret", regret.append("  0 % is the best LR, 100 % none", "dim"))

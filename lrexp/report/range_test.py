@@ -48,7 +48,9 @@ def range_test_figure(run: Run) -> Figure:
     upper.set_title(loss_title(run), loc="left", fontsize=12, pad=8)
     seeds = count_text(len(words.seeds_of(run)), "seed")
     result = f"LR range test with {seeds}"
-    if facts.get("suggested_lr"):
+    if facts.get("race") and facts.get("suggested_lr"):
+        result += f", race suggests {lr_text(facts['suggested_lr'])}"
+    elif facts.get("suggested_lr"):
         result += f" suggests {lr_text(facts['suggested_lr'])}"
     elif facts.get("reason"):
         result += " gives no suggestion"

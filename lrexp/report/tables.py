@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from lrexp.finder.edge import BELOW_EDGE
 from lrexp.finder.suggest import LOWEST_MEAN
 from lrexp.report.cells import cell, column, least_width, new_table, words_column
 from lrexp.report.damage import as_written
@@ -71,12 +72,13 @@ def _origin(summary: Mapping[str, Any]) -> str:
     readings = summary.get("readings")
     if not readings:
         return ""
-    named = ", ".join(f"{lr_text(lr)} ({name})" for name, lr in readings.items())
+    text = "median of " + ", ".join(f"{lr_text(lr)} ({name})" for name, lr in readings.items())
     edge = summary.get("stability_edge")
-    weighed = f", with {lr_text(edge)} / 20 of the edge of stability" if edge else ""
+    if edge:
+        below = f"{lr_text(BELOW_EDGE * edge)} (edge of stability / {1 / BELOW_EDGE:.0f})"
+        text = f"geometric mean of {below} and the {text}"
     share = max(float(summary.get("mean_frac") or 1.0), LOWEST_MEAN)
-    peak = f", / {share:.2g} for the schedule" if share < 1 else ""
-    return f"  median of {named}{weighed}{peak}"
+    return f"  {text}" + (f"; / {share:.2g} for the schedule" if share < 1 else "")
 
 
 def schedule_table(traces: Mapping[str, np.ndarray]) -> RenderableType:

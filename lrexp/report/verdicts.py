@@ -90,9 +90,8 @@ def _too_few(summary: Mapping[str, Any]) -> Text:
         summary["declared"][key] for key in ("seeds_needed", "comparisons_corrected_for")
     )
     verdict = summary["comparisons"][0]["verdict"]
-    holm = f", with Holm's correction for {family} of them" if family > 1 else ""
-    compared = "a comparison takes" if family == 1 else "comparisons take"
-    return _plain(f"{verdict[:1].upper()}{verdict[1:]}: {compared} {needed} seeds{holm}.")
+    takes = "a comparison takes" if family == 1 else f"{family} comparisons (Holm) take"
+    return _plain(f"{verdict[:1].upper()}{verdict[1:]}: {takes} {needed} seeds.")
 
 
 def _noise_text(summary: Mapping[str, Any]) -> str:
@@ -102,8 +101,10 @@ def _noise_text(summary: Mapping[str, Any]) -> str:
     if between:
         mean, highest = (number_text(between[key], 2) for key in ("mean", "highest"))
         most = f", {highest} at most" if between["num_seeds"] > 2 else ""
+        whole = between["num_seeds"] == len(summary["seeds"])
+        seeds = "seeds" if whole else f"of the {between['num_seeds']} seeds with a result"
         text = (
-            f"A against A: two seeds of {between['variant']} differ by {mean} on average{most}; "
+            f"A against A: two {seeds} of {between['variant']} differ by {mean} on average{most}; "
             "single trainings cannot tell less than that apart."
         )
     for equal in noise.get("equal_variants", ())[:FIRST_SHOWN]:

@@ -122,6 +122,14 @@ def test_divergence_has_no_mean_and_no_interval() -> None:
     assert found.verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("factor", "share"), [(1.5, " = +50 %"), (4.5, " = +350 %"), (20.0, ""), (0.1, " = -90 %")]
+)
+def test_a_relative_difference_is_read_at_a_glance(factor: float, share: str) -> None:
+    found = compare({"a": around(0.1, 8), "b": [factor * x for x in around(0.1, 8)]})["b"]
+    assert f"{share}, 95 % interval" in found.verdict
+
+
 def test_where_both_diverged_there_is_no_mean_either() -> None:
     rows = {"a": [LOST, LOST, LOST, *around(1.5, 6)], "b": [LOST, LOST, LOST, *around(1.0, 6)]}
     found = compare(rows)["b"]

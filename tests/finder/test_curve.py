@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
-from lrexp.finder import Curve, combine
+from lrexp.finder import Curve, combine, suggest
 from lrexp.finder.curve import bandwidth_for
 
 LR = [0.01, 0.1, 1.0, 10.0]
@@ -113,6 +113,17 @@ def test_the_stated_error_is_the_error(sd: float, steps: int) -> None:
             np.mean((curve.smooth - exact)[middle] ** 2) / np.mean(curve.noise[middle] ** 2)
         )
     assert np.sqrt(np.mean(ratios)) == pytest.approx(1.0, abs=0.25)
+
+
+def test_rounding_is_no_change_and_what_overflows_stays_what_it_is() -> None:
+    lr = [0.1, 1.0, 10.0, 100.0]
+    moved = Curve(lr, [2.0, 2.0 + 1e-7, 2.0 - 1e-7, 1.9]).without_rounding()
+    assert moved.loss.tolist() == [2.0, 2.0, 2.0, 1.9]
+    for losses in ([2.3, np.inf, np.inf, np.inf], [np.inf] * 4, [2.3, np.nan, 1.0, 2.3]):
+        same = Curve(lr, losses).without_rounding()
+        assert np.array_equal(same.loss, np.array(losses), equal_nan=True)
+    reason = suggest([Curve(lr, [2.3, np.inf, np.inf, np.inf])] * 3).reason
+    assert "diverged from the start" in str(reason)
 
 
 def test_noise_falls_with_seeds_and_steps() -> None:

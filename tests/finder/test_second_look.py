@@ -14,7 +14,8 @@ import lrexp
 from lrexp import LRFinder
 from lrexp.errors import ConfigError
 from lrexp.finder import Curve, is_buried, suggest
-from lrexp.finder.second_look import falls
+from lrexp.finder.second_look import closer_look, falls
+from lrexp.lr_finder import RangeTest
 
 LR = np.logspace(-7, 1, 100)
 
@@ -50,6 +51,40 @@ def test_what_few_of_the_seeds_show_is_looked_at_again() -> None:
     found = suggest(curves, untrained=untrained)
     assert "weak signal" in str(found.note)
     assert found.per_seed.count(None) == 0
+
+
+def blown_up(fall: float) -> tuple[list[Curve], list[np.ndarray]]:
+    """Return the same with an edge: above an LR of 0.3 the loss rises far over its noise."""
+    curves, untrained = buried(fall)
+    rise = 100 * np.maximum(np.log10(LR / 0.3), 0)
+    return [Curve(c.lr, c.loss + rise) for c in curves], untrained
+
+
+def test_the_edge_of_stability_counts_as_much_as_what_little_fell() -> None:
+    curves, untrained = blown_up(0.3)
+    found = suggest(curves, untrained=untrained)
+    assert found.readings is not None
+    assert found.edge == pytest.approx(0.3, rel=0.6)
+    middle = sorted(found.readings.values())[1]
+    assert found.suggested_lr == pytest.approx((middle * found.edge / 20) ** 0.5)
+    clear = suggest([c.against(u) for c, u in zip(curves, untrained, strict=True)])
+    assert clear.edge is None
+    assert clear.suggested_lr == pytest.approx(middle, rel=0.02)
+
+
+def test_what_a_second_look_does_not_confirm_is_called_a_guess() -> None:
+    curves, _ = buried(0.7)
+    assert suggest(curves).note is None
+    assert "a guess" in str(suggest(curves, untrained=[curve.loss for curve in curves]).note)
+
+
+def test_what_is_drawn_is_what_was_read() -> None:
+    curves, untrained = buried(0.3)
+    shown = closer_look(curves, untrained)
+    assert shown is not None
+    found = RangeTest(suggest(curves, untrained=untrained), tuple(curves), shown=tuple(shown))
+    raw = [line for line in found.plot().lines if len(line.get_ydata()) == 100]
+    assert np.array_equal(raw[0].get_ydata(), shown[0].loss)
 
 
 class Constant(nn.Module):

@@ -63,6 +63,23 @@ def test_where_the_best_is_an_end_of_what_was_tried_the_regret_is_not_known(
     assert f"is the {end} of all" in str(answer.note)
 
 
+def test_equals_at_an_end_are_no_best_end() -> None:
+    course = Course(0.01, 400, 1.0)
+    answer = verdict(course, race(course, lambda h, lr, s: 1.0, 2.0))
+    assert answer.note is None
+    assert answer.regret == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_rung_that_learned_nothing_is_not_read() -> None:
+    course = Course(0.01, 160, 2.0)
+    short = Raced(
+        Rung(40, (0.01, 0.02, 0.04, 0.08), (0,)), (2.0,), ((2.1,), (2.2,), (2.3,), (2.4,))
+    )
+    long = Raced(Rung(80, (0.008, 0.016), (0,)), (2.0,), ((1.9,), (1.2,)))
+    answer = verdict(course, [short, long])
+    assert "The best LR tried, 0.016, is the highest" in str(answer.note)
+
+
 def test_it_is_found_from_far_away() -> None:
     land = Basin(-2.0)
     for off in (-1.2, 1.2):

@@ -269,6 +269,11 @@ def test_no_number_is_cut(values: dict[str, list[float | None]], width: int) -> 
 
 
 def test_a_suggestion_is_shown_with_every_rule() -> None:
+    readings = {"low": 0.01, "bottom / 10": 0.02, "high / 10": 0.03}
+    facts = {**SUGGESTION, "readings": readings, "stability_edge": 0.9, "mean_frac": 0.5}
+    text = " ".join(shown(suggestion_panel(facts), 200).split())
+    origin = "geometric mean of 0.045 (edge of stability / 20) and the median of 0.01 (low), 0.02"
+    assert f"{origin} (bottom / 10), 0.03 (high / 10); / 0.5 for the schedule" in text
     lines = [line.strip("│ ").split() for line in shown(suggestion_panel(SUGGESTION)).splitlines()]
     flat = [" ".join(line) for line in lines]
     assert "suggested LR 0.047" in flat
