@@ -54,7 +54,7 @@ from lrexp.output import (
     stderr,
     stdout,
 )
-from lrexp.terminal import ignore_signals, outlive_readers, take_signals
+from lrexp.terminal import ended_by_signals, ignore_signals, outlive_readers, take_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,6 +64,7 @@ EXIT_CODES = (
     "4 find-lr found no usable signal, 130 interrupted."
 )
 RUNS = Path("runs")
+_NOTHING_WRITTEN = "Interrupted before training; nothing was written."
 
 app = typer.Typer(
     name="lrexp",
@@ -328,6 +329,7 @@ def main() -> None:
         outlive_readers()
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
         code = InterruptedRunError.exit_code
     ignore_signals()
     sys.exit(code)
@@ -366,12 +368,14 @@ def _before_training() -> Iterator[None]:
     except BaseException as error:
         if not is_interruption(error):
             raise
-        raise InterruptedRunError("Interrupted before training; nothing was written.") from None
+        raise InterruptedRunError(_NOTHING_WRITTEN) from None
 
 
 @contextmanager
 def _loading(console: Console) -> Iterator[None]:
-    with _before_training(), console.status("Loading torch"):
+    calm = "\x1b[?25h\r\x1b[K" if console.is_terminal else ""  # shows the cursor, clears the line
+    ended = ended_by_signals(f"{calm}{_NOTHING_WRITTEN}\n", InterruptedRunError.exit_code)
+    with _before_training(), ended, console.status("Loading torch"):
         yield
 
 

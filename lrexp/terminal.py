@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 _HANG_UP = getattr(signal, "SIGHUP", None)  # of a terminal that was closed; not on Windows
@@ -29,6 +31,33 @@ def take_signals() -> None:
         for number in SIGNALS[1:]:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def ended_by_signals(text: str, code: int) -> Iterator[None]:
+    """Let a signal end the program at once meanwhile, with a text on stderr.
+
+    While torch is imported, C++ code runs Python and is not made for what a signal raises there:
+    the process would abort.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            with suppress(OSError, ValueError, AttributeError):
+                os.write(sys.stderr.fileno(), text.encode())
+        os._exit(code)
+
+    ours = [n for n in SIGNALS if signal.getsignal(n) is signal.default_int_handler]
+    before = {number: signal.signal(number, end) for number in ours}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def ignore_signals() -> None:

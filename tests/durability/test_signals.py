@@ -138,7 +138,8 @@ def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
     """SIGHUP is as SIGTERM, and that nobody reads any more changes nothing."""
     write(tmp_path)
     terminal, other_end = pty.openpty()
-    words = ("compare", "config.yaml", "--out", "run", *QUICK)
+    longer = ("--set", "train.duration=60ep")  # than this process may be kept waiting
+    words = ("compare", "config.yaml", "--out", "run", *QUICK, *longer)
     with started(tmp_path, *words, stdout=other_end, stderr=other_end) as process:
         os.close(other_end)
         while rows(tmp_path / "run") < 60:
