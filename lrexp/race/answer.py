@@ -27,7 +27,7 @@ class Verdict:
     Args:
         lr: for a full training.
         interval: LRs within 5 % of the best in the short trainings, moved down for a full one.
-        regret: that the answer is expected to have; None where the best LR tried is the last one.
+        regret: that the answer is expected to have; None where the best tried is an end of all.
         reason: a sentence for the user when there is no answer.
         note: a sentence on what is not known.
     """

@@ -4,7 +4,7 @@
     python tests/benchmarks/finder_accuracy.py --half held-out    # only to report
 
 Prints a table, writes a plot and a JSON. All that is trained is kept in `--cache` and not trained
-again; the first run takes the better part of an hour on one core, the next ones take seconds.
+again; the first run takes an hour or more on one core, the next ones take seconds.
 See README.md beside this file for the protocol.
 """
 
