@@ -34,6 +34,7 @@ from lrexp.options import (
     Force,
     Jobs,
     Json,
+    NoPlots,
     Out,
     Quiet,
     Race,
@@ -113,6 +114,7 @@ def compare(
     out: Out = None,
     runs_dir: RunsDir = RUNS,
     trust: Trust = None,
+    no_plots: NoPlots = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -120,6 +122,7 @@ def compare(
     console = stderr(quiet)
     with _loading(console):
         from lrexp import experiment
+        from lrexp.report import draw_unless_off
         from lrexp.store import load_run
 
     failure = None
@@ -135,6 +138,7 @@ def compare(
                 jobs=jobs,
                 out=out,
                 runs_dir=runs_dir,
+                draw=None if no_plots else draw_unless_off,
                 console=console,
             )
     except FailedTrialsError as error:  # the other trials have a result
@@ -157,6 +161,7 @@ def find_lr(
     out: Out = None,
     runs_dir: RunsDir = RUNS,
     trust: Trust = None,
+    no_plots: NoPlots = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -164,6 +169,7 @@ def find_lr(
     console = stderr(quiet)
     with _loading(console):
         from lrexp import experiment
+        from lrexp.report import draw_unless_off
 
     with _before_training(), messages(json):
         result = experiment.find_lr(
@@ -180,6 +186,7 @@ def find_lr(
             runs_dir=runs_dir,
             write=write,
             force=force,
+            draw=None if no_plots else draw_unless_off,
             console=console,
         )
     raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
@@ -197,6 +204,7 @@ def resume(
     jobs: Jobs = None,
     write: Write = None,
     trust: Trust = None,
+    no_plots: NoPlots = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -204,13 +212,20 @@ def resume(
     console = stderr(quiet)
     with _loading(console):
         from lrexp import experiment
+        from lrexp.report import draw_unless_off
         from lrexp.store import Run, load_run
 
     failure, ended = None, None
     try:
         with _before_training(), messages(json):
             ended = experiment.resume(
-                run, force=force, jobs=jobs, write=write, trust=trust or (), console=console
+                run,
+                force=force,
+                jobs=jobs,
+                write=write,
+                trust=trust or (),
+                draw=None if no_plots else draw_unless_off,
+                console=console,
             )
     except FailedTrialsError as error:  # the other trials have a result
         failure = error

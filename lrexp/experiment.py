@@ -32,7 +32,7 @@ from lrexp.lr_finder import RangeTest
 from lrexp.order import Source, make_order
 from lrexp.plan import Objects, make_plan, plan_schedules, trace_lr
 from lrexp.racing import check_budget, finish_find_lr
-from lrexp.report import draw_overlay, draw_run, draw_schedules
+from lrexp.report import Draw, draw_nothing, draw_overlay, draw_run, draw_schedules, draw_unless_off
 from lrexp.report.progress import waiting
 from lrexp.schedules import Schedule
 from lrexp.store import Run, check_free, load_run, locked
@@ -55,6 +55,7 @@ def compare(
     trust: Sequence[str] = (),
     out: str | Path | None = None,
     runs_dir: str | Path = "runs",
+    draw: Draw | None = draw_unless_off,
     console: Console = QUIET,
 ) -> Run:
     """Train every variant × seed of a config and return the finished run.
@@ -70,6 +71,8 @@ def compare(
         overrides: {dotted key: value}, pairs of these, or texts `KEY=VALUE` as of `--set`.
         trust: packages that import paths in the config may reach.
         out: the run directory itself; else a new one inside `runs_dir`.
+        draw: draws the finished run, given as `lrexp.Run`; None draws nothing. By default lrexp's
+            own pictures, unless the environment says `LREXP_PLOTS=0`.
         console: where progress is shown; by default nowhere.
 
     Raises:
@@ -95,7 +98,7 @@ def compare(
     choice = choose_engine(order, plan, jobs, console)
     with recorded_run(order, plan, choice, destination) as writer:
         recorder = train(order, plan, choice, writer, console)
-        finish_comparison(writer, recorder, loaded, console)
+        finish_comparison(writer, recorder, loaded, console, draw=draw or draw_nothing)
     return load_run(writer.directory)
 
 
@@ -117,6 +120,7 @@ def find_lr(
     runs_dir: str | Path = "runs",
     write: str | Path | None = None,
     force: bool = False,
+    draw: Draw | None = draw_unless_off,
     console: Console = QUIET,
 ) -> RangeTest:
     """Run LR range tests over the config's seeds and return what they suggest.
@@ -154,7 +158,7 @@ def find_lr(
     options = "" if copy is None else copy.option
     with recorded_run(order, plan, choice, destination, options=options) as writer:
         recorder = train(order, plan, choice, writer, console)
-        finish_find_lr(order, plan, writer, recorder, console, jobs=jobs)
+        finish_find_lr(order, plan, writer, recorder, console, jobs=jobs, draw=draw or draw_nothing)
     found = range_test(load_run(writer.directory))
     if copy is not None:
         copy.write(loaded, found.suggested_lr, console)
@@ -171,6 +175,7 @@ def resume(
     jobs: int | None = None,
     trust: Sequence[str] = (),
     write: str | Path | None = None,
+    draw: Draw | None = draw_unless_off,
     console: Console = QUIET,
 ) -> Run | RangeTest:
     """Continue an interrupted run to the very result it would have had.
@@ -187,6 +192,7 @@ def resume(
         trust: the packages that the run was made to trust; it is asked for again because a run
             directory may come from a stranger.
         write: as of `find_lr`.
+        draw: as of `compare`.
         console: where progress is shown; by default nowhere.
 
     Returns:
@@ -214,7 +220,14 @@ def resume(
         require_plain_files(path)
         with locked(path):
             loaded = _train_the_rest(
-                path, objects, trust, jobs=jobs, force=force, console=console, options=options
+                path,
+                objects,
+                trust,
+                jobs=jobs,
+                force=force,
+                draw=draw or draw_nothing,
+                console=console,
+                options=options,
             )
         found = load_run(path)
     if found.command == "compare":
@@ -232,6 +245,7 @@ def _train_the_rest(
     *,
     jobs: int | None,
     force: bool,
+    draw: Draw,
     console: Console,
     options: str,
 ) -> Config:
@@ -248,10 +262,10 @@ def _train_the_rest(
     with resumed_run(path, order, plan, left, forced, console=console, options=options) as writer:
         recorder = train(order, plan, choice, writer, console, left=left)
         if order.command == "compare":
-            finish_comparison(writer, recorder, loaded, console)
+            finish_comparison(writer, recorder, loaded, console, draw=draw)
         else:
             again = jobs or (choice.jobs if choice.jobs > 1 else None)
-            finish_find_lr(order, plan, writer, recorder, console, jobs=again)
+            finish_find_lr(order, plan, writer, recorder, console, jobs=again, draw=draw)
     return loaded
 
 

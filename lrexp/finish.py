@@ -15,7 +15,7 @@ from lrexp.finder.second_look import closer_look
 from lrexp.lr_finder import RangeTest
 from lrexp.plan import RANGE_TEST, Plan
 from lrexp.record import Recorder
-from lrexp.report import draw_run
+from lrexp.report import Draw
 from lrexp.report.damage import as_written
 from lrexp.report.progress import waiting
 from lrexp.store import Run, RunWriter, load_run, write_whole
@@ -60,7 +60,7 @@ class LrCopy:
 
 
 def finish_comparison(
-    writer: RunWriter, recorder: Recorder, loaded: Config, console: Console
+    writer: RunWriter, recorder: Recorder, loaded: Config, console: Console, *, draw: Draw
 ) -> None:
     """Write the summary and the plots of a comparison.
 
@@ -69,11 +69,13 @@ def finish_comparison(
     """
     with waiting(console, "Drawing"):
         writer.summary(comparison_summary(load_run(writer.directory), loaded))
-        draw_run(load_run(writer.directory))
+        draw(load_run(writer.directory))
     recorder.raise_failures(writer.directory)
 
 
-def finish_range_tests(writer: RunWriter, recorder: Recorder, plan: Plan, console: Console) -> None:
+def finish_range_tests(
+    writer: RunWriter, recorder: Recorder, plan: Plan, console: Console, *, draw: Draw
+) -> None:
     """Write the suggestion and the plots of range tests.
 
     Raises:
@@ -86,7 +88,7 @@ def finish_range_tests(writer: RunWriter, recorder: Recorder, plan: Plan, consol
     suggestion = suggestion_of(plan, run)
     writer.summary(range_test_summary(suggestion, [test.seed for test in tests]))
     with waiting(console, "Drawing"):
-        draw_run(load_run(writer.directory))
+        draw(load_run(writer.directory))
     recorder.raise_failures(writer.directory)
 
 

@@ -54,6 +54,13 @@ Budget = Annotated[
         help="What --race may train, all its trainings together: 1 (the default) is one full one.",
     ),
 ]
+NoPlots = Annotated[
+    bool,
+    typer.Option(
+        "--no-plots",
+        help="Draw no pictures; lrexp plot RUN draws them later. LREXP_PLOTS=0 does the same.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

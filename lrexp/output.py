@@ -103,7 +103,8 @@ def show_range_test(result: RangeTest, following: str, *, quiet: bool, json: boo
 
 def _print_files(run: Path, following: str | None) -> None:
     say(f"Files: {run}")
-    say(f"Plots: {run / 'plots'}")
+    if (run / "plots").is_dir():
+        say(f"Plots: {run / 'plots'}")
     if following is not None:
         say(f"Next:  lrexp {following}")
 

@@ -24,7 +24,7 @@ from lrexp.order import Order
 from lrexp.plan import RANGE_TEST, Plan, can_have
 from lrexp.race import Course, Outset, Raced, Rung, next_rung, outset, read_raced
 from lrexp.record import Recorder
-from lrexp.report import draw_run
+from lrexp.report import Draw
 from lrexp.report.progress import waiting
 from lrexp.report.text import lr_text
 from lrexp.store import RunWriter, load_run
@@ -40,6 +40,7 @@ def finish_find_lr(
     console: Console,
     *,
     jobs: int | None,
+    draw: Draw,
 ) -> None:
     """Write what the range tests suggest, after a race where one was asked for.
 
@@ -50,6 +51,7 @@ def finish_find_lr(
         recorder: of the range tests.
         console: where progress is shown.
         jobs: worker processes, as `choose_engine` takes them.
+        draw: draws the finished run.
 
     Raises:
         FailedTrialsError: trials failed.
@@ -67,7 +69,7 @@ def finish_find_lr(
         if settings.race:
             begin = outset(curves_of(finished_tests(run)), suggestion)
     if begin is None:
-        finish_range_tests(writer, recorder, plan, console)
+        finish_range_tests(writer, recorder, plan, console, draw=draw)
         return
     course = _course(plan, begin)
     done = _race(order, plan, writer, course, console, jobs=jobs)
@@ -75,7 +77,7 @@ def finish_find_lr(
         summary = race_summary(suggestion, _seeds(plan), course, done, _tested(writer))
         notes = [note for note in (begin.note, summary["note"]) if note]
         writer.summary({**summary, "note": " ".join(notes) or None})
-        draw_run(load_run(writer.directory))
+        draw(load_run(writer.directory))
 
 
 def _look_again(

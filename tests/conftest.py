@@ -31,6 +31,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs draw only in tests marked `pictures`: a run's take a second, its numbers do not."""
+    if "pictures" in request.keywords:
+        monkeypatch.delenv("LREXP_PLOTS", raising=False)
+    else:
+        monkeypatch.setenv("LREXP_PLOTS", "0")
+
+
 @pytest.fixture
 def lrexp(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

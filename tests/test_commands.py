@@ -51,6 +51,7 @@ def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+@pytest.mark.pictures
 def test_compare_writes_a_run_that_explains_itself(
     lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +213,7 @@ def test_prints_of_user_code_stay_off_the_json_document(lrexp: Callable, config:
         assert "forward!" in answer.err
 
 
+@pytest.mark.pictures
 def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
@@ -291,6 +293,7 @@ def test_a_mean_frac_that_no_run_writes_is_damage(
     assert library.resume(tmp_path / "run").suggestion.mean_frac == 1
 
 
+@pytest.mark.pictures
 def test_find_lr_uses_the_seeds_that_ran_when_another_one_raised(
     lrexp: Callable, config: Path
 ) -> None:
@@ -335,6 +338,7 @@ def test_find_lr_refuses_with_exit_code_4_when_there_is_no_signal(
     assert not Path("tuned.yaml").exists()
 
 
+@pytest.mark.pictures
 def test_plot_redraws_from_the_files_alone(lrexp: Callable, config: Path) -> None:
     assert lrexp("compare", config, "--seeds", 1, "--out", "one", "--quiet").code == 0
     assert lrexp("compare", config, "--seeds", 1, "--out", "two", "--quiet").code == 0

@@ -124,6 +124,7 @@ def test_names_may_stand_where_objects_do(tmp_path: Path) -> None:
     assert run.trials[0].steps["loss"].shape == (3,)
 
 
+@pytest.mark.pictures
 def test_find_lr_takes_objects_too(tmp_path: Path) -> None:
     found = lrexp.find_lr(
         SETTINGS, model=make_model, data=halves(), loss=functional.cross_entropy, runs_dir=tmp_path

@@ -75,6 +75,7 @@ def contents(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.pictures
 def test_a_race_from_config_to_answer(lrexp: Callable, config: Path, tmp_path: Path) -> None:
     answer = lrexp("find-lr", "small.yaml", "--out", "run", "--write", "tuned.yaml", "--json")
     assert answer.code == 0, answer.err

@@ -248,6 +248,7 @@ def test_a_finished_run_says_so(lrexp: Callable, config: Path, tmp_path: Path) -
     assert len(test.curves) == 2
 
 
+@pytest.mark.pictures
 def test_a_run_that_ended_before_its_plots_gets_them(
     lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

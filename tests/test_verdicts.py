@@ -69,6 +69,7 @@ def test_other_weights_and_orders_of_one_setting_seldom_give_a_claim(tmp_path: P
     assert claims / 200 <= 0.08  # 5 % and three standard errors of 200 experiments would be 9.6 %
 
 
+@pytest.mark.pictures
 def test_a_real_difference_is_claimed_and_said_everywhere(lrexp: Callable, tmp_path: Path) -> None:
     config = tmp_path / "small.json"
     compare = {"seeds": 7, "variants": {"low": {"optimizer.lr": 0.001}, "standard": {}, "lost": {"optimizer.lr": 1e6}}}  # fmt: skip

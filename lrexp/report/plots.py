@@ -6,9 +6,10 @@ tables, which share this package, do not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from lrexp.errors import RunError
 from lrexp.race import entrant_of
@@ -17,6 +18,20 @@ from lrexp.store.read import Run
 
 if TYPE_CHECKING:
     import numpy as np
+
+Draw: TypeAlias = Callable[[Run], object]  # what draws a run that has just ended
+
+PLOTS = "LREXP_PLOTS"  # in the environment; 0 leaves the pictures of trained runs to `lrexp plot`
+
+
+def draw_unless_off(run: Run) -> list[Path]:
+    """Draw a run that has just ended, unless the environment says `LREXP_PLOTS=0`."""
+    return [] if os.environ.get(PLOTS) == "0" else draw_run(run)
+
+
+def draw_nothing(run: Run) -> list[Path]:
+    """Leave the pictures of a run to `lrexp plot`."""
+    return []
 
 
 def draw_run(run: Run, out: Path | None = None) -> list[Path]:

@@ -215,6 +215,7 @@ def test_every_operation_refused(
     assert resumed_after_each(folder, lrexp, step, stays_full=stays_full, code=code) > SHARE
 
 
+@pytest.mark.pictures
 def test_drawing_on_a_full_disk(
     lrexp: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
     assert code == 0, err
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("closed", ["stderr", "both"])
 def test_a_reader_that_leaves_ends_no_training(closed: str, tmp_path: Path) -> None:
     write(tmp_path)
