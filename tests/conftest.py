@@ -1,10 +1,11 @@
-"""Shared by the tests: one thread (shared cores), and a way to run a command as a user would."""
+"""Shared by the tests: few threads (shared cores), and a way to run a command as a user would."""
 
 from __future__ import annotations
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
 
 import signal
 from collections.abc import Callable, Iterator
@@ -27,8 +28,8 @@ class Answer:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _few_threads() -> None:
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)
