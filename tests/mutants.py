@@ -1,0 +1,301 @@
+"""Faults made on purpose, one at a time: the default suite must go red for each of them.
+
+    python tests/mutants.py               every mutant, first against the tests that should find it
+    python tests/mutants.py swapped_seed  only this one
+
+A copy of the package gets one fault, and the tests that stand beside it run; where these stay
+green, the whole default suite does. The table at the end names the test that found each fault.
+`tests/test_mutants.py` holds that every fault still fits the text of the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NEEDED = ("lrexp", "tests", "configs", "pyproject.toml", "README.md", "CHANGELOG.md")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault in one place.
+
+    Args:
+        name: a word for the command line.
+        file: inside lrexp/.
+        old: stands there once.
+        new: what the fault makes of it.
+        tests: inside tests/: those that should find it, by folder or file.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    def apply(self, package: Path) -> None:
+        """Put the fault into a copy of the package."""
+        path = package / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.name}: {self.file} holds {self.old!r} {text.count(self.old)}x")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+MUTANTS = [
+    Mutant(
+        "warmup_off_by_one",
+        "schedules/warmup.py",
+        "return (step + 1) / warmup",
+        "return step / warmup",
+        "schedules",
+    ),
+    Mutant(
+        "parts_off_by_one",
+        "schedules/combine.py",
+        "index = bisect_right(starts, step) - 1",
+        "index = bisect_right(starts, step - 1) - 1 if step else 0",
+        "schedules",
+    ),
+    Mutant(
+        "ramp_misses_its_end",
+        "finder/ramp.py",
+        "last = steps - 1",
+        "last = steps",
+        "finder",
+    ),
+    Mutant(
+        "nan_goes_on",
+        "finder/divergence.py",
+        "if not math.isfinite(loss):\n            return state._replace",
+        "if False:\n            return state._replace",
+        "finder",
+    ),
+    Mutant(
+        "worse_half_survives",
+        "race/rungs.py",
+        "sorted(order[: math.ceil(len(order) / 2)])",
+        "sorted(order[len(order) // 2 :])",
+        "race",
+    ),
+    Mutant(
+        "holm_left_out",
+        "analysis/paired.py",
+        "np.maximum.accumulate(factors * raw[order])",
+        "np.maximum.accumulate(raw[order])",
+        "analysis",
+    ),
+    Mutant(
+        "divergence_flatters",
+        "analysis/summary.py",
+        "return 1.0 - len(finished) / len(judged), mean",
+        "return 0.0, mean",
+        "analysis",
+    ),
+    Mutant(
+        "same_order_every_epoch",
+        "data/seeds.py",
+        'derive_seed(seed, "order", epoch)',
+        'derive_seed(seed, "order")',
+        "data",
+    ),
+    Mutant(
+        "same_mask_every_step",
+        "engine/rng.py",
+        "generator.manual_seed(self._first + step)\n        if",
+        "generator.manual_seed(self._first)\n        if",
+        "engine/test_dropout.py engine/test_sequential.py engine/test_equality.py",
+    ),
+    Mutant(
+        "swapped_seed",
+        "engine/sequential.py",
+        'seed_everything(derive_seed(task.trial.seed, "training"))',
+        'seed_everything(derive_seed(0, "training"))',
+        "engine/test_sequential.py engine/test_equality.py test_fairness.py",
+    ),
+    Mutant(
+        "evaluated_in_training_mode",
+        "engine/evaluate.py",
+        "    model.eval()\n",
+        "",
+        "engine/test_sequential.py engine/test_equality.py",
+    ),
+    Mutant(
+        "adam_without_bias_correction",
+        "engine/vectorized/update_rules.py",
+        "    step = -lr / (1 - _power(beta1, t))\n    scale",
+        "    step = -lr\n    scale",
+        "engine/vectorized engine/test_equality.py",
+    ),
+    Mutant(
+        "columns_mixed_up",
+        "engine/vectorized/loop.py",
+        "return [columns[row] for row in alive]",
+        "return list(columns[: len(alive)])",
+        "engine/vectorized",
+    ),
+    Mutant(
+        "shared_weights",
+        "plan/workshop.py",
+        "model = copy.deepcopy(self._initial_model(settings, data, seed))",
+        "model = self._initial_model(settings, data, seed)",
+        "test_fairness.py test_python.py",
+    ),
+    Mutant(
+        "callers_model_is_trained",
+        "lr_finder.py",
+        "model, optimizer = copy.deepcopy((self.model, self.optimizer))",
+        "model, optimizer = self.model, copy.copy(self.optimizer)",
+        "test_python.py finder",
+    ),
+    Mutant(
+        "rows_not_cut_on_resume",
+        "store/write.py",
+        "                os.truncate(path, sizes[name])\n",
+        "",
+        "store test_resume.py durability/test_kills.py",
+    ),
+    Mutant(
+        "lock_not_taken",
+        "store/lock.py",
+        "        _acquire(path, me)\n    path = path.absolute()",
+        "        write_whole(path, me)\n    path = path.absolute()",
+        "store",
+    ),
+    Mutant(
+        "failed_is_done",
+        "left.py",
+        'DONE = ("finished", "diverged")',
+        'DONE = ("finished", "diverged", "failed")',
+        "test_left.py test_resume.py",
+    ),
+    Mutant(
+        "best_is_worst",
+        "record.py",
+        "choose = max if name in HIGHER_IS_BETTER else min",
+        "choose = min if name in HIGHER_IS_BETTER else max",
+        "test_record.py",
+    ),
+    Mutant(
+        "closed_part_of_torch_is_open",
+        "config/imports.py",
+        "return _trusted(name, OPEN_PACKAGES) and not _trusted(name, _CLOSED)",
+        "return _trusted(name, OPEN_PACKAGES)",
+        "config",
+    ),
+    Mutant(
+        "private_name_is_not_refused",
+        "config/imports.py",
+        'if w.startswith("_")]\n    if private:',
+        'if w.startswith("_")]\n    if private and False:',
+        "config",
+    ),
+    Mutant(
+        "key_given_twice",
+        "config/reader.py",
+        "elif key_node.value in own:",
+        "elif False:",
+        "config",
+    ),
+    Mutant(
+        "sees_the_future",
+        "models/gpt.py",
+        "scores = scores.masked_fill(self.future[:time, :time], -math.inf)",
+        "scores = scores + 0.0",
+        "models",
+    ),
+    Mutant(
+        "dead_worker_not_tried_again",
+        "workers/pool.py",
+        "ATTEMPTS = 2",
+        "ATTEMPTS = 1",
+        "test_processes.py",
+    ),
+    Mutant(
+        "second_signal_is_ignored",
+        "interrupt.py",
+        "            raise KeyboardInterrupt\n        pause.requested = True",
+        "            return\n        pause.requested = True",
+        "durability test_resume.py test_processes.py test_commands.py",
+    ),
+    Mutant(
+        "diverged_seed_in_the_band",
+        "report/curves.py",
+        'kept = [_training(trial) for trial in begun if outcome(trial) != "diverged"]',
+        "kept = [_training(trial) for trial in begun]",
+        "report",
+    ),
+    Mutant(
+        "no_signal_is_success",
+        "output.py",
+        "NO_SIGNAL = 4",
+        "NO_SIGNAL = 0",
+        "test_commands.py",
+    ),
+]
+
+
+def copied(folder: Path) -> Path:
+    """Copy what tests need into a folder, and return it."""
+    for name in NEEDED:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, folder / name)
+    return folder
+
+
+def found_by(folder: Path, tests: Sequence[str]) -> str | None:
+    """Return the first test that fails in a copy; None where all pass.
+
+    Raises:
+        RuntimeError: pytest could not run.
+    """
+    words = [sys.executable, "-m", "pytest", "-x", "-q", "-n2", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if failed is None:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    return failed[1]
+
+
+def killed_by(mutant: Mutant) -> str | None:
+    """Return the test of the default suite that finds a fault, None where none does."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = copied(Path(folder))
+        mutant.apply(copy / "lrexp")
+        near = [f"tests/{name}" for name in mutant.tests.split()]
+        return found_by(copy, near) or found_by(copy, [])
+
+
+def main() -> None:
+    """Try the mutants that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="of mutants; all by default")
+    names = parser.parse_args().names
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    survivors = 0
+    for mutant in chosen:
+        found = killed_by(mutant)
+        survivors += found is None
+        print(f"| {mutant.name} | lrexp/{mutant.file} | {found or 'SURVIVED'} |", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} found")
+    sys.exit(survivors > 0)
+
+
+if __name__ == "__main__":
+    main()
