@@ -42,7 +42,7 @@ def test_the_curves_are_drawn_over_log_lr(tmp_path: Path) -> None:
     np.testing.assert_array_equal(smooth.get_xdata(), combined.lr)
     np.testing.assert_array_equal(smooth.get_ydata(), combined.smooth)
     assert len(upper.collections) == 1  # the band of the seeds
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     labels = [text.get_text() for text in lower.get_xticklabels()]
     assert {"1e-6", "1e-4", "0.01", "1"} <= set(labels)
     assert lower.get_xlabel() == "learning rate"
@@ -131,7 +131,7 @@ def test_very_short_tests_are_drawn(tmp_path: Path, losses: list[float]) -> None
     with house_style():
         for draw_one in (range_test_figure, range_test_loss_figure):
             figure = draw_one(run)
-            figure.canvas.draw()
+            figure.draw_without_rendering()
             assert np.isfinite([ax.get_ylim() for ax in figure.axes]).all()
 
 
@@ -158,7 +158,7 @@ def test_a_notebook_gets_the_axes_with_the_curves() -> None:
     assert [line.get_xdata()[0] for line in ax.lines if line.get_color() == ACCENT] == [
         suggestion.suggested_lr
     ]
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
 
     _, own = plt.subplots()
