@@ -35,8 +35,14 @@ def draw(path: Path) -> Figure:
         return loss_figure(load_run(path))
 
 
-def test_a_comparison_has_a_panel_for_training_and_one_for_validation(tmp_path: Path) -> None:
-    figure = draw(write_compare(tmp_path / "run", seeds=5))
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Figure:
+    """The picture of three LRs, of which one diverges, with five seeds each."""
+    return draw(write_compare(tmp_path_factory.mktemp("compared") / "run", seeds=5))
+
+
+def test_a_comparison_has_a_panel_for_training_and_one_for_validation(compared: Figure) -> None:
+    figure = compared
     training, val = figure.axes
     assert training.get_title("left") == "training loss"
     assert val.get_title("left") == "validation loss"
@@ -52,17 +58,18 @@ def test_a_comparison_has_a_panel_for_training_and_one_for_validation(tmp_path: 
     assert overlaps(figure) == []
 
 
-def test_the_heading_says_what_is_compared_with_what(tmp_path: Path) -> None:
-    figure = draw(write_compare(tmp_path / "run", seeds=5))
-    title, subtitle, source, caption = words_of(figure)
+def test_the_heading_says_what_is_compared_with_what(compared: Figure) -> None:
+    title, subtitle, source, caption = words_of(compared)
     assert title == "digits-lr: validation loss of 3 learning rates, 5 seeds"
     assert subtitle == "mlp on digits · SGD (momentum 0.9) · constant schedule · batch size 64"
     assert source == "run"
     assert caption.startswith("Line: median of the seeds")
 
 
-def test_the_legend_stands_right_of_the_panels_in_the_order_of_the_ranking(tmp_path: Path) -> None:
-    figure = draw(write_compare(tmp_path / "run", seeds=3))
+def test_the_legend_stands_right_of_the_panels_in_the_order_of_the_ranking(
+    compared: Figure,
+) -> None:
+    figure = compared
     figure.draw_without_rendering()
     [legend] = figure.legends
     assert legend.get_title().get_text() == "ranked by validation loss"
@@ -77,9 +84,8 @@ def test_the_legend_stands_right_of_the_panels_in_the_order_of_the_ranking(tmp_p
         assert to_rgba(handle.get_color()) == to_rgba(colors[name])
 
 
-def test_curves_that_diverged_are_clipped_and_labelled(tmp_path: Path) -> None:
-    figure = draw(write_compare(tmp_path / "run", seeds=5))
-    training, val = figure.axes
+def test_curves_that_diverged_are_clipped_and_labelled(compared: Figure) -> None:
+    training, val = compared.axes
     assert notes(training) == ["high diverged at steps 10 to 14 (all 5 seeds)"]
     lines = strong(training, "high")
     assert len(lines) == 5  # each seed by itself
