@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,8 +78,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked `long` as well")
 
 
+def is_long(config: pytest.Config) -> bool:
+    return config.getoption("--long") or "long" in config.getoption("-m")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let hypothesis try a few examples by default, and many with --long."""
+    settings.register_profile("few", max_examples=50, deadline=None)
+    settings.register_profile("many", max_examples=300, deadline=None)
+    settings.load_profile("many" if is_long(config) else "few")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long") and "long" not in config.getoption("-m"):
+    if not is_long(config):
         skip = pytest.mark.skip(reason="takes long; runs with --long")
         for item in items:
             if "long" in item.keywords:

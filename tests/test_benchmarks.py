@@ -1,4 +1,7 @@
-"""The benchmarks in their quick modes: that they run, and that nobody does less work."""
+"""The benchmarks: that nobody does less work, and that their quick modes run.
+
+By default one quick mode goes from the command line to its table; the others run with --long.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,9 @@ def test_the_sequential_engine_does_all_its_updates(load: Any, updates: list[int
     assert updates[0] == STEPS * COPIES
 
 
-@pytest.mark.parametrize("engine", ["vectorized", "processes", "auto"])
+@pytest.mark.parametrize(
+    "engine", ["vectorized", "auto", pytest.param("processes", marks=pytest.mark.long)]
+)
 def test_every_engine_trains_the_same(load: Any, engine: str) -> None:
     ours, work = load("ours"), load("workloads").WORKLOADS[SMALL]
     found = ours.available(jobs=2)
@@ -127,6 +132,7 @@ def test_checkpoints_and_rows_are_timed_in_a_real_directory(load: Any, tmp_path:
     assert sum(found.checkpoints) + found.row_seconds < found.seconds
 
 
+@pytest.mark.long
 def test_the_quick_mode_prints_what_checkpoints_cost(
     load: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,7 +144,14 @@ def test_the_quick_mode_prints_what_checkpoints_cost(
     assert "checkpoints, timed" in out
 
 
-def test_schedules_are_judged_on_other_seeds_than_they_are_tuned_on(
+def test_schedules_are_judged_on_other_seeds_than_they_are_tuned_on(load: Any) -> None:
+    duel = load("adaptive_vs_onecycle")
+    for effort in (duel.FULL, duel.QUICK):
+        assert set(effort.tuning).isdisjoint(effort.judged)
+
+
+@pytest.mark.long
+def test_the_quick_mode_tunes_on_one_seed_and_judges_on_others(
     load: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "found.json"
@@ -162,6 +175,7 @@ def test_the_range_test_does_all_its_updates(load: Any) -> None:
         assert range_test.timed(finder)[1] == range_test.STEPS, name
 
 
+@pytest.mark.long
 def test_the_script_by_hand_does_the_steps_of_the_command(load: Any, tmp_path: Path) -> None:
     whole = load("whole_commands")
     words = whole.commands(2, tmp_path)
@@ -255,6 +269,7 @@ def test_peers_see_the_batches_of_the_engine(load: Any) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.long
 def test_the_accuracy_benchmark_runs_and_keeps_what_it_trained(
     load: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,7 @@
-"""Every config that is shipped runs, and finds what its comment promises."""
+"""Every config that is shipped runs, and finds what its comment promises.
+
+By default each trains a few steps of every variant, with one seed; with --long, all that it says.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,68 @@ from data.sample_files import write_mnist
 ROOT = Path(__file__).parents[1]
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-SHORTER = {  # the same experiment, shorter where the whole of it would take long
+WHOLE = {  # what would take minutes even so
     "schedules": ["train.duration=4ep", "compare.seeds=1"],
     "adaptive": ["train.duration=8ep", "compare.seeds=1"],
     "gpt": ["train.duration=3e4tok"],
-    "grid": ["compare.seeds=1", "train.duration=4ep"],
-    "mnist": ["data.args.download=false", "train.duration=10st",
-              "data.batch_size=8"],
-}  # fmt: skip
+    "grid": ["train.duration=4ep", "compare.seeds=1"],
+    "mnist": ["train.duration=10st", "data.batch_size=8"],
+}
+SHORT = {  # one epoch where nothing is said
+    "gpt.yaml": "1e4tok",  # twice its warmup
+    "smoke/gpt.yaml": "1280tok",
+    "adaptive.yaml": "3ep",  # one evaluation
+    "groups.yaml": "2ep",  # one of them is warmup
+    "schedules.yaml": "2ep",  # a cycle of its restarts
+    "mnist.yaml": "10st",
+}
+DIVERGES = {("smoke/mlp.yaml", "diverges"), ("regression.yaml", "high")}  # as they should
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=[str(p.relative_to(ROOT)) for p in CONFIGS])
-def test_every_config_runs(path: Path, lrexp: Callable, tmp_path: Path) -> None:
-    changes = [word for change in SHORTER.get(path.stem, []) for word in ("--set", change)]
-    if path.stem == "mnist":
-        write_mnist(tmp_path / "data", "FashionMNIST")
-        changes += ["--set", f"data.args.root={tmp_path / 'data'}"]
-    answer = lrexp("compare", path, *changes, "--json")
+def named(path: Path) -> str:
+    return path.relative_to(ROOT / "configs").as_posix()
+
+
+def compare(lrexp: Callable, path: Path, data: list[str], changes: list[str]) -> dict:
+    """Compare with these changes, and return the summary of a run that is in `run`."""
+    words = [word for change in [*data, *changes] for word in ("--set", change)]
+    answer = lrexp("compare", path, *words, "--out", "run", "--json")
     assert answer.code == 0, answer.err
-    summary = json.loads(answer.out)
-    assert all(row["outcomes"].get("failed", 0) == 0 for row in summary["ranking"])
-    assert lrexp("validate", path, *changes).code == 0
+    return json.loads(answer.out)
+
+
+@pytest.fixture
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """Where the data of a config lie, which is not downloaded in a test."""
+    if named(request.getfixturevalue("path")) != "mnist.yaml":
+        return []
+    write_mnist(tmp_path / "data", "FashionMNIST")
+    return ["data.args.download=false", f"data.args.root={tmp_path / 'data'}", "data.batch_size=8"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=named)
+def test_every_config_trains_each_of_its_variants(
+    path: Path, data: list[str], lrexp: Callable
+) -> None:
+    changes = [f"train.duration={SHORT.get(named(path), '1ep')}", "compare.seeds=1"]
+    for row in compare(lrexp, path, data, changes)["ranking"]:
+        diverges = (named(path), row["variant"]) in DIVERGES
+        assert row["outcomes"] == {("diverged" if diverges else "finished"): 1}
+        (steps,) = Path("run/trials", row["variant"]).glob("seed-*/steps.csv")
+        assert len(steps.read_text().splitlines()) > 4  # and the header
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=named)
+def test_every_config_is_valid_as_it_is(path: Path, data: list[str], lrexp: Callable) -> None:
+    answer = lrexp("validate", path, *(word for change in data for word in ("--set", change)))
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", CONFIGS, ids=named)
+def test_every_config_runs(path: Path, data: list[str], lrexp: Callable) -> None:
+    for row in compare(lrexp, path, data, WHOLE.get(path.stem, []))["ranking"]:
+        assert row["outcomes"].get("failed", 0) == 0
 
 
 def test_the_classic_guide_is_reproduced(lrexp: Callable) -> None:
@@ -46,8 +90,10 @@ def test_the_classic_guide_is_reproduced(lrexp: Callable) -> None:
     assert len(epochs) == 1 + 1 + 10  # header, before training, ten epochs
 
 
-def test_find_lr_configs_find_one(lrexp: Callable) -> None:
-    for name in ("find_lr", "quickstart"):
-        answer = lrexp("find-lr", ROOT / f"configs/{name}.yaml", "--json")
-        assert answer.code == 0, answer.err
-        assert json.loads(answer.out)["suggested_lr"] > 0
+@pytest.mark.parametrize("seeds", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["find_lr", "quickstart"])
+def test_find_lr_configs_find_one(name: str, seeds: int, lrexp: Callable) -> None:
+    path = ROOT / f"configs/{name}.yaml"
+    answer = lrexp("find-lr", path, "--set", f"find_lr.seeds={seeds}", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["suggested_lr"] > 0

@@ -74,6 +74,15 @@ def loaded_files(directory: Path) -> dict[str, Path]:
     return {f.relative_to(directory).as_posix(): f for f in files if f.is_relative_to(directory)}
 
 
+def forget_modules() -> None:
+    """Forget all that was imported from the users' folders: it is imported anew when asked for."""
+    for known in _known.values():
+        for name, (module, _) in known.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+    _known.clear()
+
+
 def known_folders() -> set[Path]:
     """Return the folders that modules were imported from."""
     return set(_known)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -20,11 +20,15 @@ _MAIN = {"__main__", "__mp_main__"}  # the script that calls lrexp, or lrexp its
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
-def own_files(directories: Sequence[Path]) -> dict[str, Path]:
+def own_files(
+    directories: Sequence[Path], *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES
+) -> dict[str, Path]:
     """Return the files of the user's imported modules, by their path in one of these folders.
 
     Args:
         directories: in the order in which modules are looked for.
+        max_files: how many are listed at most, those that lrexp itself imported first.
+        max_bytes: how many their texts have together at most.
 
     Example:
         >>> own_files([Path("project")])  # doctest: +SKIP
@@ -41,21 +45,21 @@ def own_files(directories: Sequence[Path]) -> dict[str, Path]:
         home = max(inside, key=lambda folder: len(folder.parts), default=None)
         if home is not None and not _is_foreign(file, home, folders):
             found.setdefault(file.relative_to(home).as_posix(), file)
-    return dict(_within_bounds(found))
+    return dict(_within_bounds(list(found.items())[:max_files], max_bytes))
 
 
 def _imported_files() -> set[Path]:
-    files = set()
+    files, library = set(), _library()
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if name.partition(".")[0] not in RESERVED | _MAIN and isinstance(path, str):
             files.add(path)
-    paths = (Path(path) for path in files if not _is_installed(path))
+    paths = (Path(path) for path in files if not _is_installed(path, library))
     return {path.resolve() for path in paths if path.is_absolute()}
 
 
-def _is_installed(path: str) -> bool:
-    return path.startswith(_library()) or not _INSTALLED.isdisjoint(Path(path).parts)
+def _is_installed(path: str, library: tuple[str, ...]) -> bool:
+    return path.startswith(library) or not _INSTALLED.isdisjoint(Path(path).parts)
 
 
 def _library() -> tuple[str, ...]:
@@ -70,9 +74,9 @@ def _is_foreign(file: Path, folder: Path, folders: Sequence[Path]) -> bool:
     return any(parent in others or (parent / "pyvenv.cfg").is_file() for parent in below)
 
 
-def _within_bounds(files: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-    left = MAX_BYTES
-    for name, file in list(files.items())[:MAX_FILES]:
+def _within_bounds(files: Iterable[tuple[str, Path]], max_bytes: int) -> Iterator[tuple[str, Path]]:
+    left = max_bytes
+    for name, file in files:
         try:
             left -= file.stat().st_size
         except OSError:  # deleted since

@@ -154,6 +154,7 @@ def test_holm_is_over_the_variants() -> None:
     found = compare(rows)
     assert (found["b"].kind, found["c"].kind) == (BETTER, NO_DIFFERENCE)
     assert found["b"].p_holm == 2 * found["b"].p
+    assert compare(rows, family=3)["b"].p_holm == 3 * found["b"].p  # as many were open to choice
     chosen = compare(rows, family=45)
     assert {c.verdict for c in chosen.values()} == {"too few seeds to tell (n < 11)"}
 

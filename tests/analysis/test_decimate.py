@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -17,7 +17,6 @@ CURVES = arrays.arrays(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(y=CURVES, max_points=st.integers(4, 60))
 def test_ends_extremes_and_order_survive(y: np.ndarray, max_points: int) -> None:
     x = np.arange(len(y), dtype=float)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import nn
@@ -225,7 +225,6 @@ def test_a_net_on_digits(lr: float, words: set[str], with_evals: bool) -> None:
 # --- invariants and aggregation
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     losses=st.lists(st.floats(-1e6, 1e6) | st.sampled_from([NAN, INF, 1e300]), max_size=40),
     best=st.none() | st.floats(-1e6, 1e6),
@@ -241,7 +240,6 @@ def test_every_curve_has_a_diagnosis(
         assert found.word == "diverged"
 
 
-@settings(max_examples=30, deadline=None)
 @given(scale=st.floats(1e-6, 1e6), lr=st.sampled_from([0.001, 0.05, 1.0, 2.1]))
 def test_the_unit_of_the_loss_does_not_matter(scale: float, lr: float) -> None:
     losses = descent(lr, 100, noise=0.01)

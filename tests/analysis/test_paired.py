@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -66,7 +66,6 @@ def test_the_sign_flip_p(values: list[float], p: float) -> None:
     assert sign_flip_p(values).tolist() == [pytest.approx(p)]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.integers(-20, 20).map(lambda i: i / 4) | st.sampled_from([INF, -INF]),
@@ -98,7 +97,6 @@ def test_above_the_exact_limit_the_flips_are_random_and_the_same_each_time() -> 
     assert sign_flip_p(np.ones(30))[0] == pytest.approx(2 / 2**16, rel=0.01)  # never 0
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12))
 def test_the_interval_against_scipy(values: list[float]) -> None:
     d = np.array(values)
@@ -125,7 +123,6 @@ def closed_test(p: list[float], alpha: float) -> list[bool]:
     return [all(s in passed for s in subsets if i in s) for i in everyone]
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 64).map(lambda k: k / 64), min_size=1, max_size=6))
 def test_holm_rejects_as_the_closed_test_does(p: list[float]) -> None:
     for alpha in (0.05, 0.11, 0.4):
@@ -146,7 +143,6 @@ def test_holm_by_hand(p: list[float], family: int | None, expected: list[float])
     assert holm(p, family).tolist() == pytest.approx(expected)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=8), st.integers(1, 7))
 def test_a_part_of_a_family_is_corrected_at_least_as_the_whole(p: list[float], part: int) -> None:
     part = min(part, len(p))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.analysis import anchored, despike, ema, local_linear, zero_lag
@@ -73,7 +73,6 @@ def test_local_linear_is_a_weighted_line_at_every_point(bandwidth: float, gaps: 
     assert close.mean() > (0.9 if bandwidth < 0.1 else 0.999)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     slope=st.floats(-100, 100),
     level=st.floats(-1e4, 1e4),

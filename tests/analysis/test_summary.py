@@ -6,7 +6,7 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.analysis import summarise
@@ -110,7 +110,6 @@ def test_the_value_of_a_diverged_seed_is_never_used() -> None:
     assert with_value[0].values == (1.0, None)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     values=st.dictionaries(
         st.sampled_from("abcdef"),

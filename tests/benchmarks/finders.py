@@ -78,8 +78,8 @@ def fastai(model: nn.Module, loader: DataLoader[Any]) -> object:
 
 
 def lightning(model: nn.Module, loader: DataLoader[Any]) -> object:
-    from lightning.pytorch import LightningModule, Trainer
-    from lightning.pytorch.tuner import Tuner
+    from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning.tuner import Tuner
 
     class Module(LightningModule):
         def __init__(self) -> None:
@@ -108,7 +108,7 @@ FINDERS: dict[str, tuple[Finder, str]] = {  # with the package that it needs
     "lrexp, tensors": (ours_on_tensors, "lrexp"),
     "torch-lr-finder": (torch_lr_finder, "torch_lr_finder"),
     "fastai": (fastai, "fastai"),
-    "Lightning": (lightning, "lightning"),
+    "Lightning": (lightning, "pytorch_lightning"),
 }
 
 
@@ -152,7 +152,7 @@ def timed(finder: Finder) -> tuple[float, int]:
         nonlocal updates
         updates += 1
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     hook = register_optimizer_step_post_hook(count)
     quiet = io.StringIO()
     try:

@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 
 from lrexp.config import Config, load_config
-from lrexp.config import local_modules as local
+from lrexp.config.local_modules import forget_modules
 
 
 @pytest.fixture
@@ -39,9 +39,5 @@ def own_modules() -> Iterator[None]:
     path, modules = list(sys.path), dict(sys.modules)
     yield
     sys.path[:] = path
-    for known in local._known.values():
-        for name in known:
-            sys.modules.pop(name, None)
-            if name in modules:
-                sys.modules[name] = modules[name]
-    local._known.clear()
+    forget_modules()
+    sys.modules.update({name: modules[name] for name in modules.keys() - sys.modules.keys()})

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from lrexp.config import data_paths, document_from_dict, load_config, resolve
+from lrexp.config.own_modules import own_files
 from lrexp.errors import ConfigError, UserCodeError
 
 from .good_config import GOOD
@@ -181,14 +182,14 @@ def test_the_users_modules_are_bounded(
 ) -> None:
     write("def make(): ...\n", "mine.py")
     config = load_config(write(GOOD.replace("model: mlp", "model: mine:make")))
+    assert list(config.own_files()) == ["mine.py"]
     for number in range(9):
         put_module(f"more_{number}", tmp_path / f"more_{number}.py", monkeypatch)
         (tmp_path / f"more_{number}.py").write_text("#" * 1000)
-    assert len(config.own_files()) == 10
-    monkeypatch.setattr("lrexp.config.own_modules.MAX_FILES", 4)
-    assert list(config.own_files()) == ["mine.py", "more_0.py", "more_1.py", "more_2.py"]
-    monkeypatch.setattr("lrexp.config.own_modules.MAX_BYTES", 2500)
-    assert list(config.own_files()) == ["mine.py", "more_0.py", "more_1.py"]
+    every = ["mine.py", *(f"more_{number}.py" for number in range(9))]
+    assert list(own_files([tmp_path])) == list(config.own_files()) == every
+    assert list(own_files([tmp_path], max_files=4)) == every[:4]
+    assert list(own_files([tmp_path], max_files=4, max_bytes=2500)) == every[:3]
 
 
 DATA = {"data": {"name": "csv", "args": {"path": "d/a.csv", "target": "y"}}}

@@ -87,13 +87,13 @@ MERGE_BOMB = "x0: &x0 {a: 1}\n" + "\n".join(
     ],
 )
 def test_refusals(text: str, line: int | None, message: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError) as caught:
         read_yaml(text, "f")
     assert message in str(caught.value)
     if line is not None:
         assert caught.value.problems[0].place == f"f:{line}"
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_problems_have_an_end() -> None:
@@ -104,16 +104,18 @@ def test_problems_have_an_end() -> None:
     assert len(caught.value.problems) == 100
 
 
+@pytest.mark.parametrize("size", [250_000, pytest.param(990_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    "text",
-    [
-        "a: " + "x " * 499_000, "#\n" * 499_000, "a: >\n" + " x\n" * 330_000, 'a: "' + "\n" * 990_000 + '"',
-    ],
-)  # fmt: skip
-def test_a_large_text_is_read_in_seconds(text: str) -> None:
-    start = time.perf_counter()
+    ("start", "again", "end"),
+    [("a: ", "x ", ""), ("", "#\n", ""), ("a: >\n", " x\n", ""), ('a: "', "\n", '"')],
+)
+def test_a_large_text_is_read_in_seconds(start: str, again: str, end: str, size: int) -> None:
+    text = start + again * (size // len(again)) + end
+    begun = time.process_time()
     read_yaml(text, "f")
-    assert time.perf_counter() - start < 20  # one to three on an idle machine
+    assert (
+        time.process_time() - begun < size / 50_000
+    )  # a fifth of that, and less, on a usual machine
 
 
 def test_tags_construct_nothing(tmp_path: Path) -> None:
@@ -140,7 +142,6 @@ PLAIN = st.recursive(
 
 
 @given(st.dictionaries(st.text("abcdef", min_size=1), PLAIN, max_size=4))
-@settings(max_examples=150, deadline=None)
 def test_what_is_written_is_read_back(tree: dict[str, object]) -> None:
     text = to_yaml(tree)
     found, _ = read_yaml(text, "f")
@@ -148,7 +149,6 @@ def test_what_is_written_is_read_back(tree: dict[str, object]) -> None:
 
 
 @given(PLAIN)
-@settings(max_examples=100, deadline=None)
 def test_yaml_1_1_readers_agree_on_what_is_text(value: object) -> None:
     """An editor or another tool with plain PyYAML sees the same text, booleans and floats."""
     assert repr(yaml.safe_load(to_yaml({"a": value}))["a"]) == repr(value)
@@ -230,9 +230,7 @@ WORDS = st.sampled_from(
 
 
 @given(st.lists(WORDS, max_size=40).map(" ".join) | st.text(max_size=60))
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_a_config_or_a_config_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -240,9 +238,7 @@ def test_any_text_is_a_config_or_a_config_error(tmp_path: Path, text: str) -> No
 
 
 @given(st.binary(max_size=60))
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_a_config_or_a_config_error(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "any.yaml"
     path.write_bytes(raw)
@@ -269,7 +265,6 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(SECTIONS), VALUES, max_size=9))
-@settings(max_examples=300, deadline=None)
 def test_any_tree_is_a_config_or_a_config_error(tree: dict[str, object]) -> None:
     assert "" not in problems_of(tree)
 

@@ -196,7 +196,6 @@ KEYS = st.sampled_from(["optimizer.lr", "schedule", "model.args.width", "data.ar
 
 
 @given(st.dictionaries(KEYS, st.lists(VALUES, min_size=1, max_size=4), min_size=1, max_size=3))
-@settings(max_examples=150, deadline=None)
 def test_grid_names_are_safe_unique_and_complete(grid: dict[str, list[object]]) -> None:
     variants, problems = read_variants({"compare": {"grid": grid}})
     size = 1

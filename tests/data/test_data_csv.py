@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.data import DATASETS, Data, load_data
@@ -104,7 +104,6 @@ def test_the_classes_of_the_whole_file_count(tmp_path: Path) -> None:
     rows=st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=2, max_size=12),
     delimiter=st.sampled_from([",", ";", "\t", "|"]),
 )
-@settings(max_examples=30, deadline=None)
 def test_what_pythons_writer_writes_is_read(
     rows: list[list[float]], delimiter: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

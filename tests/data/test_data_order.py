@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from data.random_datasets import SAMPLES, Augmented, SizedStream, Stream, shuffled_loader
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
@@ -58,7 +58,6 @@ def test_a_seed_is_the_start_of_sha256(roles: tuple[Any, ...], expected: int) ->
 
 
 @given(st.integers(0, 2**40), st.integers(0, 10**6), st.integers(1, 300))
-@settings(max_examples=40, deadline=None)
 def test_a_permutation_is_one_and_is_pure(seed: int, epoch: int, samples: int) -> None:
     order = permutation(seed, epoch, samples)
     torch.rand(3)

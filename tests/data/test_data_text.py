@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.data import DATASETS, Data, Facts, load_data
@@ -62,7 +62,6 @@ def test_validation_is_the_end_of_the_text(tmp_path: Path) -> None:
     content=st.text(st.characters(codec="utf-8"), min_size=12, max_size=60),
     seq_len=st.integers(1, 5),
 )
-@settings(max_examples=40, deadline=None)
 def test_windows_put_together_are_the_text(
     content: str, seq_len: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

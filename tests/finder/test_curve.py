@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from finder.planted import noisy, ramp_lrs, seeds_of, sigmoid_valley
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
@@ -55,7 +55,6 @@ def test_the_band_spans_the_seeds_and_is_open_where_one_has_stopped() -> None:
     assert (band.smooth[inside] <= band.high[inside] + 1e-9).all()
 
 
-@settings(max_examples=50, deadline=None)
 @given(order=st.permutations(range(5)), ends=st.lists(st.integers(1, 40), min_size=5, max_size=5))
 def test_the_order_of_the_seeds_does_not_matter(order: list[int], ends: list[int]) -> None:
     lr = ramp_lrs(40)

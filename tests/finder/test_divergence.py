@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
@@ -117,7 +117,6 @@ LOSSES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(losses=LOSSES, cuts=st.lists(st.integers(0, 120), max_size=4))
 def test_chunks_give_what_single_losses_give(losses: list[float], cuts: list[int]) -> None:
     rule = DivergenceStop(factor=2.0, patience=5)
@@ -138,12 +137,12 @@ def test_chunks_give_what_single_losses_give(losses: list[float], cuts: list[int
 
 def test_a_million_calm_losses_take_one_pass() -> None:
     losses = np.random.default_rng(0).uniform(1, 3, size=1_000_000)
-    start = time.perf_counter()
+    start = time.process_time()
     state, index = RULE.first_stop(losses[3:], RULE.first_stop(losses[:3], RULE.init())[0])
     assert index is None
     assert state.steps == 1_000_000
     assert state.lowest == losses.min()
-    assert time.perf_counter() - start < 1.0  # 2 ms; a Python loop takes a second
+    assert time.process_time() - start < 1.0  # 2 ms; a Python loop takes a second
 
 
 @pytest.mark.parametrize("arguments", [{"factor": 0.0}, {"factor": math.nan}, {"patience": 0}])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
@@ -30,7 +30,6 @@ def test_values(low: float, high: float, steps: int, mode: str, expected: list[f
     assert [schedule(i) for i in range(steps)] == pytest.approx(expected, rel=1e-12)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     low=st.floats(1e-12, 1.0),
     ratio=st.floats(1.001, 1e12),

@@ -15,7 +15,7 @@ from finder.planted import (
     seeds_of,
     sigmoid_valley,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.finder import RULES, Curve, combine, minimum, slide, steepest, valley
@@ -44,7 +44,6 @@ def test_the_longest_decrease_is_a_subsequence(
     assert valley_index(losses) == index
 
 
-@settings(max_examples=100, deadline=None)
 @given(losses=st.lists(st.integers(0, 9), min_size=1, max_size=9))
 def test_the_longest_decrease_against_all_subsequences(losses: list[int]) -> None:
     decreasing = {

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from finder.planted import noisy, quadratic_range_test, ramp_lrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
@@ -122,7 +122,6 @@ LOSSES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     losses=LOSSES, cuts=st.lists(st.integers(0, 60), max_size=4), floor=st.sampled_from([None, 0.0])
 )

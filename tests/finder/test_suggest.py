@@ -125,7 +125,7 @@ MULTIPLES = st.floats(1e-6, 1e6)
 SHIFTS = st.floats(-1e3, 1e3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)  # each takes long
 @given(scale=MULTIPLES, shift=SHIFTS, rule=st.sampled_from(list(RULES)), seed=st.integers(0, 9))
 def test_scaling_and_shifting_the_loss_changes_nothing(
     scale: float, shift: float, rule: str, seed: int
@@ -139,7 +139,6 @@ def test_scaling_and_shifting_the_loss_changes_nothing(
     assert other.rules == pytest.approx(one.rules, rel=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
 @given(scale=MULTIPLES, shift=SHIFTS, seed=st.integers(0, 99))
 def test_scaling_and_shifting_pure_noise_does_not_make_a_signal(
     scale: float, shift: float, seed: int
@@ -149,7 +148,7 @@ def test_scaling_and_shifting_pure_noise_does_not_make_a_signal(
     assert (suggest(curves).reason is None) == (suggest(moved).reason is None)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)  # each takes long
 @given(order=st.permutations(range(4)), rule=st.sampled_from(list(RULES)))
 def test_the_order_of_the_seeds_does_not_matter(order: list[int], rule: str) -> None:
     curves = seeds_of(LR, sigmoid_valley(LR), 0.1, count=4)

@@ -74,10 +74,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "head"),
-    [("resnet18", "fc"), ("squeezenet1_1", "classifier.1"), ("inception_v3", "fc")],
+    ("name", "head", "num_classes"),
+    [
+        ("resnet18", "fc", 6),
+        ("resnet18", "fc", 1000),
+        ("squeezenet1_1", "classifier.1", 6),
+        ("squeezenet1_1", "classifier.1", 1000),
+        ("inception_v3", "fc", 6),
+        pytest.param("inception_v3", "fc", 1000, marks=pytest.mark.long),  # seconds each
+    ],
 )
-@pytest.mark.parametrize("num_classes", [6, 1000])
 def test_weights_keep_all_but_a_head_of_another_size(
     name: str, head: str, num_classes: int, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ def notes(ax: Axes) -> list[str]:
 
 def overlaps(figure: Figure) -> list[str]:
     """Return what stands where something else stands: legend, heading, panels with their labels."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()  # laid out, but no pixel is made
     boxes = {f"panel {i}": ax.get_tightbbox() for i, ax in enumerate(figure.axes)}
     boxes |= {f"legend {i}": legend.get_window_extent() for i, legend in enumerate(figure.legends)}
     boxes |= {

@@ -35,8 +35,14 @@ def draw(path: Path) -> Figure:
         return loss_figure(load_run(path))
 
 
-def test_a_comparison_has_a_panel_for_training_and_one_for_validation(tmp_path: Path) -> None:
-    figure = draw(write_compare(tmp_path / "run", seeds=5))
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Figure:
+    """The picture of three LRs, of which one diverges, with five seeds each."""
+    return draw(write_compare(tmp_path_factory.mktemp("compared") / "run", seeds=5))
+
+
+def test_a_comparison_has_a_panel_for_training_and_one_for_validation(compared: Figure) -> None:
+    figure = compared
     training, val = figure.axes
     assert training.get_title("left") == "training loss"
     assert val.get_title("left") == "validation loss"
@@ -52,18 +58,19 @@ def test_a_comparison_has_a_panel_for_training_and_one_for_validation(tmp_path: 
     assert overlaps(figure) == []
 
 
-def test_the_heading_says_what_is_compared_with_what(tmp_path: Path) -> None:
-    figure = draw(write_compare(tmp_path / "run", seeds=5))
-    title, subtitle, source, caption = words_of(figure)
+def test_the_heading_says_what_is_compared_with_what(compared: Figure) -> None:
+    title, subtitle, source, caption = words_of(compared)
     assert title == "digits-lr: validation loss of 3 learning rates, 5 seeds"
     assert subtitle == "mlp on digits · SGD (momentum 0.9) · constant schedule · batch size 64"
     assert source == "run"
     assert caption.startswith("Line: median of the seeds")
 
 
-def test_the_legend_stands_right_of_the_panels_in_the_order_of_the_ranking(tmp_path: Path) -> None:
-    figure = draw(write_compare(tmp_path / "run", seeds=3))
-    figure.canvas.draw()
+def test_the_legend_stands_right_of_the_panels_in_the_order_of_the_ranking(
+    compared: Figure,
+) -> None:
+    figure = compared
+    figure.draw_without_rendering()
     [legend] = figure.legends
     assert legend.get_title().get_text() == "ranked by validation loss"
     right_most = max(ax.get_window_extent().x1 for ax in figure.axes)
@@ -77,9 +84,8 @@ def test_the_legend_stands_right_of_the_panels_in_the_order_of_the_ranking(tmp_p
         assert to_rgba(handle.get_color()) == to_rgba(colors[name])
 
 
-def test_curves_that_diverged_are_clipped_and_labelled(tmp_path: Path) -> None:
-    figure = draw(write_compare(tmp_path / "run", seeds=5))
-    training, val = figure.axes
+def test_curves_that_diverged_are_clipped_and_labelled(compared: Figure) -> None:
+    training, val = compared.axes
     assert notes(training) == ["high diverged at steps 10 to 14 (all 5 seeds)"]
     lines = strong(training, "high")
     assert len(lines) == 5  # each seed by itself
@@ -348,22 +354,24 @@ def test_one_that_explodes_and_comes_back_does_not_flatten_the_others(tmp_path: 
     assert ax.get_ylim()[1] < 20
 
 
-def test_a_million_steps_keep_their_peaks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_many_steps_keep_their_peaks(tmp_path: Path, steps: int) -> None:
     path = tmp_path / "run"
     write_status(path, variants=["a"], seeds=[0])
     write_config(path, {"a": {"optimizer.lr": 1.0}})
-    loss = learning(0, 5e-6, 1_000_000)
-    loss[777_777], loss[123_456] = 40.0, 0.001
-    write_trial(path / "trials/a/seed-0", loss, 0.1, steps_per_epoch=10_000)
+    rate, peak, dip = 5 / steps, int(0.7777 * steps), int(0.1234 * steps)
+    loss = learning(0, rate, steps)
+    loss[peak], loss[dip] = 40.0, 0.001
+    write_trial(path / "trials/a/seed-0", loss, 0.1, steps_per_epoch=steps // 100)
     [ax] = draw(path).axes
     [faint] = raw(ax)
     assert len(faint.get_ydata()) <= 3_000
     assert faint.get_ydata().max() == 40.0
     assert faint.get_ydata().min() == 0.001
-    assert faint.get_xdata()[np.argmax(faint.get_ydata())] == 777_777
+    assert faint.get_xdata()[np.argmax(faint.get_ydata())] == peak
     [smooth] = strong(ax, "a")
     assert len(smooth.get_ydata()) <= 3_000
-    expected = 0.05 + 2.25 * np.exp(-5e-6 * smooth.get_xdata())
+    expected = 0.05 + 2.25 * np.exp(-rate * smooth.get_xdata())
     assert smooth.get_ydata()[0] == pytest.approx(loss[0])  # that before training, not smoothed
     # smoothed as logarithms: the noise is lognormal, its geometric mean 1
     np.testing.assert_allclose(smooth.get_ydata()[20:], expected[20:], rtol=0.02)
@@ -388,7 +396,8 @@ def test_names_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
     write_config(path, {"a": {"optimizer.lr": 1.0}}, model={"name": name})
     write_trial(path / "trials/a/seed-0", learning(0, 0.01, 50), 0.1)
     figure = draw(path)
-    assert overlaps(figure) == []  # drawn: a missing glyph or bad TeX would have warned or raised
+    figure.canvas.draw()  # a missing glyph or bad TeX would warn or raise
+    assert overlaps(figure) == []
     title = words_of(figure)[0]
     assert title.endswith(": training loss of 1 learning rate, 1 seed")
     if name.isascii() and name.isprintable() and len(name) < 40:

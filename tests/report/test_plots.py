@@ -155,7 +155,11 @@ def test_many_curves_keep_run_variant_and_value_in_the_legend(tmp_path: Path) ->
 
 
 def test_a_comparison_and_a_range_test_keep_their_own_pictures(tmp_path: Path) -> None:
-    runs = [load_run(write_compare(tmp_path / "a")), load_run(write_find_lr(tmp_path / "b"))]
+    comparison, test = (
+        write_compare(tmp_path / "a", seeds=1, epochs=1),
+        write_find_lr(tmp_path / "b"),
+    )
+    runs = [load_run(comparison), load_run(test)]
     paths = draw_overlay(runs, tmp_path / "out")
     assert [path.name for path in paths] == ["overlay-loss.png", "overlay-range-test.png"]
     alone = draw_run(runs[0], tmp_path / "alone")

@@ -15,6 +15,8 @@ from lrexp.report.race import race_figure
 from lrexp.report.style import house_style
 from lrexp.store import load_run
 
+from .looks import legend_texts, overlaps
+
 LOSSES = {  # horizon -> LR -> final loss; None diverged
     40: {0.01: [1.8, 1.7], 0.04: [0.9, 1.0], 0.16: [0.7, 0.8], 0.64: [None, 1.9]},
     80: {0.03: [0.5, 0.5], 0.12: [0.3, 0.6]},
@@ -79,11 +81,20 @@ def test_what_is_drawn(tmp_path: Path) -> None:
     assert any(text.get_text().startswith("0.05") for text in lower.texts)
 
 
-@pytest.mark.parametrize("until", [0, 1, 3, 9, 99])
-def test_it_is_drawn_at_any_moment(tmp_path: Path, until: int) -> None:
+@pytest.mark.parametrize("until", [0, 99])
+def test_it_is_drawn_as_soon_as_there_is_one(tmp_path: Path, until: int) -> None:
     run = load_run(write_race(tmp_path / "run", until=until, summary=False))
     drawn = {path.name for path in draw_run(run)}
     assert ("race.png" in drawn) == (until > 0)
+
+
+@pytest.mark.parametrize(("until", "horizons"), [(1, 1), (3, 1), (9, 2)])
+def test_it_is_drawn_at_any_moment(tmp_path: Path, until: int, horizons: int) -> None:
+    run = load_run(write_race(tmp_path / "run", until=until, summary=False))
+    with house_style():
+        figure = race_figure(run)
+    assert overlaps(figure) == []
+    assert len(legend_texts(figure)) >= horizons
 
 
 def test_the_table(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lrexp.finder import Curve, combine, suggest
 from lrexp.report import plot_range_test
 from lrexp.report.range_test import range_test_figure, range_test_loss_figure
 from lrexp.report.style import ACCENT, house_style
-from lrexp.store.read import load_run
+from lrexp.store.read import Run, load_run
 
 from .looks import legend_texts, notes, overlaps, raw, words_of
 from .synthetic import write_find_lr, write_status, write_trial
@@ -31,25 +31,35 @@ def spans(ax: Axes) -> list[tuple[float, float]]:
     return [(round(box.x0, 9), round(box.x1, 9)) for box in boxes]
 
 
-def test_the_curves_are_drawn_over_log_lr(tmp_path: Path) -> None:
-    figure = draw(write_find_lr(tmp_path / "run", seeds=3))
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A range test of three seeds with a suggestion."""
+    return load_run(write_find_lr(tmp_path_factory.mktemp("tested") / "run", seeds=3))
+
+
+@pytest.fixture(scope="module")
+def picture(tested: Run) -> Figure:
+    return draw(tested.path)
+
+
+def test_the_curves_are_drawn_over_log_lr(tested: Run, picture: Figure) -> None:
+    figure = picture
     upper, lower = figure.axes
     assert upper.get_xscale() == lower.get_xscale() == "log"
     assert len([line for line in raw(upper) if len(line.get_xdata()) > 2]) == 3
-    run = load_run(tmp_path / "run")
-    combined = combine([Curve(t.steps["lr"], t.steps["loss"]) for t in run.trials])
+    combined = combine([Curve(t.steps["lr"], t.steps["loss"]) for t in tested.trials])
     [smooth] = [line for line in upper.lines if line.get_linewidth() == 2.4]
     np.testing.assert_array_equal(smooth.get_xdata(), combined.lr)
     np.testing.assert_array_equal(smooth.get_ydata(), combined.smooth)
     assert len(upper.collections) == 1  # the band of the seeds
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     labels = [text.get_text() for text in lower.get_xticklabels()]
     assert {"1e-6", "1e-4", "0.01", "1"} <= set(labels)
     assert lower.get_xlabel() == "learning rate"
 
 
-def test_the_suggestion_its_interval_and_the_range_are_marked(tmp_path: Path) -> None:
-    figure = draw(write_find_lr(tmp_path / "run"))
+def test_the_suggestion_its_interval_and_the_range_are_marked(picture: Figure) -> None:
+    figure = picture
     upper = figure.axes[0]
     assert spans(upper) == [(0.0047, 0.21), (0.031, 0.068)]
     [line] = [line for line in upper.lines if line.get_color() == ACCENT]
@@ -79,8 +89,8 @@ def test_every_rule_has_a_mark_on_the_curve_and_a_row_below(tmp_path: Path) -> N
     assert all(low < float(line.get_ydata()[0]) < high for line in marks.values())
 
 
-def test_the_view_shows_the_valley_not_the_blow_up(tmp_path: Path) -> None:
-    upper = draw(write_find_lr(tmp_path / "run")).axes[0]
+def test_the_view_shows_the_valley_not_the_blow_up(picture: Figure) -> None:
+    upper = picture.axes[0]
     low, high = upper.get_ylim()
     assert 0.2 < low < 0.5
     assert 2.4 < high < 3.5  # the losses go up to 9
@@ -131,7 +141,7 @@ def test_very_short_tests_are_drawn(tmp_path: Path, losses: list[float]) -> None
     with house_style():
         for draw_one in (range_test_figure, range_test_loss_figure):
             figure = draw_one(run)
-            figure.canvas.draw()
+            figure.draw_without_rendering()
             assert np.isfinite([ax.get_ylim() for ax in figure.axes]).all()
 
 
@@ -158,7 +168,7 @@ def test_a_notebook_gets_the_axes_with_the_curves() -> None:
     assert [line.get_xdata()[0] for line in ax.lines if line.get_color() == ACCENT] == [
         suggestion.suggested_lr
     ]
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
 
     _, own = plt.subplots()

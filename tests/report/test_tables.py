@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -153,7 +153,6 @@ def test_a_single_seed_has_no_distances() -> None:
     assert "Δ" not in shown(ranking_table(with_differences() | {"seeds": [0]}), 120)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -227,7 +226,6 @@ def test_a_screen_shows_the_controls_of_any_text() -> None:
     assert "\x1b[31m" in file.getvalue()
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.recursive(
         st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner) | st.lists(inner)
@@ -247,7 +245,6 @@ def test_colours_are_only_colours() -> None:
     assert plain.split() == shown(table, 120).split()
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     values=st.dictionaries(
         st.text(min_size=1, max_size=50),
@@ -344,7 +341,6 @@ def test_schedules_are_listed_in_numbers(width: int) -> None:
     assert "…" not in flat
 
 
-@settings(max_examples=100, deadline=None)
 @given(mean=st.floats(-1e9, 1e9), sd=st.floats(0, 1e9))
 def test_mean_and_sd_are_rounded_not_changed(mean: float, sd: float) -> None:
     shown_mean, shown_sd = (float(part) for part in mean_sd_text(mean, sd).split(" ± "))

@@ -47,8 +47,8 @@ def shown(run: Run, width: int = 100) -> str:
     return " ".join(text.split())
 
 
-@pytest.fixture
-def schedules(tmp_path: Path) -> Run:
+@pytest.fixture(scope="module")
+def schedules(tmp_path_factory: pytest.TempPathFactory) -> Run:
     finals = {
         "base": around(1.0),
         "good": around(0.8, 0.03),
@@ -56,7 +56,7 @@ def schedules(tmp_path: Path) -> Run:
         "half_lost": [LOST] * 7 + [0.5],
     }
     settings = {name: {"schedule.warmup": i} for i, name in enumerate(finals)}
-    return write_verdicts(tmp_path / "run", finals, settings)
+    return write_verdicts(tmp_path_factory.mktemp("schedules") / "run", finals, settings)
 
 
 def test_the_differences_are_drawn_seed_by_seed(schedules: Run) -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
@@ -132,7 +132,6 @@ def test_from_a_dict_of_ranges() -> None:
     assert [nested(s) for s in (4, 5, 14, 15)] == [-5, 1, 10, -1]
 
 
-@settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6))
 def test_every_step_belongs_to_exactly_one_part(lengths: list[int]) -> None:
     ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]

@@ -36,7 +36,7 @@ def our_lrs(metrics: list[float], control: Plateau, first_step: int = 0) -> list
     return lrs
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)  # they are many, and quick
 @given(
     metrics=METRICS,
     mode=st.sampled_from(["min", "max"]),
@@ -52,7 +52,6 @@ def test_same_as_torch(metrics: list[float], **args: Any) -> None:
     assert our_lrs(metrics, control) == torch_lrs(metrics, 0.5, **args)
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     metrics=st.lists(st.integers(-3, 3).map(float), max_size=30),
     mode=st.sampled_from(["min", "max"]),
@@ -139,7 +138,6 @@ def test_state_is_plain_and_comes_back_exactly() -> None:
     assert isinstance(state, PlateauState)
 
 
-@settings(max_examples=60, deadline=None)
 @given(metrics=METRICS)
 def test_the_torch_name_has_torchs_defaults(metrics: list[float]) -> None:
     control = build_schedule(

@@ -64,7 +64,7 @@ def test_every_name_takes_a_warmup(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PURE)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)  # each takes long
 @given(data=st.data())
 def test_invariants(name: str, data: st.DataObject) -> None:
     total = data.draw(st.integers(1, 60), "total_steps")

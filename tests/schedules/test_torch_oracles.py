@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from schedules.torch_oracle import stepped
 from torch.optim import lr_scheduler as torch_lr
@@ -132,7 +132,6 @@ def test_one_cycle_where_torch_divides_by_zero() -> None:
     assert SCHEDULES["one_cycle"](1.0, 10, pct_start=0.1)(0) == 1.0
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     total=st.integers(2, 80),
     pct_start=st.floats(0, 0.5),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError, RunError
@@ -74,7 +74,6 @@ def test_rows_count_once_their_line_is_ended(
     assert len({len(column) for column in columns.values()}) == 1
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.floats(), st.floats(allow_nan=False)), max_size=6),
     torn=st.integers(0, 400),

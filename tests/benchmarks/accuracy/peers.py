@@ -100,8 +100,8 @@ def fastai(bench: Bench) -> dict[str, float | None]:
 
 
 def lightning(bench: Bench) -> dict[str, float | None]:
-    from lightning.pytorch import LightningModule, Trainer
-    from lightning.pytorch.tuner import Tuner
+    from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning.tuner import Tuner
 
     class Module(LightningModule):
         def __init__(self) -> None:
@@ -129,7 +129,7 @@ def lightning(bench: Bench) -> dict[str, float | None]:
 FINDERS: dict[str, tuple[Finder, tuple[str, ...]]] = {  # package -> finder, names of its rules
     "fastai": (fastai, ("fastai valley", "fastai minimum", "fastai slide", "fastai steep")),
     "torch_lr_finder": (torch_lr_finder, ("torch-lr-finder",)),
-    "lightning": (lightning, ("Lightning",)),
+    "pytorch_lightning": (lightning, ("Lightning",)),
 }
 
 
@@ -182,7 +182,7 @@ def _counted() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "torch_lr_finder"):
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "torch_lr_finder"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     quiet = io.StringIO()
     with (
