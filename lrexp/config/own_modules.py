@@ -45,17 +45,18 @@ def own_files(directories: Sequence[Path]) -> dict[str, Path]:
 
 
 def _imported_files() -> set[Path]:
-    files = set()
+    # once, and not for each of the thousands of modules: looking it up took half a second together
+    files, library, others = set(), _library(), RESERVED | _MAIN
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
-        if name.partition(".")[0] not in RESERVED | _MAIN and isinstance(path, str):
+        if name.partition(".")[0] not in others and isinstance(path, str):
             files.add(path)
-    paths = (Path(path) for path in files if not _is_installed(path))
+    paths = (Path(path) for path in files if not _is_installed(path, library))
     return {path.resolve() for path in paths if path.is_absolute()}
 
 
-def _is_installed(path: str) -> bool:
-    return path.startswith(_library()) or not _INSTALLED.isdisjoint(Path(path).parts)
+def _is_installed(path: str, library: tuple[str, ...]) -> bool:
+    return path.startswith(library) or not _INSTALLED.isdisjoint(Path(path).parts)
 
 
 def _library() -> tuple[str, ...]:
