@@ -45,23 +45,16 @@ def own_files(directories: Sequence[Path]) -> dict[str, Path]:
 
 
 def _imported_files() -> set[Path]:
-    # once, and not for each of the thousands of modules: looking it up took half a second together
-    files, library, others = set(), _library(), RESERVED | _MAIN
+    files = set()
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
-        if name.partition(".")[0] not in others and isinstance(path, str):
+        if name.partition(".")[0] not in RESERVED | _MAIN and isinstance(path, str):
             files.add(path)
-    paths = (Path(path) for path in files if not _is_installed(path, library))
-    return {path.resolve() for path in paths if path.is_absolute()}
-
-
-def _is_installed(path: str, library: tuple[str, ...]) -> bool:
-    return path.startswith(library) or not _INSTALLED.isdisjoint(Path(path).parts)
-
-
-def _library() -> tuple[str, ...]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple(sysconfig.get_path(name) for name in names)
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    library = tuple(map(sysconfig.get_path, kinds))  # once: it takes longer than all the rest
+    paths = (Path(path) for path in files if not path.startswith(library))
+    own = (path for path in paths if _INSTALLED.isdisjoint(path.parts))
+    return {path.resolve() for path in own if path.is_absolute()}
 
 
 def _is_foreign(file: Path, folder: Path, folders: Sequence[Path]) -> bool:
