@@ -168,27 +168,40 @@ def test_results_that_were_changed_do_not_fit(lrexp: Callable, raced: Path, tmp_
     assert (answer.code, "race.json: is damaged" in answer.err) == (3, True)
 
 
-def test_all_engines_give_the_same_answer(config: Path, tmp_path: Path) -> None:
-    found = {
-        name: library.find_lr(
-            config, engine=engine, jobs=jobs, budget=1.0, out=tmp_path / name,
-            overrides={"precision": "fp64"},
-        )
-        for name, engine, jobs in [
-            ("sequential", "sequential", 1), ("vectorized", "vectorized", 1), ("auto", "auto", 1),
-            ("processes", "sequential", 2),
-        ]
-    }  # fmt: skip
-    expected = found.pop("sequential")
+def race_in_fp64(folder: Path, engine: str, jobs: int) -> library.RangeTest:
+    (folder / "small.yaml").write_text(CONFIG)
+    return library.find_lr(
+        folder / "small.yaml", engine=engine, jobs=jobs, budget=1.0, out=folder / "run", draw=None,
+        overrides={"precision": "fp64"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def raced_one_by_one(tmp_path_factory: pytest.TempPathFactory) -> library.RangeTest:
+    return race_in_fp64(tmp_path_factory.mktemp("one-by-one"), "sequential", 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "jobs"),
+    [
+        ("vectorized", 1),
+        ("auto", 1),
+        # six processes; default tests have trials in processes, and a race's tasks from its order
+        pytest.param("sequential", 2, marks=pytest.mark.long),
+    ],
+)
+def test_all_engines_give_the_same_answer(
+    engine: str, jobs: int, raced_one_by_one: library.RangeTest, tmp_path: Path
+) -> None:
+    expected, found = raced_one_by_one, race_in_fp64(tmp_path, engine, jobs)
     assert expected.race is not None
-    for name, other in found.items():
-        assert other.race is not None
-        assert other.suggested_lr == pytest.approx(expected.suggested_lr, rel=1e-6), name
-        ours, theirs = (
-            [lr["losses"][0] for rung in race["rungs"] for lr in rung["lrs"]]
-            for race in (expected.race, other.race)
-        )
-        assert theirs == pytest.approx(ours, rel=1e-6), name
+    assert found.race is not None
+    assert found.suggested_lr == pytest.approx(expected.suggested_lr, rel=1e-6)
+    theirs, ours = (
+        [lr["losses"][0] for rung in race["rungs"] for lr in rung["lrs"]]
+        for race in (expected.race, found.race)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-6)
 
 
 class Blind(nn.Module):

@@ -139,8 +139,17 @@ engine: ENGINE
 """
 
 
-@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-@pytest.mark.parametrize("race", [(), ("--race",)], ids=["", "race"])
+@pytest.mark.parametrize(
+    ("race", "engine"),
+    [
+        ((), "sequential"),
+        ((), "vectorized"),
+        (("--race",), "sequential"),
+        # test_race.py has a race in stacks that is interrupted
+        pytest.param(("--race",), "vectorized", marks=pytest.mark.long),
+    ],
+    ids=["sequential", "vectorized", "race-sequential", "race-vectorized"],
+)
 def test_a_second_look_that_is_interrupted_goes_on(
     race: tuple[str, ...], engine: str, lrexp: Callable, tmp_path: Path
 ) -> None:
