@@ -8,7 +8,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lrexp.errors import ConfigError, LrexpError, RunError, UserCodeError
+from lrexp.errors import (
+    ConfigError,
+    InterruptedRunError,
+    LrexpError,
+    RunError,
+    UserCodeError,
+)
 
 if TYPE_CHECKING:
     from lrexp.experiment import compare, find_lr, resume
@@ -42,6 +48,7 @@ _HOMES = {
 __all__ = [
     "AdaptiveCycleLR",
     "ConfigError",
+    "InterruptedRunError",
     "LRFinder",
     "LrexpError",
     "RangeTest",

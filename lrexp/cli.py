@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -105,6 +105,7 @@ def root(
 
 @app.command(epilog="Example: lrexp compare configs/quickstart.yaml --seeds 3")
 def compare(
+    context: typer.Context,
     config: ConfigFile,
     set_: Set = None,
     seeds: Seeds = None,
@@ -139,6 +140,7 @@ def compare(
                 out=out,
                 runs_dir=runs_dir,
                 draw=None if no_plots else draw_unless_off,
+                stop=context.obj,
                 console=console,
             )
     except FailedTrialsError as error:  # the other trials have a result
@@ -148,6 +150,7 @@ def compare(
 
 @app.command(epilog="Example: lrexp find-lr configs/quickstart.yaml --write tuned.yaml")
 def find_lr(
+    context: typer.Context,
     config: ConfigFile,
     set_: Set = None,
     seeds: Seeds = None,
@@ -187,6 +190,7 @@ def find_lr(
             write=write,
             force=force,
             draw=None if no_plots else draw_unless_off,
+            stop=context.obj,
             console=console,
         )
     raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
@@ -197,6 +201,7 @@ def find_lr(
 
 @app.command(epilog="Example: lrexp resume runs/20261121-210301-digits-lr-compare-3f9c")
 def resume(
+    context: typer.Context,
     run: RunDirectory,
     force: Annotated[
         bool, typer.Option("--force", help="Go on although code, data or machine changed.")
@@ -225,6 +230,7 @@ def resume(
                 write=write,
                 trust=trust or (),
                 draw=None if no_plots else draw_unless_off,
+                stop=context.obj,
                 console=console,
             )
     except FailedTrialsError as error:  # the other trials have a result
@@ -350,15 +356,20 @@ def main() -> None:
     sys.exit(code)
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code; errors are printed, never raised."""
+def run(arguments: list[str], *, stop: Callable[[], object] | None = None) -> int:
+    """Run one command and return its exit code; errors are printed, never raised.
+
+    Args:
+        arguments: the words after `lrexp`.
+        stop: as of `lrexp.compare`, for who cannot or would not send this process a signal.
+    """
     # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     take_signals()
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
-        app(arguments, prog_name="lrexp")
+        app(arguments, prog_name="lrexp", obj=stop)
     except SystemExit as exit_:  # how Typer ends, after it has shown usage errors
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException as error:  # user code may raise anything

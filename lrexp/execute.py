@@ -266,6 +266,7 @@ def train(
     writer: RunWriter,
     console: Console,
     *,
+    pause: Pause,
     left: Left | None = None,
 ) -> Recorder:
     """Train the trials into the run directory and show how it goes.
@@ -276,10 +277,12 @@ def train(
         choice: which engine trains which trials.
         writer: of the run directory.
         console: where progress is shown.
+        pause: asks for checkpoints, and for an end of the training at one of them; Ctrl-C, SIGTERM
+            and SIGHUP request that end, too.
         left: of a run that is resumed: what is left of `choice`, and where it goes on.
 
     Raises:
-        KeyboardInterrupt: a signal ended the training before its end.
+        KeyboardInterrupt: the training was stopped before its end.
     """
     left = left or Left(choice.units)
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
@@ -288,7 +291,6 @@ def train(
     stop_is_outcome = all(trial.variant not in tests for trial in left.trials)
     recorder = Recorder(writer, stop_is_outcome=stop_is_outcome, loss_digits=digits, left=left)
     lengths = {trial: order.length(plan, trial) for trial in left.trials}
-    pause = Pause()
     try:
         with (
             observe(lengths, console, begun=left.begun) as observer,

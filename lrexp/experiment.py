@@ -16,6 +16,7 @@ from rich.console import Console
 
 from lrexp.config import Config, load_config, read_override, to_yaml
 from lrexp.describe import resolved_config
+from lrexp.engine import Pause, Stop
 from lrexp.errors import ConfigError
 from lrexp.evidence import too_few_seeds
 from lrexp.execute import (
@@ -56,6 +57,7 @@ def compare(
     out: str | Path | None = None,
     runs_dir: str | Path = "runs",
     draw: Draw | None = draw_unless_off,
+    stop: Stop | None = None,
     console: Console = QUIET,
 ) -> Run:
     """Train every variant × seed of a config and return the finished run.
@@ -73,12 +75,16 @@ def compare(
         out: the run directory itself; else a new one inside `runs_dir`.
         draw: draws the finished run, given as `lrexp.Run`; None draws nothing. By default lrexp's
             own pictures, unless the environment says `LREXP_PLOTS=0`.
+        stop: is called at the end of every step (with worker processes, a few times a second) and
+            ends the training there, with a checkpoint, when it returns something true: the
+            `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too.
         console: where progress is shown; by default nowhere.
 
     Raises:
         ConfigError: the config is wrong; nothing was written.
         UserCodeError: trials failed in user code; the others are in the run directory.
         RunError: the disk or the device failed.
+        InterruptedRunError: it was stopped; `resume` goes on.
 
     Example:
         >>> run = lrexp.compare("configs/quickstart.yaml", seeds=5)      # doctest: +SKIP
@@ -97,7 +103,7 @@ def compare(
         console.print(few, style="yellow", highlight=False, soft_wrap=True)
     choice = choose_engine(order, plan, jobs, console)
     with recorded_run(order, plan, choice, destination) as writer:
-        recorder = train(order, plan, choice, writer, console)
+        recorder = train(order, plan, choice, writer, console, pause=Pause(stop))
         finish_comparison(writer, recorder, loaded, console, draw=draw or draw_nothing)
     return load_run(writer.directory)
 
@@ -121,6 +127,7 @@ def find_lr(
     write: str | Path | None = None,
     force: bool = False,
     draw: Draw | None = draw_unless_off,
+    stop: Stop | None = None,
     console: Console = QUIET,
 ) -> RangeTest:
     """Run LR range tests over the config's seeds and return what they suggest.
@@ -132,7 +139,7 @@ def find_lr(
     together take `budget` full trainings.
 
     Raises:
-        ConfigError, UserCodeError, RunError: as `compare`.
+        ConfigError, UserCodeError, RunError, InterruptedRunError: as `compare`.
 
     Example:
         >>> lrexp.find_lr("configs/quickstart.yaml").suggested_lr        # doctest: +SKIP
@@ -156,9 +163,10 @@ def find_lr(
     copy = None if write is None else LrCopy(Path(write), force)
     choice = choose_engine(order, plan, jobs, console)
     options = "" if copy is None else copy.option
+    pause, draw = Pause(stop), draw or draw_nothing
     with recorded_run(order, plan, choice, destination, options=options) as writer:
-        recorder = train(order, plan, choice, writer, console)
-        finish_find_lr(order, plan, writer, recorder, console, jobs=jobs, draw=draw or draw_nothing)
+        recorder = train(order, plan, choice, writer, console, pause=pause)
+        finish_find_lr(order, plan, writer, recorder, console, jobs=jobs, pause=pause, draw=draw)
     found = range_test(load_run(writer.directory))
     if copy is not None:
         copy.write(loaded, found.suggested_lr, console)
@@ -176,6 +184,7 @@ def resume(
     trust: Sequence[str] = (),
     write: str | Path | None = None,
     draw: Draw | None = draw_unless_off,
+    stop: Stop | None = None,
     console: Console = QUIET,
 ) -> Run | RangeTest:
     """Continue an interrupted run to the very result it would have had.
@@ -192,7 +201,7 @@ def resume(
         trust: the packages that the run was made to trust; it is asked for again because a run
             directory may come from a stranger.
         write: as of `find_lr`.
-        draw: as of `compare`.
+        draw, stop: as of `compare`.
         console: where progress is shown; by default nowhere.
 
     Returns:
@@ -200,7 +209,8 @@ def resume(
 
     Raises:
         ConfigError: it cannot be resumed like this; the message says why, and how.
-        UserCodeError, RunError: as `compare`; also that another process writes the run.
+        UserCodeError, RunError, InterruptedRunError: as `compare`; a RunError also where another
+            process writes the run.
 
     Example:
         >>> lrexp.resume("runs/20261121-210301-digits-lr-compare-3f9c")    # doctest: +SKIP
@@ -225,6 +235,7 @@ def resume(
                 trust,
                 jobs=jobs,
                 force=force,
+                pause=Pause(stop),
                 draw=draw or draw_nothing,
                 console=console,
                 options=options,
@@ -245,6 +256,7 @@ def _train_the_rest(
     *,
     jobs: int | None,
     force: bool,
+    pause: Pause,
     draw: Draw,
     console: Console,
     options: str,
@@ -260,12 +272,14 @@ def _train_the_rest(
     for problem in forced:
         console.print(f"Forced: {problem}", markup=False, highlight=False, soft_wrap=True)
     with resumed_run(path, order, plan, left, forced, console=console, options=options) as writer:
-        recorder = train(order, plan, choice, writer, console, left=left)
+        recorder = train(order, plan, choice, writer, console, pause=pause, left=left)
         if order.command == "compare":
             finish_comparison(writer, recorder, loaded, console, draw=draw)
         else:
             again = jobs or (choice.jobs if choice.jobs > 1 else None)
-            finish_find_lr(order, plan, writer, recorder, console, jobs=again, draw=draw)
+            finish_find_lr(
+                order, plan, writer, recorder, console, jobs=again, pause=pause, draw=draw
+            )
     return loaded
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lrexp.engine import Choice, TrialId
+from lrexp.engine import Choice, Pause, TrialId
 from lrexp.errors import ConfigError, RunError
 from lrexp.execute import choose_engine, train
 from lrexp.finder import is_buried
@@ -40,6 +40,7 @@ def finish_find_lr(
     console: Console,
     *,
     jobs: int | None,
+    pause: Pause,
     draw: Draw,
 ) -> None:
     """Write what the range tests suggest, after a race where one was asked for.
@@ -51,19 +52,20 @@ def finish_find_lr(
         recorder: of the range tests.
         console: where progress is shown.
         jobs: worker processes, as `choose_engine` takes them.
+        pause: as `train` takes it.
         draw: draws the finished run.
 
     Raises:
         FailedTrialsError: trials failed.
         ConfigError: the budget is too small for a race, or an engine cannot be had.
-        KeyboardInterrupt: a signal ended the race before its end.
+        KeyboardInterrupt: the race was stopped before its end.
     """
     settings = plan.config.experiment.find_lr
     if read_rungs(writer.directory):  # the range tests were done long ago
         recorder.raise_failures(writer.directory)
     begin = None
     if not recorder.failures:
-        _look_again(order, plan, writer, console, jobs)
+        _look_again(order, plan, writer, console, jobs=jobs, pause=pause)
         run = load_run(writer.directory)
         suggestion = suggestion_of(plan, run)
         if settings.race:
@@ -72,7 +74,7 @@ def finish_find_lr(
         finish_range_tests(writer, recorder, plan, console, draw=draw)
         return
     course = _course(plan, begin)
-    done = _race(order, plan, writer, course, console, jobs=jobs)
+    done = _race(order, plan, writer, course, console, jobs=jobs, pause=pause)
     with waiting(console, "Drawing"):
         summary = race_summary(suggestion, _seeds(plan), course, done, _tested(writer))
         notes = [note for note in (begin.note, summary["note"]) if note]
@@ -81,13 +83,19 @@ def finish_find_lr(
 
 
 def _look_again(
-    order: Order, plan: Plan, writer: RunWriter, console: Console, jobs: int | None
+    order: Order,
+    plan: Plan,
+    writer: RunWriter,
+    console: Console,
+    *,
+    jobs: int | None,
+    pause: Pause,
 ) -> None:
     """Run the batches once more without learning, where no fall shows and one may be buried.
 
     Raises:
         FailedTrialsError: trials failed.
-        KeyboardInterrupt: a signal ended it before its end.
+        KeyboardInterrupt: it was stopped before its end.
     """
     run, known = writer.directory, order.lengths(plan)
     if not is_buried(curves_of(finished_tests(load_run(run)))):
@@ -103,7 +111,8 @@ def _look_again(
         text = "No fall shows: the same batches once more, without learning."
         console.print(text, highlight=False, soft_wrap=True)
         choice = Choice(left.units, jobs_before if jobs is None else jobs)
-        train(order, plan, choice, writer, console, left=left).raise_failures(run)
+        recorder = train(order, plan, choice, writer, console, pause=pause, left=left)
+        recorder.raise_failures(run)
 
 
 def check_budget(plan: Plan, given: float | None) -> None:
@@ -135,6 +144,7 @@ def _race(
     console: Console,
     *,
     jobs: int | None,
+    pause: Pause,
 ) -> list[Raced]:
     """Train the rungs that are not trained yet, and return what all of them came to."""
     run = writer.directory
@@ -164,9 +174,8 @@ def _race(
         )
         left = read_left(run, units)
         if left.trials:
-            recorder = train(
-                order, plan, Choice(left.units, choice.jobs), writer, console, left=left
-            )
+            rest = Choice(left.units, choice.jobs)
+            recorder = train(order, plan, rest, writer, console, pause=pause, left=left)
             recorder.raise_failures(run)
         done.append(read_raced(run, rung))
     return done

@@ -46,14 +46,14 @@ def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def lrexp(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Answer]:
-    """Run `lrexp WORDS` in an empty folder, in this process."""
+    """Run `lrexp WORDS` in an empty folder, in this process; `stop` is as of `lrexp.compare`."""
     from lrexp.cli import run
 
     monkeypatch.chdir(tmp_path)
 
-    def command(*words: object) -> Answer:
+    def command(*words: object, stop: Callable[[], object] | None = None) -> Answer:
         capsys.readouterr()
-        code = run([str(word) for word in words])
+        code = run([str(word) for word in words], stop=stop)
         captured = capsys.readouterr()
         return Answer(code, captured.out, captured.err)
 

@@ -6,7 +6,6 @@ Every row is run as a command. No row may show a traceback or write a run direct
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -304,37 +303,43 @@ def test_a_disk_that_refuses_is_exit_code_3(
     assert '"status": "failed"' in (tmp_path / "run/status.json").read_text()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(lrexp: Callable, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("name: 3\n")
-    words = [sys.executable, "-m", "lrexp", "validate", "bad.yaml", "--debug"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "Traceback" in done.stderr
+    for words in (("validate", "bad.yaml", "--debug"), ("--debug", "validate", "bad.yaml")):
+        answer = lrexp(*words)
+        assert answer.code == 2
+        assert "Traceback" in answer.err
+    assert "Traceback" not in lrexp("validate", "bad.yaml").err
 
 
-MISMATCH = """\
-raise RuntimeError("operator torchvision::nms does not exist")
-"""
+def test_the_program_itself_ends_with_the_code_of_its_command(tmp_path: Path) -> None:
+    def started(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "lrexp", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = started("init", "new.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Wrote new.yaml" in done.stdout
+    refused = started("init", "new.yaml", "--debug")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Traceback" in refused.stderr
+    assert "new.yaml" in refused.stderr
 
 
-def test_torch_and_torchvision_that_do_not_match_are_explained(tmp_path: Path) -> None:
+def test_torch_and_torchvision_that_do_not_match_are_explained(
+    lrexp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "broken" / "torchvision"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text(MISMATCH)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "broken")}
-
-    def validate(change: str) -> subprocess.CompletedProcess[str]:
-        config = write_config(tmp_path, change)
-        words = [sys.executable, "-m", "lrexp", "validate", config.name]
-        return subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
-        )
-
+    mismatch = 'raise RuntimeError("operator torchvision::nms does not exist")\n'
+    (package / "__init__.py").write_text(mismatch)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path / "broken")
     for change in ("model: {name: resnet18}", "data: {name: MNIST, args: {root: x}}"):
-        done = validate(change)
-        assert done.returncode == 2, done.stderr
-        assert "torchvision" in done.stderr
-        assert "pip install" in done.stderr
-        assert "Traceback" not in done.stderr
-    assert validate("seed: 0").returncode == 0  # nothing else needs torchvision
+        answer = lrexp("validate", write_config(tmp_path, change).name)
+        assert answer.code == 2, answer.err
+        assert "torchvision" in answer.err
+        assert "pip install" in answer.err
+        assert "Traceback" not in answer.err
+    assert lrexp("validate", write_config(tmp_path, "seed: 0").name).code == 0  # needs it not

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from stopping import copy_of, status
 
 import lrexp as library
 from lrexp.report.text import lr_text
@@ -47,6 +48,23 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison; for reading only."""
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "small.yaml").write_text(CONFIG)
+    return library.compare(folder / "small.yaml", out=folder / "run", draw=None).path
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A range test; for reading only."""
+    folder = tmp_path_factory.mktemp("tested")
+    (folder / "small.yaml").write_text(CONFIG)
+    library.find_lr(folder / "small.yaml", out=folder / "run", draw=None)
+    return folder / "run"
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
@@ -63,9 +81,8 @@ def test_compare_writes_a_run_that_explains_itself(
         "summary.json", "summary.csv", "plots",
     }  # fmt: skip
     assert (run / "config.yaml").read_text() == CONFIG
-    status = json.loads((run / "status.json").read_text())
-    assert status["status"] == "complete"
-    assert status["counts"] == {"finished": 4, "diverged": 2}
+    assert status(run)["status"] == "complete"
+    assert status(run)["counts"] == {"finished": 4, "diverged": 2}
     environment = json.loads((run / "environment.json").read_text())
     assert environment["packages"]["torch"]
     assert environment["device"] == "cpu"
@@ -98,11 +115,9 @@ def test_compare_writes_a_run_that_explains_itself(
         assert word in answer.out
 
 
-def test_variants_of_a_seed_share_weights_and_batches(lrexp: Callable, config: Path) -> None:
-    answer = lrexp("compare", config, "--out", "run")
-    assert answer.code == 0, answer.err
+def test_variants_of_a_seed_share_weights_and_batches(compared: Path) -> None:
     first = {
-        (variant, seed): rows(Path(f"run/trials/{variant}/seed-{seed}/steps.csv"))[0]["loss"]
+        (variant, seed): rows(compared / f"trials/{variant}/seed-{seed}/steps.csv")[0]["loss"]
         for variant in ("standard", "high", "low")
         for seed in (0, 1)
     }
@@ -190,12 +205,12 @@ def test_a_run_keeps_the_users_code_so_that_it_can_be_repeated_from_its_director
 
 
 def test_json_is_the_only_thing_on_stdout(lrexp: Callable, config: Path) -> None:
-    answer = lrexp("compare", config, "--json")
+    answer = lrexp("compare", config, "--json", "--seeds", 1)
     summary = json.loads(answer.out)
     assert Path(summary["run"]).is_dir()
     assert {"mean", "sd", "values", "outcomes", "diagnosis"} <= summary["ranking"][0].keys()
     assert "standard" in answer.err  # progress
-    assert lrexp("compare", config, "--json", "--quiet").err == ""
+    assert lrexp("compare", config, "--json", "--quiet", "--seeds", 1).err == ""
 
 
 def test_prints_of_user_code_stay_off_the_json_document(lrexp: Callable, config: Path) -> None:
@@ -278,11 +293,8 @@ def test_find_lr_suggests_the_peak_of_the_schedule(
     assert (again.rules, again.suggestion.note) == (found["rules"], found["note"])
 
 
-def test_a_mean_frac_that_no_run_writes_is_damage(
-    lrexp: Callable, config: Path, tmp_path: Path
-) -> None:
-    assert lrexp("find-lr", config, "--out", "run").code == 0
-    file = tmp_path / "run/summary.json"
+def test_a_mean_frac_that_no_run_writes_is_damage(tested: Path, tmp_path: Path) -> None:
+    file = copy_of(tested, tmp_path / "run") / "summary.json"
     summary = json.loads(file.read_text())
     for value, message in (("half", "damaged"), (0, "mean_frac"), (2, "mean_frac")):
         file.write_text(json.dumps(summary | {"mean_frac": value}))
@@ -338,12 +350,9 @@ def test_find_lr_refuses_with_exit_code_4_when_there_is_no_signal(
     assert not Path("tuned.yaml").exists()
 
 
-@pytest.mark.pictures
-def test_plot_redraws_from_the_files_alone(lrexp: Callable, config: Path) -> None:
-    assert lrexp("compare", config, "--seeds", 1, "--out", "one", "--quiet").code == 0
-    assert lrexp("compare", config, "--seeds", 1, "--out", "two", "--quiet").code == 0
-    for file in Path("one/plots").iterdir():
-        file.unlink()
+def test_plot_redraws_from_the_files_alone(lrexp: Callable, compared: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        copy_of(compared, tmp_path / name)
     Path("one/summary.json").unlink()  # as if it were still running
     answer = lrexp("plot", "one")
     assert answer.code == 0, answer.err
@@ -420,40 +429,24 @@ def test_version_and_help_need_no_torch() -> None:
     assert library.__version__ in done.stdout
 
 
-# A background job of a shell ignores SIGINT, and so would its children.
-START = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from lrexp.cli import run; sys.exit(run(sys.argv[1:]))"
-)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_with_130_and_stays_readable(
-    number: signal.Signals, tmp_path: Path, config: Path
+    number: signal.Signals, lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
-    words = ["compare", str(config), "--out", "run", "--set", "train.duration=100000ep"]
-    steps = tmp_path / "run/trials/standard/seed-0/steps.csv"
-    with subprocess.Popen(
-        [sys.executable, "-c", START, *words],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while not (steps.exists() and steps.stat().st_size > 5000):
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            process.send_signal(number)
-            _, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert "lrexp plot run" in err
-    status = json.loads((tmp_path / "run/status.json").read_text())
-    assert status["status"] == "interrupted"
+    def interrupt() -> None:
+        if next(steps) == 60:
+            signal.raise_signal(number)
+
+    steps, before = itertools.count(1), signal.signal(number, signal.default_int_handler)
+    try:  # a background job of a shell ignores SIGINT
+        answer = lrexp("compare", config, "--out", "run", stop=interrupt)
+    finally:
+        signal.signal(number, before)
+    assert answer.code == 130, answer.err
+    assert "Traceback" not in answer.err
+    assert "lrexp plot run" in answer.err
+    assert status(tmp_path / "run")["status"] == "interrupted"
     run = library.load_run(tmp_path / "run")
     assert run.summary is None
-    assert len(run.trials[0].steps["loss"]) > 50
+    assert len(run.trials[0].steps["loss"]) == 60
+    assert lrexp("plot", "run").code == 0

@@ -13,9 +13,10 @@ import yaml
 from conftest import Answer
 
 import lrexp as library
-from lrexp import experiment
 from lrexp.data import derive_seed
-from lrexp.engine import choice
+from lrexp.engine import Failed, Started, Unit, choice
+from lrexp.order import make_order
+from lrexp.workers.pool import run_in_processes
 
 Command = Callable[..., Answer]
 
@@ -59,14 +60,29 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+def trained(folder: Path, engine: str) -> library.Run:
+    (folder / "config.yaml").write_text(CONFIG)
+    return library.compare(folder / "config.yaml", engine=engine, out=folder / "run", draw=None)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> library.Run:
+    """The trials one by one; for reading only."""
+    return trained(tmp_path_factory.mktemp("alone"), "sequential")
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> library.Run:
+    """The same trials in stacks; for reading only."""
+    return trained(tmp_path_factory.mktemp("stacked"), "vectorized")
+
+
 def ran(answer: Answer) -> Any:
     assert answer.code == 0, answer.err
     return library.load_run(json.loads(answer.out)["run"])
 
 
-def test_compare_gives_the_same_with_every_engine(lrexp: Command, config: Path) -> None:
-    alone = ran(lrexp("compare", config, "--engine", "sequential", "--json"))
-    stacked = ran(lrexp("compare", config, "--engine", "vectorized", "--json"))
+def test_compare_gives_the_same_with_every_engine(alone: library.Run, stacked: library.Run) -> None:
     assert len(alone.trials) == len(stacked.trials) == 8
     for one, other in zip(alone.trials, stacked.trials, strict=True):
         assert (one.variant, one.seed) == (other.variant, other.seed)
@@ -80,15 +96,17 @@ def test_compare_gives_the_same_with_every_engine(lrexp: Command, config: Path) 
     assert ranking[0] == ranking[1]
 
 
-def test_equal_variants_stay_bit_equal_in_a_stack(lrexp: Command, config: Path) -> None:
-    run = ran(lrexp("compare", config, "--engine", "vectorized", "--json"))
+def test_equal_variants_stay_bit_equal_in_a_stack(stacked: library.Run) -> None:
     for seed in (0, 1):
-        files = [run.path / "trials" / v / f"seed-{seed}" / "steps.csv" for v in ("base", "again")]
+        folders = [stacked.path / "trials" / name / f"seed-{seed}" for name in ("base", "again")]
+        files = [folder / "steps.csv" for folder in folders]
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_the_engine_is_kept_with_the_run_and_repeats_it(lrexp: Command, config: Path) -> None:
-    run = ran(lrexp("compare", config, "--engine", "vectorized", "--json"))
+def test_the_engine_is_kept_with_the_run_and_repeats_it(
+    lrexp: Command, stacked: library.Run
+) -> None:
+    run = stacked
     kept = json.loads((run.path / "engine.json").read_text())
     trials = [f"{v}/seed-{s}" for s in (0, 1) for v in ("base", "again", "cosine")]
     assert kept["units"] == [
@@ -103,7 +121,7 @@ def test_the_engine_is_kept_with_the_run_and_repeats_it(lrexp: Command, config: 
 
 
 def test_auto_measures_says_what_it_takes_and_gives_the_same(
-    lrexp: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+    lrexp: Command, config: Path, alone: library.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "SHORT", 0.0)
     monkeypatch.setattr(choice, "TRIAL_COST", (0.0, 0.0))
@@ -116,7 +134,6 @@ def test_auto_measures_says_what_it_takes_and_gives_the_same(
     first = kept["figures"]["families"][0]
     assert first["sequential_seconds_per_step"] > 0
     assert "4" in first["stacked_seconds_per_step_and_trial"]
-    alone = ran(lrexp("compare", config, "--engine", "sequential", "--json"))
     for one, other in zip(alone.trials, run.trials, strict=True):
         np.testing.assert_allclose(other.steps["loss"], one.steps["loss"], rtol=1e-9)
 
@@ -152,11 +169,8 @@ def test_what_cannot_be_stacked_goes_elsewhere_or_is_refused_with_the_line(
     assert "Leave it to auto" in refused.err
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_stack_that_raises_is_trained_one_by_one_which_says_where(
-    jobs: int, lrexp: Command, config: Path
-) -> None:
-    """Also where one of its trials had ended before; in this process, and in others."""
+def write_late(config: Path) -> None:
+    """Let a sample that comes late in the first epoch raise, in every trial."""
     (config.parent / "late.py").write_text(
         "import torch\n"
         "from torch.nn import functional\n\n"
@@ -175,6 +189,14 @@ def test_a_stack_that_raises_is_trained_one_by_one_which_says_where(
         "optimizer: {name: SGD, lr: 0.01}\ntrain: {duration: 1024, eval_every: 256}\n"
         "compare: {variants: {a: {}, wild: {optimizer.lr: 1e38}, b: {}, c: {}}}\n"
     )
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_stack_that_raises_is_trained_one_by_one_which_says_where(
+    jobs: int, lrexp: Command, config: Path
+) -> None:
+    """Also where one of its trials had ended before; in this process, and in others."""
+    write_late(config)
     answer = lrexp("compare", config, "--engine", "vectorized", "--jobs", jobs)
     assert answer.code == 3
     assert "not as part of a stack" in answer.err
@@ -182,11 +204,30 @@ def test_a_stack_that_raises_is_trained_one_by_one_which_says_where(
     assert "3 of 4 trials failed" in answer.err
 
 
+def test_a_stack_that_raises_in_a_worker_is_trained_there_one_by_one(config: Path) -> None:
+    write_late(config)
+    order = make_order("compare", config)
+    stack = Unit("vectorized", tuple(order.lengths(order.plan())))
+    records = list(run_in_processes(order, [stack], jobs=1))
+    again = {
+        record.trial.variant: record.again for record in records if isinstance(record, Started)
+    }
+    assert again.keys() == {"a", "wild", "b", "c"}
+    assert all("not as part of a stack" in str(why) for why in again.values())
+    failed = {r.trial.variant: str(r.error) for r in records if isinstance(r, Failed)}
+    assert failed.keys() == {"a", "b", "c"}
+    assert all("late.py:5" in error for error in failed.values())
+
+
 def test_a_taken_folder_is_refused_before_anything_is_loaded(
-    lrexp: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+    lrexp: Command, config: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(experiment, "make_order", lambda *a, **k: pytest.fail("loaded"))
+    (tmp_path / "mine.py").write_text("open('loaded', 'w').close()\n")
+    config.write_text(CONFIG.replace("loss: cross_entropy", "loss: 'mine:loss'"))
     for command in ("compare", "find-lr"):
         answer = lrexp(command, config, "--out", config.parent)
         assert answer.code == 2
         assert "exists and is not an empty folder" in answer.err
+        assert not (tmp_path / "loaded").exists()
+    lrexp("compare", config, "--out", "free")
+    assert (tmp_path / "loaded").exists()

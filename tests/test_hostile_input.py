@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lrexp.errors import ConfigError, RunError, UserCodeError
@@ -429,7 +430,6 @@ def test_a_file_of_a_run_that_has_no_end_is_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("lrexp.report.figure.save", lambda *_: None)
     run = a_run(folder / "runs" / "run", "compare")
     status = json.loads((run / "status.json").read_text()) | {"status": "interrupted"}
     (run / "status.json").write_text(json.dumps(status))
@@ -521,7 +521,6 @@ def test_every_string_of_a_strangers_run_is_shown_without_controls(
     name: str, command: str, folder: Path, lrexp: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("lrexp.experiment.draw_run", lambda *_, **__: [])  # is another test
     run = a_run(folder / "runs" / "run", command)
     (run / "trials" / "a" / "seed-1").mkdir()
     whole = json.loads((run / name).read_text())
@@ -565,21 +564,18 @@ def with_controls(value: Any, free: Collection[str], inside: bool = False) -> An
 def test_no_text_of_a_run_is_drawn_as_a_formula(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from matplotlib.figure import Figure
-
     from lrexp import load_run
     from lrexp.report import draw_overlay, draw_run
 
     seen: list[str] = []
 
-    def saved(figure: Figure, path: Path) -> Path:
+    def save(figure: Figure, *_: object, **__: object) -> None:
         figure.canvas.draw()  # warns of glyphs that no font has, and fails at bad formulas
         texts = figure.findobj(lambda artist: isinstance(artist, Text) and "$" in artist.get_text())
         assert not [text for text in texts if text.get_parse_math()]
         seen.extend(text.get_text() for text in texts)
-        return path
 
-    monkeypatch.setattr("lrexp.report.figure.save", saved)
+    monkeypatch.setattr(Figure, "savefig", save)
     run = a_run(folder / CONTROLS.replace("/", "|"), command)
     for name, free in FREE_TEXTS.items():
         whole = json.loads((run / name).read_text())
@@ -603,7 +599,7 @@ def test_a_strangers_run_is_drawn_or_refused(
     from lrexp import load_run
     from lrexp.report import draw_run
 
-    monkeypatch.setattr("lrexp.report.figure.save", lambda figure, path: figure.canvas.draw())
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figure.canvas.draw())
     run = a_run(folder / "run", command)
     whole = json.loads((run / name).read_text())
     drawn = 0

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopping import After
 
 from lrexp.describe import describe_again
-from lrexp.engine import Pause, losses
 from lrexp.errors import Problem
 from lrexp.fit import changed_settings, noted_surroundings, read_order
 from lrexp.home import changed_modules, digest
@@ -44,25 +44,6 @@ class Net(nn.Module):
 """
 
 
-class PauseAt(Pause):
-    """Asks for a pause at the n-th moment at which one is possible."""
-
-    left = 10**9
-
-    def due(self) -> bool:
-        type(self).left -= 1
-        self.requested = self.requested or type(self).left <= 0
-        return self.requested
-
-
-@pytest.fixture
-def pause_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr("lrexp.execute.Pause", PauseAt)
-    monkeypatch.setattr("lrexp.finish.draw_run", lambda run: [])
-    return lambda moment: setattr(PauseAt, "left", moment)
-
-
 def write_project(folder: Path) -> Path:
     (folder / "configs/data").mkdir(parents=True)
     (folder / "configs/own.py").write_text(OWN)
@@ -74,17 +55,13 @@ def write_project(folder: Path) -> Path:
 
 
 @pytest.fixture
-def project(
-    lrexp: Callable, tmp_path: Path, pause_at: Callable, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def project(lrexp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a run in it that was interrupted; the working directory is elsewhere."""
     config = write_project(tmp_path / "project")
     monkeypatch.setattr(sys, "path", [*sys.path])  # else other tests' modules of the same names
     monkeypatch.delitem(sys.modules, "lazy", raising=False)
-    pause_at(4)
-    answer = lrexp("compare", config, "--out", tmp_path / "project/runs/one")
+    answer = lrexp("compare", config, "--out", tmp_path / "project/runs/one", stop=After(4))
     assert answer.code == 130, answer.err
-    pause_at(10**9)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     return tmp_path / "project"

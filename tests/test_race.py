@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from stopping import After, contents, copy_of, status
 from torch import nn
 
 import lrexp as library
-from lrexp.engine import Pause, TrialId, losses
+from lrexp.engine import TrialId
 from lrexp.order import Order, make_order
 from lrexp.plan import race_task
 from lrexp.plan.race import shortened
@@ -36,25 +37,6 @@ find_lr: {min_lr: 1e-5, max_lr: 10, steps: 60, seeds: 2, race: true, budget: 2}
 """
 
 
-class PauseAt(Pause):
-    """Asks for a pause at the n-th moment at which one is possible; at every one a checkpoint."""
-
-    left = 10**9
-
-    def due(self) -> bool:
-        type(self).left -= 1
-        self.requested = self.requested or type(self).left <= 0
-        return True
-
-
-@pytest.fixture
-def pause_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let the next trainings stop at the n-th step at which they may."""
-    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr("lrexp.execute.Pause", PauseAt)
-    return lambda moment: setattr(PauseAt, "left", moment)
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
@@ -62,17 +44,13 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def contents(run: Path) -> dict[str, Any]:
-    """Return what must not depend on an interruption."""
-    found: dict[str, Any] = {}
-    for path in [*run.rglob("*.csv"), *run.rglob("*.json")]:
-        name, text = str(path.relative_to(run)), path.read_text()
-        if name in {"status.json", "order.json", "environment.json"}:
-            continue
-        if path.name == "result.json":
-            text = json.dumps({k: v for k, v in json.loads(text).items() if "second" not in k})
-        found[name] = text
-    return found
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A race that nobody interrupts; for reading only."""
+    folder = tmp_path_factory.mktemp("raced")
+    (folder / "small.yaml").write_text(CONFIG)
+    library.find_lr(folder / "small.yaml", out=folder / "run", draw=None)
+    return folder / "run"
 
 
 @pytest.mark.pictures
@@ -104,8 +82,7 @@ def test_a_race_from_config_to_answer(lrexp: Callable, config: Path, tmp_path: P
     tuned = yaml.safe_load((tmp_path / "tuned.yaml").read_text())
     assert float(tuned["optimizer"]["lr"]) == float(f"{told['suggested_lr']:.3g}")
     assert (run / "plots/race.png").stat().st_size > 10_000
-    status = json.loads((run / "status.json").read_text())
-    assert status["num_trials"] == status["counts"]["finished"] == 8
+    assert status(run)["num_trials"] == status(run)["counts"]["finished"] == 8
 
 
 def test_the_flags_and_what_is_shown(lrexp: Callable, config: Path) -> None:
@@ -138,56 +115,51 @@ def test_what_cannot_be_raced_is_said_at_once(
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 def test_a_race_that_is_interrupted_again_and_again_ends_with_the_same_files(
-    engine: str, lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
+    engine: str, lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
     config.write_text(CONFIG.replace("engine: sequential", f"engine: {engine}"))
-    pause_at(10**9)
     straight = lrexp("find-lr", "small.yaml", "--out", "straight")
     assert straight.code == 0, straight.err
-    moments = 60 if engine == "sequential" else 20
-    pause_at(moments)
-    answer = lrexp("find-lr", "small.yaml", "--out", "run")
+    steps = 60 if engine == "sequential" else 20
+    answer = lrexp("find-lr", "small.yaml", "--out", "run", stop=After(steps))
     in_the_race = 0
     while answer.code == 130:
         in_the_race += (tmp_path / "run/race.json").exists()
         assert not (tmp_path / "run/summary.json").exists()
-        pause_at(moments)
-        answer = lrexp("resume", "run")
+        answer = lrexp("resume", "run", stop=After(steps))
     assert answer.code == 0, answer.err
     assert in_the_race >= 3
     assert contents(tmp_path / "run") == contents(tmp_path / "straight")
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_a_race_is_resumed_between_two_rungs(lrexp: Callable, config: Path, tmp_path: Path) -> None:
-    assert lrexp("find-lr", "small.yaml", "--out", "whole").code == 0
-    run = tmp_path / "run"
-    shutil.copytree(tmp_path / "whole", run)
+def test_a_race_is_resumed_between_two_rungs(lrexp: Callable, raced: Path, tmp_path: Path) -> None:
+    run = copy_of(raced, tmp_path / "run")
     race = json.loads((run / "race.json").read_text())
     for rung in race["rungs"][1:]:
         for lr in rung["lrs"]:
             shutil.rmtree(run / f"trials/race-{rung['horizon']}-lr-{lr:.4g}")
     (run / "race.json").write_text(json.dumps(race | {"rungs": race["rungs"][:1]}))
     (run / "summary.json").unlink()
-    status = json.loads((run / "status.json").read_text())
-    (run / "status.json").write_text(json.dumps(status | {"status": "interrupted"}))
+    interrupted(run)
     assert lrexp("resume", "run").code == 0
-    assert contents(run) == contents(tmp_path / "whole")
+    assert contents(run) == contents(raced)
 
 
-def test_results_that_were_changed_do_not_fit(
-    lrexp: Callable, config: Path, tmp_path: Path
-) -> None:
-    assert lrexp("find-lr", "small.yaml", "--out", "run").code == 0
-    run = tmp_path / "run"
+def interrupted(run: Path) -> None:
+    """Let a run say that it was."""
+    (run / "status.json").write_text(json.dumps(status(run) | {"status": "interrupted"}))
+
+
+def test_results_that_were_changed_do_not_fit(lrexp: Callable, raced: Path, tmp_path: Path) -> None:
+    run = copy_of(raced, tmp_path / "run")
     race = json.loads((run / "race.json").read_text())
     for i, lr in enumerate(race["rungs"][0]["lrs"]):
         path = run / f"trials/race-25-lr-{lr:.4g}/seed-0/result.json"
         result = json.loads(path.read_text())
         result["final"]["val_loss"] = float(i)  # the lowest LR would have won
         path.write_text(json.dumps(result))
-    status = json.loads((run / "status.json").read_text())
-    (run / "status.json").write_text(json.dumps(status | {"status": "interrupted"}))
+    interrupted(run)
     answer = lrexp("resume", "run")
     assert answer.code == 3
     assert "race.json: does not fit the results" in answer.err
@@ -196,27 +168,40 @@ def test_results_that_were_changed_do_not_fit(
     assert (answer.code, "race.json: is damaged" in answer.err) == (3, True)
 
 
-def test_all_engines_give_the_same_answer(config: Path, tmp_path: Path) -> None:
-    found = {
-        name: library.find_lr(
-            config, engine=engine, jobs=jobs, budget=1.0, out=tmp_path / name,
-            overrides={"precision": "fp64"},
-        )
-        for name, engine, jobs in [
-            ("sequential", "sequential", 1), ("vectorized", "vectorized", 1), ("auto", "auto", 1),
-            ("processes", "sequential", 2),
-        ]
-    }  # fmt: skip
-    expected = found.pop("sequential")
+def race_in_fp64(folder: Path, engine: str, jobs: int) -> library.RangeTest:
+    (folder / "small.yaml").write_text(CONFIG)
+    return library.find_lr(
+        folder / "small.yaml", engine=engine, jobs=jobs, budget=1.0, out=folder / "run", draw=None,
+        overrides={"precision": "fp64"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def raced_one_by_one(tmp_path_factory: pytest.TempPathFactory) -> library.RangeTest:
+    return race_in_fp64(tmp_path_factory.mktemp("one-by-one"), "sequential", 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "jobs"),
+    [
+        ("vectorized", 1),
+        ("auto", 1),
+        # six processes; default tests have trials in processes, and a race's tasks from its order
+        pytest.param("sequential", 2, marks=pytest.mark.long),
+    ],
+)
+def test_all_engines_give_the_same_answer(
+    engine: str, jobs: int, raced_one_by_one: library.RangeTest, tmp_path: Path
+) -> None:
+    expected, found = raced_one_by_one, race_in_fp64(tmp_path, engine, jobs)
     assert expected.race is not None
-    for name, other in found.items():
-        assert other.race is not None
-        assert other.suggested_lr == pytest.approx(expected.suggested_lr, rel=1e-6), name
-        ours, theirs = (
-            [lr["losses"][0] for rung in race["rungs"] for lr in rung["lrs"]]
-            for race in (expected.race, other.race)
-        )
-        assert theirs == pytest.approx(ours, rel=1e-6), name
+    assert found.race is not None
+    assert found.suggested_lr == pytest.approx(expected.suggested_lr, rel=1e-6)
+    theirs, ours = (
+        [lr["losses"][0] for rung in race["rungs"] for lr in rung["lrs"]]
+        for race in (expected.race, found.race)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-6)
 
 
 class Blind(nn.Module):

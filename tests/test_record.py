@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
-import lrexp.store.write
 from lrexp.engine import (
     Checkpoint,
     Ended,
@@ -40,9 +41,19 @@ def steps(trial: TrialId, first: int, count: int, loss: float = 1.0) -> Steps:
 
 
 @pytest.fixture
-def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    monkeypatch.setattr(lrexp.store.write, "NOTE_SECONDS", 0.0)  # counts can be read at once
-    made = Recorder(RunWriter(tmp_path, {}), stop_is_outcome=True, loss_digits=9)
+def writer(tmp_path: Path) -> RunWriter:
+    return RunWriter(tmp_path, {})
+
+
+def counts(writer: RunWriter) -> Any:
+    """Return how many trials have which outcome; noted once a second, and at the end."""
+    writer.update_status()
+    return json.loads((writer.directory / "status.json").read_text())["counts"]
+
+
+@pytest.fixture
+def recorder(writer: RunWriter) -> Iterator[Recorder]:
+    made = Recorder(writer, stop_is_outcome=True, loss_digits=9)
     yield made
     made.write_all([], lambda record: None)  # closes what is open
 
@@ -53,7 +64,7 @@ def write(recorder: Recorder, *records: Record) -> None:
 
 
 def test_a_trial_that_starts_again_leaves_nothing_of_its_first_try(
-    recorder: Recorder, tmp_path: Path
+    recorder: Recorder, writer: RunWriter, tmp_path: Path
 ) -> None:
     directory = tmp_path / "trials/a/seed-0"
     write(recorder, Started(A), Evaluation(A, 0, 0.0, {"val_loss": 0.01}), steps(A, 0, 5, 9.0))
@@ -65,17 +76,16 @@ def test_a_trial_that_starts_again_leaves_nothing_of_its_first_try(
     assert (directory / "steps.csv").read_text().count("\n") == 3
     result = json.loads((directory / "result.json").read_text())
     assert (result["steps"], result["final"], result["best"]) == (2, {"loss": 1.0}, {})
-    assert json.loads((tmp_path / "status.json").read_text())["counts"] == {"finished": 2}
+    assert counts(writer) == {"finished": 2}
 
 
 def test_a_trial_that_had_failed_may_start_again_and_counts_once(
-    recorder: Recorder, tmp_path: Path
+    recorder: Recorder, writer: RunWriter, tmp_path: Path
 ) -> None:
     write(recorder, Started(A), Failed(A, ValueError("x")), Started(B), Failed(B, ValueError("x")))
-    assert json.loads((tmp_path / "status.json").read_text())["counts"] == {"failed": 2}
+    assert counts(writer) == {"failed": 2}
     write(recorder, Started(A), steps(A, 0, 1), Ended(A, 1, 0, 1.0))
-    counts = json.loads((tmp_path / "status.json").read_text())["counts"]
-    assert counts == {"diverged": 1, "failed": 1}
+    assert counts(writer) == {"diverged": 1, "failed": 1}
     assert list(recorder.failures) == [B]
     with pytest.raises(FailedTrialsError, match="1 of 2 trials failed"):
         recorder.raise_failures(tmp_path)
@@ -215,7 +225,7 @@ def test_an_observer_that_nobody_sees_ends_nothing(
 def test_that_there_are_no_checkpoints_is_told_once_for_a_variant(kind: Any) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=False, width=200)
-    shown = progress._bars(console) if kind is Bars else console
+    shown = Progress(console=console) if kind is Bars else console
     trials = [TrialId(variant, seed) for variant in ("a[1]", "b") for seed in (0, 1)]
     observer = kind(shown, dict.fromkeys(trials, 10))
     for trial in trials:
@@ -240,7 +250,7 @@ def test_nothing_is_written_into_a_run_that_was_deleted(tmp_path: Path) -> None:
 
 def test_a_bar_of_a_resumed_trial_starts_at_its_step() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    shown = progress._bars(console)
+    shown = Progress(console=console)
     observer = Bars(shown, {A: 10, B: 10}, {A: 6})
     observer(Started(A))
     observer(Started(B))
@@ -264,9 +274,9 @@ def test_the_error_of_a_trial_is_readable(error: Exception, message: str) -> Non
     assert str(readable_error(Failed(A, error))) == message
 
 
-def bars(num_trials: int, total: int = 10) -> tuple[Bars, list[TrialId], progress.Progress]:
+def bars(num_trials: int, total: int = 10) -> tuple[Bars, list[TrialId], Progress]:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    shown = progress._bars(console)
+    shown = Progress(console=console)
     trials = [TrialId(f"v{i}", 0) for i in range(num_trials)]
     return Bars(shown, dict.fromkeys(trials, total)), trials, shown
 
@@ -310,7 +320,7 @@ def test_lines_of_many_trials_come_at_most_every_ten_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     out = io.StringIO()
     trials = [TrialId(f"v{i}", 0) for i in range(64)]
     observer = Lines(Console(file=out, width=200), dict.fromkeys(trials, 100))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import platform
@@ -10,19 +12,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from stopping import After, contents, copy_of, status
 from torch import nn
 
 import lrexp as library
-from lrexp.engine import Pause, losses
-from lrexp.errors import ConfigError, InterruptedRunError
+from lrexp.errors import ConfigError
 from lrexp.report.range_curve import loss_title
-from lrexp.store import RunWriter
 
 CONFIG = """\
 name: small
@@ -40,26 +44,14 @@ compare:
     low: {optimizer.lr: 1e-3}
 find_lr: {min_lr: 1e-3, max_lr: 10, steps: 24, seeds: 2}
 """
-TIMES = ("seconds", "steps_per_second")
 
 
-class PauseAt(Pause):
-    """Asks for a pause at the n-th moment at which one is possible; at every one a checkpoint."""
-
-    left = 10**9
-
-    def due(self) -> bool:
-        type(self).left -= 1
-        self.requested = self.requested or type(self).left <= 0
-        return True
-
-
-@pytest.fixture
-def pause_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let the next trainings stop at the n-th step at which they may."""
-    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)  # a moment after every step
-    monkeypatch.setattr("lrexp.execute.Pause", PauseAt)
-    return lambda moment: setattr(PauseAt, "left", moment)
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Let SIGINT be what it is at a terminal: a background job's is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -67,42 +59,45 @@ def config(tmp_path: Path) -> Path:
     return write_config(tmp_path)
 
 
-def write_config(folder: Path, engine: str = "sequential", **changes: str) -> Path:
+def write_config(folder: Path, engine: str = "sequential") -> Path:
     path = folder / "small.yaml"
-    text = CONFIG.replace("ENGINE", engine)
-    for old, new in changes.items():
-        text = text.replace(old, new)
-    path.write_text(text)
+    path.write_text(CONFIG.replace("ENGINE", engine))
     return path
 
 
-def contents(run: Path) -> dict[str, Any]:
-    """Return what must not depend on an interruption."""
-    found: dict[str, Any] = {}
-    for path in sorted(run.rglob("*.csv")):
-        found[str(path.relative_to(run))] = path.read_bytes()
-    for path in [*sorted(run.rglob("result.json")), run / "summary.json"]:
-        value = json.loads(path.read_text())
-        found[str(path.relative_to(run))] = {k: v for k, v in value.items() if k not in TIMES}
-    return found
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is in a comparison that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("straight")
+    run = library.compare(write_config(folder), out=folder / "run", draw=None)
+    return contents(run.path)
 
 
-def status(run: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((run / "status.json").read_text())
-    return value
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison that was interrupted in its seventh step; for reading only."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(library.InterruptedRunError):
+        library.compare(write_config(folder), out=folder / "run", draw=None, stop=After(7))
+    return folder / "run"
+
+
+@pytest.fixture
+def paused(stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of an interrupted run, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return copy_of(stopped, tmp_path / "run")
 
 
 @pytest.mark.parametrize("command", ["compare", "find-lr"])
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 def test_a_run_that_is_interrupted_again_and_again_ends_with_the_same_files(
-    command: str, engine: str, lrexp: Callable, tmp_path: Path, pause_at: Callable
+    command: str, engine: str, lrexp: Callable, tmp_path: Path
 ) -> None:
     write_config(tmp_path, engine)
-    pause_at(10**9)
     straight = lrexp(command, "small.yaml", "--out", "straight")
     assert straight.code in (0, 4), straight.err
-    pause_at(5)
-    answer = lrexp(command, "small.yaml", "--out", "run")
+    answer = lrexp(command, "small.yaml", "--out", "run", stop=After(5))
     interruptions = 0
     while answer.code == 130:
         assert "lrexp resume run" in answer.err
@@ -110,8 +105,7 @@ def test_a_run_that_is_interrupted_again_and_again_ends_with_the_same_files(
         assert len(list((tmp_path / "run/checkpoints").glob("*.pt"))) <= 1
         assert not (tmp_path / "run/lock").exists()
         interruptions += 1
-        pause_at(5)
-        answer = lrexp("resume", "run")
+        answer = lrexp("resume", "run", stop=After(5))
     assert answer.code == straight.code, answer.err
     assert interruptions >= (8 if engine == "sequential" else 2)
     assert contents(tmp_path / "run") == contents(tmp_path / "straight")
@@ -145,25 +139,31 @@ engine: ENGINE
 """
 
 
-@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-@pytest.mark.parametrize("race", [(), ("--race",)], ids=["", "race"])
+@pytest.mark.parametrize(
+    ("race", "engine"),
+    [
+        ((), "sequential"),
+        ((), "vectorized"),
+        (("--race",), "sequential"),
+        # test_race.py has a race in stacks that is interrupted
+        pytest.param(("--race",), "vectorized", marks=pytest.mark.long),
+    ],
+    ids=["sequential", "vectorized", "race-sequential", "race-vectorized"],
+)
 def test_a_second_look_that_is_interrupted_goes_on(
-    race: tuple[str, ...], engine: str, lrexp: Callable, tmp_path: Path, pause_at: Callable
+    race: tuple[str, ...], engine: str, lrexp: Callable, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(BURIED)
     (tmp_path / "buried.yaml").write_text(BURIED_CONFIG.replace("ENGINE", engine))
-    pause_at(10**9)
     straight = lrexp("find-lr", "buried.yaml", *race, "--out", "straight")
     assert straight.code == 0, straight.err
     assert "without learning" in straight.err
     assert len(list((tmp_path / "straight/trials/untrained").iterdir())) == 3
-    pause_at(37)
-    answer = lrexp("find-lr", "buried.yaml", *race, "--out", "run")
+    answer = lrexp("find-lr", "buried.yaml", *race, "--out", "run", stop=After(37))
     interruptions = 0
     while answer.code == 130:
         interruptions += 1
-        pause_at(37)
-        answer = lrexp("resume", "run")
+        answer = lrexp("resume", "run", stop=After(37))
     assert answer.code == 0, answer.err
     assert interruptions >= (8 if engine == "sequential" else 4)
     assert contents(tmp_path / "run") == contents(tmp_path / "straight")
@@ -179,53 +179,42 @@ def test_a_second_look_that_is_interrupted_goes_on(
 
 
 def test_every_row_is_there_once_after_a_crash_past_the_checkpoint(
-    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
+    lrexp: Callable, paused: Path, straight: dict[str, Any]
 ) -> None:
-    pause_at(10**9)
-    assert lrexp("compare", config, "--out", "straight").code == 0
-    pause_at(7)
-    assert lrexp("compare", config, "--out", "run").code == 130
-    trial = tmp_path / "run/trials/standard/seed-0"
+    trial = paused / "trials/standard/seed-0"
     with (trial / "steps.csv").open("a") as file:  # rows of steps that no checkpoint holds
         file.write("7,1,0.05,2.5\n8,1,0.0")
     with (trial / "evals.csv").open("a") as file:
         file.write("8,1.6,2.4,2")
     (trial / ".result.json.123.tmp").write_text("{")
-    (tmp_path / "run/trials/low/seed-0").mkdir(parents=True)  # begun, but not in a checkpoint
-    (tmp_path / "run/trials/low/seed-0/steps.csv").write_text("step,epoch,lr,loss\n0,0,1,")
-    pause_at(10**9)
+    (paused / "trials/low/seed-0").mkdir(parents=True)  # begun, but not in a checkpoint
+    (paused / "trials/low/seed-0/steps.csv").write_text("step,epoch,lr,loss\n0,0,1,")
     answer = lrexp("resume", "run")
     assert answer.code == 0, answer.err
     assert "1 goes on from a checkpoint, 3 begin" in answer.err
-    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+    assert contents(paused) == straight
     assert not (trial / ".result.json.123.tmp").exists()
 
 
 def test_files_shorter_than_at_the_checkpoint_begin_anew(
-    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
+    lrexp: Callable, paused: Path, straight: dict[str, Any]
 ) -> None:
-    pause_at(10**9)
-    assert lrexp("compare", config, "--out", "straight").code == 0
-    pause_at(7)
-    assert lrexp("compare", config, "--out", "run").code == 130
-    steps = tmp_path / "run/trials/standard/seed-0/steps.csv"
+    steps = paused / "trials/standard/seed-0/steps.csv"
     steps.write_bytes(steps.read_bytes()[:-1])
-    pause_at(10**9)
     answer = lrexp("resume", "run")
     assert answer.code == 0, answer.err
     assert "Resuming run: 4 begin." in answer.err
-    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+    assert contents(paused) == straight
 
 
 def test_trials_that_are_done_are_not_run_again(
-    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable
+    lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
-    pause_at(20)  # in the second of four trials
-    assert lrexp("compare", config, "--out", "run").code == 130
+    in_the_second_of_four = After(20)
+    assert lrexp("compare", config, "--out", "run", stop=in_the_second_of_four).code == 130
     done = tmp_path / "run/trials/standard/seed-0"
     before = {path: path.stat().st_mtime_ns for path in done.iterdir()}
     assert (done / "result.json").exists()
-    pause_at(10**9)
     answer = lrexp("resume", "run", "--json")
     assert answer.code == 0, answer.err
     assert "1 trial is done, 1 goes on from a checkpoint, 2 begin" in answer.err
@@ -250,12 +239,14 @@ def test_a_finished_run_says_so(lrexp: Callable, config: Path, tmp_path: Path) -
 
 @pytest.mark.pictures
 def test_a_run_that_ended_before_its_plots_gets_them(
-    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("lrexp.finish.draw_run", lambda run: signal.raise_signal(signal.SIGINT))
-        assert lrexp("compare", config, "--out", "run").code == 130
-    shutil.rmtree(tmp_path / "run/plots", ignore_errors=True)
+    def interrupted(run: library.Run) -> None:
+        assert run.summary is not None  # all but the pictures is there
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(library.InterruptedRunError):
+        library.compare(config, out=tmp_path / "run", draw=interrupted)
     answer = lrexp("resume", "run")
     assert answer.code == 0, answer.err
     assert "4 trials are done" in answer.err
@@ -267,31 +258,31 @@ def test_a_run_that_ended_before_its_plots_gets_them(
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "status_"),
+    ("error", "code", "ended"),
     [(TypeError("a bug"), 3, "failed"), (EOFError(), 130, "interrupted")],  # of a killed loader
 )
 def test_what_is_no_work_of_the_signal_is_not_hidden_by_it(
-    error: Exception, code: int, status_: str, lrexp: Callable, config: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    def stopped() -> Pause:
-        made = Pause()
-        made.requested = True
-        return made
+    error: Exception, code: int, ended: str, config: Path, tmp_path: Path
+) -> None:
+    """Whoever is told of the first trial's end breaks, in the step in which a stop is requested."""
 
-    def raising(*_: object) -> None:
-        raise error
+    class Breaking(io.StringIO):
+        def write(self, text: str) -> int:
+            if "done" in text:
+                signal.raise_signal(signal.SIGINT)
+                raise error
+            return super().write(text)
 
-    monkeypatch.setattr("lrexp.execute.Pause", stopped)
-    monkeypatch.setattr("lrexp.execute.Recorder.write_all", raising)
-    answer = lrexp("compare", config, "--out", "run", "--jobs", "1")
-    assert answer.code == code, answer.err
-    assert ("a bug" in answer.err) == (code == 3)
-    assert status(tmp_path / "run")["status"] == status_
+    console = Console(file=Breaking(), width=100)
+    with pytest.raises((TypeError, library.InterruptedRunError)) as raised:
+        library.compare(config, out=tmp_path / "run", console=console)
+    assert getattr(raised.value, "exit_code", 3) == code
+    assert status(tmp_path / "run")["status"] == ended
+    assert ("a bug" in str(status(tmp_path / "run"))) == (ended == "failed")
 
 
 def test_a_complete_range_test_still_writes_its_suggestion(
-    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
     """The disk was full, or the process killed, right after the run was over."""
     text = config.read_text()
@@ -304,60 +295,58 @@ def test_a_complete_range_test_still_writes_its_suggestion(
 
 
 def test_the_first_signal_pauses_and_the_second_stops_at_once(
-    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
-    class Signalled(PauseAt):
-        times = 0
-
-        def due(self) -> bool:
-            if type(self).times:
-                type(self).times -= 1
-                signal.raise_signal(signal.SIGTERM)
-            return super().due()
-
-    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr("lrexp.execute.Pause", Signalled)
-    monkeypatch.setattr(PauseAt, "left", 10**9)
     before = signal.getsignal(signal.SIGINT)
-    Signalled.times = 1
-    assert lrexp("compare", config, "--out", "run").code == 130
-    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 1
+    signals = iter([signal.SIGTERM])
+
+    def signalled() -> None:
+        for number in signals:
+            signal.raise_signal(number)
+
+    assert lrexp("compare", config, "--out", "run", stop=signalled).code == 130
     assert signal.getsignal(signal.SIGINT) == before
     (checkpoint,) = (tmp_path / "run/checkpoints").iterdir()
     written = checkpoint.stat().st_mtime_ns
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            Signalled, "due", lambda self: [signal.raise_signal(2), signal.raise_signal(2)]
-        )
-        answer = lrexp("resume", "run")
+    signals = iter([signal.SIGINT, signal.SIGINT])
+    answer = lrexp("resume", "run", stop=signalled)
     assert answer.code == 130
     assert "lrexp resume run" in answer.err
     assert checkpoint.stat().st_mtime_ns == written  # the second did not wait for a checkpoint
-    Signalled.times = 0
     assert lrexp("resume", "run").code == 0
+
+
+def test_another_thread_may_stop_a_run(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    stop, told = threading.Event(), []
+
+    def train() -> None:
+        try:
+            library.compare(
+                config, out=tmp_path / "run", draw=None, stop=stop.is_set,
+                overrides={"train.duration": 10**7, "train.eval_every": 10**6},
+            )  # fmt: skip
+        except library.InterruptedRunError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=train, daemon=True)
+    thread.start()
+    rows = tmp_path / "run/trials/standard/seed-0/steps.csv"
+    while thread.is_alive() and not (rows.exists() and rows.stat().st_size > 1000):
+        time.sleep(0.01)
+    stop.set()
+    thread.join()
+    assert "lrexp resume" in told[0]
+    assert (tmp_path / "run/checkpoints/standard-seed-0.pt").exists()
+    assert library.load_run(tmp_path / "run").status["status"] == "interrupted"
 
 
 # What does not fit.
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrexp.finish.draw_run", lambda run: [])  # pictures take a second each
-
-
-@pytest.fixture
-def paused(
-    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable, undrawn: None
-) -> Path:
-    """A run that was interrupted; the next trainings run to their end."""
-    return interrupted(lrexp, pause_at, tmp_path, "compare", config)
-
-
-def interrupted(lrexp: Callable, pause_at: Callable, folder: Path, *words: object) -> Path:
-    pause_at(7)
-    answer = lrexp(*words, "--out", "run")
+def interrupted(lrexp: Callable, folder: Path, *words: object) -> Path:
+    answer = lrexp(*words, "--out", "run", stop=After(7))
     assert answer.code == 130, answer.err
-    pause_at(10**9)
     return folder / "run"
 
 
@@ -428,9 +417,9 @@ def write_own(folder: Path) -> Path:
 
 
 def test_changed_modules_of_the_user_are_refused_unless_forced(
-    lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+    lrexp: Callable, tmp_path: Path
 ) -> None:
-    run = interrupted(lrexp, pause_at, tmp_path, "compare", write_own(tmp_path / "project"))
+    run = interrupted(lrexp, tmp_path, "compare", write_own(tmp_path / "project"))
     sizes = tmp_path / "project/helpers/sizes.py"
     sizes.write_text("WIDTH = 8  # as before\n")
     answer = lrexp("resume", "run")
@@ -441,12 +430,11 @@ def test_changed_modules_of_the_user_are_refused_unless_forced(
 
 
 def test_a_checkpoint_that_does_not_fit_changed_code_is_kept(
-    lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+    lrexp: Callable, tmp_path: Path
 ) -> None:
     config = write_own(tmp_path / "project")
-    pause_at(10**9)
     assert lrexp("compare", config, "--out", "straight").code == 0
-    run = interrupted(lrexp, pause_at, tmp_path, "compare", config)
+    run = interrupted(lrexp, tmp_path, "compare", config)
     with (run / "trials/standard/seed-0/steps.csv").open("a") as file:
         file.write("7,1,0.05,2.5\n")  # past the checkpoint
     before = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".csv", ".pt")}
@@ -465,12 +453,11 @@ def test_a_checkpoint_that_does_not_fit_changed_code_is_kept(
 
 
 def test_a_moved_run_goes_on_where_its_config_and_modules_are_gone(
-    lrexp: Callable, tmp_path: Path, pause_at: Callable, monkeypatch: pytest.MonkeyPatch
+    lrexp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write_own(tmp_path / "project")
-    pause_at(10**9)
     assert lrexp("compare", config, "--out", "straight").code == 0
-    run = interrupted(lrexp, pause_at, tmp_path, "compare", config)
+    run = interrupted(lrexp, tmp_path, "compare", config)
     (tmp_path / "elsewhere").mkdir()
     moved = shutil.move(run, tmp_path / "elsewhere/moved")
     shutil.rmtree(tmp_path / "project")
@@ -482,8 +469,9 @@ def test_a_moved_run_goes_on_where_its_config_and_modules_are_gone(
 
 
 def test_a_run_from_a_stranger_reaches_no_other_code(
-    lrexp: Callable, paused: Path, tmp_path: Path
+    lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
+    paused = interrupted(lrexp, tmp_path, "compare", config)
     canary = tmp_path / "canary"
     packages = tmp_path / "site-packages"
     packages.mkdir()
@@ -504,14 +492,10 @@ def test_a_run_from_a_stranger_reaches_no_other_code(
     assert not canary.exists()
 
 
-def test_trust_is_asked_for_again(
-    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable, undrawn: None
-) -> None:
-    pause_at(7)
-    answer = lrexp("compare", config, "--out", "run", "--trust", "numpy")
+def test_trust_is_asked_for_again(lrexp: Callable, config: Path, tmp_path: Path) -> None:
+    answer = lrexp("compare", config, "--out", "run", "--trust", "numpy", stop=After(7))
     assert answer.code == 130
     assert "lrexp resume run --trust numpy" in answer.err
-    pause_at(10**9)
     refused = lrexp("resume", "run")
     assert (refused.code, "was made with --trust numpy" in refused.err) == (2, True)
     assert lrexp("resume", "run", "--trust", "numpy").code == 0
@@ -554,12 +538,11 @@ def test_a_damaged_run_is_an_error_that_names_the_file(
 
 
 def test_without_its_checkpoint_a_trial_begins_anew(
-    lrexp: Callable, paused: Path, config: Path, tmp_path: Path
+    lrexp: Callable, paused: Path, straight: dict[str, Any]
 ) -> None:
     shutil.rmtree(paused / "checkpoints")
     assert lrexp("resume", "run").code == 0
-    assert lrexp("compare", config, "--out", "straight").code == 0
-    assert contents(paused) == contents(tmp_path / "straight")
+    assert contents(paused) == straight
 
 
 # One writer.
@@ -589,15 +572,14 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(lrexp: Callable, pause
 
 
 def test_a_resumed_range_test_may_write_its_suggestion(
-    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable, undrawn: None
+    lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
     config.write_text(config.read_text().replace("max_lr: 10, steps: 24", "max_lr: 30, steps: 80"))
-    pause_at(50)
-    answer = lrexp("find-lr", config, "--out", "run", "--write", "my tuned.yaml")
+    write = ("--write", "my tuned.yaml")
+    answer = lrexp("find-lr", config, "--out", "run", *write, stop=After(50))
     assert answer.code == 130
     assert "lrexp resume run --write 'my tuned.yaml'" in answer.err
-    pause_at(10**9)
-    answer = lrexp("resume", "run", "--write", "my tuned.yaml", "--json")
+    answer = lrexp("resume", "run", *write, "--json")
     assert answer.code == 0, answer.err
     lr = json.loads(answer.out)["suggested_lr"]
     assert f"lr: {float(f'{lr:.3g}')!r}" in (tmp_path / "my tuned.yaml").read_text()
@@ -634,16 +616,11 @@ def write_keeping(folder: Path, held: bool) -> Path:
 
 @pytest.mark.parametrize("held", [True, False])
 def test_what_a_model_keeps_is_in_the_checkpoint_or_named(
-    held: bool, lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
+    held: bool, lrexp: Callable, tmp_path: Path
 ) -> None:
     config = write_keeping(tmp_path, held)
-    pause_at(10**9)
-    straight = lrexp("compare", config, "--out", "straight")
-    assert straight.code == 0
-    told = "no checkpoints for standard: training changes the attribute `random`"
-    assert straight.err.count(told) == (0 if held else 1)  # of two seeds
-    pause_at(7)
-    answer = lrexp("compare", config, "--out", "run")
+    assert lrexp("compare", config, "--out", "straight").code == 0
+    answer = lrexp("compare", config, "--out", "run", stop=After(7))
     assert answer.code == 130
     anew = (
         "Without a checkpoint, so it begins anew: standard/seed-0: training changes the attribute "
@@ -651,7 +628,6 @@ def test_what_a_model_keeps_is_in_the_checkpoint_or_named(
     )
     assert (anew in answer.err) == (not held)
     assert ("begin_anew" in status(tmp_path / "run")) == (not held)
-    pause_at(10**9)
     answer = lrexp("resume", "run")
     assert answer.code == 0, answer.err
     assert (anew in answer.err) == (not held)
@@ -675,9 +651,7 @@ class Net(nn.Linear):
 """
 
 
-def test_failed_trials_are_trained_again(
-    lrexp: Callable, config: Path, tmp_path: Path, undrawn: None
-) -> None:
+def test_failed_trials_are_trained_again(lrexp: Callable, config: Path, tmp_path: Path) -> None:
     (tmp_path / "flaky.py").write_text(FLAKY)
     text = (
         config.read_text()
@@ -704,9 +678,7 @@ def make_model() -> nn.Module:
     return nn.Linear(4, 1)
 
 
-def test_a_run_made_from_python_objects_says_how_to_go_on(
-    lrexp: Callable, tmp_path: Path, pause_at: Callable, undrawn: None
-) -> None:
+def test_a_run_made_from_python_objects_says_how_to_go_on(lrexp: Callable, tmp_path: Path) -> None:
     given = {
         "model": make_model,
         "data": (torch.ones(8, 4), torch.ones(8, 1)),
@@ -719,10 +691,9 @@ def test_a_run_made_from_python_objects_says_how_to_go_on(
         "data": {"batch_size": 4, "val_fraction": 0.5},
         "engine": "sequential",
     }
-    pause_at(4)
-    with pytest.raises(InterruptedRunError, match=r"lrexp\.resume\('run', data=\.\.\., loss"):
-        library.compare(config, **given, out="run")
-    pause_at(10**9)
+    goes_on_by = r"lrexp\.resume\('run', data=\.\.\., loss"
+    with pytest.raises(library.InterruptedRunError, match=goes_on_by):
+        library.compare(config, **given, out="run", stop=After(4))
     answer = lrexp("resume", "run")
     assert answer.code == 2
     assert "was made with data and loss and model given as Python objects" in answer.err
@@ -744,7 +715,7 @@ def test_python_objects_that_a_run_was_not_made_with_are_refused(paused: Path) -
 
 
 def test_the_changes_of_a_run_hold_for_its_rest(
-    lrexp: Callable, config: Path, tmp_path: Path, pause_at: Callable, undrawn: None
+    lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:
     words = (
         "compare",
@@ -756,23 +727,17 @@ def test_the_changes_of_a_run_hold_for_its_rest(
         "--set",
         "optimizer.lr=5e-2",
     )
-    run = interrupted(lrexp, pause_at, tmp_path, *words)
+    run = interrupted(lrexp, tmp_path, *words)
     assert lrexp("resume", "run").code == 0
     assert [len(trial.steps["step"]) for trial in library.load_run(run).trials] == [8, 8]
     assert library.load_run(run).config["optimizer"]["lr"] == 0.05
 
 
-def test_a_deleted_run_stays_deleted(
-    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Deleting(Pause):
-        def due(self) -> bool:
-            shutil.rmtree(tmp_path / "run", ignore_errors=True)
-            return False
+def test_a_deleted_run_stays_deleted(lrexp: Callable, config: Path, tmp_path: Path) -> None:
+    def delete() -> None:
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
-    monkeypatch.setattr(losses, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr("lrexp.execute.Pause", Deleting)
-    answer = lrexp("compare", config, "--out", "run")
+    answer = lrexp("compare", config, "--out", "run", stop=delete)
     assert answer.code == 3
     assert "No such file" in answer.err or "was deleted" in answer.err
     assert not (tmp_path / "run").exists()
@@ -798,16 +763,18 @@ def test_status_json_may_be_lost(lrexp: Callable, paused: Path) -> None:
 
 
 def test_a_run_that_was_interrupted_before_it_could_go_on_leaves_nothing(
-    lrexp: Callable, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lrexp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between status.json and order.json there is nothing to resume, and nothing is kept."""
+    config, before, seen = write_own(tmp_path / "project"), os.replace, []
 
-    def interrupted(writer: RunWriter, *_: object) -> None:
-        writer.text("config.yaml", "x: 1\n")
-        writer.text("package/module.py", "")
-        raise KeyboardInterrupt
+    def interrupted(source: Any, target: Any) -> None:
+        if Path(target).name == "order.json":
+            seen.append({path.name for path in Path(target).parent.rglob("*")})
+            signal.raise_signal(signal.SIGINT)
+        before(source, target)
 
-    monkeypatch.setattr("lrexp.execute.describe_run", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     answer = lrexp("compare", config, "--out", tmp_path / "run")
     assert answer.code == 130
     assert "nothing was written" in answer.err
@@ -817,19 +784,44 @@ def test_a_run_that_was_interrupted_before_it_could_go_on_leaves_nothing(
     own.mkdir(mode=0o700)
     assert lrexp("compare", config, "--out", own).code == 130
     assert (list(own.iterdir()), own.stat().st_mode & 0o777) == ([], 0o700)
+    assert len(seen) == 2
+    assert all({"status.json", "config.yaml", "sizes.py"} <= names for names in seen)
 
 
-def test_an_interruption_before_the_first_step_never_removes_a_run(
-    lrexp: Callable, paused: Path, monkeypatch: pytest.MonkeyPatch
+INTERRUPTED = """\
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self):
+        super().__init__(64, 10)
+
+    def forward(self, x):
+        left = Path("calls")
+        if left.exists():
+            left.write_text(str(int(left.read_text()) - 1))
+            if left.read_text() == "0":
+                raise KeyboardInterrupt
+        return super().forward(x)
+"""
+
+
+def test_an_interruption_before_the_end_of_a_step_never_removes_a_run(
+    lrexp: Callable, tmp_path: Path
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    files = [path for path in paused.rglob("*") if path.is_file() and path.name != "status.json"]
+    config = write_own(tmp_path / "project")
+    edit(config, "own_model:make", "own_model:Net")
+    (tmp_path / "project/own_model.py").write_text(INTERRUPTED)
+    run = interrupted(lrexp, tmp_path, "compare", config)
+    files = [path for path in run.rglob("*") if path.is_file() and path.name != "status.json"]
     before = {path: path.read_bytes() for path in files}
-    for function in ("describe_again", "preserved_rng"):
-        with monkeypatch.context() as patch:
-            patch.setattr(f"lrexp.execute.{function}", interrupted)
-            assert lrexp("resume", "run").code == 130
-        assert {path: path.read_bytes() for path in files} == before
+    for call in itertools.count(1):  # while all is loaded, and at last in the first step
+        (tmp_path / "calls").write_text(str(call))
+        answer = lrexp("resume", "run")
+        assert answer.code == 130, answer.err
+        assert {path: path.read_bytes() for path in files} == before, answer.err
+        if "nothing was written" not in answer.err:
+            break
+    assert call > 1
+    (tmp_path / "calls").unlink()
     assert lrexp("resume", "run").code == 0

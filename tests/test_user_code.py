@@ -54,9 +54,9 @@ def raises_in_step_1(net, x, step):
     if step == 1:
         raise ValueError("soon")  # LINE raises_in_step_1
 
-def raises_in_step_1000(net, x, step):
-    if step == 1000:
-        raise KeyError("late")  # LINE raises_in_step_1000
+def raises_in_step_300(net, x, step):
+    if step == 300:
+        raise KeyError("late")  # LINE raises_in_step_300
 
 def raises_in_evaluation(net, x, step):
     if not net.training and step >= 9:
@@ -301,14 +301,14 @@ def test_a_model_that_cannot_train_is_found_before_anything_is(
 
 
 def test_a_trial_that_raises_late(lrexp: Callable, tmp_path: Path) -> None:
-    write(tmp_path, BAD.format(mode="raises_in_step_1000"), steps=1100)
+    write(tmp_path, BAD.format(mode="raises_in_step_300"), steps=320)
     answer = lrexp("compare", "config.yaml", "--out", "run")
     assert answer.code == 3
-    assert f"mine.py:{line_of('raises_in_step_1000')}: in raises_in_step_1000" in answer.err
+    assert f"mine.py:{line_of('raises_in_step_300')}: in raises_in_step_300" in answer.err
     result = json.loads((tmp_path / "run/trials/bad/seed-0/result.json").read_text())
-    assert (result["outcome"], result["steps"]) == ("failed", 1000)
+    assert (result["outcome"], result["steps"]) == ("failed", 300)
     rows = (tmp_path / "run/trials/bad/seed-0/steps.csv").read_text().splitlines()
-    assert len(rows) == 1 + 1000  # all that was done before it
+    assert len(rows) == 1 + 300  # all that was done before it
     assert outcomes(tmp_path / "run", "good") == {"finished"}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,14 +124,17 @@ def test_seeds_for_a_verdict_but_not_for_so_many_variants_are_told_before_traini
     config = tmp_path / "small.json"
     compare = {"seeds": 6, "variants": {f"v{i}": {"optimizer.lr": 0.1 / i} for i in range(1, 5)}}
     config.write_text(json.dumps({**SMALL, "compare": compare}))
-    answer = lrexp("compare", config, "--out", "run")
+    answer = lrexp("compare", config, "--set", "train.duration=2st", "--out", "run")
     first = answer.err.index(
         "Too few seeds for a verdict: 4 variants make 3 comparisons, which take"
     )
     assert first < answer.err.index("Engine:")
     assert "7 seeds; compare.seeds is 6." in answer.err
-    assert "Too few seeds for" not in lrexp("compare", config, "--seeds", 7, "--out", "b").err
-    assert "Too few seeds for" not in lrexp("compare", config, "--seeds", 3, "--out", "c").err
+    short = ("--set", "train.duration=2st")
+    for seeds in (7, 3):
+        answer = lrexp("compare", config, "--seeds", seeds, *short, "--out", f"of-{seeds}")
+        assert answer.code == 0, answer.err
+        assert "Too few seeds for" not in answer.err
 
 
 def test_a_target_that_was_met_before_training_is_none(tmp_path: Path) -> None:
@@ -233,7 +235,6 @@ def test_a_run_of_an_older_version_is_shown_and_drawn(tmp_path: Path) -> None:
         {k: v for k, v in row.items() if k != "verdict"} for row in run.summary["ranking"]
     ]
     (run.path / "summary.json").write_text(json.dumps(old))
-    shutil.rmtree(run.path / "plots")
     again = library.load_run(run.path)
     assert [path.name for path in draw_run(again)] == ["loss.png", "lr.png"]
     assert ranking_table(again.summary) is not None

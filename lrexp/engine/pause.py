@@ -1,12 +1,17 @@
 """When a training takes a checkpoint, and whether it stops there.
 
-One `Pause` serves all tasks of a process. An engine asks it where it has read its losses back
-anyway, a few times a second; a signal handler or another thread may request a stop at any time.
+One `Pause` serves all tasks of a process. An engine asks at the end of every step whether to stop
+there, and for a checkpoint where it has read its losses back anyway, a few times a second. A signal
+handler or another thread may request a stop at any time.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+Stop: TypeAlias = Callable[[], object]  # asked at the end of a step: what is true stops there
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints: what a crash may cost
 SIGNAL_SECONDS = 2.0  # between the death of a process that loads data and a request to stop
@@ -15,6 +20,9 @@ MOST_SHARE = 0.02  # of the time that checkpoints may take: large ones come less
 
 class Pause:
     """Tells engines when a checkpoint is due, and whether to stop after it.
+
+    Args:
+        stop: is asked as well whether to stop, by who trains; None is never.
 
     Example:
         >>> pause = Pause()
@@ -25,9 +33,16 @@ class Pause:
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Stop | None = None) -> None:
         self.requested = False  # setting it is all that a signal handler has to do
+        self._stop = stop
         self._last, self._cost = time.perf_counter(), 0.0
+
+    def ask(self) -> bool:
+        """Return whether to stop at the end of this step."""
+        if self._stop is not None and not self.requested and self._stop():
+            self.requested = True
+        return self.requested
 
     def is_coming(self) -> bool:
         """Return whether a stop is requested, or is in a moment.

@@ -124,7 +124,7 @@ def _train(task: Task, training: Training) -> Generator[Record, None, bool]:
         done = step + 1
         evaluate_now = task.evaluates_after(done)
         read_now = evaluate_now or done == task.total_steps or losses.stopped_at is not None
-        if not (read_now or losses.due() or task.is_stop_requested):
+        if not (task.asks_to_stop() or read_now or losses.due()):
             continue
         yield losses.flush()
         if losses.stopped_at is not None:

@@ -122,8 +122,12 @@ class Task:
 
     @property
     def is_stop_requested(self) -> bool:
-        """Return whether to stop at the end of this step."""
+        """Return whether to train no further."""
         return self.pause is not None and self.pause.requested
+
+    def asks_to_stop(self) -> bool:
+        """Return whether to stop at the end of this step; to be called once for each."""
+        return self.pause is not None and self.pause.ask()
 
     def is_pause_due(self, steps: int) -> bool:
         """Return whether to take a checkpoint after so many updates; after the last, never."""

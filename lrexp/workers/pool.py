@@ -129,7 +129,7 @@ class _Pool:
             worker.close()
 
     def _hand_over_a_pause(self) -> None:
-        if self._pause.requested:
+        if self._pause.ask():
             self._pending.clear()
             for worker in self._workers.values():
                 worker.pause()

@@ -150,8 +150,8 @@ def _train(stack: Stack, columns: list[Column], masks: Masks, begin: Position) -
         done = step + 1
         evaluate_now = first.evaluates_after(done)
         may_drop = evaluate_now or done % DROP_EVERY == 0
-        read_now = may_drop or done == first.total_steps or first.is_stop_requested
-        if not (read_now or held.due()):
+        read_now = may_drop or done == first.total_steps
+        if not (first.asks_to_stop() or read_now or held.due()):
             continue
         yield from held.hand_out(columns)
         may_drop = may_drop or all(column.ended for column in columns)
