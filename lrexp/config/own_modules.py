@@ -50,17 +50,11 @@ def _imported_files() -> set[Path]:
         path = getattr(module, "__file__", None)
         if name.partition(".")[0] not in RESERVED | _MAIN and isinstance(path, str):
             files.add(path)
-    paths = (Path(path) for path in files if not _is_installed(path))
-    return {path.resolve() for path in paths if path.is_absolute()}
-
-
-def _is_installed(path: str) -> bool:
-    return path.startswith(_library()) or not _INSTALLED.isdisjoint(Path(path).parts)
-
-
-def _library() -> tuple[str, ...]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple(sysconfig.get_path(name) for name in names)
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    library = tuple(map(sysconfig.get_path, kinds))  # once: it takes longer than all the rest
+    paths = (Path(path) for path in files if not path.startswith(library))
+    own = (path for path in paths if _INSTALLED.isdisjoint(path.parts))
+    return {path.resolve() for path in own if path.is_absolute()}
 
 
 def _is_foreign(file: Path, folder: Path, folders: Sequence[Path]) -> bool:
