@@ -26,7 +26,7 @@ from lrexp import load_run
 from lrexp.engine import losses, pause
 from lrexp.report import draw_run
 
-from .torture import MINE, Starter, differences
+from .torture import MINE, Commands, differences
 
 CONFIG = """\
 name: torture
@@ -259,7 +259,7 @@ def small_file_system(at: Path, kilobytes: int) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kilobytes", [4, 24, 48, 72, 96])
-def test_a_file_system_that_is_full(kilobytes: int, folder: Path, commands: Starter) -> None:
+def test_a_file_system_that_is_full(kilobytes: int, folder: Path, commands: Commands) -> None:
     (folder / "mine.py").write_text(MINE)  # checkpoints come often, in processes of their own too
     (folder / "config.yaml").write_text(CONFIG.replace("duration: 12", "duration: 900"))
     with small_file_system(folder / "disk", kilobytes) as disk:
@@ -279,13 +279,13 @@ def test_a_file_system_that_is_full(kilobytes: int, folder: Path, commands: Star
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
 )
-def test_a_directory_that_is_read_only(folder: Path, commands: Starter) -> None:
+def test_a_directory_that_is_read_only(folder: Path, commands: Commands) -> None:
     (folder / "closed").mkdir(mode=0o500)
     assert commands.run(folder, *WORDS, "closed/run") == 3
     assert "cannot be written: Permission denied" in (folder / "err.txt").read_text()
 
 
-def test_a_directory_that_is_a_file(folder: Path, commands: Starter) -> None:
+def test_a_directory_that_is_a_file(folder: Path, commands: Commands) -> None:
     (folder / "closed").write_text("")
     assert commands.run(folder, *WORDS, "closed/run") == 3
     assert "cannot be written: Not a directory" in (folder / "err.txt").read_text()
@@ -306,7 +306,7 @@ Net.forward = forward
 
 @pytest.mark.parametrize("command", ["compare", "find-lr"])
 def test_a_directory_that_is_deleted_meanwhile(
-    command: str, folder: Path, commands: Starter
+    command: str, folder: Path, commands: Commands
 ) -> None:
     with (folder / "mine.py").open("a") as file:
         file.write(DELETES)
