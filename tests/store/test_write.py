@@ -6,6 +6,8 @@ import csv
 import errno
 import json
 import math
+import os
+import secrets
 import struct
 from pathlib import Path
 from threading import Thread
@@ -29,7 +31,7 @@ def test_simultaneous_runs_never_share_a_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digits = iter("aaaabbbbccccdddd")  # every name is tried while it is taken
-    monkeypatch.setattr("lrexp.store.create.secrets.token_hex", lambda n: next(digits))
+    monkeypatch.setattr(secrets, "token_hex", lambda n: next(digits))
     paths: list[Path] = []
     threads = [
         Thread(target=lambda: paths.append(create_run_directory("x", "c", runs_dir=tmp_path)))
@@ -71,7 +73,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
     def full_disk(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lrexp.store.files.os.fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(RunError, match=r"status\.json: cannot be written: No space left"):
         write_whole(file, "new")
     assert file.read_text() == "old"
