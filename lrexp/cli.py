@@ -55,7 +55,13 @@ from lrexp.output import (
     stderr,
     stdout,
 )
-from lrexp.terminal import ended_by_signals, ignore_signals, outlive_readers, take_signals
+from lrexp.terminal import (
+    borrowed_signals,
+    ended_by_signals,
+    ignore_signals,
+    outlive_readers,
+    take_signals,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -348,7 +354,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         outlive_readers()
-        code = run(sys.argv[1:])
+        take_signals()  # for good: until the end there is no moment without
+        code = _run(sys.argv[1:])
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         code = InterruptedRunError.exit_code
@@ -359,13 +366,19 @@ def main() -> None:
 def run(arguments: list[str], *, stop: Callable[[], object] | None = None) -> int:
     """Run one command and return its exit code; errors are printed, never raised.
 
+    Signals are handled afterwards as they were before.
+
     Args:
         arguments: the words after `lrexp`.
         stop: as of `lrexp.compare`, for who cannot or would not send this process a signal.
     """
+    with borrowed_signals():
+        return _run(arguments, stop)
+
+
+def _run(arguments: list[str], stop: Callable[[], object] | None = None) -> int:
     # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    take_signals()
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:

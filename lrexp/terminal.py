@@ -34,6 +34,24 @@ def take_signals() -> None:
 
 
 @contextmanager
+def borrowed_signals() -> Iterator[None]:
+    """Take signals meanwhile and give them back, for a program that calls a command.
+
+    So is the hook for exceptions that are dropped, which a command may leave changed.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    hook = sys.unraisablehook
+    try:
+        take_signals()
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler:  # never so in another thread
+                signal.signal(number, handler)
+
+
+@contextmanager
 def ended_by_signals(text: str, code: int) -> Iterator[None]:
     """Let a signal end the program at once meanwhile, with a text on stderr.
 

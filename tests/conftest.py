@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
 
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from starting import Starter, serving
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,6 +60,22 @@ def lrexp(
         return Answer(code, captured.out, captured.err)
 
     return command
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    """Start Python processes that have torch at once; the server of them starts when it is asked."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    with serving() as starter:
+        yield starter
+
+
+@pytest.fixture
+def quick_workers(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> Starter:
+    """Let the workers that this process starts be forked from one that has torch."""
+    monkeypatch.setattr(subprocess, "Popen", starter.popen)
+    return starter
 
 
 @pytest.fixture

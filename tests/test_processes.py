@@ -1,6 +1,6 @@
 """Training in worker processes: the same files, and what dies takes nothing else down.
 
-Starting a worker means importing torch, so every test here asks several questions of one run.
+Most workers are forked from a process that has torch; some tests start them truly.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from starting import Started as StartedProcess
+from starting import Starter
 from torch import nn
 from torch.nn import functional
 
@@ -42,6 +45,7 @@ from lrexp.workers.messages import raised, receive, send
 from lrexp.workers.pool import run_in_processes
 from lrexp.workers.sendable import refuse_processes, why_not_processes
 
+ROOT = Path(__file__).parents[1]
 SMALL = """\
 name: small
 model: {name: mlp, args: {hidden: [16], dropout: 0.2}}
@@ -138,28 +142,38 @@ def is_alive(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def workers_of(pid: int, starter: Starter) -> list[int]:
+    """Return the workers that a process has, which were forked for it."""
+    return [worker for worker in starter.asked_by(pid) if is_alive(worker)]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_files_are_the_same_whichever_process_trained(lrexp: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "jobs"), [("compare", 2), ("find-lr", 2)])
+def test_files_are_the_same_whichever_process_trained(
+    command: str, jobs: int, lrexp: Callable, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
-    for command, jobs in (("compare", 3), ("find-lr", 2)):
-        here, there = f"{command}-here", f"{command}-there"
-        assert lrexp(command, "small.yaml", "--out", here, "--jobs", 1).code == 0
-        answer = lrexp(command, "small.yaml", "--out", there, "--jobs", jobs, "--json")
-        assert answer.code == 0, answer.err
-        assert contents(Path(here)) == contents(Path(there))
-        assert json.loads(answer.out)["run"] == there
-        assert answer.err.count("seed") == (6 if command == "compare" else 3)
-    assert not children(os.getpid())
+    truly = command == "compare"
+    starter = None if truly else request.getfixturevalue("quick_workers")
+    before = set(children(os.getpid()))
+    assert lrexp(command, "small.yaml", "--out", "here", "--jobs", 1).code == 0
+    answer = lrexp(command, "small.yaml", "--out", "there", "--jobs", jobs, "--json")
+    assert answer.code == 0, answer.err
+    assert contents(Path("here")) == contents(Path("there"))
+    assert json.loads(answer.out)["run"] == "there"
+    assert answer.err.count("seed") == (6 if command == "compare" else 3)
+    left = set(children(os.getpid())) - before if truly else workers_of(os.getpid(), starter)
+    assert not left
 
 
 def test_a_worker_that_dies_takes_its_trial_down_and_no_other(
-    lrexp: Callable, tmp_path: Path
+    lrexp: Callable, tmp_path: Path, quick_workers: Starter
 ) -> None:
     modes = ["well", "killed", "exits", "raises", "loud"]
     variants = {mode: {"mode": mode, "note": f"{mode}.txt"} for mode in modes}
@@ -199,7 +213,7 @@ def test_a_worker_that_dies_takes_its_trial_down_and_no_other(
 
 
 def test_a_worker_whose_plan_raises_ends_the_run(
-    lrexp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lrexp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_workers: Starter
 ) -> None:
     config = fragile_config(tmp_path, {"one": {"mode": "well"}})
     # Fine in this process, not in a worker.
@@ -221,39 +235,43 @@ def test_a_worker_whose_plan_raises_ends_the_run(
         list(run_in_processes(order, [Unit("sequential", (TrialId("one", 0),))], jobs=1))
 
 
-START = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from lrexp.cli import run; sys.exit(run(sys.argv[1:]))"
-)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_the_process_that_started_them(
-    number: signal.Signals, tmp_path: Path
+    number: signal.Signals, tmp_path: Path, starter: Starter
 ) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
     words = ["compare", "small.yaml", "--out", "run", "--set", "train.duration=100000ep"]
     trials = tmp_path / "run/trials"
-    with subprocess.Popen(
-        [sys.executable, "-c", START, *words, "--jobs", "2"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        try:
-            wait_for(lambda: len(list(trials.glob("*/*/evals.csv"))) >= 2)
-            workers = children(process.pid)
-            assert len(workers) == 2
-            process.send_signal(number)
-            _, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    wait_for(lambda: not any(map(is_alive, workers)), 10)
+    with command(tmp_path, starter, *words, "--jobs", "2") as process:
+        wait_for(lambda: len(list(trials.glob("*/*/evals.csv"))) >= 2)
+        workers = workers_of(process.pid, starter)
+        assert len(workers) == 2
+        process.send_signal(number)
+        _, err = process.communicate(timeout=100)
+    wait_for(lambda: not any(map(is_alive, workers)))
     if number == signal.SIGINT:
         assert process.returncode == 130, err
         assert "Traceback" not in err
         assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "interrupted"
+
+
+@contextmanager
+def command(folder: Path, starter: Starter, *words: str) -> Iterator[StartedProcess]:
+    """Run a command in a process of its own, and end it in the end."""
+    process = starter.start(
+        ["-m", "lrexp", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LREXP_PLOTS": "0"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_python_objects_of_a_module_reach_the_workers(tmp_path: Path) -> None:
@@ -281,8 +299,10 @@ def test_python_objects_of_a_module_reach_the_workers(tmp_path: Path) -> None:
         "except lrexp.ConfigError as error:\n"
         "    print(error)\n"
     )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, script]
     done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
+        words, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "run1") == contents(tmp_path / "run2")
@@ -386,7 +406,9 @@ def kinds(records: list[Record], variant: str) -> list[str]:
     return [type(r).__name__ for r in records if r.trial.variant == variant]
 
 
-def test_the_trials_of_a_dead_unit_are_tried_again_one_by_one(tmp_path: Path) -> None:
+def test_the_trials_of_a_dead_unit_are_tried_again_one_by_one(
+    tmp_path: Path, quick_workers: Starter
+) -> None:
     modes = ["raises", "well", "once", "loud"]
     order = order_of(tmp_path, modes)
     unit = Unit("sequential", tuple(TrialId(mode, 0) for mode in modes))
@@ -399,15 +421,15 @@ def test_the_trials_of_a_dead_unit_are_tried_again_one_by_one(tmp_path: Path) ->
     assert 'raise Odd("this", "that")' in str(failed.error.__cause__)  # --debug shows it
     steps = [r for r in records if isinstance(r, Steps) and r.trial.variant == "well"]
     assert [r.first for r in steps] == [0, 6]
-    assert not children(os.getpid())
+    assert not workers_of(os.getpid(), quick_workers)
 
 
-def test_closing_the_records_kills_the_workers(tmp_path: Path) -> None:
+def test_closing_the_records_kills_the_workers(tmp_path: Path, quick_workers: Starter) -> None:
     order = order_of(tmp_path, ["well"])
     units = [Unit("sequential", (TrialId("well", 0),))]
     records: Iterator[Record] = run_in_processes(order, units, jobs=3, devices=["cpu"])
     assert isinstance(next(records), Started)
-    (worker,) = children(os.getpid())  # more would have nothing to do
+    (worker,) = workers_of(os.getpid(), quick_workers)  # more would have nothing to do
     records.close()  # type: ignore[attr-defined]
     assert not is_alive(worker)
 
@@ -435,7 +457,9 @@ def rows_of(records: list[Record]) -> dict[TrialId, list[tuple[int, float, float
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-def test_workers_pause_and_others_continue(engine: str, tmp_path: Path) -> None:
+def test_workers_pause_and_others_continue(
+    engine: str, tmp_path: Path, quick_workers: Starter
+) -> None:
     """What was trained up to the pause, and what comes after it elsewhere, is the whole."""
     (tmp_path / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
     order = make_order("compare", tmp_path / "small.yaml")
@@ -457,7 +481,7 @@ def test_workers_pause_and_others_continue(engine: str, tmp_path: Path) -> None:
     assert not any(isinstance(r, Ended | Failed) for r in first)
     begun = {r.trial for r in first if isinstance(r, Started)}
     assert stopped == begun  # the others were passed over
-    assert not children(os.getpid())
+    assert not workers_of(os.getpid(), quick_workers)
 
     states = {r.trial: r.state for r in saved}  # the last of each unit
     second = list(run_in_processes(order, units, jobs=2, take_state=states.get))
@@ -475,7 +499,9 @@ def test_a_pause_before_anything_has_begun(tmp_path: Path) -> None:
     assert list(run_in_processes(order, units, jobs=2, pause=pause)) == []
 
 
-def test_a_worker_that_dies_in_a_pause_is_not_tried_again(tmp_path: Path) -> None:
+def test_a_worker_that_dies_in_a_pause_is_not_tried_again(
+    tmp_path: Path, quick_workers: Starter
+) -> None:
     order, pause = order_of(tmp_path, ["killed"]), Pause()
     records = []
     for record in run_in_processes(
@@ -491,60 +517,25 @@ def rows(run: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in run.glob("trials/*/*/steps.csv"))
 
 
-COMMAND = [sys.executable, "-m", "lrexp"]
-
-
-def paused_by_sigterm(folder: Path, *, whole_group: bool = False) -> None:
-    """Leave a run `peace`, and the same one as `run`, interrupted while two workers trained."""
-    (folder / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
-    words = ["compare", "small.yaml", "--jobs", "2", "--engine", "sequential", "--out"]
-    done = subprocess.run([*COMMAND, *words, "peace"], cwd=folder, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    with subprocess.Popen(
-        [*COMMAND, *words, "run"], cwd=folder, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            wait_for(lambda: len(list(folder.glob("run/trials/*/*/evals.csv"))) >= 2)
-            everyone = children(process.pid)
-            assert len(everyone) == 2
-            for pid in [*everyone, process.pid] if whole_group else [process.pid]:
-                os.kill(pid, signal.SIGTERM)
-            _, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 130, err
-    assert "lrexp resume run" in err
-    assert "Traceback" not in err
-    wait_for(lambda: not any(map(is_alive, everyone)), 10)
-    assert list(folder.glob("run/checkpoints/*"))  # `high` may just have ended
-
-
-@pytest.mark.parametrize("whole_group", [False, True], ids=["", "everyone"])
-def test_sigterm_pauses_a_run_and_its_workers(whole_group: bool, tmp_path: Path) -> None:
-    """As a cluster stops a job: one process, or every process of it, gets the signal."""
-    paused_by_sigterm(tmp_path, whole_group=whole_group)
-    done = subprocess.run(
-        [*COMMAND, "resume", "run"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "run") == contents(tmp_path / "peace")
-
-
 def test_a_worker_that_dies_after_a_resume_takes_its_trial_down_and_no_other(
-    tmp_path: Path,
+    tmp_path: Path, starter: Starter, lrexp: Callable, quick_workers: Starter
 ) -> None:
     """It took the checkpoint along: its trial begins anew, which gives the same numbers."""
-    paused_by_sigterm(tmp_path)
-    before = rows(tmp_path / "run")
-    with subprocess.Popen(
-        [*COMMAND, "resume", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            wait_for(lambda: rows(tmp_path / "run") > before)
-            for pid in children(process.pid):
-                os.kill(pid, signal.SIGKILL)
-            _, err = process.communicate(timeout=120)
-        finally:
-            process.kill()
+    (tmp_path / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
+    words = ["compare", "small.yaml", "--jobs", "2", "--engine", "sequential", "--out"]
+    assert lrexp(*words, "peace").code == 0
+    run = tmp_path / "run"
+    with command(tmp_path, starter, *words, "run") as process:
+        wait_for(lambda: len(list(run.glob("trials/*/*/evals.csv"))) >= 2)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert list(run.glob("checkpoints/*"))  # `high` may just have ended
+    before = rows(run)
+    with command(tmp_path, starter, "resume", "run") as process:
+        wait_for(lambda: rows(run) > before)
+        for pid in workers_of(process.pid, starter):
+            os.kill(pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert contents(tmp_path / "run") == contents(tmp_path / "peace")
+    assert contents(run) == contents(tmp_path / "peace")

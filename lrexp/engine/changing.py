@@ -30,7 +30,6 @@ from lrexp.engine.probing.references import is_own
 from lrexp.engine.state import ON_HOST, NotCapturable, copied, misfit, outlives, plain, revived
 from lrexp.engine.task import Task
 
-_OF_TORCH = set(vars(SGD([torch.zeros(1)])))  # attributes that every optimizer has
 _OF_OTHER_SHAPES = ("Adafactor", "LBFGS")  # optimizers of torch, all in Python
 _NUMBERS = ("step", "eta", "mu", "mu_product")  # states that are one number
 
@@ -100,9 +99,10 @@ class Changing:
         captured = [t for m in self._modules for t in (*m.parameters(), *m.buffers())]
         captured += [t for own in optimizer.state.values() for t in own.values() if _is_tensor(t)]
         look = partial(function_fingerprint, by_value=True, thorough=True, apart_from=captured)
-        own = {name: x for name, x in vars(optimizer).items() if name not in _OF_TORCH}
-        if type(optimizer).__module__.startswith("torch."):
-            own = {}  # none of them needs more than its state
+        own: dict[str, Any] = {}  # torch's need no more than their state
+        if not type(optimizer).__module__.startswith("torch."):
+            every = vars(SGD([torch.zeros(1)]))  # has them
+            own = {name: x for name, x in vars(optimizer).items() if name not in every}
         own["frozen"] = [name for name, p in model.named_parameters() if not p.requires_grad]
         seen = [
             model_fingerprint(model, by_value=True, thorough=True, only="shared"),

@@ -29,8 +29,12 @@ _TAKE_OVER_SECONDS = 30.0  # a take-over is over in milliseconds, or its process
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, *, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
     """Hold the lock of a run directory.
+
+    Args:
+        directory: of the run.
+        beat_seconds: between signs of life, for processes of other hosts.
 
     Raises:
         RunError: another process holds it, or may hold it; the message names both.
@@ -41,7 +45,9 @@ def locked(directory: Path) -> Iterator[None]:
         _acquire(path, me)
     path = path.absolute()  # user code may change the working directory
     ended = Event()
-    beats = Thread(target=_beat, args=(path, me, ended), name="lrexp-lock", daemon=True)
+    beats = Thread(
+        target=_beat, args=(path, me, ended, beat_seconds), name="lrexp-lock", daemon=True
+    )
     beats.start()
     try:
         yield
@@ -66,8 +72,8 @@ def is_silent(path: Path) -> bool:
     return silence is not None and silence > SILENT_SECONDS
 
 
-def _beat(path: Path, me: str, ended: Event) -> None:
-    while not ended.wait(BEAT_SECONDS):
+def _beat(path: Path, me: str, ended: Event, seconds: float) -> None:
+    while not ended.wait(seconds):
         with suppress(OSError, RunError):
             if _read(path) == me:
                 os.utime(path)

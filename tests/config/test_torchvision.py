@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from starting import Starter
+
 from .good_config import GOOD
 
 ROOT = Path(__file__).parents[2]
@@ -25,22 +28,30 @@ print("torchvision" in sys.modules)
 """
 
 
-def run(folder: Path, *configs: str) -> list[str]:
-    path = os.pathsep.join([str(folder), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, *configs],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.splitlines()
+@pytest.fixture
+def run(starter: Starter) -> Callable[..., list[str]]:
+    """Load configs in a process with a folder of modules before all others; return what it says."""
+
+    def loaded(folder: Path, *configs: str) -> list[str]:
+        process = starter.start(
+            ["-c", LOAD, *configs],
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        out, _ = process.communicate(timeout=100)
+        assert process.returncode == 0
+        return out.splitlines()
+
+    return loaded
 
 
 MISMATCH = 'raise RuntimeError("operator torchvision::nms does not exist")'
 
 
-def test_a_torchvision_that_does_not_fit(write: Callable[..., Path]) -> None:
+def test_a_torchvision_that_does_not_fit(
+    write: Callable[..., Path], run: Callable[..., list[str]]
+) -> None:
     write(MISMATCH, "broken/torchvision/__init__.py")
     write(GOOD.replace("mlp", "resnet18"), "model.yaml")
     write(GOOD.replace("digits", "{name: MNIST, args: {root: x}}"), "data.yaml")
@@ -61,7 +72,9 @@ def test_a_torchvision_that_does_not_fit(write: Callable[..., Path]) -> None:
     assert good == "loaded"
 
 
-def test_nothing_else_imports_torchvision(write: Callable[..., Path]) -> None:
+def test_nothing_else_imports_torchvision(
+    write: Callable[..., Path], run: Callable[..., list[str]]
+) -> None:
     write("import nothing_of_that_name\n", "broken/torchvision/__init__.py")
     write(GOOD + "schedule: {name: StepLR, args: {step_size: 3}}\n")
     assert run(Path("broken"), "exp.yaml") == ["loaded", "False"]

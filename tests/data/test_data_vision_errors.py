@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from data.sample_files import load, write_images, write_mnist
+from starting import Starter
 
 from lrexp.data import torchvision_dataset
 from lrexp.errors import ConfigError, RunError
@@ -113,12 +113,11 @@ def test_a_torchvision_that_does_not_fit_torch(
     assert "pip install" in message
 
 
-def test_nothing_else_imports_torchvision(tmp_path: Path) -> None:
+def test_nothing_else_imports_torchvision(starter: Starter) -> None:
     program = (
         "import sys, lrexp.data as d, lrexp.models as m; "
         "d.load_data(d.DATASETS['digits'], {}, batch_size=8, val_fraction=0); "
         "m.MODELS['cnn'](1, 2); "
         "assert not [n for n in sys.modules if n.startswith('torchvision')]"
     )
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=120)
+    assert starter.start(["-c", program]).wait(200) == 0

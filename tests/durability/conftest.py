@@ -1,19 +1,14 @@
-"""A server that starts commands for the torture tests of a file."""
+"""Commands in processes of their own, for the torture tests."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 import pytest
+from starting import Starter
 
-from .torture import Starter, starter
+from .torture import Commands
 
 
-@pytest.fixture(scope="module")  # other tests count the children of this process
-def commands() -> Iterator[Starter]:
-    """Start commands in processes of their own."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs fork and SIGKILL")
-    with starter() as server:
-        yield server
+@pytest.fixture(scope="session")
+def commands(starter: Starter) -> Commands:
+    """Run commands in processes of their own."""
+    return Commands(starter)

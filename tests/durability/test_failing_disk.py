@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -21,12 +22,10 @@ from typing import Any
 
 import pytest
 
-import lrexp.finish
 from lrexp import load_run
 from lrexp.engine import losses, pause
-from lrexp.report import draw_run
 
-from .torture import MINE, Starter, differences
+from .torture import MINE, Commands, differences
 
 CONFIG = """\
 name: torture
@@ -45,14 +44,19 @@ class Disk:
 
     def __init__(self, folder: Path, refused: int, code: int) -> None:
         self.folder, self.refused, self.code = str(folder), refused, code
-        self.count = 0
+        self.asked: list[str] = []  # what was done, in words
         self.stays_full = False
 
-    def ask(self, path: object) -> None:
-        """Count one operation on a path, and raise if it is refused."""
+    @property
+    def count(self) -> int:
+        """How often it was asked."""
+        return len(self.asked)
+
+    def ask(self, path: object, what: str) -> None:
+        """Note one operation on a path, and raise if it is refused."""
         if not str(path).startswith(self.folder):
             return
-        self.count += 1
+        self.asked.append(what)
         if self.count == self.refused or (self.stays_full and self.count > self.refused):
             raise OSError(self.code, os.strerror(self.code), str(path))
 
@@ -65,12 +69,12 @@ class File:
 
     def write(self, data: Any) -> Any:
         """Write."""
-        self._disk.ask(self._path)
+        self._disk.ask(self._path, "write")
         return self._file.write(data)
 
     def flush(self) -> None:
         """Flush."""
-        self._disk.ask(self._path)
+        self._disk.ask(self._path, "flush")
         self._file.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -101,17 +105,17 @@ def failing(
         absolute = os.path.abspath(path) if isinstance(path, str | Path) else ""  # noqa: PTH100
         if not set(mode) & set("wax+"):
             return kept[0](path, mode, *args, **options)
-        disk.ask(absolute)
+        disk.ask(absolute, "open")
         file = kept[0](path, mode, *args, **options)
         paths[file.fileno()] = absolute
         return File(file, disk, absolute)
 
-    def asking(index: int) -> Callable[..., Any]:
+    def asking(index: int, what: str) -> Callable[..., Any]:
         def ask_first(path: Any, *args: Any, **options: Any) -> Any:
             known = paths.get(path, "") if isinstance(path, int) else os.path.abspath(path)  # noqa: PTH100
             writes = index != 5 or bool(args and args[0] & (os.O_WRONLY | os.O_RDWR))
             if writes:
-                disk.ask(known)
+                disk.ask(known, what)
             return kept[index](path, *args, **options)
 
         return ask_first
@@ -120,7 +124,7 @@ def failing(
         patch.setattr(io, "open", opened)
         patch.setattr(builtins, "open", opened)
         for index, name in enumerate(("replace", "rename", "fsync", "mkdir", "open"), 1):
-            patch.setattr(os, name, asking(index))
+            patch.setattr(os, name, asking(index, name))
         yield disk
 
 
@@ -129,11 +133,10 @@ MEMORY = Path("/dev/shm")  # where Linux has a file system that flushes nothing
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the experiment, in memory where that can be; pictures are drawn elsewhere.
+    """A folder with the experiment, in memory where that can be.
 
     A checkpoint is taken at every evaluation and nowhere else, so that every run does the same.
     """
-    monkeypatch.setattr(lrexp.finish, "draw_run", lambda *_, **__: [])
     monkeypatch.setattr(pause, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(losses, "CHUNK_SECONDS", 1e9)
     in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
@@ -151,36 +154,38 @@ SHARE = 0.5  # of the refusals come where there is a run that can go on
 WORDS = ["compare", "config.yaml", "--jobs", "1", "--out"]
 
 
-def resumed_after_each(folder: Path, run_command: Callable, step: int, **how: Any) -> float:
-    """Refuse every `step`-th operation of a run, then let it go on; return the share that resumed."""
+def operations(folder: Path, run_command: Callable) -> list[str]:
+    """Train the reference, and return what a run does to files."""
     assert run_command(*WORDS, "reference").code == 0
     with failing(folder / "run", 0) as disk:
         assert run_command(*WORDS, "run").code == 0
-    total = disk.count
-    assert total > 40  # it does count
-    unnoticed = resumed = 0
-    for n in range(1, total + 1, step):
-        shutil.rmtree(folder / "run", ignore_errors=True)
-        with failing(folder / "run", n, **how):
-            answer = run_command(*WORDS, "run")
-        assert "Traceback" not in answer.err
-        assert "lrexp failed:" not in answer.err, (n, answer.err)
-        if answer.code == 0:
-            unnoticed += 1  # what does not matter, such as a directory that was not flushed
-        else:
-            assert answer.code == 3, (n, answer.err)
-            assert "cannot be written" in answer.err, (n, answer.err)
-            if how.get("code", errno.ENOSPC) == errno.ENOSPC:
-                assert "Free some space" in answer.err
-        all_is_readable(folder / "run")
-        if answer.code == 3 and (folder / "run/order.json").exists():
-            resumed += 1
-            again = run_command("resume", "run")
-            assert again.code == 0, (n, again.err)
-        if (folder / "run/order.json").exists():
-            assert differences(folder / "run", folder / "reference") == [], n
-    print(f"{total} operations, every {step}. refused: {resumed} resumed, {unnoticed} unnoticed")
-    return resumed / len(range(1, total + 1, step))
+    assert disk.count > 40  # it does count
+    return disk.asked
+
+
+def goes_on_after(
+    folder: Path, run_command: Callable, n: int, code: int, *, stays_full: bool
+) -> bool:
+    """Refuse the n-th operation of a run, then let it go on; return whether there was one to."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    with failing(folder / "run", n, code, stays_full=stays_full):
+        answer = run_command(*WORDS, "run")
+    assert "Traceback" not in answer.err
+    assert "lrexp failed:" not in answer.err, (n, answer.err)
+    if answer.code != 0:  # else what does not matter, such as a directory that was not flushed
+        assert answer.code == 3, (n, answer.err)
+        assert "cannot be written" in answer.err, (n, answer.err)
+        assert os.strerror(code) in answer.err
+        if code == errno.ENOSPC:
+            assert "Free some space" in answer.err
+    all_is_readable(folder / "run")
+    has_begun = (folder / "run/order.json").exists()
+    if answer.code == 3 and has_begun:
+        again = run_command("resume", "run")
+        assert again.code == 0, (n, again.err)
+    if has_begun:
+        assert differences(folder / "run", folder / "reference") == [], n
+    return answer.code == 3 and has_begun
 
 
 def all_is_readable(run: Path) -> None:
@@ -193,9 +198,20 @@ def all_is_readable(run: Path) -> None:
             assert len(trial.evals["step"]) <= 4
 
 
-@pytest.mark.parametrize("stays_full", [False, True])
-def test_some_operations_refused(stays_full: bool, lrexp: Callable, folder: Path) -> None:
-    assert resumed_after_each(folder, lrexp, 7, stays_full=stays_full) > SHARE
+CODES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def test_each_kind_of_operation_refused_for_each_reason(lrexp: Callable, folder: Path) -> None:
+    asked = operations(folder, lrexp)
+    kinds = {"open", "write", "flush", "fsync", "replace", "mkdir"}
+    assert kinds <= set(asked)
+    chance, resumed = random.Random(0), []
+    for row, kind in enumerate(sorted(kinds)):
+        places = [n for n, what in enumerate(asked, 1) if what == kind]
+        for column, code in enumerate(CODES):
+            n, stays_full = chance.choice(places), (row + column) % 2 == 0
+            resumed.append(goes_on_after(folder, lrexp, n, code, stays_full=stays_full))
+    assert sum(resumed) > SHARE * len(resumed)
 
 
 @pytest.mark.long
@@ -212,19 +228,23 @@ def test_some_operations_refused(stays_full: bool, lrexp: Callable, folder: Path
 def test_every_operation_refused(
     code: int, stays_full: bool, step: int, lrexp: Callable, folder: Path
 ) -> None:
-    assert resumed_after_each(folder, lrexp, step, stays_full=stays_full, code=code) > SHARE
+    places = range(1, len(operations(folder, lrexp)) + 1, step)
+    done = [goes_on_after(folder, lrexp, n, code, stays_full=stays_full) for n in places]
+    print(f"{len(places)} operations refused, {sum(done)} runs resumed")
+    assert sum(done) > SHARE * len(places)
 
 
 @pytest.mark.pictures
-def test_drawing_on_a_full_disk(
-    lrexp: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lrexp.finish.draw_run", draw_run)
+@pytest.mark.parametrize(
+    "shares", [(0.5,), pytest.param((0.0, 0.25, 1.0), marks=pytest.mark.long)], ids=["", "more"]
+)
+def test_drawing_on_a_full_disk(shares: tuple[float, ...], lrexp: Callable, folder: Path) -> None:
     with failing(folder / "reference/plots", 0) as disk:
         assert lrexp(*WORDS, "reference").code == 0
     drawn = sorted(path.name for path in (folder / "reference/plots").iterdir())
     assert drawn == ["loss.png", "lr.png"]
-    for n in (1, disk.count // 2, disk.count - 1):
+    for share in shares:
+        n = 1 + int(share * (disk.count - 2))
         shutil.rmtree(folder / "run", ignore_errors=True)
         with failing(folder / "run/plots", n, stays_full=True):
             answer = lrexp(*WORDS, "run")
@@ -258,8 +278,10 @@ def small_file_system(at: Path, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(at)], check=False, capture_output=True)
 
 
-@pytest.mark.parametrize("kilobytes", [4, 24, 48, 72, 96])
-def test_a_file_system_that_is_full(kilobytes: int, folder: Path, commands: Starter) -> None:
+@pytest.mark.parametrize(
+    "kilobytes", [4, 48, *(pytest.param(size, marks=pytest.mark.long) for size in (24, 72, 96))]
+)
+def test_a_file_system_that_is_full(kilobytes: int, folder: Path, commands: Commands) -> None:
     (folder / "mine.py").write_text(MINE)  # checkpoints come often, in processes of their own too
     (folder / "config.yaml").write_text(CONFIG.replace("duration: 12", "duration: 900"))
     with small_file_system(folder / "disk", kilobytes) as disk:
@@ -279,13 +301,13 @@ def test_a_file_system_that_is_full(kilobytes: int, folder: Path, commands: Star
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
 )
-def test_a_directory_that_is_read_only(folder: Path, commands: Starter) -> None:
+def test_a_directory_that_is_read_only(folder: Path, commands: Commands) -> None:
     (folder / "closed").mkdir(mode=0o500)
     assert commands.run(folder, *WORDS, "closed/run") == 3
     assert "cannot be written: Permission denied" in (folder / "err.txt").read_text()
 
 
-def test_a_directory_that_is_a_file(folder: Path, commands: Starter) -> None:
+def test_a_directory_that_is_a_file(folder: Path, commands: Commands) -> None:
     (folder / "closed").write_text("")
     assert commands.run(folder, *WORDS, "closed/run") == 3
     assert "cannot be written: Not a directory" in (folder / "err.txt").read_text()
@@ -306,7 +328,7 @@ Net.forward = forward
 
 @pytest.mark.parametrize("command", ["compare", "find-lr"])
 def test_a_directory_that_is_deleted_meanwhile(
-    command: str, folder: Path, commands: Starter
+    command: str, folder: Path, commands: Commands
 ) -> None:
     with (folder / "mine.py").open("a") as file:
         file.write(DELETES)

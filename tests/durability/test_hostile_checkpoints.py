@@ -22,7 +22,7 @@ from lrexp.errors import RunError
 from lrexp.store.checkpoint import load_checkpoint
 
 from .test_torn_files import KIND, STOP
-from .torture import Starter
+from .torture import Commands
 
 
 class Bomb:
@@ -272,7 +272,7 @@ def test_checkpoints_of_all_that_engines_save_are_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory, commands: Starter) -> Path:
+def interrupted(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / "home"
     folder.mkdir()
     KIND.write(folder)
@@ -392,7 +392,7 @@ HOSTILE: list[tuple[str, Callable[[Path], object]]] = [
 @pytest.mark.parametrize("spoil", [row[1] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
 @pytest.mark.parametrize("force", [False, True], ids=["", "forced"])
 def test_a_strangers_run_is_resumed_or_refused(
-    spoil: Callable[[Path], object], force: bool, interrupted: Path, commands: Starter
+    spoil: Callable[[Path], object], force: bool, interrupted: Path, commands: Commands
 ) -> None:
     run, outside = interrupted / "run", interrupted.parent / "outside"
     for folder in (run, outside):

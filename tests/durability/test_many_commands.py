@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,26 +10,38 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starting import Starter
 
 from lrexp import load_run
 from lrexp.store import list_runs
 
-from .torture import PACKAGE, Kind, differences
+from .torture import Kind, differences, environment
 
-KIND = Kind("compare", "sequential", steps=60)
+KIND = Kind("compare", "sequential", steps=40, seeds=1)
 
 
-def test_four_commands_at_once_get_four_directories(tmp_path: Path) -> None:
-    KIND.write(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "lrexp", "compare", "config.yaml", "--quiet", "--jobs", "1"]
+def at_once(starter: Starter, folder: Path, count: int, *words: object) -> list[tuple[int, str]]:
+    """Return how commands ended that were started together, and what they wrote to stderr."""
     started = [
-        subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
+        starter.start(
+            ["-m", "lrexp", *words],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count)
     ]
-    for process in started:
-        _, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    return [(process.wait(), err) for process, err in zip(started, errors, strict=True)]
+
+
+def test_four_commands_at_once_get_four_directories(starter: Starter, tmp_path: Path) -> None:
+    KIND.write(tmp_path)
+    words = ("compare", "config.yaml", "--quiet", "--jobs", "1")
+    for code, err in at_once(starter, tmp_path, 4, *words):
+        assert code == 0, err
     first, *others = sorted((tmp_path / "runs").iterdir())
     assert len(others) == 3
     assert not (tmp_path / "runs").joinpath("lock").exists()
@@ -38,23 +49,15 @@ def test_four_commands_at_once_get_four_directories(tmp_path: Path) -> None:
         assert differences(run, first) == []
 
 
-def test_one_directory_takes_one_command(tmp_path: Path) -> None:
+def test_one_directory_takes_one_command(starter: Starter, tmp_path: Path) -> None:
     """Of several commands with the same --out one trains, and the others say why they do not."""
     KIND.write(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "lrexp", *KIND.words("run"), "--quiet"]
-    started = [
-        subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    errors = {process: process.communicate(timeout=300)[1] for process in started}
-    codes = sorted(process.returncode for process in started)
-    assert codes[0] == 0, errors
-    for process in started:
-        assert process.returncode in {0, 2, 3}, errors[process]
-        assert "Traceback" not in errors[process]
-    assert codes.count(0) == 1
-    assert load_run(tmp_path / "run").status["counts"] == {"finished": 6, "diverged": 2}
+    ended = at_once(starter, tmp_path, 3, *KIND.words("run"), "--quiet")
+    for code, err in ended:
+        assert code in {0, 2, 3}, err
+        assert "Traceback" not in err
+    assert [code for code, _ in ended].count(0) == 1, ended
+    assert load_run(tmp_path / "run").status["counts"] == {"finished": 3, "diverged": 1}
 
 
 def make_runs(folder: Path, count: int, steps: int) -> None:
@@ -81,10 +84,10 @@ def make_runs(folder: Path, count: int, steps: int) -> None:
 def test_200_runs_are_listed_in_under_a_second(lrexp: Callable, tmp_path: Path) -> None:
     make_runs(tmp_path / "runs", 200, 500)
     best = 9.0
-    for _ in range(3):  # other processes share the machine
-        start = time.perf_counter()
+    for _ in range(3):
+        start = time.process_time()  # of this process: others share the machine
         answer = lrexp("runs")
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert answer.code == 0
     assert answer.out.count("\n") >= 200
     assert len(list_runs(tmp_path / "runs")) == 200
@@ -98,9 +101,8 @@ def test_200_runs_are_listed_in_a_second_with_the_start_of_python(tmp_path: Path
     for _ in range(5):
         start = time.perf_counter()
         words = [sys.executable, "-m", "lrexp", "runs"]
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
         done = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, check=False, env=environment
+            words, cwd=tmp_path, capture_output=True, check=False, env=environment()
         )
         seconds.append(time.perf_counter() - start)
         assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""Signals to a real process, to all of its group, and a terminal or a pipe that goes away."""
+"""Signals to a process, to all of its group, and a terminal or a pipe that goes away."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starting import Starter
 
-from .torture import PACKAGE, differences
+from .torture import Commands, differences, environment
 
 CONFIG = """\
 name: signals
@@ -24,16 +27,21 @@ data: {name: 'mine:data', batch_size: 20}
 loss: mse_loss
 optimizer: {name: SGD, lr: 0.01}
 engine: sequential
-train: {duration: 12ep, eval_every: 4ep}
+train: {duration: 4ep, eval_every: 1ep}
 compare: {variants: {a: {}, b: {optimizer.lr: 0.02}}}
 """
-# Its samples are augmented in another process; checkpoints come often.
+STEPS = 160  # in all
+# Its samples are augmented, in another process where one loads data; checkpoints come often. While
+# there is a file `slow`, there is time for a signal, however busy the machine.
 MINE = """\
+import time
+from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
 import lrexp.engine.losses, lrexp.engine.pause
 lrexp.engine.pause.CHECKPOINT_SECONDS, lrexp.engine.pause.MOST_SHARE = 0.05, 1.0
 lrexp.engine.losses.CHUNK_SECONDS = 0.01
+PAUSE = 0.002 if Path("slow").exists() else 0.0
 
 class Noisy(Dataset):
     def __init__(self, n):
@@ -41,12 +49,20 @@ class Noisy(Dataset):
     def __len__(self):
         return len(self.x)
     def __getitem__(self, i):
+        time.sleep(PAUSE)
         return self.x[i] + 0.1 * torch.randn(8), self.x[i].sum()[None].sin()
 
-def data(n=1500):
-    return DataLoader(Noisy(n), batch_size=20, shuffle=True, num_workers=WORKERS), Noisy(100)
+def data(n=400):
+    return DataLoader(Noisy(n), batch_size=20, shuffle=True, num_workers=WORKERS), Noisy(20)
 """
 QUICK = ("--jobs", "1")
+# A shell's `&` and `nohup` hand signals down as ignored, and Python leaves them so.
+TRULY = """\
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 def write(folder: Path, workers: int = 0) -> None:
@@ -55,16 +71,19 @@ def write(folder: Path, workers: int = 0) -> None:
 
 
 @contextmanager
-def started(folder: Path, *words: str, **options: object) -> Iterator[subprocess.Popen[str]]:
-    """Start a command in a group of its own, and end it in the end."""
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lrexp", *words],
+def started(
+    folder: Path, *words: str, starter: Starter | None = None, **options: object
+) -> Iterator[Any]:
+    """Start a command in a group of its own, truly where no starter is given; end it in the end."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment()}
+    begin = [sys.executable, "-c", TRULY] if starter is None else [sys.executable]
+    popen = subprocess.Popen if starter is None else starter.popen
+    process = popen(
+        [*begin, "-m", "lrexp", *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"},
         start_new_session=True,
         text=True,
-        **streams,  # type: ignore[call-overload]
+        **(streams | options),
     )
     try:
         yield process
@@ -76,94 +95,194 @@ def started(folder: Path, *words: str, **options: object) -> Iterator[subprocess
                 stream.close()
 
 
-def run(folder: Path, *words: str) -> tuple[int, str, str]:
-    with started(folder, *words) as process:
-        out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], object], process: Any) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def rows(run: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in run.glob("trials/*/*/steps.csv"))
 
 
-def wait_for_rows(count: int, run: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_rows(count: int, run: Path, process: Any) -> None:
     wait_for(lambda: rows(run) >= count, process)
 
 
-def everyone(pid: int) -> list[int]:
+def everyone(pid: int, starter: Starter) -> list[int]:
     """Return a process and all that came from it, those that load data first."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, check=True)
     pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
-    children = [child for child, parent in pairs if parent == pid]
-    return [*(found for child in children for found in everyone(child)), pid]
+
+    def tree(top: int) -> list[int]:
+        children = [child for child, parent in pairs if parent == top] + starter.asked_by(top)
+        return [*(found for child in children for found in tree(child)), top]
+
+    return tree(pid)
+
+
+@pytest.fixture(scope="module")
+def reference(
+    commands: Commands, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int, int], Path]:
+    """Return a run in peace, of so many processes that train and that load data for each."""
+
+    @cache
+    def trained(jobs: int, loaders: int) -> Path:
+        folder = tmp_path_factory.mktemp("peace")
+        write(folder, loaders)
+        words = ("compare", "config.yaml", "--jobs", jobs, "--out", "reference")
+        assert commands.run(folder, *words) == 0, (folder / "err.txt").read_text()
+        return folder / "reference"
+
+    return trained
+
+
+def interrupted(
+    folder: Path, number: signal.Signals, moment: int, words: list[str], starter: Starter | None,
+    processes: Callable[[int], list[int]],
+) -> None:  # fmt: skip
+    """Run a command that is sent a signal when there are so many rows, and pauses."""
+    (folder / "slow").touch()
+    with started(folder, *words, starter=starter) as process:
+        wait_for_rows(moment, folder / "run", process)
+        for pid in processes(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        _, err = process.communicate(timeout=200)
+    (folder / "slow").unlink()
+    assert process.returncode == 130, err
+    assert "lrexp resume run" in err
+    assert "Traceback" not in err
+    assert json.loads((folder / "run/status.json").read_text())["status"] == "interrupted"
+    assert list((folder / "run/checkpoints").iterdir())
+    assert rows(folder / "run") < STEPS
+
+
+# each pair of a signal, a number of processes that train, and of such that load data for each
+COVER = [
+    (signal.SIGINT, 1, 1), (signal.SIGINT, 2, 0), (signal.SIGTERM, 1, 0),
+    (signal.SIGTERM, 2, 1), (signal.SIGHUP, 1, 1), (signal.SIGHUP, 2, 0),
+]  # fmt: skip
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ALL = [
+    pytest.param(n, jobs, loaders, moments, marks=pytest.mark.long)
+    for moments in ((40,), (5, 60, 110))
+    for n in SIGNALS
+    for jobs in (1, 2)
+    for loaders in (0, 1)
+    if ((n, jobs, loaders), moments) not in [(row, (40,)) for row in COVER]
+]
 
 
 @pytest.mark.parametrize(
-    ("number", "jobs"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)]
+    ("number", "jobs", "loaders", "moments"), [*((*row, (40,)) for row in COVER), *ALL]
 )
-def test_a_signal_to_all_processes_while_data_are_loaded(
-    number: signal.Signals, jobs: int, tmp_path: Path
+def test_a_signal_to_all_processes_of_a_run(
+    number: signal.Signals,
+    jobs: int,
+    loaders: int,
+    moments: tuple[int, ...],
+    starter: Starter,
+    commands: Commands,
+    reference: Callable[[int, int], Path],
+    tmp_path: Path,
 ) -> None:
-    """The processes of a DataLoader die of it, and what torch then raises is no failure."""
-    write(tmp_path, workers=1)
-    options = ("config.yaml", "--jobs", str(jobs))
-    assert run(tmp_path, "compare", *options, "--out", "reference")[0] == 0
-    words = ["compare", *options, "--out", "run"]
-    for moment in (40, 500, 1200):
-        with started(tmp_path, *words) as process:
-            wait_for_rows(moment, tmp_path / "run", process)
-            for pid in everyone(process.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            _, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
-        assert "lrexp resume run" in err
-        assert "Traceback" not in err
-        assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "interrupted"
+    """The processes of a DataLoader may die of it, and what torch then raises is no failure."""
+    write(tmp_path, loaders)
+    words = ["compare", "config.yaml", "--jobs", str(jobs), "--out", "run"]
+    for moment in moments:
+        interrupted(tmp_path, number, moment, words, starter, lambda pid: everyone(pid, starter))
         words = ["resume", "run"]
-    code, _, err = run(tmp_path, "resume", "run")
-    assert code == 0, err
-    assert differences(tmp_path / "run", tmp_path / "reference") == []
+    assert commands.run(tmp_path, "resume", "run") == 0, (tmp_path / "err.txt").read_text()
+    assert differences(tmp_path / "run", reference(jobs, loaders)) == []
 
 
-def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.long) for n in SIGNALS[::2])],
+)
+def test_a_signal_to_the_process_that_was_started(
+    number: signal.Signals,
+    starter: Starter,
+    commands: Commands,
+    reference: Callable[[int, int], Path],
+    tmp_path: Path,
+) -> None:
+    """As a cluster stops a job; the processes that train and load data for it end with it."""
+    write(tmp_path, 1)
+    words = ["compare", "config.yaml", "--jobs", "2", "--out", "run"]
+    others: list[int] = []
+
+    def first(pid: int) -> list[int]:
+        others.extend(everyone(pid, starter)[:-1])
+        return [pid]
+
+    interrupted(tmp_path, number, 40, words, starter, first)
+    assert len(others) >= 2
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, others)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert commands.run(tmp_path, "resume", "run") == 0, (tmp_path / "err.txt").read_text()
+    assert differences(tmp_path / "run", reference(2, 1)) == []
+
+
+def is_alive(pid: int) -> bool:
+    words = ["ps", "-o", "stat=", "-p", str(pid)]
+    state = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    return bool(state) and not state.startswith("Z")
+
+
+def test_signals_that_were_handed_down_as_ignored_are_none_here() -> None:
+    """Else the tests of true starts would fail in a shell's background."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    ignoring = TRULY.replace("SIG_DFL", "SIG_IGN").replace(
+        "os.execv", "sys.argv[1:1] = []; os.execv"
+    )
+    telling = f"import signal; print(*(signal.getsignal(getattr(signal, n)) for n in {names}))"
+    words = [sys.executable, "-c", ignoring, "-c", TRULY, "-c", telling]
+    for start, ignored in ((words, 0), ([*words[:3], *words[5:]], 3)):
+        done = subprocess.run(start, capture_output=True, text=True, check=True)
+        assert done.stdout.count("1") + done.stdout.count("SIG_IGN") == ignored
+
+
+def test_a_terminal_that_is_closed(commands: Commands, tmp_path: Path) -> None:
     """SIGHUP is as SIGTERM, and that nobody reads any more changes nothing."""
     write(tmp_path)
+    (tmp_path / "slow").touch()
     terminal, other_end = pty.openpty()
-    longer = ("--set", "train.duration=60ep")  # than this process may be kept waiting
-    words = ("compare", "config.yaml", "--out", "run", *QUICK, *longer)
+    words = ("compare", "config.yaml", "--out", "run", *QUICK)
     with started(tmp_path, *words, stdout=other_end, stderr=other_end) as process:
         os.close(other_end)
-        while rows(tmp_path / "run") < 60:
+        while rows(tmp_path / "run") < 20:
             os.read(terminal, 1000)
         os.close(terminal)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(60) == 130
+        assert process.wait(100) == 130
     assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "interrupted"
     assert list((tmp_path / "run/checkpoints").iterdir())
-    code, _, err = run(tmp_path, "resume", "run")
-    assert code == 0, err
+    (tmp_path / "slow").unlink()
+    assert commands.run(tmp_path, "resume", "run") == 0, (tmp_path / "err.txt").read_text()
 
 
 @pytest.mark.pictures
 @pytest.mark.parametrize("closed", ["stderr", "both"])
-def test_a_reader_that_leaves_ends_no_training(closed: str, tmp_path: Path) -> None:
+def test_a_reader_that_leaves_ends_no_training(
+    closed: str, starter: Starter, tmp_path: Path
+) -> None:
     write(tmp_path)
     with (tmp_path / "mine.py").open("a") as file:
         file.write(
             "\nimport sys\n_data = data\ndef data():\n    print('loud')\n    return _data()\n"
         )
     words = ("compare", "config.yaml", "--out", "run", *QUICK, "--json")
-    options = {"stdout": subprocess.PIPE} if closed == "stderr" else {"stderr": subprocess.STDOUT}
-    with started(tmp_path, *words, **options) as process:
+    options: dict[str, Any] = {"env": environment() | {"LREXP_PLOTS": "1"}}
+    if closed == "both":
+        options["stderr"] = subprocess.STDOUT
+    with started(tmp_path, *words, starter=starter, **options) as process:
         reader = process.stderr if closed == "stderr" else process.stdout
         assert reader is not None
         assert reader.readline()
@@ -176,11 +295,12 @@ def test_a_reader_that_leaves_ends_no_training(closed: str, tmp_path: Path) -> N
     assert (tmp_path / "run/plots/loss.png").exists()
 
 
-def test_ctrl_c_before_there_is_a_run(tmp_path: Path) -> None:
+def test_ctrl_c_before_there_is_a_run(starter: Starter, tmp_path: Path) -> None:
     write(tmp_path)
     with (tmp_path / "mine.py").open("a") as file:
         file.write("\nimport pathlib, time\npathlib.Path('there').touch()\ntime.sleep(60)\n")
-    with started(tmp_path, "compare", "config.yaml", "--out", "run") as process:
+    words = ("compare", "config.yaml", "--out", "run")
+    with started(tmp_path, *words, starter=starter) as process:
         wait_for((tmp_path / "there").exists, process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
@@ -189,14 +309,24 @@ def test_ctrl_c_before_there_is_a_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_at_any_moment_of_the_start(tmp_path: Path) -> None:
-    """While torch is imported, or Python ends, an exception may turn up anywhere."""
+def test_ctrl_c_while_torch_is_imported(tmp_path: Path) -> None:
+    """An exception would turn up anywhere, in C++ code that calls Python, too."""
     write(tmp_path)
-    for moment in range(4):
+    for moment in range(3):
         with started(tmp_path, "compare", "config.yaml", "--out", f"run{moment}") as process:
-            time.sleep(0.9 + 0.5 * moment)
+            wait_for(partial(imports_torch, process.pid), process)
+            time.sleep(0.6 * moment)
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=100)
         assert process.returncode == 130, (moment, err)
         assert "Traceback" not in err, (moment, err)
         assert "Interrupted" in err, (moment, err)
+
+
+def imports_torch(pid: int) -> bool:
+    """Return whether a process has begun to import torch; where that is not seen, after a second."""
+    maps = Path(f"/proc/{pid}/maps")
+    if not maps.parent.exists():
+        time.sleep(1.0)
+        return True
+    return "libtorch" in maps.read_text()

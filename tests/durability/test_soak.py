@@ -12,7 +12,7 @@ import pytest
 
 from lrexp import load_run
 
-from .torture import PACKAGE
+from .torture import environment
 
 CONFIG = """\
 name: soak
@@ -49,9 +49,8 @@ def soak(
         "--jobs",
         "1",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
     start, sizes, training = time.monotonic(), [], []
-    with subprocess.Popen(words, cwd=folder, env=environment) as process:
+    with subprocess.Popen(words, cwd=folder, env=environment()) as process:
         while process.poll() is None:
             if list(folder.glob("run/trials/*/*/evals.csv")):  # it trains
                 sizes.append(resident(process.pid))

@@ -13,7 +13,7 @@ import pytest
 
 from lrexp import load_run
 
-from .torture import Kind, Starter, contents, differences
+from .torture import Commands, Kind, contents, differences
 
 # Ends itself with SIGTERM in the middle, where the file `stop` says; no attribute of the model
 # counts, so that it can be saved.
@@ -30,12 +30,12 @@ def forward(self, x):
     return add_noise(self, x)
 Net.forward = forward
 """
-KIND = Kind("compare", "sequential", steps=60)
+KIND = Kind("compare", "sequential", steps=60, seeds=1)
 INTERRUPTED = 130
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory, commands: Starter) -> Path:
+def interrupted(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> Path:
     """A folder with a reference and a run that was interrupted in its third trial."""
     folder = tmp_path_factory.mktemp("torn")
     KIND.write(folder)
@@ -73,7 +73,7 @@ def checkpoint(run: Path) -> Path:
     return path
 
 
-def resume(run: Path, commands: Starter) -> tuple[int, str]:
+def resume(run: Path, commands: Commands) -> tuple[int, str]:
     code = commands.run(run.parent, "resume", run.name)
     return code, (run.parent / "err.txt").read_text()
 
@@ -82,7 +82,7 @@ def assert_as_in_peace(run: Path) -> None:
     assert differences(run, run.parent / "reference") == []
 
 
-def test_the_interrupted_run_goes_on(run: Path, commands: Starter) -> None:
+def test_the_interrupted_run_goes_on(run: Path, commands: Commands) -> None:
     assert load_run(run).status["status"] == "interrupted"
     size = (half_done(run) / "steps.csv").stat().st_size
     assert size > 100
@@ -102,7 +102,7 @@ def cut_points(size: int, tail: int, every: bool) -> list[int]:
     return points if every else random.Random(size).sample(points, 5)
 
 
-def ends_as_in_peace(run: Path, commands: Starter, points: list[int]) -> int:
+def ends_as_in_peace(run: Path, commands: Commands, points: list[int]) -> int:
     """Cut into what the checkpoint counts as written: no crash does that, a broken disk may.
 
     Return after how many cuts the run ended as it would have; the others were refused by name.
@@ -126,13 +126,13 @@ def ends_as_in_peace(run: Path, commands: Starter, points: list[int]) -> int:
     return right
 
 
-def test_rows_that_were_cut_off(run: Path, commands: Starter) -> None:
+def test_rows_that_were_cut_off(run: Path, commands: Commands) -> None:
     points = cut_points((half_done(run) / "steps.csv").stat().st_size, TAIL, False)
     assert ends_as_in_peace(run, commands, points) == len(points)
 
 
 @pytest.mark.long
-def test_rows_that_were_cut_off_anywhere(run: Path, commands: Starter) -> None:
+def test_rows_that_were_cut_off_anywhere(run: Path, commands: Commands) -> None:
     size = (half_done(run) / "steps.csv").stat().st_size
     assert ends_as_in_peace(run, commands, cut_points(size, size, True)) == size
 
@@ -150,7 +150,7 @@ def test_rows_that_were_cut_off_anywhere(run: Path, commands: Starter) -> None:
     ],
     ids=range(7),
 )
-def test_rows_past_the_checkpoint_are_cut(more: str, run: Path, commands: Starter) -> None:
+def test_rows_past_the_checkpoint_are_cut(more: str, run: Path, commands: Commands) -> None:
     """What a killed process had written since its last checkpoint, whole or torn."""
     for name in ("steps.csv", "evals.csv"):
         with (half_done(run) / name).open("a") as file:
@@ -160,7 +160,7 @@ def test_rows_past_the_checkpoint_are_cut(more: str, run: Path, commands: Starte
     assert_as_in_peace(run)
 
 
-def refused(run: Path, commands: Starter, contents_: list[bytes]) -> int:
+def refused(run: Path, commands: Commands, contents_: list[bytes]) -> int:
     """A checkpoint that is not whole is refused by name; without it the trial begins anew.
 
     Return how many were refused; in the others a byte had changed that means nothing.
@@ -193,27 +193,27 @@ def refused(run: Path, commands: Starter, contents_: list[bytes]) -> int:
     return count
 
 
-def test_a_checkpoint_that_was_cut(run: Path, commands: Starter) -> None:
+def test_a_checkpoint_that_was_cut(run: Path, commands: Commands) -> None:
     whole = checkpoint(run).read_bytes()
     sizes = [0, 1, len(whole) // 2, len(whole) - 1, *cut_points(len(whole), 200, False)]
     assert refused(run, commands, [whole[:size] for size in sizes]) == len(sizes)
 
 
-def test_a_checkpoint_with_a_changed_byte(run: Path, commands: Starter) -> None:
+def test_a_checkpoint_with_a_changed_byte(run: Path, commands: Commands) -> None:
     whole, chance = checkpoint(run).read_bytes(), random.Random(3)
     places = [chance.randrange(len(whole)) for _ in range(6)]
     assert refused(run, commands, [_flipped(whole, place) for place in places]) > len(places) / 2
 
 
 @pytest.mark.long
-def test_a_checkpoint_that_was_cut_anywhere(run: Path, commands: Starter) -> None:
+def test_a_checkpoint_that_was_cut_anywhere(run: Path, commands: Commands) -> None:
     whole = checkpoint(run).read_bytes()
     sizes = [*range(0, len(whole), 101), *range(len(whole) - 600, len(whole))]
     assert refused(run, commands, [whole[:size] for size in sizes]) == len(sizes)
 
 
 @pytest.mark.long
-def test_a_checkpoint_with_a_changed_byte_anywhere(run: Path, commands: Starter) -> None:
+def test_a_checkpoint_with_a_changed_byte_anywhere(run: Path, commands: Commands) -> None:
     whole = checkpoint(run).read_bytes()
     places = range(0, len(whole), max(len(whole) // 400, 1))
     assert refused(run, commands, [_flipped(whole, place) for place in places]) > len(places) / 2
@@ -223,7 +223,7 @@ def _flipped(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
 
 
-def test_what_was_lost_is_made_again(run: Path, commands: Starter) -> None:
+def test_what_was_lost_is_made_again(run: Path, commands: Commands) -> None:
     """Pictures, summaries, whole trials, leftovers of writers that were killed."""
     done = next(run.glob("trials/*/*/result.json")).parent
     shutil.rmtree(done)
@@ -232,15 +232,15 @@ def test_what_was_lost_is_made_again(run: Path, commands: Starter) -> None:
     code, err = resume(run, commands)
     assert code == 0, err
     assert_as_in_peace(run)
-    shutil.rmtree(run / "plots")
     code, err = resume(run, commands)
     assert code == 0, err  # it is finished, and says so
     (run / "summary.json").unlink()
     (run / "summary.csv").unlink()
     assert commands.run(run.parent, "plot", run.name) == 0
+    assert (run / "plots/loss.png").exists()
 
 
-def test_a_lock_of_another_process_is_respected(run: Path, commands: Starter) -> None:
+def test_a_lock_of_another_process_is_respected(run: Path, commands: Commands) -> None:
     import json
     import os
     import platform

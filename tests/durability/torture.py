@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STARTER = Path(__file__).with_name("starter.py")
+from starting import Started, Starter
+
 PACKAGE = Path(__file__).parents[2]
 
 # Dropout, momentum, statistics of batches, an incomplete last batch, noise of every generator.
@@ -67,7 +66,7 @@ optimizer: {{name: {optimizer}}}
 engine: {engine}
 train: {{duration: {steps}, eval_every: 37, accumulate: {accumulate}}}
 compare:
-  seeds: 2
+  seeds: {seeds}
   variants:
     plateau: {{schedule: {{name: plateau, monitor: val_loss, patience: 1}}}}
     cosine: {{schedule: {{name: cosine, warmup: 5%}}}}
@@ -88,6 +87,7 @@ class Kind:
     jobs: int = 1
     optimizer: str = SGD
     steps: int = 400
+    seeds: int = 2
     accumulate: int = 1
     options: tuple[str, ...] = ()
 
@@ -108,6 +108,7 @@ class Kind:
                 optimizer=self.optimizer,
                 engine=self.engine,
                 steps=self.steps,
+                seeds=self.seeds,
                 accumulate=self.accumulate,
             )
         )
@@ -119,31 +120,39 @@ class Kind:
         ]  # fmt: skip
 
 
-class Starter:
-    """Starts commands one after the other, in processes that can be killed."""
+def environment() -> dict[str, str]:
+    """Return the environment of a command: the package is found in it, and no pictures are drawn."""
+    more = {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1", "LREXP_PLOTS": "0"}
+    return {**os.environ, **more}
 
-    def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
-        self._server = subprocess.Popen(
-            [sys.executable, str(STARTER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+
+class Commands:
+    """Runs commands one after the other, in processes that can be killed.
+
+    What they print is in `out.txt` and `err.txt` of their folder.
+    """
+
+    def __init__(self, starter: Starter) -> None:
+        self._starter = starter
+        self._process: Started | None = None
 
     def begin(self, folder: Path, *words: object) -> int:
         """Start a command in a folder and return its pid."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps([str(folder), *map(str, words)]) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+        with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
+            self._process = self._starter.start(
+                ["-m", "lrexp", *words],
+                cwd=folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        return self._process.pid
 
     def ended(self) -> int:
         """Wait for the command and return its exit code; that of a signal is negative."""
-        assert self._server.stdout is not None
-        return os.waitstatus_to_exitcode(int(self._server.stdout.readline()))
+        assert self._process is not None
+        return self._process.wait()
 
     def run(self, folder: Path, *words: object) -> int:
         """Run a command to its end and return its exit code."""
@@ -157,32 +166,13 @@ class Starter:
 
         With `once` the time begins when that is true.
         """
-        pid = self.begin(folder, *words)
-        while once is not None and not once() and _is_alive(pid):
+        self.begin(folder, *words)
+        assert self._process is not None
+        while once is not None and not once() and self._process.poll() is None:
             time.sleep(0.005)
         time.sleep(seconds)
-        # It is a child of the server, which waits for it: at worst it is a zombie by now.
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        self._process.kill()
         return self.ended()
-
-    def close(self) -> None:
-        """End the server."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.stdout.close()
-        self._server.wait(30)
-
-
-@contextmanager
-def starter() -> Iterator[Starter]:
-    """Give a server that is closed in the end."""
-    server = Starter()
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def contents(run: Path) -> dict[str, Any]:
@@ -251,15 +241,6 @@ def _sizes(run: Path) -> dict[Path, int]:
         with suppress(FileNotFoundError):
             sizes[path] = path.stat().st_size
     return sizes
-
-
-def _is_alive(pid: int) -> bool:
-    """Return whether a process runs; one that ended and was not waited for is a zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):  # it goes while it is read
-        return False
-    return state != "Z"
 
 
 def begun(run: Path) -> bool:
