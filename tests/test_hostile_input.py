@@ -521,7 +521,6 @@ def test_every_string_of_a_strangers_run_is_shown_without_controls(
     name: str, command: str, folder: Path, lrexp: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("lrexp.experiment.draw_run", lambda *_, **__: [])  # is another test
     run = a_run(folder / "runs" / "run", command)
     (run / "trials" / "a" / "seed-1").mkdir()
     whole = json.loads((run / name).read_text())
