@@ -93,7 +93,7 @@ def _plan_variant(
         parts["build"] = build
         parts["make_loss"], parts["count_correct"] = workshop.probe(settings, data, build)
         if validates:
-            _check_accuracy(settings, parts["count_correct"])
+            _check_accuracy(settings, parts.get("schedule"), parts["count_correct"])
     problems.raise_any()
     device = workshop.device
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
@@ -110,14 +110,18 @@ def _check_metric(settings: ExperimentConfig, data: Data) -> None:
         )
 
 
-def _check_accuracy(settings: ExperimentConfig, count_correct: Any) -> None:
-    if settings.compare.metric == "val_accuracy" and count_correct is None:
-        raise ConfigError.single(
-            "compare.metric",
-            "needs targets that are classes",
-            settings.compare.metric,
-            "Use val_loss or train_loss.",
-        )
+def _check_accuracy(
+    settings: ExperimentConfig, schedule: Schedule | Controller | None, count_correct: Any
+) -> None:
+    """Refuse an accuracy as what ranks, and as what a schedule follows, where there is none."""
+    asked: dict[str, str] = {"compare.metric": settings.compare.metric}
+    if schedule is not None and not isinstance(schedule, Schedule):
+        asked["schedule.monitor"] = schedule.monitor
+    what, remedy = "needs targets that are classes", "Use val_loss or train_loss."
+    problems = [Problem(key, what, measure, remedy) for key, measure in asked.items()]
+    problems = [problem for problem in problems if problem.given == "val_accuracy"]
+    if problems and count_correct is None:
+        raise ConfigError(problems)
 
 
 def _check_monitor(schedule: Schedule | Controller, data: Data) -> None:
