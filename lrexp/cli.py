@@ -261,9 +261,9 @@ def plot(
     ] = None,
 ) -> None:
     """Redraw the plots of finished, running or interrupted runs; several are overlaid."""
-    from lrexp import experiment
+    from lrexp import drawing
 
-    for path in experiment.plot(runs, out=out):
+    for path in drawing.plot(runs, out=out):
         say(path)
 
 
@@ -277,12 +277,16 @@ def schedule(
     trust: Trust = None,
     json: Json = False,
 ) -> None:
-    """Draw the LR trace of every variant without training."""
-    from lrexp import experiment
+    """Draw the LR trace of every variant without training.
+
+    Checks keys and types in the whole config; names and arguments in the sections it draws from:
+    the schedule, and the data where a duration is in epochs or tokens. `lrexp validate` checks all.
+    """
+    from lrexp import drawing
     from lrexp.report import schedule_table
 
     with messages(json):
-        traces = experiment.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
+        traces = drawing.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
     if json:
         print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
     else:
@@ -300,7 +304,7 @@ def runs(
 ) -> None:
     """List runs: name, command, status, best variant, age."""
     from lrexp.report import runs_table
-    from lrexp.store.read import list_runs
+    from lrexp.store import list_runs
 
     missing = directory == RUNS and not directory.exists()  # nothing was run yet
     found = [] if missing else list_runs(directory)

@@ -1,20 +1,21 @@
-"""The verbs behind the commands: plan, train or resume, store, and read back what is shown.
+"""The verbs that train: plan, train or resume, store, and read back what is shown.
 
-The command line and the Python API call these same functions. Each run is written to its
+`drawing.py` has those that read alone. The command line and the Python API call these same
+functions. Each run is written to its
 directory first; summaries, tables and plots are made from the files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from lrexp.config import Config, load_config, read_override, to_yaml
+from lrexp.changes import Overrides, changes_of
+from lrexp.config import Config, load_config, to_yaml
 from lrexp.describe import resolved_config
 from lrexp.engine import Pause, Stop
 from lrexp.errors import ConfigError
@@ -31,14 +32,12 @@ from lrexp.finish import LrCopy, finish_comparison, range_test
 from lrexp.fit import read_order, require_plain_files
 from lrexp.lr_finder import RangeTest
 from lrexp.order import Source, make_order
-from lrexp.plan import Objects, make_plan, plan_schedules, trace_lr
+from lrexp.plan import Objects, make_plan
 from lrexp.racing import check_budget, finish_find_lr
-from lrexp.report import Draw, draw_nothing, draw_overlay, draw_run, draw_schedules, draw_unless_off
+from lrexp.report import Draw, draw_nothing, draw_unless_off
 from lrexp.report.progress import waiting
-from lrexp.schedules import Schedule
 from lrexp.store import Run, check_free, load_run, locked
 
-Overrides: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any] | str]
 QUIET = Console(stderr=True, quiet=True)
 
 
@@ -94,7 +93,7 @@ def compare(
     destination = _destination(out, runs_dir)
     objects, names = _objects(model, data, loss)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
-    changes = _changes(overrides, names, flags)
+    changes = changes_of(overrides, names, flags)
     with waiting(console, "Loading data and model"):
         order = make_order("compare", config, changes, trust=trust, objects=objects)
         loaded = order.config()
@@ -154,7 +153,7 @@ def find_lr(
         "device": device,
         "engine": engine,
     }
-    changes = _changes(overrides, names, flags)
+    changes = changes_of(overrides, names, flags)
     with waiting(console, "Loading data and model"):
         order = make_order("find-lr", config, changes, trust=trust, objects=objects)
         loaded = order.config()
@@ -283,49 +282,6 @@ def _train_the_rest(
     return loaded
 
 
-def plot(runs: Sequence[str | Path], *, out: str | Path | None = None) -> list[Path]:
-    """Redraw the plots of one run, or overlay several; return the files.
-
-    Raises:
-        ConfigError: a path is not a run directory.
-    """
-    loaded = [load_run(path) for path in runs]
-    if len(loaded) == 1:
-        return draw_run(loaded[0], out=None if out is None else Path(out))
-    return draw_overlay(loaded, Path(out) if out is not None else loaded[0].path.parent)
-
-
-@dataclass(frozen=True)
-class Traces:
-    """LR traces (one value per step) by variant, and the picture of them."""
-
-    lr: dict[str, np.ndarray]
-    plot: str
-    reactive: tuple[str, ...] = ()  # those that follow a loss
-
-
-def schedule(
-    config: Source,
-    *,
-    overrides: Overrides = (),
-    trust: Sequence[str] = (),
-    out: str | Path | None = None,
-) -> Traces:
-    """Draw the LR trace of every variant without training.
-
-    A schedule that reacts to the loss is drawn as it would run if the loss never changed.
-    """
-    loaded = load_config(config, _changes(overrides), trust=trust)
-    planned = plan_schedules(loaded)
-    traces = {name: trace_lr(*of_variant) for name, of_variant in planned.items()}
-    reactive = [name for name, (made, *_) in planned.items() if not isinstance(made, Schedule)]
-    path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
-    if path.suffix != ".png":
-        raise ConfigError.single("--out", "must end in .png", str(path), "Name a PNG file.")
-    draw_schedules(traces, path, title=loaded.experiment.name, reactive=reactive)
-    return Traces(traces, str(path), tuple(reactive))
-
-
 @dataclass(frozen=True)
 class Resolved:
     """A config with every default filled in and every duration in steps."""
@@ -336,7 +292,7 @@ class Resolved:
 
 def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] = ()) -> Resolved:
     """Check a config as far as that goes without training and return it fully resolved."""
-    plan = make_plan(load_config(config, _changes(overrides), trust=trust))
+    plan = make_plan(load_config(config, changes_of(overrides), trust=trust))
     tree = resolved_config(plan)
     return Resolved(tree, to_yaml(tree))
 
@@ -351,16 +307,3 @@ def _objects(model: Any, data: Any, loss: Any) -> tuple[Objects, dict[str, Any]]
     given = {"model": model, "data": data, "loss": loss}
     names = {key: value for key, value in given.items() if isinstance(value, str)}
     return Objects(**{key: given[key] for key in given if key not in names}), names
-
-
-def _changes(
-    overrides: Overrides,
-    names: Mapping[str, str] | None = None,
-    flags: Mapping[str, Any] | None = None,
-) -> list[tuple[str, Any] | tuple[str, Any, str]]:
-    """Return all that changes the config, each flag with its name for messages."""
-    items = overrides.items() if isinstance(overrides, Mapping) else overrides
-    pairs = [read_override(item) if isinstance(item, str) else item for item in items]
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    labelled = [(key, value, f"--{key.rpartition('.')[2]}") for key, value in given.items()]
-    return [*pairs, *(names or {}).items(), *labelled]

@@ -184,6 +184,18 @@ def test_the_script_by_hand_does_the_steps_of_the_command(load: Any, tmp_path: P
     assert rows == sum(order.lengths(order.plan()).values())
 
 
+def test_the_quick_mode_prints_what_reads_take(
+    load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("throughput").main(["--quick", "--parts", "reads"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    names = [line.split(" | ")[0].removeprefix("| ").partition(", ")[0] for line in lines[2:]]
+    plots = ["lrexp plot", "lrexp plot"]
+    assert names == ["import matplotlib.pyplot", "lrexp runs", "lrexp schedule", *plots]
+    assert "plot, quickstart: 9 trials" in lines[-2]
+    assert "plot, 108 trials, " in lines[-1]
+
+
 def test_every_network_learns_from_its_data(load: Any) -> None:
     workloads = load("workloads")
     for name, work in workloads.WORKLOADS.items():

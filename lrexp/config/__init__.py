@@ -6,6 +6,7 @@ become steps when the data is known; `resolved_tree` is the complete result.
 """
 
 from lrexp.config.arguments import check_arguments
+from lrexp.config.checks import section_problems
 from lrexp.config.config import Config
 from lrexp.config.document import (
     Document,
@@ -63,6 +64,7 @@ __all__ = [
     "resolve",
     "resolve_units",
     "resolved_tree",
+    "section_problems",
     "to_yaml",
     "with_optimizer_lr",
 ]

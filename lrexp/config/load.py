@@ -36,6 +36,7 @@ def load_config(
     trust: Sequence[str] = (),
     given: Collection[str] = (),
     directory: Path | None = None,
+    checked: Collection[str] = CHECKED,
 ) -> Config:
     """Return the checked config of a YAML file or a dict.
 
@@ -47,6 +48,8 @@ def load_config(
         given: sections that Python objects stand in for: model, data, loss.
         directory: where relative paths and import paths start; by default the file's folder, or
             the working directory for a mapping.
+        checked: sections whose names and arguments are checked against code; types and keys are
+            checked in all.
 
     Raises:
         ConfigError: with every problem: syntax, keys, types, names, arguments, variants.
@@ -64,7 +67,7 @@ def load_config(
     names = Names(search_path(document), tuple(trust))
     title = Path(document.name).stem if document.places else "experiment"
     tree = prepare(document.data, directory=document.directory, title=title, given=given)
-    checker = _Checker(names, given, document.directory)
+    checker = _Checker(names, {*checked} - {*given}, document.directory)
     problems += checker.problems(tree)
     variants, wrong = read_variants(tree)
     problems += wrong
@@ -127,9 +130,9 @@ def _reference_problems(tree: Mapping[str, object], names: Sequence[str]) -> lis
 class _Checker:
     """Checks the config and its variants; what they share is checked once."""
 
-    def __init__(self, names: Names, given: Collection[str], directory: Path) -> None:
+    def __init__(self, names: Names, checked: Collection[str], directory: Path) -> None:
         self.failure: UserCodeError | None = None
-        self._names, self._given, self._directory = names, given, directory
+        self._names, self._checked, self._directory = names, checked, directory
         self._base: list[Problem] = []
         self._known: dict[tuple[str, str], list[Problem]] = {}
 
@@ -159,7 +162,7 @@ class _Checker:
     def _all(self, tree: Mapping[str, object]) -> list[Problem]:
         problems = schema_problems(tree)
         for section in CHECKED:
-            if section in tree and section not in self._given:
+            if section in tree and section in self._checked:
                 problems += self._section(section, tree[section])
         return problems
 

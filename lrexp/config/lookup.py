@@ -43,7 +43,11 @@ def _model(name: str) -> AnyCallable:
 
 
 def _data(name: str) -> AnyCallable:
-    from lrexp.data import DATASETS, torchvision_dataset
+    from lrexp.data.registry import DATASETS
+
+    if name in DATASETS:  # told apart first: the rest imports torch
+        return DATASETS[name]
+    from lrexp.data.vision import torchvision_dataset
 
     return _built_in_or_torchvision(name, DATASETS, torchvision_dataset, "datasets")
 
@@ -114,12 +118,12 @@ def _optimizer(name: str) -> AnyCallable:
 
 
 def _schedule(name: str) -> AnyCallable:
-    import torch.optim.lr_scheduler
-
     from lrexp.schedules import SCHEDULES, known_names
 
     if name in SCHEDULES:
         return SCHEDULES[name]
+    import torch.optim.lr_scheduler
+
     if name in known_names():
         scheduler: AnyCallable = getattr(torch.optim.lr_scheduler, name)
         return scheduler

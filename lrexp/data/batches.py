@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeGuard
 import torch
 
 from lrexp.data.facts import Facts
+from lrexp.data.size import Size
 from lrexp.errors import ConfigError
 
 # The roles of the fixed random numbers that an evaluation uses, whatever the seed of the trial.
@@ -54,6 +55,11 @@ class Data:
     train: Batches
     val: Batches | None
     facts: Facts
+
+    @property
+    def size(self) -> Size:
+        """How much training data there is, as durations see it."""
+        return Size(self.train.batch_size, self.train.batches_per_epoch, self.facts.seq_len)
 
     @cached_property
     def counted_facts(self) -> Facts:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from lrexp.data.argument_checks import raise_any, wrong_choice
 from lrexp.data.csv_cells import MOST_PROBLEMS, PATH, Cells, quoted, read_cells
-from lrexp.data.table import Table
+from lrexp.data.table import Rows, Table
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
 
 _TARGET = "data.args.target"
@@ -54,6 +54,36 @@ def csv_file(
     Example:
         >>> csv_file("houses.csv", target="price", delimiter=";")  # doctest: +SKIP
     """
+    import torch
+
+    columns = _read(path, target, features, delimiter, task)
+    inputs, targets = torch.from_numpy(columns.inputs), torch.from_numpy(columns.targets)
+    if columns.is_class:
+        num_classes = int(targets.max()) + 1
+        return Table(inputs, targets, num_classes, standardise_inputs=True)
+    return Table(inputs, targets[:, None], standardise_inputs=True, standardise_targets=True)
+
+
+def csv_rows(
+    path: str,
+    target: str,
+    features: Sequence[str] | None = None,
+    delimiter: str = ",",
+    task: str | None = None,
+) -> Rows:
+    """Return how many there are, of a file that can be used; the arguments are as of `csv_file`."""
+    return Rows(len(_read(path, target, features, delimiter, task).targets))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    inputs: np.ndarray  # (rows, features)
+    targets: np.ndarray  # (rows,)
+    is_class: bool
+
+
+def _read(path: object, target: str, features: object, delimiter: object, task: object) -> _Columns:
+    """Return the columns of a file that can be used, as numbers."""
     if task is not None:
         raise_any(wrong_choice("data.args.task", task, ["regression", "classification"]))
     cells = read_cells(path, delimiter)
@@ -66,12 +96,7 @@ def csv_file(
     is_class = task == "classification" or (task is None and _looks_like_classes(cells, target))
     labels, wrong = _classes(cells, target) if is_class else _numbers(cells, target, _TARGET)
     raise_any(*_first_of(problems, "column", "data.args.features"), *wrong)
-    inputs = torch.from_numpy(np.stack(columns, axis=1))  # (rows, features)
-    targets = torch.from_numpy(labels)
-    if is_class:
-        num_classes = int(targets.max()) + 1
-        return Table(inputs, targets, num_classes, standardise_inputs=True)
-    return Table(inputs, targets[:, None], standardise_inputs=True, standardise_targets=True)
+    return _Columns(np.stack(columns, axis=1), labels, is_class)
 
 
 def _feature_names(cells: Cells, target: object, features: object) -> list[str]:

@@ -18,6 +18,7 @@ from lrexp.data.iterables import IterableBatches
 from lrexp.data.loaders import LoaderBatches, resident_loader
 from lrexp.data.registry import DATASETS
 from lrexp.data.resident import ResidentBatches, resident
+from lrexp.data.size import BATCH_SIZE, no_full_batch
 from lrexp.data.sources import Source, is_map_style, recognised
 from lrexp.data.streaming import StreamingBatches
 from lrexp.data.tensors import collected, require_alike
@@ -25,7 +26,6 @@ from lrexp.data.vision import TorchvisionDataset
 from lrexp.errors import ConfigError, Problem
 
 InMemory = bool | Literal["auto"]
-BATCH_SIZE = 64  # where none is said, of data that has none of its own
 
 
 def load_data(
@@ -106,7 +106,8 @@ def data_from_objects(
     source = recognised(made, val_fraction)
     options = _Options(batch_size, workers, _is_kept(source, in_memory), in_memory)
     train = _batched(source.train, source, options)
-    _require_full_batch(train)
+    if train.batches_per_epoch == 0:
+        raise no_full_batch(train.num_samples, train.batch_size)
     # A validation set never gives training batches, so the size of a DataLoader's is its own.
     val_options = replace(options, batch_size=train.batch_size)
     val = None if source.val is None else _batched(source.val, source, val_options, is_val=True)
@@ -186,16 +187,6 @@ def _facts(source: Source, train: Any, val: Batches | None) -> Facts:
         vocab_size=source.vocab_size,
         complete=complete,
     )
-
-
-def _require_full_batch(train: Batches) -> None:
-    if train.batches_per_epoch == 0:
-        raise ConfigError.single(
-            "data.batch_size",
-            f"must not exceed the number of training samples ({train.num_samples})",
-            train.batch_size,
-            "Lower it, lower data.val_fraction, or give more data.",
-        )
 
 
 def _wrong_in_memory(value: object) -> Problem | None:

@@ -8,8 +8,10 @@ saved to continue in the middle of an epoch, and every variant of a seed sees th
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *roles: object) -> int:
@@ -37,5 +39,7 @@ def permutation(seed: int, epoch: int, num_samples: int) -> torch.Tensor:
         >>> sorted(permutation(0, 0, 4).tolist())
         [0, 1, 2, 3]
     """
+    import torch
+
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(num_samples, generator=generator)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from lrexp.data.argument_checks import raise_any, wrong_flag
-from lrexp.data.table import Table
+from lrexp.data.table import Rows, Table
 
 
 def digits(image: bool = False) -> Table:
@@ -21,13 +19,20 @@ def digits(image: bool = False) -> Table:
     Source:
         sklearn.datasets.load_digits (UCI, Optical Recognition of Handwritten Digits).
     """
+    import torch
     from sklearn.datasets import load_digits
 
-    raise_any(wrong_flag("data.args.image", image))
+    digits_rows(image)
     pixels, labels = load_digits(return_X_y=True)
     inputs = torch.from_numpy(pixels) / 16.0
     inputs = inputs.view(-1, 1, 8, 8) if image else inputs
     return Table(inputs, torch.from_numpy(labels).long(), num_classes=10)
+
+
+def digits_rows(image: bool = False) -> Rows:
+    """Return how many there are; the arguments are those of `digits`."""
+    raise_any(wrong_flag("data.args.image", image))
+    return Rows(1797)
 
 
 def diabetes() -> Table:
@@ -42,6 +47,7 @@ def diabetes() -> Table:
     Source:
         sklearn.datasets.load_diabetes (Efron et al., Least Angle Regression, 2004).
     """
+    import torch
     from sklearn.datasets import load_diabetes
 
     features, progression = load_diabetes(return_X_y=True, scaled=False)
@@ -51,6 +57,11 @@ def diabetes() -> Table:
         standardise_inputs=True,
         standardise_targets=True,
     )
+
+
+def diabetes_rows() -> Rows:
+    """Return how many there are."""
+    return Rows(442)
 
 
 def breast_cancer() -> Table:
@@ -63,6 +74,7 @@ def breast_cancer() -> Table:
     Source:
         sklearn.datasets.load_breast_cancer (UCI, Breast Cancer Wisconsin, Diagnostic).
     """
+    import torch
     from sklearn.datasets import load_breast_cancer
 
     features, labels = load_breast_cancer(return_X_y=True)
@@ -72,3 +84,8 @@ def breast_cancer() -> Table:
         num_classes=2,
         standardise_inputs=True,
     )
+
+
+def breast_cancer_rows() -> Rows:
+    """Return how many there are."""
+    return Rows(569)

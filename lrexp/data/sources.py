@@ -13,13 +13,11 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from lrexp.data.images import Images, require_classes, stack_images
-from lrexp.data.split import split_rows
+from lrexp.data.split import VAL_FRACTION, split_rows
 from lrexp.data.table import Parts, Table
 from lrexp.data.tensors import Pair, as_tensors, is_array
 from lrexp.data.text import TextWindows
 from lrexp.errors import ConfigError
-
-VAL_FRACTION = 0.2  # where none is said, of data that can be split
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from lrexp.data.seeds import derive_seed
 from lrexp.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+VAL_FRACTION = 0.2  # where none is said, of data that can be split
 
 
 def split_rows(num_samples: int, val_fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,6 +28,8 @@ def split_rows(num_samples: int, val_fraction: float) -> tuple[torch.Tensor, tor
         >>> len(train), len(val)
         (8, 2)
     """
+    import torch
+
     num_val = num_val_of(num_samples, val_fraction, "samples")
     generator = torch.Generator().manual_seed(derive_seed(0, "split"))
     order = torch.randperm(num_samples, generator=generator)

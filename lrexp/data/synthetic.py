@@ -7,13 +7,15 @@ the same data.
 from __future__ import annotations
 
 import math
-
-import torch
+from typing import TYPE_CHECKING
 
 from lrexp.data.argument_checks import raise_any, wrong_count, wrong_number
 from lrexp.data.seeds import derive_seed
-from lrexp.data.table import Table
+from lrexp.data.table import Rows, Table
 from lrexp.errors import Problem
+
+if TYPE_CHECKING:
+    import torch
 
 
 def linear(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: int = 0) -> Table:
@@ -31,11 +33,17 @@ def linear(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: in
         >>> linear(samples=100, features=3).inputs.shape
         torch.Size([100, 3])
     """
-    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.features", features))
+    linear_rows(samples, features, noise, seed)
     generator = _generator(seed, "linear")
     weights = _normal((features, 1), generator)
     inputs = _normal((samples, features), generator)
     return Table(inputs, inputs @ weights + noise * _normal((samples, 1), generator))
+
+
+def linear_rows(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: int = 0) -> Rows:
+    """Return how many there are; the arguments are those of `linear`."""
+    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.features", features))
+    return Rows(samples)
 
 
 def sine(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Table:
@@ -50,10 +58,18 @@ def sine(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Table:
         >>> sine(samples=100).targets.shape
         torch.Size([100, 1])
     """
-    raise_any(*_wrong(samples, noise, seed))
+    import torch
+
+    sine_rows(samples, noise, seed)
     generator = _generator(seed, "sine")
     inputs = 2 * torch.rand(samples, 1, generator=generator, dtype=torch.float64) - 1
     return Table(inputs, torch.sin(math.pi * inputs) + noise * _normal((samples, 1), generator))
+
+
+def sine_rows(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Rows:
+    """Return how many there are; the arguments are those of `sine`."""
+    raise_any(*_wrong(samples, noise, seed))
+    return Rows(samples)
 
 
 def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: int = 0) -> Table:
@@ -75,8 +91,9 @@ def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: in
     Source:
         The spiral data of Stanford's CS231n, there with noise on the angle.
     """
-    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.classes", classes, at_least=2))
-    raise_any(wrong_count("data.args.samples", samples, at_least=classes))
+    import torch
+
+    spirals_rows(classes, samples, noise, seed)
     number = torch.arange(samples)
     labels = number % classes
     on_arm = (samples - 1 - labels) // classes + 1  # samples of the same class
@@ -85,6 +102,13 @@ def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: in
     arms = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)  # (samples, 2)
     generator = _generator(seed, "spirals")
     return Table(arms + noise * _normal((samples, 2), generator), labels, num_classes=classes)
+
+
+def spirals_rows(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: int = 0) -> Rows:
+    """Return how many there are; the arguments are those of `spirals`."""
+    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.classes", classes, at_least=2))
+    raise_any(wrong_count("data.args.samples", samples, at_least=classes))
+    return Rows(samples)
 
 
 def _wrong(samples: object, noise: object, seed: object) -> list[Problem | None]:
@@ -96,8 +120,12 @@ def _wrong(samples: object, noise: object, seed: object) -> list[Problem | None]
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, "data", name))
 
 
 def _normal(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    import torch
+
     return torch.randn(shape, generator=generator, dtype=torch.float64)

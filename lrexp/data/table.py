@@ -1,16 +1,40 @@
 """A whole dataset as two tensors, before it is split: what the built-in sources return.
 
-Standardisation belongs here because it comes after the split: mean and standard deviation are of
-the training rows alone, or the validation loss would know its own data.
+How many rows it has, a source tells without making it. Standardisation belongs here because it
+comes after the split: mean and standard deviation are of the training rows alone, or the validation
+loss would know its own data.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+from lrexp.data.split import num_val_of, split_rows
 
-from lrexp.data.split import split_rows
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How many samples a table has: what is told of it before it is made.
+
+    Example:
+        >>> Rows(1797).num_train(0.2)
+        1438
+    """
+
+    count: int
+    seq_len: int | None = None  # rows are no sequences
+
+    def num_train(self, val_fraction: float) -> int:
+        """Return the samples that a split leaves for training.
+
+        Raises:
+            ConfigError: as `split_rows`.
+        """
+        return self.count - num_val_of(self.count, val_fraction, "samples")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +82,8 @@ def standardised(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         >>> standardised(torch.tensor([[1.0], [3.0], [9.0]]), torch.tensor([0, 1])).flatten()
         tensor([-1.,  1.,  7.])
     """
+    import torch
+
     chosen = values[rows]
     mean = chosen.mean(0)
     sd = chosen.std(0, correction=0)

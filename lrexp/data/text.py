@@ -7,15 +7,16 @@ means what it says. The validation part is the end of the text, not windows from
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from lrexp.data.argument_checks import raise_any, wrong_count
 from lrexp.data.files import read_text
 from lrexp.data.split import num_val_of
 from lrexp.data.table import Parts
 from lrexp.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def text(path: str, seq_len: int = 64) -> TextWindows:
@@ -36,11 +37,55 @@ def text(path: str, seq_len: int = 64) -> TextWindows:
     Source:
         nanoGPT, data/shakespeare_char (its windows start anywhere instead).
     """
-    raise_any(wrong_count("data.args.seq_len", seq_len))
-    _, content = read_text(path)
+    import numpy as np
+    import torch
+
+    content = _content(path, seq_len)
     points = np.frombuffer(content.encode("utf-32-le"), dtype="<u4")
     characters, tokens = np.unique(points, return_inverse=True)
     return TextWindows(torch.from_numpy(tokens.astype(np.int64)), seq_len, len(characters))
+
+
+def text_windows(path: str, seq_len: int = 64) -> Windows:
+    """Return how long the text is; the arguments are those of `text`."""
+    return Windows(len(_content(path, seq_len)), seq_len)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How long a text is, and its windows: what is told of it before they are cut.
+
+    Example:
+        >>> Windows(count=100, seq_len=9).num_train(0.2)  # of 80 characters, 79 have a next one
+        8
+    """
+
+    count: int  # characters
+    seq_len: int
+
+    def num_train(self, val_fraction: float) -> int:
+        """Return the windows that a split leaves for training.
+
+        Raises:
+            ConfigError: one of the two parts has not the characters for one window.
+        """
+        num_val = num_val_of(self.count, val_fraction, "characters")
+        num_windows = self.of_part(self.count - num_val, "training")
+        if num_val:
+            self.of_part(num_val, "validation")
+        return num_windows
+
+    def of_part(self, characters: int, part: str) -> int:
+        """Return the windows of a part of so many characters, at least 1."""
+        count = (characters - 1) // self.seq_len  # the last target needs one character more
+        if count < 1:
+            raise ConfigError.single(
+                "data.args.seq_len",
+                f"must be shorter than the {part} part of the text ({characters} characters)",
+                self.seq_len,
+                "Lower it, or give a longer text.",
+            )
+        return count
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +112,12 @@ class TextWindows:
 
     def _windows(self, tokens: torch.Tensor, part: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Return inputs and next characters, both (windows, seq_len)."""
-        count = (len(tokens) - 1) // self.seq_len  # the last target needs one character more
-        if count < 1:
-            raise ConfigError.single(
-                "data.args.seq_len",
-                f"must be shorter than the {part} part of the text ({len(tokens)} characters)",
-                self.seq_len,
-                "Lower it, or give a longer text.",
-            )
+        count = Windows(len(self.tokens), self.seq_len).of_part(len(tokens), part)
         used = count * self.seq_len
         inputs, targets = tokens[:used], tokens[1 : used + 1]
         return inputs.view(count, self.seq_len), targets.reshape(count, self.seq_len)
+
+
+def _content(path: str, seq_len: int) -> str:
+    raise_any(wrong_count("data.args.seq_len", seq_len))
+    return read_text(path)[1]

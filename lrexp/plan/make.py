@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-
-from lrexp.config import Clock, Config, ExperimentConfig
+from lrexp.config import Config, ExperimentConfig
 from lrexp.data import Data
 from lrexp.engine import has_momentum, pick_device
 from lrexp.errors import ConfigError, Problem
+from lrexp.plan.length import clock_of, eval_every, length_of, make_schedule
+from lrexp.plan.problems import Problems, for_every_variant
 from lrexp.plan.variant import Plan, VariantPlan
 from lrexp.plan.workshop import Objects, Workshop
-from lrexp.schedules import Controller, Schedule, build_schedule
-
-T = TypeVar("T")
+from lrexp.schedules import Controller, Schedule
 
 
 def make_plan(config: Config, objects: Objects | None = None, *, validates: bool = True) -> Plan:
@@ -46,100 +42,13 @@ def make_plan(config: Config, objects: Objects | None = None, *, validates: bool
     def plan(name: str, settings: ExperimentConfig) -> VariantPlan:
         return _plan_variant(name, settings, config, workshop, validates)
 
-    return Plan(config, device, _for_every_variant(config, plan))
+    return Plan(config, device, for_every_variant(config, plan))
 
 
 def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
     """Return the plan of the config itself, as a range test needs it: `compare` is left aside."""
     alone = replace(config, variants={name: config.experiment}, overrides={name: {}})
     return make_plan(alone, objects, validates=False)
-
-
-def plan_schedules(config: Config) -> dict[str, tuple[Schedule | Controller, int, int]]:
-    """Return every variant's schedule, its steps and those between evaluations; makes no model.
-
-    Raises:
-        ConfigError, UserCodeError: as `make_plan`, as far as data and schedules go.
-    """
-    workshop = Workshop(config, Objects(), torch.device("cpu"))
-
-    def plan(_: str, settings: ExperimentConfig) -> tuple[Schedule | Controller, int, int]:
-        clock = make_clock(settings, workshop.data(settings))
-        assert clock.total_steps is not None
-        schedule = make_schedule(settings, clock, config)
-        return schedule, clock.total_steps, _eval_every(settings, clock)
-
-    return _for_every_variant(config, plan)
-
-
-def make_clock(settings: ExperimentConfig, data: Data) -> Clock:
-    """Return the clock that turns a variant's durations into steps, its length included.
-
-    Raises:
-        ConfigError: an epoch has no full step, or `train.duration` comes to none.
-    """
-    accumulate, batches = settings.train.accumulate, data.train.batches_per_epoch
-    per_epoch = None if batches is None else batches // accumulate
-    if per_epoch == 0:
-        raise ConfigError.single(
-            "train.accumulate",
-            f"needs more batches than the {batches} of one epoch",
-            accumulate,
-            "Lower it, or lower data.batch_size.",
-        )
-    clock = Clock(
-        steps_per_epoch=per_epoch,
-        samples_per_step=data.train.batch_size * accumulate,
-        tokens_per_sample=data.facts.seq_len,
-    )
-    try:
-        return replace(clock, total_steps=clock.steps(settings.train.duration, at_least=1))
-    except ConfigError as error:
-        raise error.under("train.duration") from None
-
-
-def make_schedule(
-    settings: ExperimentConfig, clock: Clock, config: Config
-) -> Schedule | Controller:
-    """Return the schedule of one variant; problems have keys under `schedule`."""
-    assert clock.total_steps is not None
-    try:
-        return build_schedule(
-            config.names.schedule(settings),
-            config.names.schedule_params(settings),
-            lr=settings.optimizer.lr,
-            total_steps=clock.total_steps,
-            to_steps=clock.steps,
-            steps_per_epoch=clock.steps_per_epoch,
-        )
-    except ConfigError as error:
-        raise error.under("schedule") from None
-
-
-class Problems:
-    """Collects the ConfigErrors of independent checks, to report them together."""
-
-    def __init__(self) -> None:
-        self.found: list[Problem] = []
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        if isinstance(error, ConfigError):
-            self.found += [p for p in error.problems if p not in self.found]
-            return True
-        return False
-
-    def raise_any(self) -> None:
-        """Raise what was collected, if anything."""
-        if self.found:
-            raise ConfigError(self.found)
 
 
 def _check_given(config: Config, objects: Objects) -> None:
@@ -161,25 +70,12 @@ def _check_given(config: Config, objects: Objects) -> None:
         raise ConfigError(problems).placed(config.document.place_of)
 
 
-def _for_every_variant(config: Config, plan: Callable[[str, ExperimentConfig], T]) -> dict[str, T]:
-    """Return `plan(name, settings)` of every variant, or raise the problems of all of them."""
-    made: dict[str, T] = {}
-    problems = Problems()
-    for name, settings in config.variants.items():
-        with problems:
-            try:
-                made[name] = plan(name, settings)
-            except ConfigError as error:
-                raise config.locate(name, error) from None
-    problems.raise_any()
-    return made
-
-
 def _plan_variant(
     name: str, settings: ExperimentConfig, config: Config, workshop: Workshop, validates: bool
 ) -> VariantPlan:
     data = workshop.data(settings)
-    clock = make_clock(settings, data)  # nothing below makes sense without a length
+    clock = clock_of(settings, data.size)  # nothing below makes sense without a length
+    clock = replace(clock, total_steps=length_of(settings, clock))
     problems = Problems()
     parts: dict[str, Any] = {}
     with problems:
@@ -188,7 +84,7 @@ def _plan_variant(
             _check_monitor(parts["schedule"], data)
         _check_momentum(parts["schedule"], config.names.optimizer(settings))
     with problems:
-        parts["eval_every"] = _eval_every(settings, clock)
+        parts["eval_every"] = eval_every(settings, clock)
     with problems:
         if validates:
             _check_metric(settings, data)
@@ -197,17 +93,10 @@ def _plan_variant(
         parts["build"] = build
         parts["make_loss"], parts["count_correct"] = workshop.probe(settings, data, build)
         if validates:
-            _check_accuracy(settings, parts["count_correct"])
+            _check_accuracy(settings, parts.get("schedule"), parts["count_correct"])
     problems.raise_any()
     device = workshop.device
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
-
-
-def _eval_every(settings: ExperimentConfig, clock: Clock) -> int:
-    try:
-        return clock.steps(settings.train.eval_every, at_least=1)
-    except ConfigError as error:
-        raise error.under("train.eval_every") from None
 
 
 def _check_metric(settings: ExperimentConfig, data: Data) -> None:
@@ -221,14 +110,18 @@ def _check_metric(settings: ExperimentConfig, data: Data) -> None:
         )
 
 
-def _check_accuracy(settings: ExperimentConfig, count_correct: Any) -> None:
-    if settings.compare.metric == "val_accuracy" and count_correct is None:
-        raise ConfigError.single(
-            "compare.metric",
-            "needs targets that are classes",
-            settings.compare.metric,
-            "Use val_loss or train_loss.",
-        )
+def _check_accuracy(
+    settings: ExperimentConfig, schedule: Schedule | Controller | None, count_correct: Any
+) -> None:
+    """Refuse an accuracy as what ranks, and as what a schedule follows, where there is none."""
+    asked: dict[str, str] = {"compare.metric": settings.compare.metric}
+    if schedule is not None and not isinstance(schedule, Schedule):
+        asked["schedule.monitor"] = schedule.monitor
+    what, remedy = "needs targets that are classes", "Use val_loss or train_loss."
+    problems = [Problem(key, what, measure, remedy) for key, measure in asked.items()]
+    problems = [problem for problem in problems if problem.given == "val_accuracy"]
+    if problems and count_correct is None:
+        raise ConfigError(problems)
 
 
 def _check_monitor(schedule: Schedule | Controller, data: Data) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from lrexp.config import Config, ExperimentConfig
 from lrexp.engine import Task, TrialId
 from lrexp.errors import ConfigError
-from lrexp.plan.make import make_schedule
+from lrexp.plan.length import make_schedule
 from lrexp.plan.variant import VariantPlan, divergence_stop
 from lrexp.race import Entrant
 from lrexp.schedules import Controller, Schedule

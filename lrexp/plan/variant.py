@@ -115,21 +115,3 @@ def mean_frac(schedule: Schedule | Controller, total_steps: int) -> float:
     lrs = np.array([schedule.lr(int(step)) for step in steps])
     share = round(float(lrs.mean() / lrs.max()), 6) if lrs.max() > 0 else 1.0  # 1 of a constant LR
     return share if 0 < share <= 1 else 1.0
-
-
-def trace_lr(schedule: Schedule | Controller, total_steps: int, eval_every: int) -> np.ndarray:
-    """Return the LR of every step, (total_steps,).
-
-    A controller is traced as it would run if what it monitors never changed: the training loss
-    of every step, or what is evaluated every `eval_every` steps.
-    """
-    if isinstance(schedule, Schedule):
-        return np.array([schedule.lr(step) for step in range(total_steps)])
-    state = schedule.init()
-    trace = np.empty(total_steps)
-    every = 1 if schedule.monitor == "loss" else eval_every
-    for step in range(total_steps):
-        trace[step] = schedule.lr(state, step)
-        if (step + 1) % every == 0:
-            state = schedule.observe(state, step, 1.0)
-    return trace

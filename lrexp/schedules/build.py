@@ -15,7 +15,7 @@ from lrexp.schedules.combine import Part, range_problems
 from lrexp.schedules.makers import Name, maker_of
 from lrexp.schedules.parameters import parameter_problems, parameters, resolved
 from lrexp.schedules.registry import SCHEDULES
-from lrexp.schedules.schedule import Controller, Schedule
+from lrexp.schedules.schedule import Controller, PerEpoch, Schedule
 
 _PART = "Write {start: 0, end: 50%, schedule: cosine}."
 
@@ -27,7 +27,7 @@ def build_schedule(
     lr: float,
     total_steps: int,
     to_steps: Callable[[object], int],
-    steps_per_epoch: int | None,
+    steps_per_epoch: PerEpoch,
 ) -> Schedule | Controller:
     """Return the schedule that a config's section describes.
 
@@ -38,7 +38,8 @@ def build_schedule(
         lr: the base LR η, above 0.
         total_steps: T, at least 1.
         to_steps: turns a duration into whole steps; raises `ConfigError` with the key "".
-        steps_per_epoch: None where the data has no length.
+        steps_per_epoch: None where the data has no length; a function is called where a class of
+            torch counts epochs.
 
     Raises:
         ConfigError: everything that is wrong, as far as it does not hang on another problem.
@@ -103,7 +104,7 @@ class _Setting:
 
     lr: float
     to_steps: Callable[[object], int]
-    steps_per_epoch: int | None
+    steps_per_epoch: PerEpoch
 
 
 def _part_problems(parts: Any) -> list[Problem]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from lrexp.errors import Problem
 from lrexp.schedules.custom import custom_problems, custom_schedule
 from lrexp.schedules.registry import SCHEDULES
-from lrexp.schedules.schedule import Controller, Schedule
+from lrexp.schedules.schedule import Controller, PerEpoch, Schedule
 
 # A built-in name, the name of a torch class, or what an import path led to: a torch scheduler class
 # or a factory of the user's own.
@@ -23,13 +23,13 @@ class Maker:
     Args:
         title: what errors call it.
         factory: its keyword-only parameters are those of the config.
-        make: (η, T, steps per epoch or None, parameters of the config) -> schedule.
+        make: (η, T, steps per epoch, parameters of the config) -> schedule.
         args_problems: rules for the parameter `args`.
     """
 
     title: str
     factory: Callable[..., Schedule | Controller]
-    make: Callable[[float, int, int | None, Mapping[str, Any]], Schedule | Controller]
+    make: Callable[[float, int, PerEpoch, Mapping[str, Any]], Schedule | Controller]
     args_problems: Callable[[Mapping[str, object]], list[Problem]] = lambda args: []
 
 
@@ -56,7 +56,7 @@ def _torch_maker(scheduler: type) -> Maker:
     )
 
     def make(
-        lr: float, total_steps: int, per_epoch: int | None, params: Mapping[str, Any]
+        lr: float, total_steps: int, per_epoch: PerEpoch, params: Mapping[str, Any]
     ) -> Schedule | Controller:
         if is_plateau(scheduler):
             return torch_plateau(lr, total_steps, **params)

@@ -18,6 +18,9 @@ from lrexp.errors import ConfigError
 # whole steps.
 Steps: TypeAlias = Annotated[int, "duration"]
 
+# Steps in an epoch, None of data without length; to know it may take loading the data.
+PerEpoch: TypeAlias = int | Callable[[], int | None] | None
+
 # A controller's own frozen dataclass; opaque to everybody else.
 State: TypeAlias = Any
 

@@ -19,7 +19,7 @@ from lrexp.errors import ConfigError, Problem, UserCodeError
 from lrexp.schedules import checks
 from lrexp.schedules.from_function import checked_value
 from lrexp.schedules.plateau import Monitor, Plateau, plateau
-from lrexp.schedules.schedule import Schedule, Steps
+from lrexp.schedules.schedule import PerEpoch, Schedule, Steps
 from lrexp.schedules.torch_args import args_problems
 from lrexp.schedules.warmup import warmed
 
@@ -76,7 +76,7 @@ def torch_schedule(
     lr: float,
     total_steps: int,
     scheduler: type,
-    steps_per_epoch: int | None,
+    steps_per_epoch: PerEpoch,
     *,
     args: dict[str, Any] | None = None,
     interval: Interval | None = None,
@@ -90,6 +90,7 @@ def torch_schedule(
 
     Args:
         scheduler: the class.
+        steps_per_epoch: None where the data has no length.
         args: its arguments but for the optimizer. Where OneCycleLR and CyclicLR are given no
             max_lr it is η (one that is given is absolute), and OneCycleLR knows the total_steps.
         interval: epoch or step; step for OneCycleLR and CyclicLR, else epoch by default.
@@ -105,13 +106,16 @@ def torch_schedule(
         [1.0, 1.0, 0.5, 0.5]
     """
     kind = interval or ("step" if scheduler.__name__ in _PER_STEP else "epoch")
+    per_epoch = steps_per_epoch
+    if callable(per_epoch):
+        per_epoch = per_epoch() if kind == "epoch" else None
     checks.require(
         *checks.span(lr, total_steps, warmup, warmup_start),
         checks.one_of("interval", kind, ("epoch", "step")),
-        _epochs_known(kind, steps_per_epoch),
+        _epochs_known(kind, per_epoch),
         *torch_problems(scheduler, args or {}),
     )
-    length = 1 if kind == "step" else steps_per_epoch or 1
+    length = 1 if kind == "step" else per_epoch or 1
     last = (total_steps - 1) // length
     table = _Table(lr, scheduler, _completed(scheduler, args or {}, lr, last + 1))
     table.check(last)

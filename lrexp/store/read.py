@@ -1,16 +1,14 @@
 """Reading a run directory: finished, still running, or left behind by a crash.
 
 Metrics are read when they are asked for. A row counts once its line is ended, so a writer that is
-in the middle of a row, or died there, leaves no half number behind. A run that says `running`
-though its process is gone, or was silent too long on another host, is `interrupted`.
+in the middle of a row, or died there, leaves no half number behind.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,7 @@ import numpy as np
 
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.store.files import find_bytes, find_json, find_text, trial_path
-from lrexp.store.lock import LOCK, is_silent
-from lrexp.store.owner import Owner
+from lrexp.store.status import read_status
 
 STEPS_COLUMNS = ("step", "epoch", "lr", "loss")
 EVALS_COLUMNS = ("step", "epoch", "train_loss")
@@ -78,24 +75,6 @@ class Run:
         return {name: tuple(t for t in self.trials if t.variant == name) for name in names}
 
 
-@dataclass(frozen=True)
-class RunEntry:
-    """What a list of runs tells of one run."""
-
-    path: Path
-    name: str
-    command: str
-    status: str  # running | complete | failed | interrupted
-    best_variant: str | None  # of a comparison that has ended
-    suggested_lr: float | None  # of a range test that has ended
-    started: datetime | None  # with time zone
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the entry as JSON has it."""
-        started = self.started.isoformat() if self.started else None
-        return {**asdict(self), "path": str(self.path), "started": started}
-
-
 def load_run(path: str | Path) -> Run:
     """Return a run as its directory shows it; curves are read when they are asked for.
 
@@ -105,7 +84,7 @@ def load_run(path: str | Path) -> Run:
     """
     path = Path(path)
     _check_run_directory(path)
-    status = _status(path)
+    status = read_status(path)
     return Run(
         path=path,
         name=str(status.get("name", path.name)),
@@ -115,22 +94,6 @@ def load_run(path: str | Path) -> Run:
         trials=tuple(_trials(path, status)),
         summary=_summary(path),
     )
-
-
-def list_runs(directory: str | Path) -> list[RunEntry]:
-    """Return the runs that lie in a directory, newest first; other contents are passed over.
-
-    Raises:
-        ConfigError: there is no such directory.
-    """
-    directory = Path(directory)
-    if not directory.is_dir():
-        what, remedy = "is not a folder of runs", "Give the folder that holds the runs."
-        raise ConfigError([Problem("", what, NOTHING, remedy, str(directory))])
-    folders = [path for path in directory.iterdir() if (path / "status.json").is_file()]
-    entries = [_entry(path) for path in folders]
-    oldest = datetime.min.replace(tzinfo=timezone.utc)
-    return sorted(entries, key=lambda e: (e.started or oldest, e.path.name), reverse=True)
 
 
 def read_columns(path: Path, expected: Iterable[str]) -> dict[str, np.ndarray]:
@@ -204,43 +167,6 @@ def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
             yield TrialRecord(variant, seed, trial_path(path, variant, seed))
 
 
-def _entry(path: Path) -> RunEntry:
-    try:
-        status = _status(path)
-        summary = find_json(path / "summary.json") or {}
-    except RunError:  # one damaged run does not hide the others
-        return RunEntry(path, path.name, "?", "damaged", None, None, None)
-    ranking = summary.get("ranking")
-    first = ranking[0] if isinstance(ranking, list) and ranking else None
-    best = first.get("variant") if isinstance(first, dict) else None
-    lr = summary.get("suggested_lr")
-    return RunEntry(
-        path=path,
-        name=str(status.get("name", path.name)),
-        command=str(status.get("command", "?")),
-        status=str(status["status"]),
-        best_variant=best if isinstance(best, str) else None,
-        suggested_lr=lr if type(lr) in (int, float) else None,
-        started=_time(status.get("started")),
-    )
-
-
-def _status(path: Path) -> dict[str, Any]:
-    """Return status.json with the true status: `interrupted` for a run whose process is gone."""
-    status = find_json(path / "status.json") or {}
-    said = status.get("status", "interrupted")
-    gone = said == "running" and _is_left_behind(path, Owner.from_plain(status))
-    return status | {"status": "interrupted" if gone else said}
-
-
-def _is_left_behind(path: Path, owner: Owner | None) -> bool:
-    """Return whether the process that wrote a run is gone, or as good as gone."""
-    if owner is not None and owner.can_be_seen:
-        return owner.is_gone()
-    lock = path / LOCK
-    return is_silent(lock if lock.exists() else path / "status.json")
-
-
 def _summary(path: Path) -> dict[str, Any] | None:
     summary = find_json(path / "summary.json")
     ranking = (summary or {}).get("ranking", [])
@@ -261,11 +187,3 @@ def _read_config(path: Path) -> dict[str, Any]:
     except ConfigError as error:
         raise RunError(f"{path}: is damaged: {error}") from error
     return config if isinstance(config, dict) else {}
-
-
-def _time(text: object) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(str(text))
-        return time if time.tzinfo else time.astimezone()
-    except (ValueError, OverflowError, OSError):  # no time, or none that this system's zone has
-        return None

@@ -39,13 +39,13 @@ from measuring import (
     take_turns,
 )
 from memory import memory_table
-from whole_commands import whole_commands
+from whole_commands import MANY_STEPS, reads, whole_commands
 from workloads import WORKLOADS, Workload
 
 import lrexp
 
 LETTERS = {"usual": "(a) usual", "tuned": "(b) tuned", "graphed": "(c) graphed"}
-PARTS = ("table", "memory", "range-test", "commands")
+PARTS = ("table", "memory", "range-test", "commands", "reads")
 EVERYONE = ("usual", "tuned", "graphed", "sequential", "vectorized", "processes", "auto")
 
 
@@ -206,6 +206,9 @@ def main(words: Iterable[str] | None = None) -> None:
         found["range_test"] = range_tests(options.rounds)
     if "commands" in options.parts:
         found["commands"] = whole_commands(options.rounds)
+    if "reads" in options.parts:
+        steps = 20 if options.quick else MANY_STEPS
+        found["reads"] = reads(1 if options.quick else options.rounds, many_steps=steps)
     print(f"\nTook {(time.perf_counter() - begun) / 60:.1f} minutes.")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,8 +1,11 @@
-"""Wall time of a whole `lrexp compare`, imports to pictures, beside one script written by hand.
+"""Wall time of whole commands: `lrexp compare` beside one script written by hand, and the reads.
 
-The experiment is that of configs/quickstart.yaml with one seed. The scripts of `by_hand.py` train
+`compare` is measured from imports to pictures. The experiment is that of configs/quickstart.yaml with one seed. The scripts of `by_hand.py` train
 the same variants for the same steps, evaluate as often, and write the same CSV columns and two
 pictures of the same size. Both must have written as many rows of steps.
+
+Commands that only read (`runs`, `plot`, `schedule`) are measured in the time that a bare process
+takes to import matplotlib.pyplot: below that no picture can be had.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ from typing import Any
 from by_hand import learning_rates
 from measuring import spread
 
+from lrexp import compare
 from lrexp.config import read_document, to_yaml
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(__file__).with_name("by_hand.py"))
 VARIANTS = (3, 16)
+BARE = "import matplotlib.pyplot"
+MANY_STEPS = 2_000  # of each of 36 variants × 3 seeds
 
 
 def whole_commands(rounds: int) -> dict[str, list[float]]:
@@ -78,15 +84,70 @@ def config_of(variants: int) -> dict[str, Any]:
 
 def timed(words: list[str]) -> tuple[float, int]:
     """Return the wall seconds of a process, and the rows of steps that it wrote."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory() as out:
         begun = time.perf_counter()
-        subprocess.run(
-            [*words, out], check=True, capture_output=True, env={**os.environ, "PYTHONPATH": path}
-        )
+        subprocess.run([*words, out], check=True, capture_output=True, env=_environment())
         taken = time.perf_counter() - begun
         files = list(Path(out).rglob("steps.csv"))
         pictures = list(Path(out).rglob("*.png"))
         if len(pictures) != 2:
             raise RuntimeError(f"{' '.join(words)} drew {len(pictures)} pictures instead of 2")
         return taken, sum(len(file.read_text().splitlines()) - 1 for file in files)
+
+
+def reads(rounds: int, *, many_steps: int = MANY_STEPS) -> dict[str, list[float]]:
+    """Measure and print the commands that only read; return the wall seconds of each."""
+    print("\nCommands that only read: whole processes, wall seconds")
+    print(f"| command | seconds | it / `python -c '{BARE}'` |\n| --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        words = read_commands(Path(folder), many_steps)
+        seconds: dict[str, list[float]] = {name: [] for name in words}
+        for i in range(rounds + 1):  # one more: the first finds the files on disk, not in memory
+            for name in list(words)[:: 1 if i % 2 == 0 else -1]:
+                begun = time.perf_counter()
+                subprocess.run(words[name], check=True, capture_output=True, env=_environment())
+                seconds[name].append(time.perf_counter() - begun)
+    measured = {name: values[1:] for name, values in seconds.items()}
+    for name, values in measured.items():
+        ratio = spread([a / b for a, b in zip(values, measured[BARE], strict=True)])
+        print(f"| {name} | {spread(values)} | {ratio} |", flush=True)
+    return measured
+
+
+def read_commands(folder: Path, many_steps: int) -> dict[str, list[str]]:
+    """Train what is to be read, and return the command lines."""
+    runs, config = folder / "runs", ROOT / "configs/quickstart.yaml"
+    few = compare(config, device="cpu", runs_dir=runs, draw=None)
+    many = compare(many_trials(many_steps), device="cpu", runs_dir=runs, draw=None)
+    steps = sum(len(trial.steps["step"]) for trial in many.trials)
+    what = f"{len(many.trials)} trials, {steps:,} steps in all"
+    lrexp = [sys.executable, "-m", "lrexp"]
+    picture = str(folder / "lr.png")
+    return {
+        BARE: [sys.executable, "-c", BARE],
+        "lrexp runs": [*lrexp, "runs", str(runs)],
+        "lrexp schedule, quickstart": [*lrexp, "schedule", str(config), "--out", picture],
+        f"lrexp plot, quickstart: {len(few.trials)} trials": [*lrexp, "plot", str(few.path)],
+        f"lrexp plot, {what}": [*lrexp, "plot", str(many.path)],
+    }
+
+
+def many_trials(steps: int) -> dict[str, Any]:
+    """Return a grid of 36 variants × 3 seeds, some of which diverge."""
+    return {
+        **read_document(ROOT / "configs/quickstart.yaml").data,
+        "model": {"name": "mlp", "args": {"hidden": [32]}},
+        "train": {"duration": steps, "eval_every": "5%"},
+        "compare": {
+            "seeds": 3,
+            "grid": {
+                "optimizer.lr": [0.001 * 10 ** (i / 3) for i in range(12)],
+                "optimizer.args.momentum": [0.0, 0.5, 0.9],
+            },
+        },
+    }
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}

@@ -18,15 +18,15 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+import lrexp.report.runs
 import lrexp.report.screen
-import lrexp.report.tables
 import lrexp.report.text
 import lrexp.report.words
 from lrexp.report import ranking_table, runs_table, schedule_table, suggestion_panel
 from lrexp.report.screen import Screen, json_text
 from lrexp.report.text import mean_sd_column, mean_sd_text
 from lrexp.report.words import compared_text
-from lrexp.store.read import RunEntry
+from lrexp.store import RunEntry
 
 from .synthetic import ranking
 
@@ -60,7 +60,7 @@ def summary(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "module", [lrexp.report.text, lrexp.report.words, lrexp.report.tables, lrexp.report.screen]
+    "module", [lrexp.report.text, lrexp.report.words, lrexp.report.runs, lrexp.report.screen]
 )
 def test_the_examples_in_the_docstrings_hold(module: Any) -> None:
     result = doctest.testmod(module)

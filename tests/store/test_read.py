@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError, RunError
+from lrexp.store import list_runs
 from lrexp.store.files import MAX_DEPTH, find_bytes, find_json, read_json, to_json
-from lrexp.store.read import STEPS_COLUMNS, TrialRecord, list_runs, load_run, read_columns
+from lrexp.store.read import STEPS_COLUMNS, TrialRecord, load_run, read_columns
 from lrexp.store.write import RunWriter, TrialWriter
 
 HEADER = "step,epoch,lr,loss\n"
