@@ -5,8 +5,7 @@ The public names. Each is imported when it is first used, so that `import lrexp`
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lrexp.errors import (
     ConfigError,
@@ -15,6 +14,7 @@ from lrexp.errors import (
     RunError,
     UserCodeError,
 )
+from lrexp.lazy import imported_from
 
 if TYPE_CHECKING:
     from lrexp.experiment import compare, find_lr, resume
@@ -67,10 +67,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'lrexp' has no attribute {name!r}")
+__getattr__ = imported_from(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -241,9 +241,9 @@ def resume(
             )
     except FailedTrialsError as error:  # the other trials have a result
         failure = error
-        if load_run(run).command != "compare":
-            raise
         ended = load_run(run)
+        if ended.command != "compare":
+            raise
     again = again_words(run / "resolved.yaml", None)
     if isinstance(ended, Run):
         show_comparison(ended, again, failure, quiet=quiet, json=json)

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lrexp.changes import Overrides, changes_of
-from lrexp.config import load_config
 from lrexp.errors import ConfigError
-from lrexp.plan import plan_schedules
 from lrexp.report import draw_overlay, draw_run, draw_schedules
 from lrexp.store import load_run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lrexp.changes import Overrides
 
 DRAWN_FROM = ("schedule",)  # sections of a config; the data is checked where its size is needed
 
@@ -62,6 +62,10 @@ def schedule(
         ConfigError: the config is wrong, or `out` is no PNG file.
         UserCodeError: the user's own schedule or data raised.
     """
+    from lrexp.changes import changes_of  # here, since `plot` needs no config
+    from lrexp.config import load_config
+    from lrexp.plan import plan_schedules
+
     loaded = load_config(config, changes_of(overrides), trust=trust, checked=DRAWN_FROM)
     planned = plan_schedules(loaded)
     traces = {name: of_variant.trace() for name, of_variant in planned.items()}

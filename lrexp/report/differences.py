@@ -25,6 +25,7 @@ from lrexp.report.style import (
     dress,
     mark,
     number_axis,
+    panel_title,
 )
 from lrexp.report.text import count_text, number_text, shortened, shown_of, told_apart
 from lrexp.store.read import Run
@@ -49,7 +50,7 @@ def differences_figure(run: Run) -> Figure:
     worst = 1.0 if declared["direction"] == "min" else 0.0
     names = told_apart([row["variant"] for row in rows], NAME_WIDTH)
     too_few = all(row["kind"] == TOO_FEW for row in rows)  # once for all
-    ax.set_title(rows[0]["verdict"] if too_few else "", loc="left", fontsize=12, color=INK, pad=8)
+    panel_title(ax, rows[0]["verdict"] if too_few else "")
     for y, (row, name) in enumerate(zip(rows, names, strict=True)):
         _draw_row(ax, y, row, mark(places.get(row["variant"], y)), worst)
         _label(ax, y, name, row, with_verdict=not too_few, size=10.5 if len(rows) < DENSE else 8.8)

@@ -16,7 +16,6 @@ from lrexp.report.curves import Array, Line, lr_traces, shared_epoch, thinned
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.panels import handle
 from lrexp.report.style import (
-    INK,
     Mark,
     dress,
     log_limits,
@@ -24,6 +23,7 @@ from lrexp.report.style import (
     mark,
     marker_look,
     pad_x,
+    panel_title,
     step_axis,
 )
 from lrexp.report.text import count_text, lr_text, shortened
@@ -132,7 +132,7 @@ def _sheet(
     figure = new_figure()
     ax = figure.subplots()
     draw_traces(ax, traces, steps_per_epoch, reactive)
-    ax.set_title("learning rate", loc="left", fontsize=12, color=INK, pad=8)
+    panel_title(ax, "learning rate")
     entries = [
         Entry(
             handle(_trace_mark(i, name in reactive)),

@@ -12,7 +12,7 @@ from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.loss import caption, evaluated, progress_note
 from lrexp.report.panels import Variant, draw_panels, handle, load_variant, x_axis
 from lrexp.report.range_curve import draw_curves, loss_view, run_curves, set_lr_limits, set_view
-from lrexp.report.style import COLORS, DASHES, MARKERS, Mark, dress, mark
+from lrexp.report.style import COLORS, DASHES, MARKERS, Mark, dress, mark, panel_title
 from lrexp.report.text import count_text, lr_text, shortened, told_apart
 from lrexp.store.read import Run
 
@@ -81,7 +81,7 @@ def overlay_range_test_figure(runs: Sequence[Run]) -> Figure:
     set_lr_limits(ax, [curve for curves in all_curves for curve in curves])
     lows, highs = zip(*(loss_view(curves) for curves in all_curves), strict=True)
     set_view(ax, min(lows), max(highs))
-    ax.set_title("loss before each update", loc="left", fontsize=12, pad=8)
+    panel_title(ax, "loss before each update")
     finish(figure, Heading(_title(runs, "LR range test"), _subtitle(runs)), entries, "runs")
     return figure
 

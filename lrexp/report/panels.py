@@ -31,6 +31,7 @@ from lrexp.report.style import (
     dress,
     marker_look,
     pad_x,
+    panel_title,
     step_axis,
     wants_log,
 )
@@ -108,9 +109,7 @@ def draw_panels(
         room = 1.1 * LABEL_HEIGHT * min(MAX_LABELS, len(leavers)) if measure == "loss" else 0.0
         set_loss_axis(ax, *view, log=log and "loss" in measure, head=0.06 + room)
         title = PANEL_TITLES.get(measure) or words.measure_text(measure)
-        ax.set_title(
-            drawable(title, 60), loc="left", fontsize=12, color=INK, pad=8, parse_math=False
-        )
+        panel_title(ax, drawable(title, 60))
         step_axis(ax, unit=axis.unit, steps_per_epoch=axis.steps_per_epoch)
         if not ax.lines:
             ax.text(0.5, 0.5, "no steps yet", transform=ax.transAxes, ha="center", color=MUTED)

@@ -33,6 +33,7 @@ from lrexp.report.style import (
     log_limits,
     lr_axis,
     number_axis,
+    panel_title,
     wants_log,
 )
 from lrexp.report.text import count_text, lr_text, shortened
@@ -60,7 +61,7 @@ def race_figure(run: Run) -> Figure:
         upper.set_xlabel("")
         upper.tick_params(labelbottom=False)
     measure = "validation loss" if _validates(run) else "training loss"
-    upper.set_title(f"{measure} after a short training", loc="left", fontsize=12, pad=8)
+    panel_title(upper, f"{measure} after a short training")
     heading = Heading(_title(run, facts), words.run_subtitle(run), source=run.path.name)
     finish(figure, heading, _entries(rungs, facts, total), "trained for")
     return figure

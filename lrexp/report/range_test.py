@@ -35,7 +35,7 @@ from lrexp.report.range_marks import (
     draw_suggestion,
     strip_rows,
 )
-from lrexp.report.style import ACCENT, dress, pad_x, step_axis
+from lrexp.report.style import ACCENT, dress, pad_x, panel_title, step_axis
 from lrexp.report.text import count_text, lr_text, shortened
 from lrexp.store.read import Run
 
@@ -45,7 +45,7 @@ def range_test_figure(run: Run) -> Figure:
     curves, facts = run_curves(run), run.summary or {}
     figure = new_figure()
     upper = draw_with_strip(figure, curves, facts)
-    upper.set_title(loss_title(run), loc="left", fontsize=12, pad=8)
+    panel_title(upper, loss_title(run))
     seeds = count_text(len(words.seeds_of(run)), "seed")
     result = f"LR range test with {seeds}"
     if facts.get("race") and facts.get("suggested_lr"):
@@ -71,7 +71,7 @@ def range_test_loss_figure(run: Run) -> Figure:
     pad_x(ax, 0, max((len(c.lr) - 1 for c in curves), default=1))
     set_view(ax, *loss_view(curves))
     step_axis(ax)
-    ax.set_title("training loss", loc="left", fontsize=12, pad=8)
+    panel_title(ax, "training loss")
     seeds = count_text(len(words.seeds_of(run)), "seed")
     title = f"{shortened(run.name, 48)}: training loss of the LR range test, {seeds}"
     heading = Heading(title, words.run_subtitle(run), source=run.path.name)

@@ -14,7 +14,6 @@ from matplotlib.patches import Patch
 from lrexp.report import words
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.style import (
-    INK,
     MUTED,
     NOTE_BOX,
     Mark,
@@ -23,6 +22,7 @@ from lrexp.report.style import (
     lr_axis,
     mark,
     number_axis,
+    panel_title,
     wants_log,
 )
 from lrexp.report.text import count_text, lr_text, number_text, shortened
@@ -46,7 +46,7 @@ def sensitivity_figure(run: Run) -> Figure:
     _draw_start(ax, curves)
     what = words.measure_text(str(summary["metric"]))
     ax.set_xlabel("learning rate (base LR)")
-    ax.set_title(f"{what} at the end", loc="left", fontsize=12, color=INK, pad=8)
+    panel_title(ax, f"{what} at the end")
     heading = Heading(
         title=f"{shortened(run.name, 48)}: {what} over the learning rate, {_seeds(summary)}",
         subtitle=words.run_subtitle(run),

@@ -56,6 +56,8 @@ WIDER_FONTS = (  # asked for characters that FONT lacks, where they are installe
 MISSING_GLYPH = "□"
 NOTE_BOX = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 NUM_MARKERS = 8  # on a line
+TITLE_PAD = 8.0  # points between a panel and its title
+EPOCHS_HEIGHT = 15.663  # points, of an axis of epochs along the top: ticks and numbers
 LOG_RATIO = 30.0  # of the highest to the lowest value in view, above which an axis is logarithmic
 
 
@@ -95,6 +97,7 @@ def house_style() -> AbstractContextManager[None]:
             "axes.labelcolor": INK,
             "axes.linewidth": 0.8,
             "axes.unicode_minus": False,
+            "axes.titley": 1.0,  # else found out anew, tick by tick, in every pass of the layout
             "path.simplify": True,
         }
     )
@@ -137,6 +140,17 @@ def pad_x(ax: Axes, first: float, last: float) -> None:
     """Set the limits of a linear x axis with a little room for the marks at its ends."""
     room = 0.012 * (last - first) or 0.5
     ax.set_xlim(first - room, last + room)
+
+
+def panel_title(ax: Axes, text: str, **look: Any) -> None:
+    """Write a title above a panel, and above its axis of epochs where it has one.
+
+    The last title of a panel says how high all of them stand.
+    """
+    pad = TITLE_PAD + (EPOCHS_HEIGHT if ax.child_axes else 0.0)
+    ax.set_title(
+        text, **{"loc": "left", "fontsize": 12, "color": INK, "parse_math": False, **look}, pad=pad
+    )
 
 
 def log_axis(ax: Axes, which: str, text: Callable[[float], str] = number_text) -> None:
@@ -195,7 +209,7 @@ def step_axis(ax: Axes, *, unit: str = "step", steps_per_epoch: float | None = N
     top.tick_params(color=GRID, labelcolor=MUTED, labelsize="small", length=3)
     top.spines["top"].set_visible(False)
     # a title at the right, not a label of the axis: that would take a line of its own
-    ax.set_title("epoch", loc="right", fontsize="small", color=MUTED, pad=8)
+    panel_title(ax, "epoch", loc="right", fontsize="small", color=MUTED)
 
 
 def _whole_numbers() -> MaxNLocator:
