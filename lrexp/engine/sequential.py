@@ -36,6 +36,8 @@ def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
     for task in tasks:
         if task.is_stop_requested:
             return
+        if task.is_over:
+            continue
         if task.state is None:
             yield Started(task.trial)
         yield from train_or_fail(task)
