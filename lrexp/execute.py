@@ -344,7 +344,7 @@ def _records(
     for unit in left.units:
         if pause.requested:
             return
-        tasks = order.tasks(plan, unit.trials, pause, left.take_state(unit.trials[0]))
+        tasks = order.unit_tasks(plan, unit, pause, left.take_state(unit.trials[0]))
         yield from ENGINES[unit.engine](tasks)
 
 

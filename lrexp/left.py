@@ -178,13 +178,25 @@ def read_left(run: Path, units: Iterable[Unit]) -> Left:
         here = tuple(trial for trial in waiting if _is_at(run, trial, found))
         if here:
             saved[here[0]], files[here[0]] = found, path
-            parts.append(Unit(str(found.state.get("engine")), here))
+            engine = str(found.state.get("engine"))
+            begun_with = next(unit for unit in units if here[0] in unit.trials)
+            parts.append(Unit(engine, here, _stack(begun_with, engine, here, outcomes)))
             waiting = [trial for trial in waiting if trial not in here]
     begin = {*waiting, *failed}
     for unit in units:
         fresh = tuple(trial for trial in unit.trials if trial in begin)
-        parts += [Unit(unit.engine, fresh)] if fresh else []
+        if fresh:
+            parts.append(Unit(unit.engine, fresh, _stack(unit, unit.engine, fresh, outcomes)))
     return Left(tuple(parts), saved, outcomes, files)
+
+
+def _stack(
+    unit: Unit, engine: str, left: Collection[TrialId], done: Collection[TrialId]
+) -> tuple[TrialId, ...]:
+    """Return `Unit.stack` of what is left of a unit: the trials that are done keep their rows."""
+    if engine != "vectorized" or not any(trial in done for trial in unit.trials):
+        return ()
+    return tuple(trial for trial in unit.trials if trial in left or trial in done)
 
 
 def tidy_checkpoints(run: Path, left: Left) -> None:

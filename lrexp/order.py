@@ -20,7 +20,7 @@ from lrexp.config import (
     to_yaml,
 )
 from lrexp.config.reader import read_yaml
-from lrexp.engine import Pause, Task, TrialId
+from lrexp.engine import Pause, Task, TrialId, Unit
 from lrexp.plan import (
     RANGE_TEST,
     UNTRAINED,
@@ -113,6 +113,13 @@ class Order:
         """Yield the tasks of these trials; for `pause` and `state` see `Task`."""
         for trial in trials:
             yield replace(self._task(plan, trial), pause=pause, state=state)
+
+    def unit_tasks(
+        self, plan: Plan, unit: Unit, pause: Pause, state: Mapping[str, Any] | None = None
+    ) -> Iterator[Task]:
+        """Yield what an engine is given for a unit: its trials, in their stack if it has one."""
+        for task in self.tasks(plan, unit.stack or unit.trials, pause, state):
+            yield replace(task, is_over=task.trial not in unit.trials)
 
     def length(self, plan: Plan, trial: TrialId) -> int:
         """Return the steps of one trial, be it of a race."""

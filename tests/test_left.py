@@ -53,7 +53,7 @@ def test_a_stack_goes_on_without_the_trials_that_are_done(tmp_path: Path) -> Non
     save(tmp_path, [A, B, C], first=A)
     begin(tmp_path, A, outcome="diverged")
     left = read_left(tmp_path, [STACK, ALONE])
-    assert left.units == (Unit("vectorized", (B, C)), ALONE)
+    assert left.units == (Unit("vectorized", (B, C), stack=(A, B, C)), ALONE)
     assert left.outcomes == {A: "diverged"}
     assert left.begun == {B: 5, C: 5}
     assert left.saved[B].state == {"engine": "vectorized"}
@@ -61,6 +61,14 @@ def test_a_stack_goes_on_without_the_trials_that_are_done(tmp_path: Path) -> Non
     tidy_checkpoints(tmp_path, left)  # the next one of b and c replaces this one
     assert list((tmp_path / "checkpoints").iterdir()) == [checkpoint_path(tmp_path, B)]
     assert read_left(tmp_path, [STACK, ALONE]).units == left.units
+
+
+def test_a_stack_that_begins_anew_has_the_rows_it_had(tmp_path: Path) -> None:
+    begin(tmp_path, A, C)
+    begin(tmp_path, B, outcome="finished")
+    left = read_left(tmp_path, [STACK, ALONE])
+    assert left.units == (Unit("vectorized", (A, C), stack=(A, B, C)), ALONE)
+    assert left.trials == (A, C, D)
 
 
 def test_what_failed_begins_anew_and_apart_from_its_stack(tmp_path: Path) -> None:

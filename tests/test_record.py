@@ -159,7 +159,7 @@ def test_a_stack_that_fell_apart_stays_so_when_its_first_trial_has_ended(tmp_pat
     assert files(tmp_path) == ["a-seed-0.pt"]
     recorder.write_all([Interrupted((B,))], lambda record: None)
     left = read_left(tmp_path, [STACK])
-    assert left.units == (Unit("vectorized", (B,)),)
+    assert left.units == (Unit("vectorized", (B,), stack=(A, B)),)
     assert left.saved[B].state == {"engine": "vectorized", "apart": None}
     again = recorder_of(tmp_path, left)
     write(again, Started(B), steps(B, 0, 1), Ended(B, 1, None, 1.0))

@@ -1,8 +1,9 @@
 """The floor of noise: by how much a setting differs from itself.
 
-On a CPU equal variants are equal to the bit within a seed, so a paired A against A is 0 by
-construction and says nothing. What can be measured, from trainings that are there anyway, is A
-against A with another seed: the size of the differences that one training each would give.
+Within a seed, equal variants are equal up to rounding (one by one on a CPU, to the bit), so a
+paired A against A is as good as 0 by construction and says nothing. What can be measured, from
+trainings that are there anyway, is A against A with another seed: the size of the differences that
+one training each would give.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from lrexp.engine.choice import Choice, choose
 from lrexp.engine.device import pick_device
 from lrexp.engine.loss import fit_accuracy, fit_loss, is_token_logits, loss_floor, over_tokens
 from lrexp.engine.optimizer import has_momentum, make_optimizer
+from lrexp.engine.pace import Pace
 from lrexp.engine.pause import Pause, Stop, is_of_loader, may_be_of_loader
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.sequential import run_sequentially
@@ -41,6 +42,7 @@ __all__ = [
     "Interrupted",
     "MisfitError",
     "NoCheckpoint",
+    "Pace",
     "Pause",
     "Record",
     "Started",

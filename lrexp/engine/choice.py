@@ -1,6 +1,7 @@
 """Which engine trains which trials: measured on the real model before anything is recorded.
 
-An engine changes how long a run takes, never what it gives, so the choice may rest on a clock.
+An engine changes how long a run takes, and what it gives by rounding alone, so the choice may rest
+on a clock.
 What is measured: a step of one trial on its own, the same step in stacks of growing size; worker
 processes are reckoned from these. The choice and its figures are kept with the run.
 """
@@ -9,15 +10,12 @@ from __future__ import annotations
 
 import heapq
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import torch
-
-from lrexp.engine.calibrate import Speed, agree, sequential_speed, stacked_speed
-from lrexp.engine.memory import free_bytes
+from lrexp.engine.calibrate import MOST_STEPS, Speed, agree
+from lrexp.engine.machine import Machine
 from lrexp.engine.part import Part
 from lrexp.engine.task import Task, Unit
 from lrexp.engine.vectorized import Family, NotStackable, families
@@ -68,6 +66,8 @@ def choose(
     jobs: int | None = None,
     why_not_processes: Callable[[], str | None] = lambda: None,
     places: int | None = None,
+    *,
+    machine: Machine | None = None,
 ) -> Choice:
     """Return how to train the tasks.
 
@@ -77,16 +77,17 @@ def choose(
         jobs: worker processes; None leaves that to `auto`, and is 1 for the others.
         why_not_processes: returns a reason against them, if there is one.
         places: how many trainings the devices can take side by side; None is a core each.
+        machine: where the figures come from; None is this one.
 
     Raises:
         ConfigError: `vectorized` was asked for and cannot be had; the key is `engine`.
     """
     if engine == "vectorized":
-        return _as_stacks(tasks, jobs or 1)
+        return _as_stacks(tasks, jobs or 1, machine or Machine())
     if engine == "sequential" or (jobs or 1) > 1:
         # Who asks for processes may want to be safe from what the model does: it is not tried here.
         return _one_by_one(tasks, jobs or 1, "as asked for")
-    return _fastest(tasks, jobs, why_not_processes, places)
+    return _fastest(tasks, jobs, why_not_processes, places, machine or Machine())
 
 
 def _one_by_one(tasks: Sequence[Task], jobs: int, why: str, **figures: float) -> Choice:
@@ -100,10 +101,10 @@ def _count(tasks: Sequence[Task]) -> str:
     return f"{len(tasks)} trials" if len(tasks) > 1 else "1 trial"
 
 
-def _as_stacks(tasks: Sequence[Task], jobs: int) -> Choice:
+def _as_stacks(tasks: Sequence[Task], jobs: int, machine: Machine) -> Choice:
     units = []
     for family in families(tasks):
-        size, reason = _stack_size(family)
+        size, reason = _stack_size(family, machine)
         if reason is not None and not family.raises:
             others = len({task.trial.variant for task in family.tasks}) - 1
             who = f"{family.tasks[0].trial.variant}{f' and {others} more' if others else ''}"
@@ -116,13 +117,14 @@ def _as_stacks(tasks: Sequence[Task], jobs: int) -> Choice:
     return Choice(tuple(units), jobs, (f"{_count(tasks)} in {stacks}: as asked for",))
 
 
-def _stack_size(family: Family) -> tuple[int, str | None]:
+def _stack_size(family: Family, machine: Machine) -> tuple[int, str | None]:
     """Return how many copies a stack may have, or the reason why there can be none."""
     if family.reason is not None:
         return 1, family.reason
     task = family.tasks[0]
     try:
-        return _most_copies(family, _checked_stack(family, [task], sequential_speed(task))), None
+        speed = _checked_stack(family, [task], machine.alone(task, MOST_STEPS), machine)
+        return _most_copies(family, speed, machine), None
     except NotStackable as why:
         return 1, str(why)
     except (KeyboardInterrupt, GeneratorExit):
@@ -136,20 +138,21 @@ def _fastest(
     jobs: int | None,
     why_not_processes: Callable[[], str | None],
     places: int | None,
+    machine: Machine,
 ) -> Choice:
     if len(tasks) == 1:
         return _one_by_one(tasks, 1, "there is no other")
     if _steps(tasks) < FEW_STEPS:
         return _one_by_one(tasks, 1, "a run of few steps is not measured")
-    step = _rough_seconds(tasks[0])
+    step = _rough_seconds(tasks[0], machine)
     guess = step * _steps(tasks)
     if guess < SHORT or (guess < START and _is_too_short(guess, step)):
         why = f"all of them take about {guess:.1f} s, too short to try stacks"
         return _one_by_one(tasks, 1, why, seconds_in_one_process=guess)
-    parts = [_part(family) for family in families(tasks)]
+    parts = [_part(family, machine) for family in families(tasks)]
     here = sum(sum(part.times(1)) for part in parts)
     # more than one was asked for, and was granted, before anything was tried
-    workers, why = (1, "as asked for") if jobs else _workers(parts, here, places)
+    workers, why = (1, "as asked for") if jobs else _workers(parts, here, places, machine)
     if jobs is None and workers > 1 and (against := why_not_processes()) is not None:
         workers, why = 1, against
     units = [unit for part in parts for unit in part.units(workers)]
@@ -157,7 +160,7 @@ def _fastest(
         "families": [part.to_plain() for part in parts],
         "seconds_in_one_process": here,
         "processes": why,
-        "cores": usable_cores(),
+        "cores": machine.cores(),
     }
     reasons = [_sentence(part, workers) for part in parts]
     if workers > 1:
@@ -165,10 +168,10 @@ def _fastest(
     return Choice(tuple(units), workers, tuple(dict.fromkeys(reasons)), figures)
 
 
-def _rough_seconds(task: Task) -> float:
+def _rough_seconds(task: Task, machine: Machine) -> float:
     """Return about how long a step takes."""
     try:
-        return sequential_speed(task, most_steps=5).seconds
+        return machine.alone(task, 5).seconds
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException:  # of user code: the trial itself will raise it, with its place
@@ -184,11 +187,11 @@ def _is_too_short(total: float, step: float) -> bool:
     return total < times_cost * (TRIAL_COST[0] + TRIAL_COST[1] * step)
 
 
-def _part(family: Family) -> Part:
+def _part(family: Family, machine: Machine) -> Part:
     """Return the faster engine for a family, as far as one process goes."""
     task = min(family.tasks, key=lambda task: task.base_lr)
     try:
-        own = sequential_speed(task)
+        own = machine.alone(task, MOST_STEPS)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # of user code: as above
@@ -197,7 +200,7 @@ def _part(family: Family) -> Part:
     if why_not is not None:
         return Part(family, own.seconds, why_not)
     try:
-        return _best_stack(family, own, task)
+        return _best_stack(family, own, task, machine)
     except NotStackable as why_never:
         return Part(family, own.seconds, str(why_never))
     except (KeyboardInterrupt, GeneratorExit):
@@ -220,7 +223,7 @@ def _why_one_by_one(family: Family, own: Speed) -> str | None:
     return None
 
 
-def _best_stack(family: Family, own: Speed, task: Task) -> Part:
+def _best_stack(family: Family, own: Speed, task: Task, machine: Machine) -> Part:
     """Return the family in stacks of the fastest size, or one by one where that is faster."""
     others = [other for other in family.tasks if other is not task]
     limit, block, best = MOST_COPIES, 1, math.inf
@@ -232,15 +235,16 @@ def _best_stack(family: Family, own: Speed, task: Task) -> Part:
         size = min(step, most, limit)
         if size in tried:
             continue
-        speed = _checked_stack(family, [task, *others][:size], own)
-        limit = min(limit, _most_copies(family, speed))
+        speed = _checked_stack(family, [task, *others][:size], own, machine)
+        limit = min(limit, _most_copies(family, speed, machine))
         tried[size], setup = speed.seconds, speed.setup
         if speed.seconds > 0.95 * best:
             break  # larger stacks leave the caches
         block, best = size, speed.seconds
         if speed.seconds > own.seconds:
             break  # arithmetic: more copies at a time are not cheaper
-    alone = min(own.seconds, sequential_speed(task).seconds)  # once more: clocks here are noisy
+    again = machine.alone(task, MOST_STEPS)  # once more: clocks here are noisy
+    alone = min(own.seconds, again.seconds)
     part = Part(family, alone, "", min(block, limit), tried, setup)
     together, one_by_one = sum(part.times(1)), alone * _steps(family.tasks)
     if block == 1 or together > WORTH * one_by_one:
@@ -249,34 +253,36 @@ def _best_stack(family: Family, own: Speed, task: Task) -> Part:
     return replace(part, reason=f"{_times(alone / best)} as fast as one by one")
 
 
-def _checked_stack(family: Family, members: Sequence[Task], own: Speed) -> Speed:
+def _checked_stack(family: Family, members: Sequence[Task], own: Speed, machine: Machine) -> Speed:
     """Measure a stack; refuse one whose first losses are not those of its first trial alone."""
     assert family.facts is not None
-    speed = stacked_speed(members, family.facts)
+    speed = machine.stacked(members, family.facts)
     if not agree(own.losses[0], speed.losses[0], members[0]):
         raise NotStackable("its losses in a stack are not those of a trial on its own")
     return speed
 
 
-def _most_copies(family: Family, speed: Speed) -> int:
-    room = MEMORY * free_bytes(family.tasks[0].device)
+def _most_copies(family: Family, speed: Speed, machine: Machine) -> int:
+    room = MEMORY * machine.memory(family.tasks[0].device)
     return max(1, min(MOST_COPIES, int(room / max(1, speed.bytes))))
 
 
-def _workers(parts: Sequence[Part], here: float, places: int | None) -> tuple[int, str]:
+def _workers(
+    parts: Sequence[Part], here: float, places: int | None, machine: Machine
+) -> tuple[int, str]:
     """Return how many worker processes to start, 1 for none, and why."""
     task = parts[0].family.tasks[0]
     trials = sum(len(part.family.tasks) for part in parts)
-    workers = min(places or usable_cores(), trials)
+    workers = min(places or machine.cores(), trials)
     if task.device.type == "cpu":
-        workers = min(workers, int(free_bytes(task.device) * MEMORY / WORKER_BYTES) or 1)
+        workers = min(workers, int(machine.memory(task.device) * MEMORY / WORKER_BYTES) or 1)
     if workers < 2 or task.device.type not in ("cpu", "cuda"):
         return 1, "there is one place to train"
     times = [seconds for part in parts for seconds in part.times(workers)]
     work = _longest(times, workers) / SHARED
     if START + work > 0.8 * here:
         return 1, "starting them would take longer than they save"
-    there = START + work * _slower_on_one_thread(task)
+    there = START + work * machine.slowdown(task)
     if there > 0.8 * here:
         return 1, "they are no faster than the threads of one process"
     return workers, f"about {there:.0f} s instead of {here:.0f} s"
@@ -290,28 +296,8 @@ def _longest(times: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def _slower_on_one_thread(task: Task) -> float:
-    """Return by how much a step takes longer where torch has one thread, as in each worker."""
-    threads = torch.get_num_threads()
-    if threads == 1 or task.device.type != "cpu":
-        return 1.0
-    many = sequential_speed(task).seconds
-    torch.set_num_threads(1)
-    try:
-        return sequential_speed(task).seconds / many
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _steps(tasks: Sequence[Task]) -> int:
     return sum(task.total_steps for task in tasks)
-
-
-def usable_cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _sentence(part: Part, workers: int) -> str:

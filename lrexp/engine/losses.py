@@ -18,7 +18,6 @@ from torch import Tensor
 from lrexp.engine.task import Steps, Task
 
 CHUNK_SECONDS = 0.25  # how often losses are read back, shown and written
-CHUNK_STEPS = 2_000
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Losses:
     _epochs: list[int] = field(default_factory=list)
     _lrs: list[float] = field(default_factory=list)
     _held: list[Tensor] = field(default_factory=list)
-    _slots: _Slots | None = None  # where they are held on a GPU
+    _slots: Slots | None = None  # where they are held on a GPU
     _read: list[float] = field(default_factory=list)
     _flushed: float = field(default_factory=time.perf_counter)
     _sum: float = 0.0
@@ -50,16 +49,15 @@ class Losses:
         self._lrs.append(lr)
         if loss.is_cuda:
             if self._slots is None:
-                self._slots = _Slots(min(CHUNK_STEPS, self.task.total_steps), loss.device)
+                size = min(self.task.pace.chunk_steps, self.task.total_steps)
+                self._slots = Slots(size, loss.device)
             self._slots.add(loss)
         else:
             self._held.append(loss)
 
     def due(self) -> bool:
         """Return whether it is time to hand out what is held."""
-        return (
-            len(self._epochs) >= CHUNK_STEPS or time.perf_counter() - self._flushed > CHUNK_SECONDS
-        )
+        return is_chunk_due(self.task, len(self._epochs), self._flushed)
 
     @property
     def pending(self) -> bool:
@@ -141,7 +139,14 @@ class Losses:
         self._sum, self._count = plain["sum"], plain["count"]
 
 
-class _Slots:
+def is_chunk_due(task: Task, steps: int, since: float) -> bool:
+    """Return whether it is time to hand out so many steps, held since then."""
+    pace = task.pace
+    seconds = CHUNK_SECONDS if pace.chunk_seconds is None else pace.chunk_seconds
+    return steps >= pace.chunk_steps or time.perf_counter() - since > seconds
+
+
+class Slots:
     """Losses in memory of a GPU: one asynchronous copy for each, one read-back for all."""
 
     def __init__(self, size: int, device: torch.device) -> None:
@@ -151,10 +156,12 @@ class _Slots:
         self.count = 0
 
     def add(self, loss: Tensor) -> None:
+        """Copy one loss, which may be overwritten afterwards."""
         self._slots[self.count].copy_(loss)
         self.count += 1
 
     def read(self) -> list[float]:
+        """Return all since the last call."""
         losses: list[float] = self._losses[: self.count].tolist()
         self.count = 0
         return losses

@@ -23,6 +23,9 @@ class Pause:
 
     Args:
         stop: is asked as well whether to stop, by who trains; None is never.
+        checkpoint_seconds: between checkpoints; None is `CHECKPOINT_SECONDS`.
+        most_share: of the time that checkpoints may take; None is `MOST_SHARE`.
+        signal_seconds: how long `is_coming` waits; None is `SIGNAL_SECONDS`.
 
     Example:
         >>> pause = Pause()
@@ -33,9 +36,19 @@ class Pause:
         True
     """
 
-    def __init__(self, stop: Stop | None = None) -> None:
+    def __init__(
+        self,
+        stop: Stop | None = None,
+        *,
+        checkpoint_seconds: float | None = None,
+        most_share: float | None = None,
+        signal_seconds: float | None = None,
+    ) -> None:
         self.requested = False  # setting it is all that a signal handler has to do
         self._stop = stop
+        self._checkpoint_seconds = _given(checkpoint_seconds, CHECKPOINT_SECONDS)
+        self._most_share = _given(most_share, MOST_SHARE)
+        self._signal_seconds = _given(signal_seconds, SIGNAL_SECONDS)
         self._last, self._cost = time.perf_counter(), 0.0
 
     def ask(self) -> bool:
@@ -50,7 +63,7 @@ class Pause:
         A signal to a whole job kills the processes that load data before this one hears of it, be
         it from a handler or from the process that started it.
         """
-        deadline = time.monotonic() + SIGNAL_SECONDS
+        deadline = time.monotonic() + self._signal_seconds
         while not self.requested and time.monotonic() < deadline:
             time.sleep(0.01)
         return self.requested
@@ -58,11 +71,17 @@ class Pause:
     def due(self) -> bool:
         """Return whether to take a checkpoint now."""
         waited = time.perf_counter() - self._last
-        return self.requested or waited > max(CHECKPOINT_SECONDS, self._cost / MOST_SHARE)
+        return self.requested or waited > max(
+            self._checkpoint_seconds, self._cost / self._most_share
+        )
 
     def done(self, seconds: float = 0.0) -> None:
         """Note that a checkpoint was taken, or cannot be, and what that cost: the next is later."""
         self._last, self._cost = time.perf_counter(), seconds
+
+
+def _given(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def is_of_loader(error: object) -> bool:

@@ -15,6 +15,7 @@ import torch
 
 from lrexp.data import derive_seed
 from lrexp.engine.cuda_graphs.captured_update import prepare_update
+from lrexp.engine.cuda_graphs.graphs import Graphs
 from lrexp.engine.evaluate import evaluate
 from lrexp.engine.pause import may_be_of_loader
 from lrexp.engine.rng import preserved_rng, seed_everything
@@ -25,10 +26,14 @@ from lrexp.engine.training import Training
 from lrexp.engine.updates import updates
 
 
-def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
+def run_sequentially(tasks: Iterable[Task], graphs: Graphs | None = None) -> Iterator[Record]:
     """Train the tasks one by one; one that raises is reported and the next one begins.
 
     Where a stop is requested, the tasks that have not begun by then are left out.
+
+    Args:
+        tasks: in order.
+        graphs: how updates are captured; None is as a GPU does it.
 
     Raises:
         MisfitError: the state of a task is of something else; the task has not been started.
@@ -36,12 +41,14 @@ def run_sequentially(tasks: Iterable[Task]) -> Iterator[Record]:
     for task in tasks:
         if task.is_stop_requested:
             return
+        if task.is_over:
+            continue
         if task.state is None:
             yield Started(task.trial)
-        yield from train_or_fail(task)
+        yield from train_or_fail(task, graphs)
 
 
-def train_or_fail(task: Task) -> Iterator[Record]:
+def train_or_fail(task: Task, graphs: Graphs | None = None) -> Iterator[Record]:
     """Train one task that was started; one with a state is started here, once that fits.
 
     If it raises, its last record says so. What it raises while a stop is requested is not its
@@ -52,7 +59,11 @@ def train_or_fail(task: Task) -> Iterator[Record]:
     """
     started = task.state is None
     try:
-        with preserved_rng(task.device), preserved_settings(), closing(train(task)) as records:
+        with (
+            preserved_rng(task.device),
+            preserved_settings(),
+            closing(train(task, graphs)) as records,
+        ):
             for record in records:
                 started = True
                 yield record
@@ -77,12 +88,12 @@ def is_due_to_stop(task: Task, error: BaseException) -> bool:
     return task.is_stop_requested
 
 
-def train(task: Task) -> Generator[Record, None, None]:
+def train(task: Task, graphs: Graphs | None = None) -> Generator[Record, None, None]:
     """Train one task and yield its records; what was done before an exception is among them."""
     training = Training(task)
     losses = training.losses
     try:
-        interrupted = yield from _train(task, training)
+        interrupted = yield from _train(task, training, graphs)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException:
@@ -95,13 +106,13 @@ def train(task: Task) -> Generator[Record, None, None]:
         yield Ended(task.trial, losses.num_steps, losses.stopped_at, training.seconds)
 
 
-def _train(task: Task, training: Training) -> Generator[Record, None, bool]:
+def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[Record, None, bool]:
     """Train, and return whether that was cut short on request."""
     losses, lr_source = training.losses, training.lr_source
     model, optimizer = task.build()
     if not model.training:  # parts that its author froze in evaluation mode stay frozen
         model.train()
-    batches, update = prepare_update(task, model, optimizer, training.capturable)
+    batches, update = prepare_update(task, model, optimizer, training.capturable, graphs)
     seed_everything(derive_seed(task.trial.seed, "training"))  # Python's and NumPy's, too
     begin = training.begin(model, optimizer, update)  # or go on from a checkpoint
     if task.state is not None:

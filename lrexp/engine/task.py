@@ -2,7 +2,7 @@
 
 A task holds everything one training needs as plain callables and numbers; an engine turns tasks
 into a stream of records and does nothing else: no files, no YAML, no screen. Another engine may
-train many tasks at once; the records of each trial must be the same.
+train many tasks at once; the records of each trial must be the same up to rounding.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrexp.data import Batches
+from lrexp.engine.pace import Pace
 from lrexp.engine.pause import Pause
 from lrexp.finder import StopRule
 from lrexp.schedules import Controller, Schedule
@@ -58,10 +59,13 @@ class Unit:
     Args:
         engine: a name in `ENGINES`.
         trials: one after the other, or as one stack where the engine is `vectorized`.
+        stack: of a stack that goes on, all trials that it began with, in order; those not among
+            `trials` have their results. Empty where it is `trials`.
     """
 
     engine: str
     trials: tuple[TrialId, ...]
+    stack: tuple[TrialId, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,9 @@ class Task:
         pause: when to yield a `Checkpoint`, and whether to stop after it; None for never.
         state: of a `Checkpoint` of the unit that this task belongs to, to go on from there; all
             tasks of a stack carry the same. None begins at the first step.
+        is_over: the trial has its result, and nothing is recorded of it. It is computed all the
+            same where others of its stack go on: their bits may depend on how many rows it has.
+        pace: how often losses are read back; that of a stack's first task counts.
     """
 
     trial: TrialId
@@ -108,6 +115,8 @@ class Task:
     kind: str = ""
     pause: Pause | None = None
     state: Mapping[str, Any] | None = None
+    is_over: bool = False
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def steps_per_epoch(self) -> int | None:

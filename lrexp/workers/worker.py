@@ -109,8 +109,7 @@ def _set_flags(work: Work) -> None:
 
 def _tasks(message: Train, order: Order, plan: Plan, pause: Pause) -> Iterator[Task]:
     state = None if message.state is None else unpack_state(message.state)
-    for task in order.tasks(plan, message.unit.trials):
-        yield replace(task, pause=pause, state=state)
+    yield from order.unit_tasks(plan, message.unit, pause, state)
 
 
 def _train(unit: Unit, tasks: Iterator[Task], outgoing: BinaryIO) -> None:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-import pytest
 import torch
 
+from lrexp.data import Batches
 from lrexp.engine import (
     ENGINES,
     Checkpoint,
     Ended,
     Evaluation,
     Interrupted,
+    Pace,
     Pause,
     Record,
     Steps,
     Task,
     TrialId,
 )
-from lrexp.engine import losses as chunks
 
 Tasks: TypeAlias = Callable[[], Sequence[Task]]
 Rows: TypeAlias = dict[TrialId, list[tuple[Any, ...]]]
@@ -41,14 +42,29 @@ class Always(Pause):
         return True
 
 
-@pytest.fixture
-def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let losses be read back, and so checkpoints be taken, after every update."""
-    monkeypatch.setattr(chunks, "CHUNK_STEPS", 1)
+class Raising:
+    """Training batches; reading the n-th of them raises, once."""
+
+    def __init__(self, batches: Batches, raise_: Callable[[], None], nth: float = math.inf) -> None:
+        self.batches_per_epoch, self.read, self.nth = batches.batches_per_epoch, 0, nth
+        self._batches, self._raise = batches, raise_
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
+        for batch in self._batches.epoch(seed, epoch, start):
+            self.read += 1
+            if self.read == self.nth:
+                self._raise()
+            yield batch
 
 
-def run(engine: str, tasks: Sequence[Task], **changes: Any) -> list[Record]:
-    return list(ENGINES[engine]([replace(task, **changes) for task in tasks]))
+EVERY_STEP = Pace(chunk_steps=1)
+
+
+def run(
+    engine: str, tasks: Sequence[Task], pace: Pace = EVERY_STEP, **changes: Any
+) -> list[Record]:
+    """Train; losses are read back, and so checkpoints can be taken, after every update."""
+    return list(ENGINES[engine]([replace(task, pace=pace, **changes) for task in tasks]))
 
 
 def saved(state: Any) -> Any:
@@ -84,27 +100,32 @@ def rows(records: Sequence[Record], after: int = 0) -> Rows:
     return {trial: own for trial, own in found.items() if own}
 
 
-def resumed(engine: str, tasks: Sequence[Task], checkpoint: Checkpoint) -> list[Record]:
-    """Go on with the trials of a checkpoint."""
+def resumed(
+    engine: str, tasks: Sequence[Task], checkpoint: Checkpoint, pace: Pace = EVERY_STEP
+) -> list[Record]:
+    """Go on with the trials of a checkpoint; the others are over."""
     state = saved(checkpoint.state)
-    remaining = [task for task in tasks if task.trial in checkpoint.trials]
-    return run(engine, remaining, state=state)
+    all_of_them = [replace(task, is_over=task.trial not in checkpoint.trials) for task in tasks]
+    return run(engine, all_of_them, pace, state=state)
 
 
 def assert_continues(
-    engine: str, tasks: Tasks, only: Callable[[int], bool] = lambda step: True
+    engine: str,
+    tasks: Tasks,
+    only: Callable[[int], bool] = lambda step: True,
+    pace: Pace = EVERY_STEP,
 ) -> Rows:
     """Train straight, then go on from every checkpoint, and compare all that is recorded."""
-    straight = run(engine, tasks())
+    straight = run(engine, tasks(), pace)
     expected = rows(straight)
-    watched = run(engine, tasks(), pause=Always())
+    watched = run(engine, tasks(), pace, pause=Always())
     assert rows(watched) == expected  # taking checkpoints changes nothing
     found = checkpoints(watched)
     assert found
     for checkpoint in found:
         if only(checkpoint.step):
             assert all(checkpoint.step < task.total_steps for task in tasks())
-            rest = resumed(engine, tasks(), checkpoint)
+            rest = resumed(engine, tasks(), checkpoint, pace)
             tail = rows(straight, checkpoint.step)
             wanted = {trial: tail[trial] for trial in checkpoint.trials}
             assert rows(rest) == wanted, checkpoint.step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ from lrexp.finder import DivergenceStop
 from lrexp.schedules import SCHEDULES, build_schedule
 
 CPU = torch.device("cpu")
-STEPS, PER_EPOCH, BATCH, CLASSES = 50, 6, 8, 3
+STEPS, PER_EPOCH, BATCH, CLASSES = 30, 6, 8, 3
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], float, dict[str, Any]]] = {
     "SGD": (torch.optim.SGD, 0.05, {}),
@@ -41,19 +41,19 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], float, dict[str, Any]]]
 }  # fmt: skip
 
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "cosine_restarts": {"cycle": 15},
-    "step": {"size": 20},
-    "multi_step": {"milestones": [10, 30]},
+    "cosine_restarts": {"cycle": 10},
+    "step": {"size": 12},
+    "multi_step": {"milestones": [10, 20]},
     "combined": {
         "parts": [
-            {"start": 0, "end": 25, "schedule": {"name": "linear", "warmup": 5}},
-            {"start": 25, "end": 50, "schedule": "cosine"},
+            {"start": 0, "end": 15, "schedule": {"name": "linear", "warmup": 5}},
+            {"start": 15, "end": 30, "schedule": "cosine"},
         ]
     },
     "plateau": {"patience": 0, "threshold": 0.3},
-    "adaptive_cycle": {"window_size": 10, "patience": 15},
+    "adaptive_cycle": {"window_size": 6, "patience": 9},
     "lambda": {"function": lambda step: 1 / (1 + 0.1 * step)},
-    "cyclic": {"step_size_up": 8},
+    "cyclic": {"step_size_up": 7},
 }
 
 
@@ -154,11 +154,14 @@ def made(name: str, lr: float, cycle_momentum: bool = False) -> Any:
     )
 
 
-def every_schedule(net: str, optimizer: str) -> list[Task]:
-    """A task for every schedule there is, each with an LR of its own."""
+def with_schedules(net: str, optimizer: str, names: Iterable[str] = tuple(SCHEDULES)) -> list[Task]:
+    """A task for every schedule, each with an LR of its own; evaluated where one asks for that."""
     cls, lr, _ = OPTIMIZERS[optimizer]
     scales = {name: 1 - 0.6 * i / len(SCHEDULES) for i, name in enumerate(SCHEDULES)}
+    schedules = {n: made(n, lr * scales[n], has_momentum(cls)) for n in names}
+    evaluated = any(getattr(s, "monitor", "loss") != "loss" for s in schedules.values())
+    changes = {} if evaluated or net == "MLP" else {"eval_every": 0, "val": None}
     return [
-        make_task(net, optimizer, made(name, lr * scale, has_momentum(cls)), scale, variant=name)
-        for name, scale in scales.items()
+        make_task(net, optimizer, schedule, scales[name], variant=name, **changes)
+        for name, schedule in schedules.items()
     ]

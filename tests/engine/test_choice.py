@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from lrexp.data import data_from_objects
-from lrexp.engine import Task, TrialId, choice, choose, make_optimizer
+from lrexp.engine import Task, TrialId, choose, make_optimizer
 from lrexp.engine.calibrate import Speed, agree, sequential_speed, stacked_speed
+from lrexp.engine.machine import Machine, slower_on_one_thread
 from lrexp.engine.vectorized import families
 from lrexp.errors import ConfigError
 from lrexp.finder import DivergenceStop
@@ -51,7 +52,7 @@ def make_tasks(
 
 
 @dataclass
-class Machine:
+class Figures:
     """What the figures say: seconds of a step alone, and per copy in a stack of each size."""
 
     alone: float
@@ -60,24 +61,29 @@ class Machine:
     memory: float = 64e9
     bytes_per_copy: int = 1_000_000
     losses_agree: bool = True
+    slowdown: float = 1.0  # where torch has one thread
+
+    def alone_speed(self, task: Task, most_steps: int) -> Speed:
+        return Speed(self.alone, 0.0, 0, [[1.0, 0.9, 0.8]])
+
+    def stacked_speed(self, tasks: Sequence[Task], facts: Any) -> Speed:
+        losses = [1.0, 0.9, 0.8 if self.losses_agree else 0.7]
+        seconds = self.stacked(len(tasks))
+        return Speed(seconds, 0.1, self.bytes_per_copy, [losses for _ in tasks])
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(
+            alone=self.alone_speed,
+            stacked=self.stacked_speed,
+            cores=lambda: self.cores,
+            memory=lambda device: int(self.memory),
+            slowdown=lambda task: self.slowdown,
+        )
 
 
-def choose_on(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, tasks: Sequence[Task], **options: Any
-) -> Any:
-    def alone(task: Task, most_steps: int = 0) -> Speed:
-        return Speed(machine.alone, 0.0, 0, [[1.0, 0.9, 0.8]])
-
-    def stacked(tasks: Sequence[Task], facts: Any) -> Speed:
-        losses = [1.0, 0.9, 0.8 if machine.losses_agree else 0.7]
-        seconds = machine.stacked(len(tasks))
-        return Speed(seconds, 0.1, machine.bytes_per_copy, [losses for _ in tasks])
-
-    monkeypatch.setattr(choice, "sequential_speed", alone)
-    monkeypatch.setattr(choice, "stacked_speed", stacked)
-    monkeypatch.setattr(choice, "usable_cores", lambda: machine.cores)
-    monkeypatch.setattr(choice, "free_bytes", lambda device: int(machine.memory))
-    return choose(tasks, **options)
+def choose_on(figures: Figures, tasks: Sequence[Task], *args: Any, **options: Any) -> Any:
+    return choose(tasks, *args, **options, machine=figures.machine)
 
 
 def overhead(copies: int) -> float:
@@ -94,37 +100,32 @@ def caches(copies: int) -> float:
 
 
 # name | the machine | trials | sizes of the stacks (1: trained one by one) | processes | why
-CHOICES: list[tuple[str, Machine, int, list[int], int, str]] = [
-    ("overhead", Machine(1e-3, overhead), 64, [64], 1, "one stack"),
-    ("arithmetic", Machine(1e-3, arithmetic), 8, [1] * 8, 1, "no faster"),
-    ("caches", Machine(1e-3, caches), 64, [16] * 4, 1, "4 stacks"),
-    ("uneven", Machine(1e-3, caches), 33, [11] * 3, 1, "3 stacks"),
-    ("memory", Machine(1e-3, overhead, memory=16e6), 20, [6, 7, 7], 1, "3 stacks"),
-    ("slow steps", Machine(0.2, overhead), 4, [1] * 4, 1, "arithmetic"),
-    ("slow steps, cores", Machine(0.2, overhead, cores=4), 4, [1] * 4, 4, "4 worker processes"),
-    ("overhead, cores", Machine(1e-2, caches, cores=2), 64, [16] * 4, 2, "4 stacks"),
-    ("cores and stacks", Machine(1e-2, lambda k: 10 * caches(k), cores=2), 64, [16] * 4, 2, "2 worker processes"),
-    ("cores, little memory", Machine(0.2, overhead, cores=4, memory=5e9), 4, [1] * 4, 2, "2 worker"),
-    ("other losses", Machine(1e-3, overhead, losses_agree=False), 8, [1] * 8, 1, "not those of a trial"),
-    ("one trial", Machine(1e-3, overhead), 1, [1], 1, ""),
+CHOICES: list[tuple[str, Figures, int, list[int], int, str]] = [
+    ("overhead", Figures(1e-3, overhead), 64, [64], 1, "one stack"),
+    ("arithmetic", Figures(1e-3, arithmetic), 8, [1] * 8, 1, "no faster"),
+    ("caches", Figures(1e-3, caches), 64, [16] * 4, 1, "4 stacks"),
+    ("uneven", Figures(1e-3, caches), 33, [11] * 3, 1, "3 stacks"),
+    ("memory", Figures(1e-3, overhead, memory=16e6), 20, [6, 7, 7], 1, "3 stacks"),
+    ("slow steps", Figures(0.2, overhead), 4, [1] * 4, 1, "arithmetic"),
+    ("slow steps, cores", Figures(0.2, overhead, cores=4), 4, [1] * 4, 4, "4 worker processes"),
+    ("overhead, cores", Figures(1e-2, caches, cores=2), 64, [16] * 4, 2, "4 stacks"),
+    ("cores and stacks", Figures(1e-2, lambda k: 10 * caches(k), cores=2), 64, [16] * 4, 2, "2 worker processes"),
+    ("cores, little memory", Figures(0.2, overhead, cores=4, memory=5e9), 4, [1] * 4, 2, "2 worker"),
+    ("other losses", Figures(1e-3, overhead, losses_agree=False), 8, [1] * 8, 1, "not those of a trial"),
+    ("one trial", Figures(1e-3, overhead), 1, [1], 1, ""),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("machine", "count", "sizes", "jobs", "why"),
+    ("figures", "count", "sizes", "jobs", "why"),
     [r[1:] for r in CHOICES],
     ids=[r[0] for r in CHOICES],
 )
 def test_the_fastest_way_is_chosen(
-    machine: Machine,
-    count: int,
-    sizes: list[int],
-    jobs: int,
-    why: str,
-    monkeypatch: pytest.MonkeyPatch,
+    figures: Figures, count: int, sizes: list[int], jobs: int, why: str
 ) -> None:
     tasks = make_tasks(count)
-    chosen = choose_on(machine, monkeypatch, tasks)
+    chosen = choose_on(figures, tasks)
     assert [len(unit.trials) for unit in chosen.units] == sizes
     expected = {"sequential" if size == 1 else "vectorized" for size in sizes}
     assert {unit.engine for unit in chosen.units} == expected
@@ -134,55 +135,78 @@ def test_the_fastest_way_is_chosen(
     assert json.loads(json.dumps(chosen.to_plain()))["jobs"] == jobs
 
 
-def test_a_short_run_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "families", lambda tasks: pytest.fail("probed"))
-    chosen = choose(make_tasks(20, steps=20))
+def not_measured(*_: Any) -> Any:
+    pytest.fail("tried")
+
+
+def test_a_short_run_is_not_measured() -> None:
+    reads = Figures(1e-3, overhead).machine
+    chosen = choose(make_tasks(20, steps=20), machine=replace(reads, stacked=not_measured))
     assert [unit.engine for unit in chosen.units] == ["sequential"] * 20
-    assert "all of them take about" in chosen.reasons[0]
-    assert chosen.figures["seconds_in_one_process"] < choice.SHORT
+    assert "all of them take about 0.4 s" in chosen.reasons[0]
+    assert chosen.figures == {"seconds_in_one_process": pytest.approx(0.4)}
 
 
-def test_processes_need_what_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(0.2, overhead, cores=4)
-    chosen = choose_on(machine, monkeypatch, make_tasks(4), why_not_processes=lambda: "a lambda")
+def test_processes_need_what_can_be_sent() -> None:
+    figures = Figures(0.2, overhead, cores=4)
+    chosen = choose_on(figures, make_tasks(4), why_not_processes=lambda: "a lambda")
     assert chosen.jobs == 1
 
 
-def test_an_explicit_number_of_processes_is_taken_and_nothing_is_tried_here(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_explicit_number_of_processes_is_taken_and_nothing_is_tried_here() -> None:
     """A model that brings its process down must not bring this one down."""
-    monkeypatch.setattr(choice, "sequential_speed", lambda *a, **k: pytest.fail("tried"))
-    chosen = choose(make_tasks(12), jobs=3)
+    chosen = choose(make_tasks(12), jobs=3, machine=Machine(not_measured, not_measured))
     assert chosen.jobs == 3
     assert {(unit.engine, len(unit.trials)) for unit in chosen.units} == {("sequential", 1)}
 
 
-def test_a_run_of_few_steps_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "sequential_speed", lambda *a, **k: pytest.fail("tried"))
-    assert "few steps" in choose(make_tasks(2, steps=10)).reasons[0]
+def test_a_run_of_few_steps_is_not_measured() -> None:
+    chosen = choose(make_tasks(2, steps=10), machine=Machine(not_measured, not_measured))
+    assert "few steps" in chosen.reasons[0]
 
 
-def test_torch_with_many_threads_leaves_less_for_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks = make_tasks(4)
-    monkeypatch.setattr(choice, "_slower_on_one_thread", lambda task: 4.0)
-    assert choose_on(Machine(0.2, overhead, cores=4), monkeypatch, tasks).jobs == 1
+def test_torch_with_many_threads_leaves_less_for_processes() -> None:
+    figures, tasks = Figures(0.2, overhead, cores=4), make_tasks(4)
+    assert choose_on(figures, tasks).jobs == 4
+    assert choose_on(replace(figures, slowdown=4.0), tasks).jobs == 1
 
 
-def test_stacks_that_are_asked_for_are_bound_by_memory_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    machine = Machine(1e-3, arithmetic, memory=16e6)
-    chosen = choose_on(machine, monkeypatch, make_tasks(20), engine="vectorized")
+@pytest.mark.parametrize(
+    ("steps", "jobs"),
+    [
+        ([300, 300, 300, 300], 2),  # half of 240 s
+        ([300, 300, 300], 1),  # two of three, so two thirds of 180 s, and the start
+        ([2800, 60, 60, 60], 1),  # whoever gets the first
+        ([60, 60, 60, 2800], 1),
+    ],
+)
+def test_the_longest_worker_counts(steps: list[int], jobs: int) -> None:
+    tasks = [replace(t, total_steps=n) for t, n in zip(make_tasks(len(steps)), steps, strict=True)]
+    assert choose_on(Figures(0.2, overhead, cores=2), tasks).jobs == jobs
+
+
+def test_a_step_on_one_thread_is_measured_where_there_are_more() -> None:
+    (task,), before = make_tasks(1), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert slower_on_one_thread(task) == 1.0
+        torch.set_num_threads(2)
+        assert slower_on_one_thread(task) != 1.0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_stacks_that_are_asked_for_are_bound_by_memory_alone() -> None:
+    figures = Figures(1e-3, arithmetic, memory=16e6)
+    chosen = choose_on(figures, make_tasks(20), engine="vectorized")
     assert [len(unit.trials) for unit in chosen.units] == [6, 7, 7]
 
 
-def test_stacks_that_disagree_are_an_error_where_they_were_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    machine = Machine(1e-3, overhead, losses_agree=False)
+def test_stacks_that_disagree_are_an_error_where_they_were_asked_for() -> None:
+    figures = Figures(1e-3, overhead, losses_agree=False)
     with pytest.raises(ConfigError, match="its losses in a stack are not those") as caught:
-        choose_on(machine, monkeypatch, make_tasks(2), engine="vectorized")
+        choose_on(figures, make_tasks(2), engine="vectorized")
     assert caught.value.problems[0].key == "engine"
 
 
@@ -197,22 +221,21 @@ def keeps_some(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(output[keep], target[keep])
 
 
-def test_shapes_that_depend_on_values_are_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_that_depend_on_values_are_a_reason() -> None:
     tasks = make_tasks(3, loss=keeps_some)
-    monkeypatch.setattr(choice, "SHORT", 0.0)
-    chosen = choose(tasks)
+    machine = replace(Figures(1e-3, overhead).machine, stacked=stacked_speed)
+    chosen = choose(tasks, machine=machine)
     assert [unit.engine for unit in chosen.units] == ["sequential"] * 3
     with pytest.raises(ConfigError, match=r"shapes in it depend on the values|vmap cannot run"):
         choose(tasks, "vectorized")
 
 
-def test_a_stack_that_runs_out_of_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_that_runs_out_of_memory_is_not_taken() -> None:
     def no_memory(tasks: Any, facts: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(choice, "SHORT", 0.0)
-    monkeypatch.setattr(choice, "stacked_speed", no_memory)
-    chosen = choose(make_tasks(3))
+    machine = replace(Figures(1e-3, overhead).machine, stacked=no_memory)
+    chosen = choose(make_tasks(3), machine=machine)
     assert [unit.engine for unit in chosen.units] == ["sequential"] * 3
     assert "raised OutOfMemoryError" in chosen.reasons[0]
 
@@ -249,13 +272,6 @@ def test_agreement(one: list[float], other: list[float], same: bool) -> None:
     assert agree(one, other, make_tasks(1)[0]) == same
 
 
-@pytest.mark.parametrize(
-    ("times", "workers", "expected"), [([1, 1, 1], 2, 2), ([1000, 60, 60], 2, 1000), ([5], 3, 5)]
-)
-def test_the_longest_worker_counts(times: list[float], workers: int, expected: float) -> None:
-    assert choice._longest(times, workers) == expected
-
-
 def test_sequential_is_sequential() -> None:
     chosen = choose(make_tasks(3), "sequential", 2)
     assert [unit.engine for unit in chosen.units] == ["sequential"] * 3
@@ -277,7 +293,7 @@ def test_measured_losses_are_those_of_the_trial_and_nothing_remains() -> None:
     assert stacked.bytes > 0
 
 
-def test_a_family_that_raises_is_left_to_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_that_raises_is_left_to_its_trials() -> None:
     class Raises(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise ValueError("no")

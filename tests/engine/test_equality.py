@@ -6,106 +6,20 @@ Double precision leaves rounding nowhere to hide: what differs by more is anothe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from engine.small_tasks import (
-    CLASSES,
-    NETS,
-    OPTIMIZERS,
-    PARAMETERS,
-    PER_EPOCH,
-    every_schedule,
-    made,
-    make_task,
-)
+from engine.comparing import assert_close, assert_equal, keys, losses, numbers, train
+from engine.small_tasks import CLASSES, NETS, OPTIMIZERS, made, make_task
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrexp.engine import (
-    ENGINES,
-    Ended,
-    Evaluation,
-    Started,
-    Steps,
-    Task,
-    TrialId,
-    make_optimizer,
-    sequential,
-)
-from lrexp.engine.vectorized.update_rules import RULES
+from lrexp.engine import Evaluation, Task, TrialId, make_optimizer
 from lrexp.finder import DivergenceStop
-from lrexp.schedules import SCHEDULES, Schedule
-
-
-def train(engine: str, tasks: Sequence[Task]) -> dict[TrialId, list[Any]]:
-    """Return the records of every trial; all end well, and no stack is trained one by one."""
-    records: dict[TrialId, list[Any]] = {task.trial: [] for task in tasks}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequential, "run_sequentially", None)
-        for record in ENGINES[engine](list(tasks)):
-            records[record.trial].append(record)
-    for own in records.values():
-        assert [type(own[0]), type(own[-1])] == [Started, Ended]
-        assert sum(isinstance(record, Started) for record in own) == 1
-    return records
-
-
-def losses(records: Sequence[Any]) -> list[float]:
-    return [x for record in records if isinstance(record, Steps) for x in record.loss]
-
-
-def numbers(records: Sequence[Any]) -> list[float]:
-    """All numbers of one trial apart from its time: LRs, losses, evaluations, its end."""
-    values: list[float] = []
-    for record in records:
-        if isinstance(record, Evaluation):
-            values += [record.step, record.epoch, *dict(sorted(record.values.items())).values()]
-        elif isinstance(record, Ended):
-            values += [record.steps, -1 if record.stopped_at is None else record.stopped_at]
-    steps = [record for record in records if isinstance(record, Steps)]
-    lrs = [x for chunk in steps for x in chunk.lr]
-    epochs = [x for chunk in steps for x in chunk.epoch]
-    return values + lrs + epochs + losses(steps)
-
-
-def keys(records: Sequence[Any]) -> list[list[str]]:
-    return [sorted(record.values) for record in records if isinstance(record, Evaluation)]
-
-
-def bits(records: Sequence[Any]) -> list[str]:
-    return [float(number).hex() for number in numbers(records)]
-
-
-def assert_equal(tasks: Sequence[Task], rel: float = 1e-9) -> dict[TrialId, list[Any]]:
-    """Train the tasks with both engines and compare all that they yield."""
-    alone, stacked = train("sequential", tasks), train("vectorized", tasks)
-    for trial, records in alone.items():
-        assert keys(stacked[trial]) == keys(records)
-        expected = pytest.approx(numbers(records), rel=rel, abs=1e-300, nan_ok=True)
-        assert numbers(stacked[trial]) == expected, trial
-    return stacked
-
-
-def test_the_tables_above_are_complete() -> None:
-    assert {cls for cls, *_ in OPTIMIZERS.values()} == set(RULES)
-    assert PARAMETERS.keys() <= SCHEDULES.keys()
-
-
-@pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer_and_schedule_trains_every_network_as_one_by_one(
-    net: str, optimizer: str
-) -> None:
-    stacked = assert_equal(every_schedule(net, optimizer))
-    if net == "MLP":
-        assert {trial.variant for trial in stacked} == SCHEDULES.keys()
-        learned = losses(stacked[TrialId("constant", 0)])
-        falls = sum(learned[-PER_EPOCH:]) < sum(learned[:PER_EPOCH])
-        assert falls == ("maximize" not in optimizer)
+from lrexp.schedules import Schedule
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -120,7 +34,7 @@ def test_single_precision_stays_close_for_some_steps(net: str) -> None:
 @pytest.mark.parametrize("net", NETS)
 def test_copies_of_several_seeds_have_their_own_weights_batches_and_masks(net: str) -> None:
     tasks = [
-        make_task(net, variant=variant, scale=scale, seed=seed)
+        make_task(net, variant=variant, scale=scale, seed=seed, total_steps=15)
         for seed in (0, 1, 5)
         for variant, scale in (("a", 1.0), ("b", 0.3))
     ]
@@ -191,15 +105,23 @@ def test_gradients_are_clipped_copy_by_copy() -> None:
     ]
     stacked = assert_equal(tasks)
     finals = [losses(records)[-1] for records in stacked.values()]
-    assert len(set(finals)) == 3  # both 0.01 alike, and 100 as no limit at all
-    assert finals[0] == pytest.approx(finals[3], rel=1e-12)
+    assert finals[1] == pytest.approx(finals[4], rel=1e-9)  # both 0.01 alike
+    assert finals[0] == pytest.approx(finals[3], rel=1e-9)  # and 100 as no limit at all
+    assert len({round(final, 6) for final in finals}) == 3
 
 
-@pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("seeds", [(0,), (0, 2)], ids=["one seed", "two seeds"])
+OF_NETS = [("MLP", (0,)), ("CNN", (0,)), ("dropout", (0, 2)), ("transformer", (0, 2))]
+REST = [("MLP", (0, 2)), ("CNN", (0, 2)), ("dropout", (0,)), ("transformer", (0,))]
+
+
+@pytest.mark.parametrize(
+    ("net", "seeds"), [*OF_NETS, *[pytest.param(*row, marks=pytest.mark.long) for row in REST]]
+)
 def test_micro_batches_are_accumulated(net: str, seeds: tuple[int, ...]) -> None:
     tasks = [
-        make_task(net, variant=str(s), scale=s, accumulate=3, seed=seed, grad_clip=0.5)
+        make_task(
+            net, variant=str(s), scale=s, accumulate=3, seed=seed, grad_clip=0.5, total_steps=15
+        )
         for seed in seeds
         for s in (1.0, 0.3)
     ]
@@ -217,7 +139,10 @@ def test_momentum_cycles_in_some_copies_and_not_in_others(optimizer: str) -> Non
         made("cyclic", lr, True),
         made("constant", lr),
     ]
-    tasks = [make_task("CNN", optimizer, s, variant=str(i)) for i, s in enumerate(schedules)]
+    tasks = [
+        make_task("MLP", optimizer, s, variant=str(i), eval_every=0)
+        for i, s in enumerate(schedules)
+    ]
     stacked = assert_equal(tasks)
     assert len({losses(records)[-1] for records in stacked.values()}) == 4
 
@@ -262,7 +187,14 @@ def test_awkward_models(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tasks_of_several_forms_become_several_stacks() -> None:
     assert_equal(
         [
-            make_task(net, optimizer, variant=f"{net}, {optimizer}, {steps}", total_steps=steps)
+            make_task(
+                net,
+                optimizer,
+                variant=f"{net}, {optimizer}, {steps}",
+                total_steps=steps,
+                eval_every=0,
+                val=None,
+            )
             for net in ("MLP", "dropout")
             for optimizer in ("SGD", "AdamW")
             for steps in (5, 7)
@@ -272,7 +204,15 @@ def test_tasks_of_several_forms_become_several_stacks() -> None:
 
 def test_bfloat16_autocast_is_close() -> None:
     tasks = [
-        make_task("MLP", scale=s, variant=str(s), autocast=True, dtype=torch.float32, total_steps=5)
+        make_task(
+            "MLP",
+            scale=s,
+            variant=str(s),
+            autocast=True,
+            dtype=torch.float32,
+            total_steps=5,
+            count_correct=None,
+        )
         for s in (1.0, 0.1)
     ]
     assert_equal(tasks, rel=0.02)
@@ -282,51 +222,66 @@ def test_evaluations_are_those_of_each_copy() -> None:
     tasks = [make_task("CNN", scale=s, variant=str(s), seed=n) for s in (1.0, 0.1) for n in (0, 1)]
     for records in assert_equal(tasks).values():
         evaluations = [record for record in records if isinstance(record, Evaluation)]
-        assert [evaluation.step for evaluation in evaluations] == [0, 10, 20, 30, 40, 50]
-        assert keys(evaluations) == [["train_loss", "val_accuracy", "val_loss"]] * 6
-    for changes in ({"val": None}, {"eval_every": 0}, {"count_correct": None}, {"eval_every": 7}):
-        assert_equal([replace(task, **changes) for task in tasks])
-
-
-DIVERGING = [("MLP", name) for name in ("SGD", "AdamW", "RMSprop, centered", "Adagrad")]
-DIVERGING += [(net, "SGD, momentum") for net in NETS]
-
-
-@pytest.mark.parametrize(("net", "optimizer"), DIVERGING)
-def test_a_copy_that_diverges_changes_no_bit_of_the_others(net: str, optimizer: str) -> None:
-    options = {"stop": DivergenceStop(patience=15), "eval_every": 10 if net == "MLP" else 0}
-    scales = (1.0, 0.5, 0.7)
-    sane = [make_task(net, optimizer, scale=s, variant=str(s), **options) for s in scales]
-    expected = train("vectorized", sane)
-    for lr in (math.nan, 1e300, 400.0) if net == "MLP" else (math.nan,):
-        wild = Schedule(lr=lambda step, lr=lr: lr if step > 2 else 0.001)
-        tasks = [sane[0], replace(sane[1], schedule=wild), sane[2]]
-        got = train("vectorized", tasks)
-        for task in (sane[0], sane[2]):
-            assert bits(got[task.trial]) == bits(expected[task.trial])
-        if math.isnan(lr):
-            alone = train("sequential", tasks[1:2])[tasks[1].trial]
-            assert numbers(got[tasks[1].trial]) == pytest.approx(
-                numbers(alone), rel=1e-9, nan_ok=True
-            )
-            assert alone[-1].stopped_at is not None
+        assert [evaluation.step for evaluation in evaluations] == [0, 10, 20, 30]
+        assert keys(evaluations) == [["train_loss", "val_accuracy", "val_loss"]] * 4
 
 
 @pytest.mark.parametrize(
-    ("net", "seeds"), [*[(net, (0,)) for net in NETS], ("dropout", (0, 1)), ("CNN", (0, 1))]
+    "changes", [{"val": None}, {"eval_every": 0}, {"count_correct": None}, {"eval_every": 7}]
 )
-def test_the_bits_of_a_copy_depend_neither_on_its_place_nor_on_the_others(
+def test_evaluations_of_other_kinds_are_those_of_each_copy(changes: dict[str, Any]) -> None:
+    assert_equal(
+        [make_task("MLP", scale=s, variant=str(s), total_steps=15, **changes) for s in (1.0, 0.1)]
+    )
+
+
+# Kernels take the rows of all copies together, so other copies may change the rounding of one's
+# numbers, and nothing else: over 30 steps in double precision that grows to less than 1e-12.
+ROUNDING = 1e-10
+
+DIVERGING = [
+    ("MLP", "SGD", math.nan),
+    ("MLP", "AdamW", 1e300),
+    ("MLP", "RMSprop, centered", 400.0),
+    ("MLP", "Adagrad", math.nan),
+    *[(net, "SGD, momentum", math.nan) for net in NETS if net != "MLP"],
+]
+OF_MLPS = ["SGD", "SGD, momentum", "AdamW", "RMSprop, centered", "Adagrad"]
+ALL_DIVERGING = [("MLP", name, lr) for name in OF_MLPS for lr in (math.nan, 1e300, 400.0)]
+LONG = [pytest.param(*row, marks=pytest.mark.long) for row in ALL_DIVERGING if row not in DIVERGING]
+
+
+@pytest.mark.parametrize(("net", "optimizer", "lr"), [*DIVERGING, *LONG])
+def test_a_copy_that_diverges_changes_nothing_of_the_others(
+    net: str, optimizer: str, lr: float
+) -> None:
+    options = {"stop": DivergenceStop(patience=15), "eval_every": 10 if net == "MLP" else 0}
+    scales = (1.0, 0.5, 0.7)
+    sane = [make_task(net, optimizer, scale=s, variant=str(s), **options) for s in scales]
+    wild = Schedule(lr=lambda step: lr if step > 2 else 0.001)
+    tasks = [sane[0], replace(sane[1], schedule=wild), sane[2]]
+    got, expected = train("vectorized", tasks), train("vectorized", sane)
+    for task in (sane[0], sane[2]):
+        assert_close(got[task.trial], expected[task.trial], ROUNDING)
+    if math.isnan(lr):
+        alone = train("sequential", tasks[1:2])[tasks[1].trial]
+        assert_close(got[tasks[1].trial], alone, 1e-9)
+        assert alone[-1].stopped_at is not None
+
+
+@pytest.mark.parametrize(("net", "seeds"), [*[(net, (0,)) for net in NETS], ("CNN", (0, 1))])
+def test_what_a_copy_gets_depends_neither_on_its_place_nor_on_the_others(
     net: str, seeds: tuple[int, ...]
 ) -> None:
-    """Equal copies among others, first, in the middle and last, in stacks of many sizes."""
+    """Equal copies among others, first, in the middle and last, in stacks of several sizes."""
 
     def member(name: str, scale: float, seed: int) -> Task:
         return make_task(
             net, "AdamW", None, scale, name, seed, total_steps=12, eval_every=12 * (net == "CNN")
         )
 
-    found: dict[int, set[tuple[str, ...]]] = {seed: set() for seed in seeds}
-    for size in (1, 2, 3, 5, 17) if len(seeds) == 1 and net != "transformer" else (1, 2, 7):
+    first: dict[int, list[Any]] = {}
+    for size in (1, 2, 17) if len(seeds) == 1 and net != "transformer" else (1, 5):
         equal = {0, size // 2, size - 1}
         tasks = [
             member(f"{size}-{i}", 1.0 if i in equal else 0.1 + 0.05 * i, seed)
@@ -335,18 +290,28 @@ def test_the_bits_of_a_copy_depend_neither_on_its_place_nor_on_the_others(
         ]
         records = train("vectorized", tasks)
         for seed in seeds:
-            found[seed] |= {tuple(bits(records[TrialId(f"{size}-{i}", seed)])) for i in equal}
-    assert {seed: len(variations) for seed, variations in found.items()} == dict.fromkeys(seeds, 1)
+            for i in equal:
+                own = records[TrialId(f"{size}-{i}", seed)]
+                assert_close(own, first.setdefault(seed, own), ROUNDING, (size, i))
 
 
 @pytest.mark.parametrize("net", NETS)
 def test_the_same_holds_in_single_precision(net: str) -> None:
-    variations = set()
+    first: list[Any] = []
     for size in (1, 7):
         tasks = [
             make_task(net, scale=1.0 if i in (0, size - 1) else 0.5, variant=str(i), dtype=torch.float32, total_steps=10)
             for i in range(size)
         ]  # fmt: skip
         records = train("vectorized", tasks)
-        variations |= {tuple(bits(records[TrialId(str(i), 0)])) for i in {0, size - 1}}
-    assert len(variations) == 1
+        for i in {0, size - 1}:
+            own = records[TrialId(str(i), 0)]
+            first = first or own
+            assert_close(own, first, 1e-5, (size, i))  # as one by one, see above
+
+
+def test_equal_stacks_are_equal_to_the_bit() -> None:
+    tasks = [make_task("CNN", "AdamW", scale=s, variant=str(s), dtype=torch.float32) for s in (1.0, 0.5, 0.1)]  # fmt: skip
+    once, again = train("vectorized", tasks), train("vectorized", tasks)
+    for trial, records in once.items():
+        assert [float(x).hex() for x in numbers(records)] == [float(x).hex() for x in numbers(again[trial])]  # fmt: skip

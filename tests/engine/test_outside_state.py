@@ -14,20 +14,16 @@ import pytest
 import torch
 from engine import counters
 from engine.counters import count, count_in_a_class, count_inside, draw
-from engine.resuming import Always, assert_continues, checkpoints, every_step, rows, run
+from engine.resuming import Always, Raising, assert_continues, checkpoints, rows, run
 from engine.small_tasks import CLASSES, CPU, NETS, make_task
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
 from lrexp.data import data_from_objects
-from lrexp.engine import Failed, Interrupted, NoCheckpoint, Pause, Started, Task, pause
-from lrexp.engine.vectorized.stack import Stack
+from lrexp.engine import Failed, Interrupted, NoCheckpoint, Pause, Started, Task
+from lrexp.engine.vectorized import families
 from lrexp.interrupt import quiet_loaders
-
-__all__ = ["every_step"]
-
-pytestmark = pytest.mark.usefixtures("every_step")
 
 BOTH = ["sequential", "vectorized"]
 
@@ -100,6 +96,16 @@ HELD = [counting, in_a_list, in_a_new_list, in_a_dict, of_the_step_before, initi
 
 @pytest.mark.parametrize("before", HELD, ids=lambda before: before.__name__)
 def test_plain_attributes_are_put_back(
+    before: Callable[[Any, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_continues(
+        "sequential", lambda: [task_of(monkeypatch, before)], lambda step: step % 4 == 1
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("before", HELD, ids=lambda before: before.__name__)
+def test_plain_attributes_are_put_back_at_every_step(
     before: Callable[[Any, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_continues("sequential", lambda: [task_of(monkeypatch, before)])
@@ -304,8 +310,8 @@ def test_data_that_do_not_change_are_continued() -> None:
 
 
 def test_the_next_try_waits_for_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pause, "CHECKPOINT_SECONDS", 1e9)
-    records = run("sequential", [task_of(monkeypatch, of_numpy)], pause=Pause())
+    seldom = Pause(checkpoint_seconds=1e9)
+    records = run("sequential", [task_of(monkeypatch, of_numpy)], pause=seldom)
     assert not [record for record in records if isinstance(record, NoCheckpoint)]
 
 
@@ -318,36 +324,22 @@ class Oddity(BaseException):
 
 @pytest.mark.parametrize("error", [RuntimeError("a worker is gone"), Oddity(), SystemExit(3)])
 @pytest.mark.parametrize("engine", BOTH)
-def test_what_raises_while_it_stops_has_not_failed(
-    engine: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waiting, calls = Pause(), 0
+def test_what_raises_while_it_stops_has_not_failed(engine: str, error: BaseException) -> None:
+    waiting = Pause()
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        nonlocal calls
-        calls += output.requires_grad
-        if calls == 9:
-            waiting.requested = True
-            raise error
-        return functional.cross_entropy(output, target)
+    def stop() -> None:
+        waiting.requested = True
+        raise error
 
-    update = Stack.update
-
-    def raising(self: Stack, *args: Any) -> Tensor:
-        nonlocal calls
-        calls += 3
-        if calls >= 9:
-            waiting.requested = True
-            raise error
-        return update(self, *args)
-
-    monkeypatch.setattr(Stack, "update", raising)
-    own = {"loss": loss} if engine == "sequential" else {}
-    tasks = [make_task(variant=v, total_steps=20, **own) for v in ("a", "b")]
+    data = Raising(make_task().train, stop)
+    tasks = [make_task(variant=v, total_steps=20, train=data) for v in ("a", "b")]
+    families(tasks)  # their first steps are tried before a stack begins
+    data.nth, data.read = data.read + 3 if engine == "vectorized" else 9, 0
     records = run(engine, tasks, pause=waiting)
     assert isinstance(records[-1], Interrupted)
     assert not [record for record in records if isinstance(record, Failed)]
     started = {record.trial for record in records if isinstance(record, Started)}
+    assert len(started) == (2 if engine == "vectorized" else 1)
     assert set(records[-1].trials) == started
 
 
@@ -384,14 +376,14 @@ def test_a_loader_killed_right_before_the_signal_comes(error: Exception) -> None
     assert isinstance(records[-1], Interrupted)
 
 
-def test_a_loader_killed_and_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loader_killed_and_no_signal() -> None:
     """Somebody killed it alone, or memory ran out: that is the trial's failure."""
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
         raise EOFError
 
-    monkeypatch.setattr("lrexp.engine.pause.SIGNAL_SECONDS", 0.05)
-    records = run("sequential", [make_task(loss=loss, eval_every=0, val=None)], pause=Pause())
+    task = make_task(loss=loss, eval_every=0, val=None)
+    records = run("sequential", [task], pause=Pause(signal_seconds=0.05))
     assert isinstance(records[-1], Failed)
 
 
@@ -407,9 +399,8 @@ def test_what_torch_raises_of_a_killed_loader_where_exceptions_are_dropped(
             raise self.error
 
     told: list[object] = []
-    monkeypatch.setattr("lrexp.engine.pause.SIGNAL_SECONDS", 0.2)
     monkeypatch.setattr("sys.unraisablehook", lambda told_: told.append(str(told_.exc_value)))
-    waiting = Pause()
+    waiting = Pause(signal_seconds=10.0 if follows else 0.05)  # it looks many times a second
     loader = "DataLoader worker (pid 7) is killed by signal: Terminated."
     with quiet_loaders(waiting):
         if follows:

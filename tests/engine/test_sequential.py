@@ -18,6 +18,7 @@ from lrexp.engine import (
     Ended,
     Evaluation,
     Failed,
+    Pace,
     Started,
     Steps,
     Task,
@@ -25,7 +26,6 @@ from lrexp.engine import (
     make_optimizer,
     run_sequentially,
 )
-from lrexp.engine import losses as chunks
 from lrexp.finder import DivergenceStop
 from lrexp.schedules import Schedule
 
@@ -165,13 +165,12 @@ def test_records_come_in_order_and_log_the_lr_that_was_used(
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7])
-def test_the_size_of_chunks_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_chunks_changes_nothing(chunk: int) -> None:
     model, data = net().double(), data_from_objects(regression_data(), batch_size=16)
     data = data.to(CPU, torch.float64)
     task = make_task(model=model, lr=0.1, train=data.train, val=data.val, total_steps=60)
     whole = run(task)
-    monkeypatch.setattr(chunks, "CHUNK_STEPS", chunk)
-    cut = run(task)
+    cut = run(replace(task, pace=Pace(chunk_steps=chunk)))
     assert losses(cut) == losses(whole)
     for a, b in zip(evaluations(cut), evaluations(whole), strict=True):
         assert a == pytest.approx(b, rel=0, abs=0, nan_ok=True)
@@ -179,11 +178,11 @@ def test_the_size_of_chunks_changes_nothing(chunk: int, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("chunk", [1, 4, 1000])
 def test_a_diverged_trial_ends_at_its_first_bad_step_and_the_next_one_runs(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
+    chunk: int,
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_STEPS", chunk)
-    bad = make_task(model=nn.Linear(5, 1), lr=1e20, variant="bad", eval_every=0)
-    good = make_task(variant="good")
+    pace = Pace(chunk_steps=chunk)
+    bad = make_task(model=nn.Linear(5, 1), lr=1e20, variant="bad", eval_every=0, pace=pace)
+    good = make_task(variant="good", pace=pace)
     records = list(run_sequentially([bad, good]))
     ends = {r.trial.variant: r for r in records if isinstance(r, Ended)}
     of_bad = [r for r in records if r.trial.variant == "bad"]
@@ -223,9 +222,7 @@ def test_the_updates_before_an_exception_are_recorded() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 1000])
-def test_a_divergence_before_an_exception_is_what_ended_the_trial(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_divergence_before_an_exception_is_what_ended_the_trial(chunk: int) -> None:
     class Diverges(nn.Linear):
         calls = 0
 
@@ -235,8 +232,8 @@ def test_a_divergence_before_an_exception_is_what_ended_the_trial(
                 raise ValueError("nan reached the user's own check")
             return super().forward(x) * (math.nan if Diverges.calls > 5 else 1.0)
 
-    monkeypatch.setattr(chunks, "CHUNK_STEPS", chunk)
-    records = run(make_task(model=Diverges(5, 1), eval_every=0))
+    pace = Pace(chunk_steps=chunk)
+    records = run(make_task(model=Diverges(5, 1), eval_every=0, pace=pace))
     assert isinstance(records[-1], Ended)
     assert records[-1].stopped_at == 5
     assert len(losses(records)) == 6
@@ -359,18 +356,14 @@ def test_bfloat16_autocast_trains_close_to_float32() -> None:
     assert rounded == pytest.approx(exact, rel=0.05)
 
 
-def test_losses_are_read_back_in_chunks_and_chunks_are_bounded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    reads: list[int] = []
-    stack = torch.stack
-    monkeypatch.setattr(
-        chunks.torch, "stack", lambda held: (reads.append(len(held)), stack(held))[1]
-    )
-    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 1e9)
-    monkeypatch.setattr(chunks, "CHUNK_STEPS", 40)
-    run(make_task(model=nn.Linear(5, 1), total_steps=100, eval_every=0))
-    assert reads == [40, 40, 20]  # no read-back per step, and no growth with the steps
+def test_losses_are_read_back_in_chunks_and_chunks_are_bounded() -> None:
+    pace = Pace(chunk_steps=40, chunk_seconds=1e9)
+    records = run(make_task(model=nn.Linear(5, 1), total_steps=100, eval_every=0, pace=pace))
+    # no read-back per step, and no growth with the steps
+    assert [len(r.loss) for r in records if isinstance(r, Steps)] == [40, 40, 20]
+    often = replace(pace, chunk_seconds=0.0)
+    records = run(make_task(model=nn.Linear(5, 1), total_steps=5, eval_every=0, pace=often))
+    assert [len(r.loss) for r in records if isinstance(r, Steps)] == [1] * 5
 
 
 def test_a_model_that_draws_random_numbers_while_it_is_evaluated_changes_no_training() -> None:

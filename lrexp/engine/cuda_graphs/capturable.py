@@ -34,11 +34,13 @@ FEWEST_STEPS = 200
 _OPTIMIZERS = (SGD, Adam, AdamW)
 
 
-def why_not_capturable(task: Task, model: nn.Module, optimizer: Optimizer) -> str | None:
+def why_not_capturable(
+    task: Task, model: nn.Module, optimizer: Optimizer, fewest_steps: int = FEWEST_STEPS
+) -> str | None:
     """Return why a task's updates are not captured, as far as that can be told beforehand."""
     if task.device.type != "cuda":
         return "it does not train on a GPU"
-    if task.total_steps < FEWEST_STEPS:
+    if task.total_steps < fewest_steps:
         return "it is too short"
     if isinstance(task.schedule, Schedule) and task.schedule.momentum is not None:
         # torch's fused kernels take momentum and betas as numbers: a replay repeats them

@@ -46,6 +46,7 @@ class CapturedStep(Generic[T]):
         warmups: executions before the capture, which let libraries allocate their workspaces and
             choose their kernels. 0 where `step` has run inside `on_side_stream` before.
         pool: memory to share with another graph, as `torch.cuda.graph` takes it.
+        record: makes the graph, as `capture` does, which None stands for.
 
     Raises:
         Exception: whatever the capture raises. Nothing was executed by then, `state` and the
@@ -67,13 +68,14 @@ class CapturedStep(Generic[T]):
         device: torch.device | None = None,
         warmups: int = 3,
         pool: Any = None,
+        record: Callable[[Callable[[], T], torch.device, Any], tuple[Any, T]] | None = None,
     ) -> None:
         device = inputs[0].device if device is None else device
         self.inputs = tuple(inputs)
         self._step = step  # holds what the kernels read and nobody else may hold, such as constants
         if warmups:
             _warm_up(lambda: step(*self.inputs), state, device, warmups)
-        self._graph, self.outputs = capture(lambda: step(*self.inputs), device, pool)
+        self._graph, self.outputs = (record or capture)(lambda: step(*self.inputs), device, pool)
 
     def __call__(self, *inputs: Tensor) -> T:
         """Copy `inputs` into the static ones, replay, and return the static outputs.

@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lrexp.data import Batches
 from lrexp.data.resident import ResidentBatches
-from lrexp.engine.cuda_graphs.capturable import Watch, why_not_capturable
+from lrexp.engine.cuda_graphs.capturable import Watch
 from lrexp.engine.cuda_graphs.captured_step import CapturedStep, on_side_stream
+from lrexp.engine.cuda_graphs.graphs import Graphs
 from lrexp.engine.optimizer import capturable_flags, use_tensor_lrs
 from lrexp.engine.step import make_update
 from lrexp.engine.task import Task
@@ -38,6 +39,7 @@ def prepare_update(
     model: nn.Module,
     optimizer: Optimizer,
     capturable: bool | Callable[[], bool] | None = None,
+    graphs: Graphs | None = None,
 ) -> tuple[Batches, Update]:
     """Return the batches to train on and the function that does one update with them.
 
@@ -48,8 +50,10 @@ def prepare_update(
         task: what to train.
         model: its model, optimizer: and its optimizer, fresh.
         capturable: whether the model's Python code does the same in every step; None finds out.
+        graphs: how it is captured; None is as a GPU does it.
     """
-    if capturable is False or why_not_capturable(task, model, optimizer) is not None:
+    graphs = graphs or Graphs()
+    if capturable is False or graphs.why_not(task, model, optimizer) is not None:
         return task.train, make_update(task, model, optimizer)
     if isinstance(task.train, ResidentBatches):
         rows = Rows(task.train)
@@ -57,7 +61,8 @@ def prepare_update(
         batches = cast(Batches, rows)
     else:
         batches, update = task.train, make_update(task, model, optimizer)
-    return batches, CapturedUpdate(task, model, optimizer, update, capturable)
+    captured = CapturedUpdate(task, model, optimizer, update, capturable=capturable, graphs=graphs)
+    return batches, captured
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +94,7 @@ class CapturedUpdate:
     Args:
         task: what is trained, model: the model, optimizer: its optimizer.
         eager: the update to capture.
-        capturable: as `prepare_update` takes it.
+        capturable, graphs: as `prepare_update` takes them.
     """
 
     def __init__(
@@ -98,26 +103,29 @@ class CapturedUpdate:
         model: nn.Module,
         optimizer: Optimizer,
         eager: Update,
-        capturable: bool | Callable[[], bool] | None = None,
+        *,
+        capturable: bool | Callable[[], bool] | None,
+        graphs: Graphs,
     ) -> None:
         self._task, self._model, self._optimizer = task, model, optimizer
+        self._graphs = graphs
         self._eager, self._capturable = eager, capturable
         self._num_eager = 0
         self._shapes: set[Any] = set()  # of batches done eagerly: what they need is loaded
         self._graph: CapturedStep[Tensor] | None = None
         self._structure: Any = None
-        self.why_eager: str | None = None  # once it is clear that there will be no graph
+        self._why_eager: str | None = None  # once it is clear that there will be no graph
 
     def __call__(self, micro_batches: list[Any]) -> Tensor:
         """Do one update with its micro-batches; return its mean loss, valid until the next one."""
         if self._graph is not None:
             return self._replayed(self._graph, micro_batches)
-        if self.why_eager is not None:
+        if self._why_eager is not None:
             return self._eager(micro_batches)
         self._num_eager += 1
         leaves, structure = tree_flatten(micro_batches)
-        self.why_eager = self._why_not_these(leaves)
-        if self.why_eager is not None:
+        if (why := self._why_not_these(leaves)) is not None:
+            self._stay_eager(why)
             return self._eager(micro_batches)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if self._num_eager > EAGER_UPDATES and shapes in self._shapes:
@@ -131,7 +139,11 @@ class CapturedUpdate:
     @property
     def is_undecided(self) -> bool:
         """Return whether it is still open if there will be a graph."""
-        return self._graph is None and self.why_eager is None
+        return self._graph is None and self._why_eager is None
+
+    def _stay_eager(self, why: str) -> None:
+        self._why_eager = why
+        self._graphs.decided(why)
 
     def _replayed(self, graph: CapturedStep[Tensor], micro_batches: list[Any]) -> Tensor:
         leaves, structure = micro_batches, self._structure
@@ -151,7 +163,8 @@ class CapturedUpdate:
             why = watch.what_changed()
         if why is None and callable(self._capturable) and not self._capturable():
             why = "its Python code is not the same in every step"
-        self.why_eager = why
+        if why is not None:
+            self._stay_eager(why)
         return loss
 
     def _captured(self, micro_batches: list[Any], leaves: list[Tensor], structure: Any) -> Tensor:
@@ -162,13 +175,14 @@ class CapturedUpdate:
                 self._graph = self._capture(static, structure)
         except Exception as error:  # torch raises many kinds, and so does the model's code
             _FAILED_KINDS.add(self._task.kind)
-            self.why_eager = f"capturing it failed: {type(error).__name__}: {error}"
+            self._stay_eager(f"capturing it failed: {type(error).__name__}: {error}")
         if self._graph is None:  # outside of the except, whose traceback holds on to memory
             return self._eager(micro_batches)
         flat = len(leaves) == len(micro_batches) and all(
             isinstance(b, Tensor) for b in micro_batches
         )
         self._structure = None if flat else structure
+        self._graphs.decided(None)
         return self._graph()
 
     def _why_not_these(self, leaves: list[Any]) -> str | None:
@@ -191,6 +205,7 @@ class CapturedUpdate:
                 static,
                 device=self._task.device,
                 warmups=0,
+                record=self._graphs.capture,
             )
         # Tensors that were replaced would be read where they lie now, by replay after replay.
         now = _tensors(model, optimizer)

@@ -25,20 +25,21 @@ def run_vectorized(tasks: Iterable[Task]) -> Iterator[Record]:
     """Train tasks in as few stacks as their forms allow.
 
     What cannot be stacked, or raises as a stack, is trained one by one: so every trial gets what
-    it would have got on its own, be that a result or an exception with its place; `Started.again`
-    says why. Where a stop is requested, what has not begun by then is left out.
+    it would have got on its own up to rounding, be that a result or an exception with its place;
+    `Started.again` says why. Where a stop is requested, what has not begun by then is left out.
 
     Raises:
         MisfitError: the state of tasks is of something else; they have not been started.
     """
     tasks = list(tasks)
-    apart = [task for task in tasks if is_apart(task.state)]
+    apart = [task for task in tasks if is_apart(task.state) and not task.is_over]
     if apart:
         yield from go_on_apart(apart)
     for family in families(task for task in tasks if not is_apart(task.state)):
         for block in family.blocks(len(family.tasks)):
             for stack in _by_state(block):
-                yield from _train_block(stack, family)
+                if not all(task.is_over for task in stack):
+                    yield from _train_block(stack, family)
 
 
 def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -47,6 +48,8 @@ def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
     for task in tasks:
         state = task.state
         is_new = state is not None and "columns" in state and task.trial not in trials_of(state)
+        if is_new and task.is_over:  # by then already
+            continue
         own = replace(task, state=None) if is_new else task
         stacks.setdefault(id(own.state), []).append(own)
     return list(stacks.values())
@@ -60,7 +63,7 @@ def _train_block(block: Sequence[Task], family: Family) -> Iterator[Record]:
         yield from taken_apart(block, f"not as part of a stack: {family.reason}")
         return
     assert family.facts is not None
-    started, left = False, [task.trial for task in block]
+    started, left = False, [task.trial for task in block if not task.is_over]
     try:
         with closing(train_stack(block, family.facts)) as records:
             for record in records:

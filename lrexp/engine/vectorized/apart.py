@@ -19,10 +19,10 @@ def taken_apart(tasks: Sequence[Task], why: str) -> Iterator[Record]:
     """Begin again with every task on its own.
 
     Args:
-        tasks: of the stack.
+        tasks: of the stack; those that are over stay so.
         why: what `Started.again` says.
     """
-    fresh = [replace(task, state=None) for task in tasks]
+    fresh = [replace(task, state=None) for task in tasks if not task.is_over]
     for task in fresh:
         yield Started(task.trial, again=why)
     if fresh[0].pause is not None:

@@ -2,8 +2,10 @@
 
 The same loop as in `sequential.py` with K copies in every line: set their LRs, take a batch,
 update, now and then read the losses back and evaluate. A copy whose rule has stopped it is
-dropped; the others keep their bits, because what is computed for one copy does not depend on how
-many there are. Where copies are dropped is fixed by the settings, never by the clock.
+dropped; how many there are changes what the others get by rounding alone. Where copies are dropped
+is fixed by the settings and the losses, never by the clock or by where a training was stopped and
+resumed: so a stack that goes on from a checkpoint has the same rows at every step, and the same
+bits.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,9 +21,8 @@ import torch
 from torch import Tensor
 
 from lrexp.data import derive_seed
-from lrexp.engine import losses as chunks
 from lrexp.engine.data_state import DataState
-from lrexp.engine.losses import Losses
+from lrexp.engine.losses import Losses, is_chunk_due
 from lrexp.engine.lr_source import LrSource
 from lrexp.engine.probing import Facts
 from lrexp.engine.rng import (
@@ -38,7 +39,6 @@ from lrexp.engine.vectorized.feed import Masks, stacked_updates
 from lrexp.engine.vectorized.lr_window import LrWindow
 from lrexp.engine.vectorized.stack import Stack
 
-DROP_EVERY = 500  # steps; copies are dropped there and at evaluations
 DROP_BELOW = 0.75  # of the rows alive: then the rest is worth a program of its own
 
 
@@ -55,6 +55,11 @@ class Column:
 
     def __post_init__(self) -> None:
         self.losses, self.lr_source = Losses(self.task), LrSource(self.task)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether something is still to come of its trial."""
+        return not (self.ended or self.task.is_over)
 
     def to_plain(self) -> dict[str, Any]:
         """Return all that is remembered; what was held back must have been handed out."""
@@ -99,8 +104,10 @@ def train_stack(tasks: Sequence[Task], facts: Facts) -> Generator[Record, None, 
             masks = Masks(stack, facts)
             with fitting() if state is not None else nullcontext():
                 begin = _begin(stack, state)
-            yield from (Started(task.trial) for task in tasks)
-            yield from _train(stack, columns, masks, begin)
+            over = {task.trial for task in tasks if task.is_over}
+            yield from (Started(task.trial) for task in tasks if not task.is_over)
+            with closing(_train(stack, columns, masks, begin)) as records:
+                yield from (record for record in records if record.trial not in over)
         finally:
             stack.close()
 
@@ -113,22 +120,24 @@ def trials_of(state: Mapping[str, Any]) -> list[TrialId]:
 def _columns_of(state: Mapping[str, Any], tasks: Sequence[Task]) -> list[Column]:
     """Return the columns of a checkpoint in its order.
 
-    Rows of trials that are over by now, and have no task, are kept as they were: so nothing about
-    the others can change. They end at the next place where copies are dropped.
+    Those of trials that had ended have rows, too, until copies are dropped. Whoever leaves out the
+    task of another trial has its row dropped with those: then the bits may be others.
     """
     by_trial = {task.trial: task for task in tasks}
     columns = []
     for saved in state["columns"]:
         trial = TrialId(*saved["trial"])
         column = Column(by_trial.get(trial, replace(tasks[0], trial=trial)))
-        column.ended = trial not in by_trial
+        column.ended = saved["ended"] or trial not in by_trial
         if not column.ended:
             column.restore(saved)
         columns.append(column)
     return columns
 
 
-def _train(stack: Stack, columns: list[Column], masks: Masks, begin: Position) -> Iterator[Record]:
+def _train(
+    stack: Stack, columns: list[Column], masks: Masks, begin: Position
+) -> Generator[Record, None, None]:
     """Train the stack; `columns` and the rows of the stack are in the same order throughout."""
     first = columns[0].task
     data = DataState(first) if first.pause is not None else None
@@ -149,17 +158,17 @@ def _train(stack: Stack, columns: list[Column], masks: Masks, begin: Position) -
 
         done = step + 1
         evaluate_now = first.evaluates_after(done)
-        may_drop = evaluate_now or done % DROP_EVERY == 0
+        may_drop = evaluate_now or done % first.pace.drop_every == 0
         read_now = may_drop or done == first.total_steps
-        if not (first.asks_to_stop() or read_now or held.due()):
+        chunk_due = is_chunk_due(first, len(held.epochs), held.flushed)
+        if not (first.asks_to_stop() or read_now or chunk_due):
             continue
         yield from held.hand_out(columns)
-        may_drop = may_drop or all(column.ended for column in columns)
+        if not any(column.is_wanted for column in columns):
+            return
         if may_drop and _is_worth_dropping(columns, done):
             columns = _without_ended(stack, columns)
             window = LrWindow.of_no_steps(done)
-        if not columns:
-            return
         if evaluate_now:
             yield from _evaluate(stack, columns, step)
         at = Position(done, held.epoch, held.epoch_start)
@@ -181,12 +190,10 @@ def _checkpoint(
     stack: Stack, columns: Sequence[Column], at: Position, data: DataState | None
 ) -> Generator[Record, None, bool]:
     """Yield a checkpoint, and return whether to stop; all losses were handed out."""
-    trials = tuple(column.task.trial for column in columns if not column.ended)
+    trials = tuple(column.task.trial for column in columns if column.is_wanted)
     pause = columns[0].task.pause
     assert pause is not None
     assert data is not None
-    if not trials:  # the rest of the steps would train copies that are over
-        return pause.requested
 
     def capture() -> dict[str, Any]:
         data.require_unchanged()
@@ -224,8 +231,7 @@ def _is_worth_dropping(columns: Sequence[Column], done: int) -> bool:
 
 def _without_ended(stack: Stack, columns: Sequence[Column]) -> list[Column]:
     alive = [row for row, column in enumerate(columns) if not column.ended]
-    if alive:
-        stack.keep(alive)
+    stack.keep(alive)
     return [columns[row] for row in alive]
 
 
@@ -246,7 +252,7 @@ def _evaluate(stack: Stack, columns: Sequence[Column], step: int) -> Iterator[Re
 
 
 def _measures(stack: Stack) -> list[dict[str, float]]:
-    return [{}] * stack.size if stack.tasks[0].val is None else stack.evaluate()
+    return [{}] * len(stack.tasks) if stack.tasks[0].val is None else stack.evaluate()
 
 
 def _evaluation(column: Column, steps: int, values: dict[str, float]) -> Evaluation:
@@ -277,10 +283,6 @@ class _Held:
         self.epochs.append(epoch)
         self.lrs.append(lr)
         self.losses.append(losses)
-
-    def due(self) -> bool:
-        waited = time.perf_counter() - self.flushed
-        return len(self.epochs) >= chunks.CHUNK_STEPS or waited > chunks.CHUNK_SECONDS
 
     def hand_out(self, columns: Sequence[Column]) -> Iterator[Record]:
         """Yield the steps of every live copy, and the end of those that their rule stopped."""

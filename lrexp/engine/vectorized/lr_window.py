@@ -43,8 +43,7 @@ class LrWindow:
 
     @classmethod
     def from_sources(cls, stack: Stack, sources: Sequence[LrSource], step: int) -> LrWindow:
-        """Return the window that begins at `step`; `sources` belong to the copies that count."""
-        sources = [*sources, *sources][: len(stack.tasks)]  # one trial has a twin
+        """Return the window that begins at `step`; each copy has one of the sources."""
         end = _end(stack.tasks[0], sources, step)
         steps = range(step, end)
         columns: dict[int, list[float]] = {}  # seeds of a variant share a schedule
@@ -61,8 +60,7 @@ class LrWindow:
             own = np.where(np.isnan(momentum), group.numbers["momentum"], momentum)
             table = group.coefficients(group.numbers["lr"] * (lr / base), own, step)
             tables.append(torch.from_numpy(table).to(group.flat).unsqueeze(-1).unbind(0))
-        lrs = lr[:, : stack.size].tolist()
-        return cls(step, end, lrs, list(zip(*tables, strict=True)))
+        return cls(step, end, lr.tolist(), list(zip(*tables, strict=True)))
 
     def lr(self, step: int) -> list[float]:
         """Return every copy's LR."""

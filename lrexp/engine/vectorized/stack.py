@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +24,9 @@ from lrexp.engine.dropout import draw_masks, given_masks
 from lrexp.engine.probing import Facts
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.task import Task
-from lrexp.engine.vectorized.batch_norm import explicit_batch_norm
 from lrexp.engine.vectorized.copies import NotStackable, Objective, gather
 from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
 from lrexp.schedules import Schedule
-
-T = TypeVar("T")
 
 _UNCAPTURABLE: set[str] = set()  # kinds of tasks whose update could not be captured
 
@@ -39,12 +36,12 @@ MANY_SHAPES = 16  # programs that are kept; data of ever new shapes is no case f
 class Stack:
     """The live copies of some tasks; all tasks must be of equal kind and form.
 
-    `tasks` has a row for each copy, and `size` says how many of them count: a single trial has a
-    twin. Kernels for one copy may round otherwise than those for several, and a trial's bits must
-    not depend on how many others there are.
+    What a copy gets depends on the others by rounding alone: kernels take the rows of all copies
+    together, and split them differently where there are more. A stack with the same rows is equal
+    to the bit.
 
     Args:
-        tasks: a trial each.
+        tasks: a trial each, a row each.
         facts: what a probe of one of them found.
 
     Raises:
@@ -52,8 +49,7 @@ class Stack:
     """
 
     def __init__(self, tasks: Sequence[Task], facts: Facts) -> None:
-        self.size = len(tasks)
-        self.tasks = _at_least_two(tasks)
+        self.tasks = list(tasks)
         self._facts = facts
         self._one = Objective(facts.model, tasks[0].loss)  # the Python code that all copies share
         cycles = any(isinstance(t.schedule, Schedule) and t.schedule.momentum for t in tasks)
@@ -63,7 +59,6 @@ class Stack:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all copies but these."""
-        self.size, rows = len(rows), _at_least_two(rows)
         self.tasks = [self.tasks[row] for row in rows]
         self.copies = self.copies.keep(torch.tensor(rows, device=self.device))
         self._place()
@@ -121,7 +116,7 @@ class Stack:
         """
         step = self._replayed if self.device.type == "cuda" else self._update
         losses: Tensor = step(micro_batches, masks, coefficients)
-        return losses[: self.size]
+        return losses
 
     def _replayed(self, *arguments: Sequence[Any]) -> Tensor:
         """Do an update as a CUDA graph, from the second with batches of these shapes on."""
@@ -203,7 +198,7 @@ class Stack:
             sums[1].add_(right)
             num_samples += len(batch[1])
             num_predictions += made
-        losses, right = sums[:, : self.size].tolist()
+        losses, right = sums.tolist()
         values = [{"val_loss": loss / num_samples} for loss in losses]
         if num_predictions:
             for value, hits in zip(values, right, strict=True):
@@ -297,7 +292,7 @@ class Stack:
             cache_enabled=False,  # it would keep casts of one copy's weights for the others
         )
         named = dict(zip(self._names, tensors, strict=True))
-        with explicit_attention(), explicit_batch_norm(), autocast:
+        with explicit_attention(), autocast:
             return functional_call(self._one, named, tuple(batch), options)
 
     def _compiled(
@@ -336,10 +331,6 @@ def _clip(gradient: Sequence[Tensor], limits: Tensor) -> None:
     factor = (limits / (norm + 1e-6)).clamp(max=1.0)
     for own in gradient:
         own.mul_(factor)
-
-
-def _at_least_two(items: Sequence[T]) -> list[T]:
-    return [*items, *items] if len(items) == 1 else list(items)
 
 
 def _check_shapes(programs: Sized) -> None:

@@ -73,8 +73,8 @@ _NUMBERS = (
 def _power(base: NDArray[np.float64], t: Table) -> Table:
     """Return base ** t, (steps, copies), each number computed on its own.
 
-    numpy's power rounds by where a number lies in the table: what a copy gets would depend on how
-    many others there are, and on the step at which the table begins.
+    numpy's power rounds by where a number lies in the table, so by the step at which the table
+    begins: and after a checkpoint it begins at another.
     """
     steps = t[:, 0].tolist()
     found: dict[bytes, NDArray[np.float64]] = {}  # by column; most often all are equal
