@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starting import Starter
 
 from lrexp import load_run
 from lrexp.store import list_runs
@@ -27,7 +28,7 @@ KINDS = [
     Kind("find-lr", "vectorized", steps=1500),
     Kind("find-lr", "sequential", steps=500, options=("--race", "--budget=2")),
 ]
-STEPS = {"sequential": 100, "vectorized": 300}  # of the one kill; a checkpoint comes after 0.02 s
+STEPS = {"sequential": 60, "vectorized": 200}  # of the one kill; a checkpoint comes after 0.02 s
 MANY = 100
 KILLS_PER_RUN = 8  # at most, then it may go on in peace
 ANY_MOMENT = 0.2  # of the kills come at any moment, start-up included; the others while it trains
@@ -112,5 +113,6 @@ def test_a_kill(kind: Kind, commands: Commands, tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_many_kills(kind: Kind, commands: Commands, tmp_path: Path) -> None:
+def test_many_kills(kind: Kind, starter: Starter, tmp_path: Path) -> None:
+    commands = Commands(starter, draws=True)  # it is killed while it draws, too
     assert survived(kind, tmp_path, commands, MANY, seed=random.randrange(10**6)) > MANY / 2

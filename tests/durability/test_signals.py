@@ -279,7 +279,7 @@ def test_a_reader_that_leaves_ends_no_training(
             "\nimport sys\n_data = data\ndef data():\n    print('loud')\n    return _data()\n"
         )
     words = ("compare", "config.yaml", "--out", "run", *QUICK, "--json")
-    options: dict[str, Any] = {"env": environment() | {"LREXP_PLOTS": "1"}}
+    options: dict[str, Any] = {"env": environment(draws=True)}
     if closed == "both":
         options["stderr"] = subprocess.STDOUT
     with started(tmp_path, *words, starter=starter, **options) as process:

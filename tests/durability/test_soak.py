@@ -50,7 +50,7 @@ def soak(
         "1",
     ]
     start, sizes, training = time.monotonic(), [], []
-    with subprocess.Popen(words, cwd=folder, env=environment()) as process:
+    with subprocess.Popen(words, cwd=folder, env=environment(draws=True)) as process:
         while process.poll() is None:
             if list(folder.glob("run/trials/*/*/evals.csv")):  # it trains
                 sizes.append(resident(process.pid))

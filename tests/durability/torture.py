@@ -120,9 +120,9 @@ class Kind:
         ]  # fmt: skip
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of a command: the package is found in it, and no pictures are drawn."""
-    more = {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1", "LREXP_PLOTS": "0"}
+def environment(*, draws: bool = False) -> dict[str, str]:
+    """Return the environment of a command that finds the package, and draws pictures or not."""
+    more = {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1", "LREXP_PLOTS": str(int(draws))}
     return {**os.environ, **more}
 
 
@@ -132,8 +132,8 @@ class Commands:
     What they print is in `out.txt` and `err.txt` of their folder.
     """
 
-    def __init__(self, starter: Starter) -> None:
-        self._starter = starter
+    def __init__(self, starter: Starter, *, draws: bool = False) -> None:
+        self._starter, self._draws = starter, draws
         self._process: Started | None = None
 
     def begin(self, folder: Path, *words: object) -> int:
@@ -142,7 +142,7 @@ class Commands:
             self._process = self._starter.start(
                 ["-m", "lrexp", *words],
                 cwd=folder,
-                env=environment(),
+                env=environment(draws=self._draws),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
