@@ -20,6 +20,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from lrexp.report.text import lr_text, number_text, shortened, steps_text
@@ -142,15 +143,14 @@ def pad_x(ax: Axes, first: float, last: float) -> None:
     ax.set_xlim(first - room, last + room)
 
 
-def panel_title(ax: Axes, text: str, **look: Any) -> None:
-    """Write a title above a panel, and above its axis of epochs where it has one.
+def panel_title(ax: Axes, text: str, **look: Any) -> Text:
+    """Write a title above a panel, and above its axis of epochs where it has one; return it.
 
     The last title of a panel says how high all of them stand.
     """
     pad = TITLE_PAD + (EPOCHS_HEIGHT if ax.child_axes else 0.0)
-    ax.set_title(
-        text, **{"loc": "left", "fontsize": 12, "color": INK, "parse_math": False, **look}, pad=pad
-    )
+    usual: dict[str, Any] = {"loc": "left", "fontsize": 12, "color": INK, "parse_math": False}
+    return ax.set_title(text, pad=pad, **(usual | look))
 
 
 def log_axis(ax: Axes, which: str, text: Callable[[float], str] = number_text) -> None:
