@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,7 +30,8 @@ loss: cross_entropy
 optimizer: {name: SGD, lr: 0.1}
 schedule: {name: cosine, warmup: 10%}
 train: {duration: 3ep}
-compare: {seeds: 2}
+compare: {seeds: 2, variants: {standard: {}, high: {optimizer.lr: 1}}}
+find_lr: {steps: 60, seeds: 1}
 """
 
 HEAVY = ("torch", "sklearn", "scipy", "pandas", "torchvision")
@@ -49,7 +51,7 @@ def imported(commands: list[list[str]], heavy: tuple[str, ...], folder: Path) ->
     words = [sys.executable, "-c", WATCHED, json.dumps(commands), json.dumps(heavy)]
     done = subprocess.run(
         words, cwd=folder, capture_output=True, text=True, check=True, timeout=300,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     return [line for line in done.stdout.splitlines() if line.startswith("imported:")]
 
@@ -66,8 +68,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_reading_imports_no_torch(lrexp: Callable, config: Path, tmp_path: Path) -> None:
     assert lrexp("compare", config, "--quiet", "--out", "runs/compared").code == 0
-    find = ("find-lr", config, "--quiet", "--out", "runs/found", "--set", "find_lr.steps=60")
-    assert lrexp(*find).code in {0, 4}
+    assert lrexp("find-lr", config, "--quiet", "--out", "runs/found").code in {0, 4}
     draw = ["schedule", "config.yaml", "--out", "lr.png"]
     data = [
         "data={name: linear, batch_size: 10}",
@@ -81,13 +82,11 @@ def test_reading_imports_no_torch(lrexp: Callable, config: Path, tmp_path: Path)
         ["plot", "runs/found"],
         ["plot", "runs/compared", "runs/found", "--out", "both"],
         draw,
-        *([*draw, "--set", change] for change in data),
-        [*draw, "--set", "schedule=plateau"],
-        [*draw, "--set", "schedule={name: combined, parts: [{start: 0, end: 1ep, schedule: rex}]}"],
+        *([*draw, "--set", change, "--set", "schedule=plateau"] for change in data),
     ]
     found = imported(commands, HEAVY, tmp_path)
     assert found == [f"imported: {words[0]} []" for words in commands]
-    assert len(list(tmp_path.rglob("*.png"))) == 4 + 3 + 2 + 1
+    assert len(list(tmp_path.rglob("*.png"))) == 3 + 3 + 2 + 1
 
 
 def test_a_list_of_runs_waits_for_no_arrays(lrexp: Callable, tmp_path: Path) -> None:
@@ -154,7 +153,7 @@ def test_what_is_wrong_with_data_is_said_where_a_duration_needs_it(
     }
     with pytest.raises(lrexp.ConfigError) as caught:
         schedule(config, overrides=overrides, out=tmp_path / "lr.png")
-    (problem,) = caught.value.problems  # of all three variants
+    (problem,) = caught.value.problems  # of both variants
     assert (problem.key, problem.what) == ("data.args.path", "there is no such file")
     assert not (tmp_path / "lr.png").exists()
 
