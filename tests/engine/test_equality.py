@@ -295,7 +295,14 @@ def test_what_a_copy_gets_depends_neither_on_its_place_nor_on_the_others(
                 assert_close(own, first.setdefault(seed, own), ROUNDING, (size, i))
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "net",
+    [
+        "MLP",
+        "CNN",
+        *(pytest.param(net, marks=pytest.mark.long) for net in ("dropout", "transformer")),
+    ],
+)
 def test_the_same_holds_in_single_precision(net: str) -> None:
     first: list[Any] = []
     for size in (1, 7):

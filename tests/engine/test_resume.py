@@ -21,7 +21,9 @@ import torch
 from engine.resuming import (
     Always,
     Raising,
+    Tasks,
     assert_continues,
+    assert_goes_on,
     checkpoints,
     resumed,
     rows,
@@ -112,7 +114,7 @@ CASES: dict[str, Callable[[], Sequence[Task]]] = {
     "momentum that cycles": lambda: scheduled("one_cycle", cycle=True),
     "betas that cycle": lambda: scheduled("cyclic", "AdamW", cycle=True),
     "several seeds": seeds,
-    "diverging": lambda: diverging("CNN"),
+    "diverging": diverging,
     "range test": range_test,
 }
 
@@ -121,15 +123,18 @@ def at_some(step: int) -> bool:
     return step % 9 == 4
 
 
-def at_13(step: int) -> bool:
-    return step == 13
+def goes_on_somewhere(engine: str, tasks: Tasks) -> None:
+    """A stack makes its programs anew each time: it goes on once, and is not trained without."""
+    if engine == "sequential":
+        assert_continues(engine, tasks, at_some)
+    else:
+        assert_goes_on(engine, tasks, lambda step: step == 13)
 
 
 @pytest.mark.parametrize("engine", BOTH)
 @pytest.mark.parametrize("case", CASES)
 def test_every_case_continued_at_some_steps(case: str, engine: str) -> None:
-    # a stack makes its programs anew each time
-    assert_continues(engine, CASES[case], at_some if engine == "sequential" else at_13)
+    goes_on_somewhere(engine, CASES[case])
 
 
 @pytest.mark.parametrize("engine", BOTH)
@@ -217,9 +222,7 @@ def test_models_with_buffers_and_random_numbers(
     kind: str, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NETS, kind, lambda: Layered(BUFFERS[kind][0]))
-    assert_continues(
-        engine, lambda: pair(kind, "Adam"), at_some if engine == "sequential" else at_13
-    )
+    goes_on_somewhere(engine, lambda: pair(kind, "Adam"))
 
 
 @pytest.mark.long
@@ -351,8 +354,7 @@ def tasks_on(made_data: Any, options: dict[str, Any], **changes: Any) -> list[Ta
 @pytest.mark.parametrize("name", DATA)
 def test_data_of_every_kind(name: str, engine: str) -> None:
     make, options = DATA[name]
-    steps = at_some if engine == "sequential" else at_13
-    assert_continues(engine, lambda: tasks_on(make(), options), steps)
+    goes_on_somewhere(engine, lambda: tasks_on(make(), options))
 
 
 @pytest.mark.long
@@ -379,11 +381,7 @@ def test_frozen_and_tied_parameters() -> None:
         return model, make_optimizer(torch.optim.AdamW, model, lr=0.01, args={})
 
     for engine in BOTH:
-        assert_continues(
-            engine,
-            lambda: [replace(short(), build=build, kind="tied")],
-            at_13,
-        )
+        goes_on_somewhere(engine, lambda: [replace(short(), build=build, kind="tied")])
 
 
 # What no checkpoint can hold: such trials begin anew.
@@ -523,7 +521,9 @@ def test_what_tensors_cannot_hold_has_no_checkpoint(
 
 def test_a_stack_drops_copies_and_goes_on() -> None:
     pace = Pace(chunk_steps=1, drop_every=4)
-    expected = assert_continues("vectorized", diverging, lambda step: step in (11, 21), pace)
+    expected = assert_goes_on(
+        "vectorized", lambda: diverging("CNN"), lambda step: step in (11, 21), pace
+    )
     assert len(expected) == 5
 
 
@@ -541,9 +541,14 @@ def rows_of_stacks(records: Sequence[Any]) -> dict[int, list[Any]]:
     }
 
 
-def test_trials_that_ended_since_the_checkpoint_keep_their_rows() -> None:
+@pytest.fixture(scope="module")
+def watched() -> list[Any]:
+    """A stack whose copies diverge one after the other, with a checkpoint after every step."""
+    return run("vectorized", diverging(), pause=Always())
+
+
+def test_trials_that_ended_since_the_checkpoint_keep_their_rows(watched: list[Any]) -> None:
     """Until they would have been dropped: the others' bits may depend on how many there are."""
-    watched = run("vectorized", diverging(), pause=Always())
     at_5 = checkpoints(watched)[4]
     assert len(at_5.trials) == 4
     state, tail = saved(at_5.state), rows(watched, 5)
@@ -557,34 +562,32 @@ def test_trials_that_ended_since_the_checkpoint_keep_their_rows() -> None:
         assert found.keys() == set(range(6, tail[left[-1]][-1][1]))  # fmt: skip
 
 
-def test_a_stack_goes_on_twice() -> None:
+def test_a_stack_goes_on_twice(watched: list[Any]) -> None:
     """Rows of what is over are in the second checkpoint, too."""
-    straight = run("vectorized", diverging())
-    at_5 = checkpoints(run("vectorized", diverging(), pause=Always()))[4]
+    at_5 = checkpoints(watched)[4]
     left = at_5.trials[2:]
     tasks = [replace(task, is_over=task.trial not in left) for task in diverging()]
     first = run("vectorized", tasks, state=saved(at_5.state), pause=Always(stop_at=3))
     at_8 = checkpoints(first)[-1]
     assert (at_8.step, at_8.trials) == (8, left)
     assert len(at_8.state["columns"]) == 5
-    tail = rows(straight, 8)
+    tail = rows(watched, 8)
     assert rows(run("vectorized", tasks, state=saved(at_8.state))) == {t: tail[t] for t in left}
 
 
-def test_a_stack_goes_on_without_the_tasks_of_what_is_over() -> None:
-    straight = run("vectorized", diverging())
-    at_5 = checkpoints(run("vectorized", diverging(), pause=Always()))[4]
+def test_a_stack_goes_on_without_the_tasks_of_what_is_over(watched: list[Any]) -> None:
+    at_5 = checkpoints(watched)[4]
     left = at_5.trials[2:]
     tasks = [task for task in diverging() if task.trial in left]
-    rest, tail = rows(run("vectorized", tasks, state=saved(at_5.state))), rows(straight, 5)
+    rest, tail = rows(run("vectorized", tasks, state=saved(at_5.state))), rows(watched, 5)
     assert rest.keys() == set(left)
     for trial, own in rest.items():  # its rows are dropped earlier: bits may differ
         assert [row[:2] for row in own] == [row[:2] for row in tail[trial]]
 
 
 @pytest.mark.parametrize("engine", BOTH)
-def test_what_is_over_is_not_told_where_others_begin_anew(engine: str) -> None:
-    straight = rows(run(engine, diverging()))
+def test_what_is_over_is_not_told_where_others_begin_anew(engine: str, watched: list[Any]) -> None:
+    straight = rows(watched if engine == "vectorized" else run(engine, diverging()))
     over = {TrialId("3", 1), TrialId("16", 0)}
     records = run(engine, [replace(t, is_over=t.trial in over) for t in diverging()])
     assert rows(records) == {trial: own for trial, own in straight.items() if trial not in over}
