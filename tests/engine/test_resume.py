@@ -1,7 +1,4 @@
-"""A training that is stopped and continued gives, bit for bit, what it gives without a stop.
-
-By default one case of each engine is continued at every step, the others at a few; --long does all.
-"""
+"""A training that is stopped and continued gives, bit for bit, what it gives without a stop."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -18,17 +15,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine.resume_cases import (
+    BOTH,
+    STEPS,
+    at_some,
+    goes_on_somewhere,
+    pair,
+    short,
+)
 from engine.resuming import (
     Always,
-    Raising,
     assert_continues,
     checkpoints,
     resumed,
     rows,
     run,
-    saved,
 )
-from engine.small_tasks import CLASSES, CPU, NETS, OPTIMIZERS, made, make_task
+from engine.small_tasks import CLASSES, CPU, NETS
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -39,7 +42,6 @@ from lrexp.engine import (
     Ended,
     Interrupted,
     MisfitError,
-    Pace,
     Pause,
     Started,
     Steps,
@@ -50,106 +52,8 @@ from lrexp.engine import (
 )
 from lrexp.engine import state as states
 from lrexp.engine.updates import Position
-from lrexp.engine.vectorized import families
-from lrexp.finder import DivergenceStop, RangeTestStop, ramp
+from lrexp.finder import DivergenceStop
 from lrexp.schedules import Schedule
-
-STEPS = 30
-BOTH = ["sequential", "vectorized"]
-
-
-def short(*args: Any, **options: Any) -> Task:
-    return make_task(*args, **{"total_steps": STEPS, "eval_every": 7, **options})
-
-
-def pair(net: str, optimizer: str = "SGD, momentum", **options: Any) -> list[Task]:
-    """Two trials that differ in their LR; the sequential engine trains them one by one."""
-    return [short(net, optimizer, variant=str(s), scale=s, **options) for s in (1.0, 0.3)]
-
-
-def scheduled(name: str, optimizer: str = "SGD, momentum", cycle: bool = False) -> list[Task]:
-    lr = OPTIMIZERS[optimizer][1]
-    schedules = [made(name, lr, cycle), made("cosine", lr)]
-    return [short("MLP", optimizer, s, variant=str(i)) for i, s in enumerate(schedules)]
-
-
-def seeds() -> list[Task]:
-    return [short("dropout", variant=v, seed=s, scale=x) for s in (0, 3) for v, x in (("a", 1.0), ("b", 0.2))]  # fmt: skip
-
-
-def diverging(net: str = "MLP") -> list[Task]:
-    """One trial after the other diverges, until a single one is left."""
-
-    def until(last: int) -> Schedule:
-        return Schedule(lr=lambda step: 0.01 if step < last else math.nan)
-
-    lasts = (3, 9, 16, 26, 99)
-    return [short(net, schedule=until(n), variant=str(n), seed=n % 2) for n in lasts]
-
-
-def range_test() -> list[Task]:
-    return [
-        short("MLP", "SGD", ramp(1e-3, top, STEPS), variant=str(top), stop=RangeTestStop(2.0, 0.0), eval_every=0, val=None)
-        for top in (1.0, 1e6)
-    ]  # fmt: skip
-
-
-CASES: dict[str, Callable[[], Sequence[Task]]] = {
-    "SGD with momentum": lambda: pair("MLP"),
-    "SGD with dampening": lambda: pair("MLP", "SGD, dampening"),
-    "AdamW, dropout": lambda: pair("dropout", "AdamW"),
-    "Adam, amsgrad, float32": lambda: pair("MLP", "Adam, amsgrad", dtype=torch.float32),
-    "RMSprop, batch norm": lambda: pair("CNN", "RMSprop, centered"),
-    "Adagrad": lambda: pair("MLP", "Adagrad"),
-    "RAdam, transformer": lambda: pair("transformer", "RAdam"),
-    "bfloat16": lambda: pair("MLP", "AdamW", autocast=True, dtype=torch.float32),
-    "accumulation, clipping": lambda: pair("dropout", accumulate=4, grad_clip=0.1),
-    "parameter groups": lambda: pair("CNN", "AdamW", groups=[("head", 10.0)]),
-    "no evaluation": lambda: pair("MLP", eval_every=0, val=None),
-    "evaluated at every step": lambda: pair("CNN", eval_every=1),
-    "adaptive cycle": lambda: scheduled("adaptive_cycle"),
-    "plateau": lambda: scheduled("plateau"),
-    "momentum that cycles": lambda: scheduled("one_cycle", cycle=True),
-    "betas that cycle": lambda: scheduled("cyclic", "AdamW", cycle=True),
-    "several seeds": seeds,
-    "diverging": lambda: diverging("CNN"),
-    "range test": range_test,
-}
-
-
-def at_some(step: int) -> bool:
-    return step % 9 == 4
-
-
-def at_13(step: int) -> bool:
-    return step == 13
-
-
-@pytest.mark.parametrize("engine", BOTH)
-@pytest.mark.parametrize("case", CASES)
-def test_every_case_continued_at_some_steps(case: str, engine: str) -> None:
-    # a stack makes its programs anew each time
-    assert_continues(engine, CASES[case], at_some if engine == "sequential" else at_13)
-
-
-@pytest.mark.parametrize("engine", BOTH)
-def test_a_case_continued_at_every_step(engine: str) -> None:
-    """Within an epoch, between two, and right before and after an evaluation."""
-    steps = STEPS if engine == "sequential" else 9
-    assert_continues(engine, lambda: pair("dropout", "AdamW", total_steps=steps))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("engine", BOTH)
-@pytest.mark.parametrize("case", CASES)
-def test_every_case_continued_at_every_step(case: str, engine: str) -> None:
-    assert_continues(engine, CASES[case])
-
-
-def test_the_cases_above_diverge_before_and_after_a_checkpoint() -> None:
-    for case, count in (("diverging", 4), ("range test", 1)):
-        ends = [r for r in run("sequential", CASES[case]()) if isinstance(r, Ended)]
-        assert sum(end.stopped_at is not None for end in ends) == count
 
 
 @pytest.mark.parametrize("engine", BOTH)
@@ -217,9 +121,7 @@ def test_models_with_buffers_and_random_numbers(
     kind: str, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NETS, kind, lambda: Layered(BUFFERS[kind][0]))
-    assert_continues(
-        engine, lambda: pair(kind, "Adam"), at_some if engine == "sequential" else at_13
-    )
+    goes_on_somewhere(engine, lambda: pair(kind, "Adam"))
 
 
 @pytest.mark.long
@@ -351,8 +253,7 @@ def tasks_on(made_data: Any, options: dict[str, Any], **changes: Any) -> list[Ta
 @pytest.mark.parametrize("name", DATA)
 def test_data_of_every_kind(name: str, engine: str) -> None:
     make, options = DATA[name]
-    steps = at_some if engine == "sequential" else at_13
-    assert_continues(engine, lambda: tasks_on(make(), options), steps)
+    goes_on_somewhere(engine, lambda: tasks_on(make(), options))
 
 
 @pytest.mark.long
@@ -379,11 +280,7 @@ def test_frozen_and_tied_parameters() -> None:
         return model, make_optimizer(torch.optim.AdamW, model, lr=0.01, args={})
 
     for engine in BOTH:
-        assert_continues(
-            engine,
-            lambda: [replace(short(), build=build, kind="tied")],
-            at_13,
-        )
+        goes_on_somewhere(engine, lambda: [replace(short(), build=build, kind="tied")])
 
 
 # What no checkpoint can hold: such trials begin anew.
@@ -516,131 +413,6 @@ def test_what_tensors_cannot_hold_has_no_checkpoint(
     *_, interrupted = run("sequential", [make()], pause=Always(stop_at=10))
     assert isinstance(interrupted, Interrupted)
     assert why in str(interrupted.why)
-
-
-# Stacks
-
-
-def test_a_stack_drops_copies_and_goes_on() -> None:
-    pace = Pace(chunk_steps=1, drop_every=4)
-    expected = assert_continues("vectorized", diverging, lambda step: step in (11, 21), pace)
-    assert len(expected) == 5
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("net", ["CNN", "dropout"])
-def test_a_stack_drops_copies_and_goes_on_at_every_step(net: str) -> None:
-    pace = Pace(chunk_steps=1, drop_every=4)
-    assert_continues("vectorized", lambda: diverging(net), pace=pace)
-
-
-def rows_of_stacks(records: Sequence[Any]) -> dict[int, list[Any]]:
-    """Return whose rows a stack has at each step."""
-    return {
-        c.step: [column["trial"] for column in c.state["columns"]] for c in checkpoints(records)
-    }
-
-
-def test_trials_that_ended_since_the_checkpoint_keep_their_rows() -> None:
-    """Until they would have been dropped: the others' bits may depend on how many there are."""
-    watched = run("vectorized", diverging(), pause=Always())
-    at_5 = checkpoints(watched)[4]
-    assert len(at_5.trials) == 4
-    state, tail = saved(at_5.state), rows(watched, 5)
-    for left in (at_5.trials[1:], at_5.trials[2:3]):
-        tasks = [replace(task, is_over=task.trial not in left) for task in diverging()]
-        rest = run("vectorized", tasks, pause=Always(), state=state)
-        assert rows(rest) == {trial: tail[trial] for trial in left}
-        assert {trial for c in checkpoints(rest) for trial in c.trials} == set(left)
-        expected, found = rows_of_stacks(watched), rows_of_stacks(rest)
-        assert found == {step: expected[step] for step in found}
-        assert found.keys() == set(range(6, tail[left[-1]][-1][1]))  # fmt: skip
-
-
-def test_a_stack_goes_on_twice() -> None:
-    """Rows of what is over are in the second checkpoint, too."""
-    straight = run("vectorized", diverging())
-    at_5 = checkpoints(run("vectorized", diverging(), pause=Always()))[4]
-    left = at_5.trials[2:]
-    tasks = [replace(task, is_over=task.trial not in left) for task in diverging()]
-    first = run("vectorized", tasks, state=saved(at_5.state), pause=Always(stop_at=3))
-    at_8 = checkpoints(first)[-1]
-    assert (at_8.step, at_8.trials) == (8, left)
-    assert len(at_8.state["columns"]) == 5
-    tail = rows(straight, 8)
-    assert rows(run("vectorized", tasks, state=saved(at_8.state))) == {t: tail[t] for t in left}
-
-
-def test_a_stack_goes_on_without_the_tasks_of_what_is_over() -> None:
-    straight = run("vectorized", diverging())
-    at_5 = checkpoints(run("vectorized", diverging(), pause=Always()))[4]
-    left = at_5.trials[2:]
-    tasks = [task for task in diverging() if task.trial in left]
-    rest, tail = rows(run("vectorized", tasks, state=saved(at_5.state))), rows(straight, 5)
-    assert rest.keys() == set(left)
-    for trial, own in rest.items():  # its rows are dropped earlier: bits may differ
-        assert [row[:2] for row in own] == [row[:2] for row in tail[trial]]
-
-
-@pytest.mark.parametrize("engine", BOTH)
-def test_what_is_over_is_not_told_where_others_begin_anew(engine: str) -> None:
-    straight = rows(run(engine, diverging()))
-    over = {TrialId("3", 1), TrialId("16", 0)}
-    records = run(engine, [replace(t, is_over=t.trial in over) for t in diverging()])
-    assert rows(records) == {trial: own for trial, own in straight.items() if trial not in over}
-    assert not any(record.trial in over for record in records)
-    assert run(engine, [replace(task, is_over=True) for task in diverging()]) == []
-
-
-def test_a_trial_that_a_checkpoint_does_not_know_begins_anew() -> None:
-    first, *others = CASES["several seeds"]()
-    straight, alone = run("vectorized", others), run("vectorized", [first])
-    at_4 = checkpoints(run("vectorized", others, pause=Always()))[3]
-    rest = run("vectorized", [first, *others], state=saved(at_4.state))
-    assert rows(rest) == rows(straight, 4) | rows(alone)
-
-
-@pytest.mark.parametrize("raises_at", [1, 11])
-def test_a_stack_that_raised_goes_on_one_by_one(raises_at: float) -> None:
-    def no_memory() -> None:
-        raise ValueError("no memory")
-
-    def tasks(raises_at: float = math.inf) -> list[Task]:
-        data = Raising(short().train, no_memory)
-        made = pair("MLP", total_steps=12, eval_every=5, train=data)
-        families(made)  # their first steps are tried before
-        data.nth, data.read = data.read + raises_at, 0
-        return made
-
-    straight = run("vectorized", tasks(raises_at))
-    again = [record for record in straight if isinstance(record, Started) and record.again]
-    assert len(again) == 2
-    expected = rows(run("sequential", tasks()))
-    watched = run("vectorized", tasks(raises_at), pause=Always())
-    apart = [c for c in checkpoints(watched) if "apart" in c.state]
-    assert [c.step for c in apart] == [0, *range(1, 12), *range(1, 12)]
-    assert [len(c.trials) for c in apart] == [2] * 12 + [1] * 11
-    for checkpoint in apart[::4]:  # what is left of the stack would not raise any more
-        rest = resumed("vectorized", tasks(), checkpoint)
-        found = rows(rest)
-        assert not any(record.again for record in rest if isinstance(record, Started))
-        for number, trial in enumerate(checkpoint.trials):
-            after = checkpoint.step if number == 0 else 0
-            assert found[trial] == rows(run("sequential", tasks()), after)[trial]
-    assert rows(watched).keys() == expected.keys()
-
-
-def test_what_is_over_is_not_trained_again_where_a_stack_raises() -> None:
-    def no_memory() -> None:
-        raise ValueError("no memory")
-
-    data = Raising(short().train, no_memory)
-    made = pair("MLP", total_steps=12, eval_every=5, train=data)
-    families(made)
-    data.nth, data.read = data.read + 3, 0
-    records = run("vectorized", [replace(made[0], is_over=True), made[1]])
-    assert {record.trial for record in records} == {made[1].trial}
-    assert [r.steps for r in records if isinstance(r, Ended)] == [12]
 
 
 def test_a_stop_leaves_out_what_has_not_begun() -> None:

@@ -286,7 +286,7 @@ def conv_net() -> nn.Module:
     )  # fmt: skip
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -294,7 +294,16 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("kind", ["images", "features"])
+@pytest.mark.parametrize(
+    ("kind", "threads"),
+    [
+        ("images", 1),
+        ("features", 2),
+        pytest.param("images", 2, marks=pytest.mark.long),
+        pytest.param("features", 1, marks=pytest.mark.long),
+    ],
+    indirect=["threads"],
+)
 def test_the_number_of_copies_changes_nothing_not_even_for_one(kind: str, threads: int) -> None:
     model, data = (conv_net(), images()) if kind == "images" else (net(), classes())
     first: list[Any] = []
