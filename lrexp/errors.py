@@ -161,11 +161,14 @@ def _join(prefix: str, key: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return the value as YAML writes it, on one line and without control characters."""
+    """Return the value as YAML writes it, on one line and without control characters.
+
+    Of a long one both ends are shown: a path ends with the name of its file.
+    """
     if value is None:
         return "null"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:38]}...{text[-39:]}"
 
 
 def user_error(error: BaseException, doing: str) -> UserCodeError:

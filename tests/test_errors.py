@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 
 import pytest
 
@@ -76,3 +77,13 @@ def test_a_user_error_names_the_file_and_line_of_the_users_code() -> None:
     message = str(user_error(raised.value, "variant a, seed 0"))
     assert message.startswith("variant a, seed 0 raised an exception: /home/me/my_model.py:2: ")
     assert message.endswith("in explode: ZeroDivisionError: division by zero")
+
+
+def test_of_a_long_value_both_ends_are_shown() -> None:
+    path = f"/data/{'deep/' * 30}none.csv"
+    text = str(Problem("data.args.path", "there is no such file", path, "Check it."))
+    (shown,) = re.findall(r"\(got (.*)\)", text)
+    assert len(shown) == 80
+    assert shown.startswith("'/data/deep/")
+    assert shown.endswith("deep/none.csv'")
+    assert shown.count("...") == 1

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -568,14 +569,15 @@ def test_no_text_of_a_run_is_drawn_as_a_formula(
     from lrexp.report import draw_overlay, draw_run
 
     seen: list[str] = []
+    draw = Figure.draw
 
-    def save(figure: Figure, *_: object, **__: object) -> None:
-        figure.canvas.draw()  # warns of glyphs that no font has, and fails at bad formulas
+    def looked_at(figure: Figure, renderer: RendererBase) -> None:
+        draw(figure, renderer)  # warns of glyphs that no font has, and fails at bad formulas
         texts = figure.findobj(lambda artist: isinstance(artist, Text) and "$" in artist.get_text())
         assert not [text for text in texts if text.get_parse_math()]
         seen.extend(text.get_text() for text in texts)
 
-    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr(Figure, "draw", looked_at)
     run = a_run(folder / CONTROLS.replace("/", "|"), command)
     for name, free in FREE_TEXTS.items():
         whole = json.loads((run / name).read_text())
@@ -594,12 +596,11 @@ def test_no_text_of_a_run_is_drawn_as_a_formula(
 @pytest.mark.parametrize("name", ["status.json", "summary.json", "resolved.yaml"])
 @pytest.mark.parametrize("new", ["x", [], {"a": {}}, None, -1, "1e400"], ids=repr)
 def test_a_strangers_run_is_drawn_or_refused(
-    new: object, name: str, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    new: object, name: str, command: str, folder: Path
 ) -> None:
     from lrexp import load_run
     from lrexp.report import draw_run
 
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figure.canvas.draw())
     run = a_run(folder / "run", command)
     whole = json.loads((run / name).read_text())
     drawn = 0
