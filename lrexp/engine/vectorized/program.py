@@ -9,12 +9,15 @@ same in every call is computed once. Source: torch.fx; Horace He et al., functor
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lrexp.engine.vectorized.simplify import VIEWS, draws, is_mutable, mutated_inputs, simplify
@@ -74,7 +77,8 @@ def compile_program(
         Exception: whatever the function raises while it is traced.
     """
     # real tensors: a data-dependent branch raises inside `vmap` instead of being frozen here
-    traced = make_fx(function)(*constants, *inputs)
+    with _one_fake_mode():
+        traced = make_fx(function)(*constants, *inputs)
     nodes = simplify(traced.graph)
     _check_shapes(nodes)
     known: dict[fx.Node, Any] = {}  # what is the same in every call
@@ -86,6 +90,17 @@ def compile_program(
     source, scope = _write(nodes, known, names)
     exec(source, scope)  # text made here, of operations of torch alone
     return Program(scope["program"], source, _activation_bytes(nodes, known))
+
+
+@contextmanager
+def _one_fake_mode() -> Iterator[None]:
+    """Let tracing note the shapes of all values in one mode, which it looks for in its context.
+
+    Else it makes one for every operation, and each takes down the whole stack of Python: half of
+    the time.
+    """
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        yield
 
 
 def _check_shapes(nodes: Sequence[fx.Node]) -> None:
