@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -254,21 +254,26 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def found_by(folder: Path, tests: Sequence[str]) -> str | None:
+def first_failure(folder: Path, tests: Iterable[str] = ()) -> str | None:
     """Return the first test that fails in a copy; None where all pass.
 
     Raises:
-        RuntimeError: pytest could not run.
+        RuntimeError: pytest could not run the tests; that finds no fault.
     """
-    words = [sys.executable, "-m", "pytest", "-x", "-q", "-n2", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    # test_mutants.py looks at the text of the package: it would find every mutant, and none.
+    words = ["-x", "-q", "-n2", "-p", "no:cacheprovider", "--ignore=tests/test_mutants.py", *tests]
     done = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode == 0:
         return None
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    if failed is None:
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+::\S.*?)(?: - |$)", done.stdout, re.MULTILINE)
+    if failed is None:  # a file that cannot be collected has no test after its name
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
     return failed[1]
 
@@ -279,7 +284,19 @@ def killed_by(mutant: Mutant) -> str | None:
         copy = copied(Path(folder))
         mutant.apply(copy / "lrexp")
         near = [f"tests/{name}" for name in mutant.tests.split()]
-        return found_by(copy, near) or found_by(copy, [])
+        return first_failure(copy, near) or first_failure(copy)
+
+
+def require_green(mutants: Iterable[Mutant]) -> None:
+    """Require that the tests beside the mutants pass without a fault.
+
+    Raises:
+        RuntimeError: one fails.
+    """
+    near = dict.fromkeys(f"tests/{name}" for mutant in mutants for name in mutant.tests.split())
+    with tempfile.TemporaryDirectory() as folder:
+        if failed := first_failure(copied(Path(folder)), near):
+            raise RuntimeError(f"{failed} fails without any fault; mend that first")
 
 
 def main() -> None:
@@ -289,6 +306,7 @@ def main() -> None:
     names = parser.parse_args().names
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     survivors = 0
+    require_green(chosen)
     for mutant in chosen:
         found = killed_by(mutant)
         survivors += found is None

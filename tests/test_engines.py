@@ -96,11 +96,13 @@ def test_compare_gives_the_same_with_every_engine(alone: library.Run, stacked: l
     assert ranking[0] == ranking[1]
 
 
-def test_equal_variants_stay_bit_equal_in_a_stack(stacked: library.Run) -> None:
+def test_equal_variants_stay_equal_in_a_stack(stacked: library.Run) -> None:
+    """Up to rounding: a kernel may treat the last rows of a stack in another way than the rest."""
+    by_name = {(trial.variant, trial.seed): trial for trial in stacked.trials}
     for seed in (0, 1):
-        folders = [stacked.path / "trials" / name / f"seed-{seed}" for name in ("base", "again")]
-        files = [folder / "steps.csv" for folder in folders]
-        assert files[0].read_bytes() == files[1].read_bytes()
+        one, other = (by_name[name, seed].steps for name in ("base", "again"))
+        np.testing.assert_array_equal(one["lr"], other["lr"])
+        np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-9)
 
 
 def test_the_engine_is_kept_with_the_run_and_repeats_it(

@@ -77,6 +77,16 @@ def test_a_range_test_follows_nothing(lrexp: Callable, config: str) -> None:
     assert answer.code in {0, 4}, answer.err
 
 
+def test_a_race_trains_under_the_schedule(lrexp: Callable, config: str) -> None:
+    longer = ("--set", "train.duration=40st")
+    answer = lrexp("find-lr", config, "--race", *longer)
+    assert (answer.code, answer.err) == (2, f"regression.yaml:5: schedule.monitor: {WHAT}\n")
+    assert not Path("runs").exists()
+    metric = ("--set", "schedule=constant", "--set", "compare.metric=val_accuracy")
+    answer = lrexp("find-lr", config, "--race", *longer, *metric, "--quiet")
+    assert answer.code in {0, 4}, answer.err  # it does not rank by that
+
+
 def test_python_objects_are_asked_too(tmp_path: Path) -> None:
     source: dict[str, Any] = {
         "data": {"batch_size": 8},

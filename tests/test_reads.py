@@ -103,7 +103,7 @@ def test_torchs_own_schedulers_are_drawn_with_torch(
     )
     assert answer.code == 0, answer.err
     lr = json.loads(answer.out)["lr"]["a"]
-    assert lr[0], lr[22] == (0.1, 0.05)
+    assert (lr[0], lr[22]) == (0.1, 0.05)
     assert lr[-1] == 0.025
 
 

@@ -78,9 +78,10 @@ def _plan_variant(
     clock = replace(clock, total_steps=length_of(settings, clock))
     problems = Problems()
     parts: dict[str, Any] = {}
+    followed = validates or settings.find_lr.race  # its schedule: a race trains under it, too
     with problems:
         parts["schedule"] = make_schedule(settings, clock, config)
-        if validates:
+        if followed:
             _check_monitor(parts["schedule"], data)
         _check_momentum(parts["schedule"], config.names.optimizer(settings))
     with problems:
@@ -92,8 +93,9 @@ def _plan_variant(
         build = workshop.builder(settings, data)
         parts["build"] = build
         parts["make_loss"], parts["count_correct"] = workshop.probe(settings, data, build)
-        if validates:
-            _check_accuracy(settings, parts.get("schedule"), parts["count_correct"])
+        if parts["count_correct"] is None:
+            ranking = settings.compare.metric if validates else None
+            _refuse_accuracy(ranking, parts.get("schedule") if followed else None)
     problems.raise_any()
     device = workshop.device
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
@@ -110,17 +112,17 @@ def _check_metric(settings: ExperimentConfig, data: Data) -> None:
         )
 
 
-def _check_accuracy(
-    settings: ExperimentConfig, schedule: Schedule | Controller | None, count_correct: Any
-) -> None:
-    """Refuse an accuracy as what ranks, and as what a schedule follows, where there is none."""
-    asked: dict[str, str] = {"compare.metric": settings.compare.metric}
-    if schedule is not None and not isinstance(schedule, Schedule):
-        asked["schedule.monitor"] = schedule.monitor
+def _refuse_accuracy(ranking: str | None, schedule: Schedule | Controller | None) -> None:
+    """Refuse an accuracy, which there is none of, as what ranks and as what a schedule follows."""
+    followed = schedule.monitor if isinstance(schedule, Controller) else None
+    asked = {"compare.metric": ranking, "schedule.monitor": followed}
     what, remedy = "needs targets that are classes", "Use val_loss or train_loss."
-    problems = [Problem(key, what, measure, remedy) for key, measure in asked.items()]
-    problems = [problem for problem in problems if problem.given == "val_accuracy"]
-    if problems and count_correct is None:
+    problems = [
+        Problem(key, what, measure, remedy)
+        for key, measure in asked.items()
+        if measure == "val_accuracy"
+    ]
+    if problems:
         raise ConfigError(problems)
 
 
