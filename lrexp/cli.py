@@ -374,7 +374,7 @@ def run(arguments: list[str], *, stop: Callable[[], object] | None = None) -> in
 
     Args:
         arguments: the words after `lrexp`.
-        stop: as of `lrexp.compare`, for who cannot or would not send this process a signal.
+        stop: as of `lrexp.compare`.
     """
     with borrowed_signals():
         return _run(arguments, stop)

@@ -25,7 +25,14 @@ from lrexp.engine import (
     may_be_of_loader,
     preserved_rng,
 )
-from lrexp.errors import ConfigError, InterruptedRunError, Problem, RunError, is_interruption
+from lrexp.errors import (
+    ConfigError,
+    InterruptedRunError,
+    Problem,
+    RunError,
+    is_interruption,
+    user_error,
+)
 from lrexp.fit import changed_settings, changed_surroundings, noted_surroundings, refuse
 from lrexp.interrupt import pausing
 from lrexp.left import Left, again_untrained, read_left, read_rungs, read_units, tidy_checkpoints
@@ -283,6 +290,7 @@ def train(
 
     Raises:
         KeyboardInterrupt: the training was stopped before its end.
+        UserCodeError: the function that is asked whether to stop raised.
     """
     left = left or Left(choice.units)
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
@@ -307,6 +315,8 @@ def train(
         if is_interruption(error) or is_of_signal:
             raise _Stopped(recorder.begin_anew) from error
         raise
+    if pause.error is not None:
+        raise user_error(pause.error, "stop") from pause.error
     if not recorder.has_ended(left.trials):
         raise _Stopped(recorder.begin_anew)
     recorder.clear_checkpoints()

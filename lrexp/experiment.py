@@ -1,8 +1,7 @@
 """The verbs that train: plan, train or resume, store, and read back what is shown.
 
-`drawing.py` has those that read alone. The command line and the Python API call these same
-functions. Each run is written to its
-directory first; summaries, tables and plots are made from the files.
+`drawing.py` has those that only read. The command line and the Python API call these same functions.
+Each run is written to its directory first; summaries, tables and plots are made from the files.
 """
 
 from __future__ import annotations
@@ -73,15 +72,18 @@ def compare(
         trust: packages that import paths in the config may reach.
         out: the run directory itself; else a new one inside `runs_dir`.
         draw: draws the finished run, given as `lrexp.Run`; None draws nothing. By default lrexp's
-            own pictures, unless the environment says `LREXP_PLOTS=0`.
+            own pictures, unless the environment says `LREXP_PLOTS=0`. What it raises is raised
+            here, and `resume` draws again.
         stop: is called at the end of every step (with worker processes, a few times a second) and
             ends the training there, with a checkpoint, when it returns something true: the
-            `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too.
+            `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too. What it
+            raises ends the training as well, and is raised as `UserCodeError`.
         console: where progress is shown; by default nowhere.
 
     Raises:
         ConfigError: the config is wrong; nothing was written.
         UserCodeError: trials failed in user code; the others are in the run directory.
+        InterruptedRunError: the training was stopped before its end; it can be resumed.
         RunError: the disk or the device failed.
         InterruptedRunError: it was stopped; `resume` goes on.
 

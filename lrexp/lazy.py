@@ -2,6 +2,8 @@
 
 A package that holds something heavy beside something light (data: loaders, and how many samples
 there are) would else make everybody wait for the heavy part. A module is imported once, as ever.
+A public name must not be that of a module of the package: Python sets a module as an attribute of
+its package as soon as it is imported, and `__getattr__` is then no longer asked.
 """
 
 from __future__ import annotations

@@ -74,3 +74,18 @@ def test_a_run_without_pictures_is_the_same_otherwise(config: Path, tmp_path: Pa
     ]
     assert [drawn(run.path) for run in runs] == [PICTURES["compare"], set()]
     assert runs[0].summary == runs[1].summary
+
+
+def test_what_a_drawing_raises_is_raised_and_resume_draws_again(
+    config: Path, tmp_path: Path
+) -> None:
+    def broken(run: library.Run) -> None:
+        raise ZeroDivisionError(run.command)
+
+    with pytest.raises(ZeroDivisionError, match="compare"):
+        library.compare(config, out=tmp_path / "run", draw=broken)
+    assert library.load_run(tmp_path / "run").status["status"] == "failed"
+    seen: list[library.Run] = []
+    library.resume(tmp_path / "run", draw=seen.append)
+    assert len(seen) == 1
+    assert library.load_run(tmp_path / "run").status["status"] == "complete"

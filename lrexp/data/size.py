@@ -40,7 +40,7 @@ def told_size(
         batch_size, val_fraction: as for `load_data`.
 
     Raises:
-        ConfigError: as `load_data`.
+        ConfigError: as `load_data`, but for `workers` and `in_memory`, which are not looked at.
 
     Example:
         >>> told_size("digits", {}, batch_size=64)

@@ -22,7 +22,8 @@ class Pause:
     """Tells engines when a checkpoint is due, and whether to stop after it.
 
     Args:
-        stop: is asked as well whether to stop, by who trains; None is never.
+        stop: a function that is asked after every step, too; None is none. What it raises stops
+            the training as well, and is kept in `error`.
         checkpoint_seconds: between checkpoints; None is `CHECKPOINT_SECONDS`.
         most_share: of the time that checkpoints may take; None is `MOST_SHARE`.
         signal_seconds: how long `is_coming` waits; None is `SIGNAL_SECONDS`.
@@ -45,6 +46,7 @@ class Pause:
         signal_seconds: float | None = None,
     ) -> None:
         self.requested = False  # setting it is all that a signal handler has to do
+        self.error: Exception | None = None  # of the function
         self._stop = stop
         self._checkpoint_seconds = _given(checkpoint_seconds, CHECKPOINT_SECONDS)
         self._most_share = _given(most_share, MOST_SHARE)
@@ -53,8 +55,11 @@ class Pause:
 
     def ask(self) -> bool:
         """Return whether to stop at the end of this step."""
-        if self._stop is not None and not self.requested and self._stop():
-            self.requested = True
+        if self._stop is not None and not self.requested:
+            try:
+                self.requested = bool(self._stop())
+            except Exception as error:  # no fault of the trial that happens to run
+                self.requested, self.error = True, error
         return self.requested
 
     def is_coming(self) -> bool:

@@ -1,8 +1,9 @@
 """Wall time of whole commands: `lrexp compare` beside one script written by hand, and the reads.
 
-`compare` is measured from imports to pictures. The experiment is that of configs/quickstart.yaml with one seed. The scripts of `by_hand.py` train
-the same variants for the same steps, evaluate as often, and write the same CSV columns and two
-pictures of the same size. Both must have written as many rows of steps.
+`compare` is measured from imports to pictures. The experiment is that of configs/quickstart.yaml
+with one seed. The scripts of `by_hand.py` train the same variants for the same steps, evaluate as
+often, and write the same CSV columns and two pictures of the same size. Both must have written as
+many rows of steps.
 
 Commands that only read (`runs`, `plot`, `schedule`) are measured in the time that a bare process
 takes to import matplotlib.pyplot: below that no picture can be had.

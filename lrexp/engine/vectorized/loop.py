@@ -120,8 +120,8 @@ def trials_of(state: Mapping[str, Any]) -> list[TrialId]:
 def _columns_of(state: Mapping[str, Any], tasks: Sequence[Task]) -> list[Column]:
     """Return the columns of a checkpoint in its order.
 
-    Those of trials that had ended have rows, too, until copies are dropped. Whoever leaves out the
-    task of another trial has its row dropped with those: then the bits may be others.
+    A trial that had ended has a row, too, until copies are dropped. A trial whose task is left out
+    counts as ended: its row is dropped with those, and the bits of the others may change.
     """
     by_trial = {task.trial: task for task in tasks}
     columns = []
