@@ -1,7 +1,8 @@
 """The verbs that train: plan, train or resume, store, and read back what is shown.
 
-`drawing.py` has those that only read. The command line and the Python API call these same functions.
-Each run is written to its directory first; summaries, tables and plots are made from the files.
+`drawing.py` has those that only read. The command line and the Python API call these same
+functions. Each run is written to its directory first; summaries, tables and plots are made from the
+files.
 """
 
 from __future__ import annotations

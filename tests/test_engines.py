@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import Answer
+from starting import Starter
 
 import lrexp as library
 from lrexp.data import derive_seed
@@ -193,9 +194,9 @@ def write_late(config: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_stack_that_raises_is_trained_one_by_one_which_says_where(
-    jobs: int, lrexp: Command, config: Path
+    jobs: int, lrexp: Command, config: Path, quick_workers: Starter
 ) -> None:
     """Also where one of its trials had ended before; in this process, and in others."""
     write_late(config)
@@ -206,7 +207,9 @@ def test_a_stack_that_raises_is_trained_one_by_one_which_says_where(
     assert "3 of 4 trials failed" in answer.err
 
 
-def test_a_stack_that_raises_in_a_worker_is_trained_there_one_by_one(config: Path) -> None:
+def test_a_stack_that_raises_in_a_worker_is_trained_there_one_by_one(
+    config: Path, quick_workers: Starter
+) -> None:
     write_late(config)
     order = make_order("compare", config)
     stack = Unit("vectorized", tuple(order.lengths(order.plan())))

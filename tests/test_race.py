@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from starting import Starter
 from stopping import After, contents, copy_of, status
 from torch import nn
 
@@ -181,17 +182,13 @@ def raced_one_by_one(tmp_path_factory: pytest.TempPathFactory) -> library.RangeT
     return race_in_fp64(tmp_path_factory.mktemp("one-by-one"), "sequential", 1)
 
 
-@pytest.mark.parametrize(
-    ("engine", "jobs"),
-    [
-        ("vectorized", 1),
-        ("auto", 1),
-        # six processes; default tests have trials in processes, and a race's tasks from its order
-        pytest.param("sequential", 2, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize(("engine", "jobs"), [("vectorized", 1), ("auto", 1), ("sequential", 2)])
 def test_all_engines_give_the_same_answer(
-    engine: str, jobs: int, raced_one_by_one: library.RangeTest, tmp_path: Path
+    engine: str,
+    jobs: int,
+    raced_one_by_one: library.RangeTest,
+    tmp_path: Path,
+    quick_workers: Starter,
 ) -> None:
     expected, found = raced_one_by_one, race_in_fp64(tmp_path, engine, jobs)
     assert expected.race is not None
