@@ -184,6 +184,7 @@ def test_the_script_by_hand_does_the_steps_of_the_command(load: Any, tmp_path: P
     assert rows == sum(order.lengths(order.plan()).values())
 
 
+@pytest.mark.long
 def test_the_quick_mode_prints_what_reads_take(
     load: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from starting import Starter
 
 CONFIG = """\
 name: misbehaving
@@ -355,7 +356,9 @@ def test_with_another_engine(engine: str, mode: str, lrexp: Callable, tmp_path: 
     assert outcomes(tmp_path / "run", "good") == {"finished"}
 
 
-def test_with_worker_processes(lrexp: Callable, tmp_path: Path, alone: dict[str, bytes]) -> None:
+def test_with_worker_processes(
+    lrexp: Callable, tmp_path: Path, alone: dict[str, bytes], quick_workers: Starter
+) -> None:
     modes = ["exits", "runs_out_of_memory", "mutates_its_input", "changes_torch", "closes_stdout"]
     bad = "".join(f"{m}: {{model.args: {{mode: {m}}}}}, " for m in modes)
     write(tmp_path, bad)
