@@ -263,7 +263,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
     folder = tmp_path_factory.mktemp("alone")
     write(folder)
-    run = lrexp.compare(folder / "config.yaml", out=folder / "run")
+    run = lrexp.compare(folder / "config.yaml", out=folder / "run", draw=None)
     return trial_files(run.path)
 
 
