@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +58,7 @@ from lrexp.output import (
 )
 from lrexp.terminal import (
     borrowed_signals,
+    delayed_signals,
     ended_by_signals,
     ignore_signals,
     outlive_readers,
@@ -127,7 +129,7 @@ def compare(
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
     console = stderr(quiet)
-    with _loading(console):
+    with _loading(console, context.obj):
         from lrexp import experiment
         from lrexp.report import draw_unless_off
         from lrexp.store import load_run
@@ -146,7 +148,7 @@ def compare(
                 out=out,
                 runs_dir=runs_dir,
                 draw=None if no_plots else draw_unless_off,
-                stop=context.obj,
+                stop=context.obj.stop,
                 console=console,
             )
     except FailedTrialsError as error:  # the other trials have a result
@@ -176,7 +178,7 @@ def find_lr(
 ) -> None:
     """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
     console = stderr(quiet)
-    with _loading(console):
+    with _loading(console, context.obj):
         from lrexp import experiment
         from lrexp.report import draw_unless_off
 
@@ -196,7 +198,7 @@ def find_lr(
             write=write,
             force=force,
             draw=None if no_plots else draw_unless_off,
-            stop=context.obj,
+            stop=context.obj.stop,
             console=console,
         )
     raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
@@ -221,7 +223,7 @@ def resume(
 ) -> None:
     """Continue an interrupted run to the very result it would have had."""
     console = stderr(quiet)
-    with _loading(console):
+    with _loading(console, context.obj):
         from lrexp import experiment
         from lrexp.report import draw_unless_off
         from lrexp.store import Run, load_run
@@ -236,7 +238,7 @@ def resume(
                 write=write,
                 trust=trust or (),
                 draw=None if no_plots else draw_unless_off,
-                stop=context.obj,
+                stop=context.obj.stop,
                 console=console,
             )
     except FailedTrialsError as error:  # the other trials have a result
@@ -359,7 +361,7 @@ def main() -> None:
     try:
         outlive_readers()
         take_signals()  # for good: until the end there is no moment without
-        code = _run(sys.argv[1:])
+        code = _run(sys.argv[1:], _Caller(ends=True))
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         code = InterruptedRunError.exit_code
@@ -370,23 +372,32 @@ def main() -> None:
 def run(arguments: list[str], *, stop: Callable[[], object] | None = None) -> int:
     """Run one command and return its exit code; errors are printed, never raised.
 
-    Signals are handled afterwards as they were before.
+    Signals are handled afterwards as they were before. Ctrl-C ends the command with 130, never the
+    program; while torch is imported, it waits for the end of that.
 
     Args:
         arguments: the words after `lrexp`.
         stop: as of `lrexp.compare`.
     """
     with borrowed_signals():
-        return _run(arguments, stop)
+        return _run(arguments, _Caller(stop))
 
 
-def _run(arguments: list[str], stop: Callable[[], object] | None = None) -> int:
+@dataclass(frozen=True)
+class _Caller:
+    """Who calls a command: asked whether to stop, and whether a signal may end the process."""
+
+    stop: Callable[[], object] | None = None
+    ends: bool = False
+
+
+def _run(arguments: list[str], caller: _Caller) -> int:
     # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
-        app(arguments, prog_name="lrexp", obj=stop)
+        app(arguments, prog_name="lrexp", obj=caller)
     except SystemExit as exit_:  # how Typer ends, after it has shown usage errors
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException as error:  # user code may raise anything
@@ -415,7 +426,11 @@ def _before_training() -> Iterator[None]:
 
 
 @contextmanager
-def _loading(console: Console) -> Iterator[None]:
+def _loading(console: Console, caller: _Caller) -> Iterator[None]:
+    if not caller.ends:
+        with _before_training(), delayed_signals(), console.status("Loading torch"):
+            yield
+        return
     calm = "\x1b[?25h\r\x1b[K" if console.is_terminal else ""  # shows the cursor, clears the line
     ended = ended_by_signals(f"{calm}{_NOTHING_WRITTEN}\n", InterruptedRunError.exit_code)
     with _before_training(), ended, console.status("Loading torch"):

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -27,7 +27,7 @@ def take_signals() -> None:
 
     One that is ignored stays so: that is what `nohup` is for.
     """
-    if threading.current_thread() is threading.main_thread():
+    if _may_handle():
         for number in SIGNALS[1:]:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, signal.default_int_handler)
@@ -37,8 +37,13 @@ def take_signals() -> None:
 def borrowed_signals() -> Iterator[None]:
     """Take signals meanwhile and give them back, for a program that calls a command.
 
-    So is the hook for exceptions that are dropped, which a command may leave changed.
+    So is the hook for exceptions that are dropped, which a command may leave changed. A command in
+    another thread leaves both alone: it may handle no signal, and what the program sets meanwhile
+    is the program's.
     """
+    if not _may_handle():
+        yield
+        return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     hook = sys.unraisablehook
     try:
@@ -47,7 +52,7 @@ def borrowed_signals() -> Iterator[None]:
     finally:
         sys.unraisablehook = hook
         for number, handler in before.items():
-            if signal.getsignal(number) is not handler:  # never so in another thread
+            if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
 
 
@@ -58,9 +63,6 @@ def ended_by_signals(text: str, code: int) -> Iterator[None]:
     While torch is imported, C++ code runs Python and is not made for what a signal raises there:
     the process would abort.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     process = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -69,13 +71,39 @@ def ended_by_signals(text: str, code: int) -> Iterator[None]:
                 os.write(sys.stderr.fileno(), text.encode())
         os._exit(code)
 
+    with _interruptions(end):
+        yield
+
+
+@contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Let a signal wait meanwhile and raise KeyboardInterrupt then.
+
+    It is as `ended_by_signals`, for a program that calls a command and is not to be ended.
+    """
+    came: list[int] = []
+    try:
+        with _interruptions(lambda number, _: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def _interruptions(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle meanwhile the signals that would raise KeyboardInterrupt."""
     ours = [n for n in SIGNALS if signal.getsignal(n) is signal.default_int_handler]
-    before = {number: signal.signal(number, end) for number in ours}
+    before = {n: signal.signal(n, handle) for n in ours if _may_handle()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _may_handle() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def ignore_signals() -> None:

@@ -42,6 +42,7 @@ PREPARED = (
 )  # fmt: skip
 _LENGTH = struct.Struct(">I")
 _STREAMS = 3
+PATIENCE = 60.0  # seconds that the server waits for who stopped in the middle of a request
 _true_popen = subprocess.Popen
 
 
@@ -288,24 +289,24 @@ class _Server:
 
     def _answer(self) -> tuple[dict[str, Any], list[int]] | None:
         asker, _ = self._listener.accept()
-        header, streams, *_ = socket.recv_fds(asker, _LENGTH.size, _STREAMS)
-        data = b""
-        while len(data) < _LENGTH.unpack(header)[0]:
-            data += asker.recv(1 << 20)
-        request = json.loads(data)
-        if "asked_by" in request:
-            found = [pid for pid, (who, _) in self._running.items() if who == request["asked_by"]]
-            asker.sendall(json.dumps(found).encode() + b"\n")
+        asker.settimeout(PATIENCE)
+        request, streams = _received(asker)
+        if request is None:
             asker.close()
-            return None
-        pid = os.fork()
-        if pid == 0:
-            self._forget(asker)
-            return request, streams
+        elif "asked_by" in request:
+            found = [pid for pid, (who, _) in self._running.items() if who == request["asked_by"]]
+            _told(asker, json.dumps(found))
+            asker.close()
+        else:
+            pid = os.fork()
+            if pid == 0:
+                self._forget(asker)
+                return request, streams
+            self._running[pid] = request["asker"], asker
+            if not _told(asker, pid):  # nobody asks for it any more
+                os.kill(pid, signal.SIGKILL)
         for stream in streams:
             os.close(stream)
-        self._running[pid] = request["asker"], asker
-        asker.sendall(b"%d\n" % pid)
         return None
 
     def _tell_of_ends(self) -> None:
@@ -313,8 +314,8 @@ class _Server:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 _, asker = self._running.pop(pid)
-                with asker, suppress(OSError):  # who asked may be gone
-                    asker.sendall(b"%d\n" % status)
+                _told(asker, status)
+                asker.close()
 
     def _forget(self, asker: socket.socket) -> None:
         """Close what is the server's alone: a pipe is at its end when nobody holds it."""
@@ -323,6 +324,36 @@ class _Server:
             os.close(end)
         for own in (asker, self._listener, *(where for _, where in self._running.values())):
             own.close()
+
+
+def _received(asker: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """Return a request and its streams; None is the request of one that died in its words."""
+    streams: list[int] = []
+    try:
+        header, streams, *_ = socket.recv_fds(asker, _LENGTH.size, _STREAMS)
+        header += _read(asker, _LENGTH.size - len(header))
+        return json.loads(_read(asker, *_LENGTH.unpack(header))), streams
+    except (OSError, EOFError):
+        return None, streams
+
+
+def _read(asker: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = asker.recv(size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def _told(asker: socket.socket, answer: object) -> bool:
+    """Send a line to who asked; return whether there is still somebody."""
+    try:
+        asker.sendall(f"{answer}\n".encode())
+    except OSError:
+        return False
+    return True
 
 
 def _become(request: Mapping[str, Any], streams: Sequence[int], base: list[str]) -> None:

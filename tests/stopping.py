@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-_OF_THIS_MACHINE = {"seconds", "steps_per_second"}
+_TIMES = ("started", "updated", "seconds", "resumed")
 _OF_THIS_RUN = {"status.json", "order.json", "environment.json"}
 
 
@@ -27,18 +27,38 @@ def copy_of(run: Path, place: Path) -> Path:
     return Path(shutil.copytree(run, place, symlinks=True))
 
 
+def everything(run: Path) -> dict[str, Any]:
+    """Return all that a run wrote, by file, without times and processes."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.rglob("*")):
+        name = str(path.relative_to(run))
+        if path.is_dir() or name.startswith("plots/"):
+            found[name] = None
+        elif path.name == "result.json":
+            found[name] = _without(path, "seconds", "steps_per_second")
+        elif name == "status.json":
+            found[name] = _without(path, *_TIMES, "pid", "process_started")
+        elif name == "environment.json":
+            found[name] = _without(path, "command_line")
+        elif name == "order.json":
+            found[name] = None
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def _without(path: Path, *keys: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text())
+    return {key: item for key, item in value.items() if key not in keys}
+
+
 def contents(run: Path) -> dict[str, Any]:
     """Return what must not depend on an interruption: curves, results, the race, the summary."""
-    found: dict[str, Any] = {}
-    for path in sorted([*run.rglob("*.csv"), *run.rglob("*.json")]):
-        name = str(path.relative_to(run))
-        if name in _OF_THIS_RUN:
-            continue
-        found[name] = path.read_bytes()
-        if path.name == "result.json":
-            result = json.loads(found[name])
-            found[name] = {k: v for k, v in result.items() if k not in _OF_THIS_MACHINE}
-    return found
+    return {
+        name: value
+        for name, value in everything(run).items()
+        if name.endswith((".csv", ".json")) and name not in _OF_THIS_RUN
+    }
 
 
 def status(run: Path) -> dict[str, Any]:

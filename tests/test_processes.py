@@ -11,7 +11,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +21,11 @@ import pytest
 import torch
 from starting import Started as StartedProcess
 from starting import Starter
+from stopping import contents as results
+from stopping import status
 from torch import nn
 from torch.nn import functional
+from waiting import is_alive, wait_for
 
 import lrexp as library
 from lrexp.engine import (
@@ -116,34 +118,16 @@ def fragile_config(tmp_path: Path, variants: dict[str, dict[str, Any]]) -> Path:
 
 
 def contents(run: Path) -> dict[str, object]:
-    """What a run wrote, without the times it took."""
-    found: dict[str, object] = {}
-    for path in [*run.glob("trials/*/*/*.csv"), run / "resolved.yaml", run / "summary.json"]:
-        found[str(path.relative_to(run))] = path.read_bytes()
-    for path in run.glob("trials/*/*/result.json"):
-        result = json.loads(path.read_text())
-        del result["seconds"], result["steps_per_second"]
-        found[str(path.relative_to(run))] = result
-    found["counts"] = json.loads((run / "status.json").read_text())["counts"]
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    words = ["ps", "-o", "stat=", "-p", str(pid)]
-    state = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-    return bool(state) and not state.startswith("Z")
+    """Return what must not depend on the processes, and how many trials ended how."""
+    found = results(run)
+    del found["engine.json"]  # what was measured, and how many processes there were
+    config = (run / "resolved.yaml").read_bytes()
+    return {**found, "config": config, "counts": status(run)["counts"]}
 
 
 def workers_of(pid: int, starter: Starter) -> list[int]:
     """Return the workers that a process has, which were forked for it."""
     return [worker for worker in starter.asked_by(pid) if is_alive(worker)]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("command", "jobs"), [("compare", 3), ("find-lr", 2)])

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from rich.console import Console
 from stopping import After, contents, copy_of, status
 from torch import nn
+from waiting import MOST_SECONDS, wait_for
 
 import lrexp as library
 from lrexp.errors import ConfigError
@@ -332,10 +332,12 @@ def test_another_thread_may_stop_a_run(tmp_path: Path) -> None:
     thread = threading.Thread(target=train, daemon=True)
     thread.start()
     rows = tmp_path / "run/trials/standard/seed-0/steps.csv"
-    while thread.is_alive() and not (rows.exists() and rows.stat().st_size > 1000):
-        time.sleep(0.01)
-    stop.set()
-    thread.join()
+    try:
+        wait_for(lambda: not thread.is_alive() or (rows.exists() and rows.stat().st_size > 1000))
+    finally:
+        stop.set()
+        thread.join(MOST_SECONDS)
+    assert not thread.is_alive()
     assert "lrexp resume" in told[0]
     assert (tmp_path / "run/checkpoints/standard-seed-0.pt").exists()
     assert library.load_run(tmp_path / "run").status["status"] == "interrupted"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from starting import Started, Starter
+from waiting import wait_for
 
 TELL = """\
 import json, os, signal, sys
@@ -82,10 +84,7 @@ def test_several_at_once_and_what_they_start(starter: Starter) -> None:
         process.kill()
         assert process.wait(100) == -signal.SIGKILL
         process.stdout.close()
-        deadline = time.monotonic() + 100
-        while starter.asked_by(process.pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda pid=process.pid: not starter.asked_by(pid))
 
 
 def test_only_python_is_forked(starter: Starter) -> None:
@@ -93,3 +92,37 @@ def test_only_python_is_forked(starter: Starter) -> None:
         with starter.popen(words) as process:
             assert isinstance(process, Started) == is_forked
         assert process.returncode == 0
+
+
+def asker(starter: Starter) -> socket.socket:
+    """Return a connection to the server, for one that behaves as no other does."""
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(starter.address)
+    return server
+
+
+REQUEST = {
+    "words": ["-c", "import time; time.sleep(1000)"], "folder": "/", "environment": {},
+    "session": False, "asker": -1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", [0, 2, 4, 20])
+def test_who_asks_may_die_in_the_middle(sent: int, starter: Starter) -> None:
+    """The server serves the next one."""
+    data = json.dumps(REQUEST).encode()
+    with asker(starter) as server:
+        if sent:
+            whole = struct.pack(">I", len(data)) + data
+            socket.send_fds(server, [whole[:sent]], [0, 1, 2])
+    with starter.start(["-c", "raise SystemExit(4)"]) as process:
+        assert process.wait(100) == 4
+    assert starter.asked_by(-1) == []
+
+
+def test_a_process_that_nobody_asked_for_any_more_is_killed(starter: Starter) -> None:
+    data = json.dumps(REQUEST).encode()
+    with asker(starter), asker(starter) as server:  # the first keeps the server waiting
+        socket.send_fds(server, [struct.pack(">I", len(data)) + data], [0, 1, 2])
+        server.close()
+    wait_for(lambda: not starter.asked_by(-1))

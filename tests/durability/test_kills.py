@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,22 +94,70 @@ def check_what_is_left(run: Path) -> None:
         assert (steps == range(len(steps))).all()
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_a_kill(kind: Kind, commands: Commands, tmp_path: Path) -> None:
-    """One that finds a checkpoint, and rows that were written after it or not."""
+def starts(run: Path) -> bool:
+    """Return whether there is the directory, and no trial yet."""
+    return run.exists() and not begun(run)
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Return whether there is a checkpoint; rows may have been written after it."""
+    return any(run.glob("checkpoints/*"))
+
+
+def all_but_one_have_ended(run: Path) -> bool:
+    """Return whether the last trial trains, of those that train one by one."""
+    return len(list(run.glob("trials/*/*/result.json"))) == 3
+
+
+def one_has_ended(run: Path) -> bool:
+    """Return whether the others still train, of those that train together; it diverged."""
+    return len(list(run.glob("trials/*/*/result.json"))) == 1
+
+
+SEQUENTIAL, VECTORIZED = KINDS[:2]
+MOMENTS = [
+    *((kind, has_checkpoint) for kind in KINDS),
+    (SEQUENTIAL, starts), (VECTORIZED, starts),
+    (SEQUENTIAL, all_but_one_have_ended), (VECTORIZED, one_has_ended),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"), MOMENTS, ids=lambda value: getattr(value, "__name__", None) or value.name
+)
+def test_a_kill(
+    kind: Kind, moment: Callable[[Path], bool], commands: Commands, tmp_path: Path
+) -> None:
     kind = replace(kind, steps=STEPS[kind.engine], seeds=1)
     kind.write(tmp_path)
     run, words = tmp_path / "run", kind.words("run")
     assert commands.run(tmp_path, *kind.words("reference")) == 0, (tmp_path / "err.txt").read_text()
-    for _ in range(20):  # this process may be kept waiting until the run has ended
-        code = commands.killed(tmp_path, 0.0, *words, once=lambda: any(run.glob("checkpoints/*")))
-        if code == -9 and any(run.glob("checkpoints/*")):
+    for _ in range(20):  # this process may be kept waiting until the moment is over
+        code = commands.killed(tmp_path, 0.0, *words, once=lambda: moment(run))
+        if code == -9 and moment(run):
             break
         shutil.rmtree(run)
     assert code == -9
-    check_what_is_left(run)
-    assert commands.run(tmp_path, "resume", "run") == 0, (tmp_path / "err.txt").read_text()
+    if moment is starts:
+        words = what_can_go_on(run, words, commands)
+    else:
+        check_what_is_left(run)
+        words = ["resume", "run"]
+    assert commands.run(tmp_path, *words) == 0, (tmp_path / "err.txt").read_text()
     assert differences(run, tmp_path / "reference") == []
+
+
+def what_can_go_on(run: Path, words: list[str], commands: Commands) -> list[str]:
+    """Return the command after a kill at the start: there may be too little to resume."""
+    assert all(entry.status != "running" for entry in list_runs(run.parent))
+    if (run / "order.json").exists():
+        return ["resume", "run"]
+    code = commands.run(run.parent, "resume", "run")
+    err = (run.parent / "err.txt").read_text()
+    why = {2: "is not a run directory: it has no status.json", 3: "it has no order.json"}
+    assert why[code] in err
+    shutil.rmtree(run)
+    return words
 
 
 @pytest.mark.long

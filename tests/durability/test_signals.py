@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from starting import Starter
+from waiting import is_alive, wait_for
 
 from .torture import Commands, differences, environment
 
@@ -93,14 +94,6 @@ def started(
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-
-
-def wait_for(condition: Callable[[], object], process: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
 
 
 def rows(run: Path) -> int:
@@ -222,18 +215,9 @@ def test_a_signal_to_the_process_that_was_started(
 
     interrupted(tmp_path, number, 40, words, starter, first)
     assert len(others) >= 2
-    deadline = time.monotonic() + 60
-    while any(map(is_alive, others)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not any(map(is_alive, others)))
     assert commands.run(tmp_path, "resume", "run") == 0, (tmp_path / "err.txt").read_text()
     assert differences(tmp_path / "run", reference(2, 1)) == []
-
-
-def is_alive(pid: int) -> bool:
-    words = ["ps", "-o", "stat=", "-p", str(pid)]
-    state = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-    return bool(state) and not state.startswith("Z")
 
 
 def test_signals_that_were_handed_down_as_ignored_are_none_here() -> None:
@@ -312,6 +296,7 @@ def test_ctrl_c_before_there_is_a_run(starter: Starter, tmp_path: Path) -> None:
 def test_ctrl_c_while_torch_is_imported(tmp_path: Path) -> None:
     """An exception would turn up anywhere, in C++ code that calls Python, too."""
     write(tmp_path)
+    (tmp_path / "slow").touch()  # it does not end before the last moment
     for moment in range(3):
         with started(tmp_path, "compare", "config.yaml", "--out", f"run{moment}") as process:
             wait_for(partial(imports_torch, process.pid), process)

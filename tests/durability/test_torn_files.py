@@ -10,10 +10,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from stopping import everything
 
 from lrexp import load_run
 
-from .torture import Commands, Kind, contents, differences
+from .torture import Commands, Kind, differences
 
 # Ends itself with SIGTERM in the middle, where the file `stop` says; no attribute of the model
 # counts, so that it can be saved.
@@ -171,7 +172,7 @@ def refused(run: Path, commands: Commands, contents_: list[bytes]) -> int:
         shutil.rmtree(run)
         shutil.copytree(begun, run)
         (run / name).write_bytes(content)
-        before = contents(run)
+        before = everything(run)
         code, err = resume(run, commands)
         if code == 0 and len(content) == len((begun / name).read_bytes()):
             assert_as_in_peace(run)  # a byte that means nothing, between two parts
@@ -180,7 +181,7 @@ def refused(run: Path, commands: Commands, contents_: list[bytes]) -> int:
         assert name.name in err
         assert "Delete it" in err
         assert "Traceback" not in err
-        after = contents(run)
+        after = everything(run)
         del before["status.json"], after["status.json"]
         assert after == before  # nothing was lost by trying
         count += 1

@@ -4,7 +4,6 @@ run must hold in the end.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from starting import Started, Starter
+from stopping import everything
 
 PACKAGE = Path(__file__).parents[2]
 
@@ -175,37 +175,9 @@ class Commands:
         return self.ended()
 
 
-def contents(run: Path) -> dict[str, Any]:
-    """Return all that must be the same in two runs: every file, without times and processes."""
-    found: dict[str, Any] = {}
-    for path in sorted(run.rglob("*")):
-        name = str(path.relative_to(run))
-        if path.is_dir() or name.startswith("plots/"):
-            found[name] = None
-        elif path.name == "result.json":
-            found[name] = _without(path, "seconds", "steps_per_second")
-        elif name == "status.json":
-            found[name] = _without(path, *TIMES, "pid", "process_started")
-        elif name == "environment.json":
-            found[name] = _without(path, "command_line")
-        elif name == "order.json":
-            found[name] = None
-        else:
-            found[name] = path.read_bytes()
-    return found
-
-
-TIMES = ("started", "updated", "seconds", "resumed")
-
-
-def _without(path: Path, *keys: str) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text())
-    return {key: item for key, item in value.items() if key not in keys}
-
-
 def differences(run: Path, reference: Path) -> list[str]:
     """Return what differs between two runs, in words."""
-    one, other = contents(run), contents(reference)
+    one, other = everything(run), everything(reference)
     missing = [f"{name} is missing" for name in other.keys() - one.keys()]
     more = [f"{name} is too much" for name in one.keys() - other.keys()]
     differing = [
