@@ -57,7 +57,8 @@ class Pause:
         """Return whether to stop at the end of this step."""
         if self._stop is not None and not self.requested:
             try:
-                self.requested = bool(self._stop())
+                if self._stop():  # a signal may have requested it meanwhile
+                    self.requested = True
             except Exception as error:  # no fault of the trial that happens to run
                 self.requested, self.error = True, error
         return self.requested
