@@ -34,9 +34,16 @@ class RunError(LrexpError):
 
 
 class InterruptedRunError(LrexpError):
-    """Ctrl-C or SIGTERM ended a run; what was written so far is whole."""
+    """A signal or a function of the caller's stopped a run; what was written so far is whole.
+
+    `run` is its directory; None where nothing was written.
+    """
 
     exit_code = 130
+
+    def __init__(self, message: str = "", run: Path | None = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class WorkerDiedError(RunError):

@@ -86,7 +86,8 @@ def recorded_run(
             with _ending_noted(writer, order, options):
                 yield writer
     except KeyboardInterrupt:  # right before, or right after
-        raise InterruptedRunError(f"Interrupted. What was written so far is in {path}.") from None
+        what = f"Interrupted. What was written so far is in {path}."
+        raise InterruptedRunError(what, path) from None
 
 
 def _described(
@@ -180,7 +181,8 @@ def _ending_noted(writer: RunWriter, order: Order, options: str) -> Iterator[Non
         path = writer.directory
         raise InterruptedRunError(
             f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it.\n"
-            f"{why_anew(lost)}To go on: {_how_to_resume(path, order, options)}"
+            f"{why_anew(lost)}To go on: {_how_to_resume(path, order, options)}",
+            path,
         ) from None
     writer.update_status("complete")
 

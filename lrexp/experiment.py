@@ -18,7 +18,7 @@ from lrexp.changes import Overrides, changes_of
 from lrexp.config import Config, load_config, to_yaml
 from lrexp.describe import resolved_config
 from lrexp.engine import Pause, Stop
-from lrexp.errors import ConfigError
+from lrexp.errors import ConfigError, LrexpError, user_error
 from lrexp.evidence import too_few_seeds
 from lrexp.execute import (
     Destination,
@@ -72,21 +72,19 @@ def compare(
         overrides: {dotted key: value}, pairs of these, or texts `KEY=VALUE` as of `--set`.
         trust: packages that import paths in the config may reach.
         out: the run directory itself; else a new one inside `runs_dir`.
-        draw: draws the finished run, given as `lrexp.Run`; None draws nothing. By default lrexp's
-            own pictures, unless the environment says `LREXP_PLOTS=0`. What it raises is raised
-            here, and `resume` draws again.
+        draw: draws the run after its last trial, given as `lrexp.Run`; None draws nothing. By
+            default lrexp's own pictures, unless the environment says `LREXP_PLOTS=0`.
         stop: is called at the end of every step (with worker processes, a few times a second) and
             ends the training there, with a checkpoint, when it returns something true: the
-            `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too. What it
-            raises ends the training as well, and is raised as `UserCodeError`.
+            `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too.
         console: where progress is shown; by default nowhere.
 
     Raises:
         ConfigError: the config is wrong; nothing was written.
-        UserCodeError: trials failed in user code; the others are in the run directory.
-        InterruptedRunError: the training was stopped before its end; it can be resumed.
+        UserCodeError: trials failed in user code, and the others are in the run directory; or
+            `draw` or `stop` raised, and `resume` goes on.
         RunError: the disk or the device failed.
-        InterruptedRunError: it was stopped; `resume` goes on.
+        InterruptedRunError: it was stopped; `resume` goes on with its `run`.
 
     Example:
         >>> run = lrexp.compare("configs/quickstart.yaml", seeds=5)      # doctest: +SKIP
@@ -94,6 +92,7 @@ def compare(
         'standard'
     """
     destination = _destination(out, runs_dir)
+    drawing, pause = _drawing(draw), _pause(stop)
     objects, names = _objects(model, data, loss)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
     changes = changes_of(overrides, names, flags)
@@ -105,8 +104,8 @@ def compare(
         console.print(few, style="yellow", highlight=False, soft_wrap=True)
     choice = choose_engine(order, plan, jobs, console)
     with recorded_run(order, plan, choice, destination) as writer:
-        recorder = train(order, plan, choice, writer, console, pause=Pause(stop))
-        finish_comparison(writer, recorder, loaded, console, draw=draw or draw_nothing)
+        recorder = train(order, plan, choice, writer, console, pause=pause)
+        finish_comparison(writer, recorder, loaded, console, draw=drawing)
     return load_run(writer.directory)
 
 
@@ -148,6 +147,7 @@ def find_lr(
         0.14
     """
     destination = _destination(out, runs_dir)
+    drawing, pause = _drawing(draw), _pause(stop)
     objects, names = _objects(model, data, loss)
     flags = {
         "find_lr.seeds": seeds,
@@ -165,10 +165,9 @@ def find_lr(
     copy = None if write is None else LrCopy(Path(write), force)
     choice = choose_engine(order, plan, jobs, console)
     options = "" if copy is None else copy.option
-    pause, draw = Pause(stop), draw or draw_nothing
     with recorded_run(order, plan, choice, destination, options=options) as writer:
         recorder = train(order, plan, choice, writer, console, pause=pause)
-        finish_find_lr(order, plan, writer, recorder, console, jobs=jobs, pause=pause, draw=draw)
+        finish_find_lr(order, plan, writer, recorder, console, jobs=jobs, pause=pause, draw=drawing)
     found = range_test(load_run(writer.directory))
     if copy is not None:
         copy.write(loaded, found.suggested_lr, console)
@@ -218,6 +217,7 @@ def resume(
         >>> lrexp.resume("runs/20261121-210301-digits-lr-compare-3f9c")    # doctest: +SKIP
     """
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
+    drawing, pause = _drawing(draw), _pause(stop)
     found, objects = load_run(path), Objects(model=model, data=data, loss=loss)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
@@ -237,8 +237,8 @@ def resume(
                 trust,
                 jobs=jobs,
                 force=force,
-                pause=Pause(stop),
-                draw=draw or draw_nothing,
+                pause=pause,
+                draw=drawing,
                 console=console,
                 options=options,
             )
@@ -298,6 +298,43 @@ def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] 
     plan = make_plan(load_config(config, changes_of(overrides), trust=trust))
     tree = resolved_config(plan)
     return Resolved(tree, to_yaml(tree))
+
+
+def _drawing(draw: Any) -> Draw:
+    """Return what draws a run; what a function of the caller's raises says where.
+
+    Raises:
+        ConfigError: it is no function.
+    """
+    if draw is None:
+        return draw_nothing
+    if not callable(draw):
+        what, remedy = "must be a function of the run", "Give one, or None for no pictures."
+        raise ConfigError.single("draw", what, draw, remedy)
+    if draw is draw_unless_off:
+        return draw
+
+    def drawn(run: Run) -> None:
+        try:
+            draw(run)
+        except LrexpError:
+            raise
+        except Exception as error:
+            raise user_error(error, "draw") from error
+
+    return drawn
+
+
+def _pause(stop: Any) -> Pause:
+    """Return what asks a training to stop.
+
+    Raises:
+        ConfigError: `stop` is no function.
+    """
+    if stop is not None and not callable(stop):
+        what, remedy = "must be a function without arguments", "E.g. the is_set of an Event."
+        raise ConfigError.single("stop", what, stop, remedy)
+    return Pause(stop)
 
 
 def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:

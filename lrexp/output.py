@@ -103,10 +103,16 @@ def show_range_test(result: RangeTest, following: str, *, quiet: bool, json: boo
 
 def _print_files(run: Path, following: str | None) -> None:
     say(f"Files: {run}")
-    if (run / "plots").is_dir():
-        say(f"Plots: {run / 'plots'}")
+    say(f"Plots: {run / 'plots' if _is_drawn(run) else f'lrexp plot {run} draws them'}")
     if following is not None:
         say(f"Next:  lrexp {following}")
+
+
+def _is_drawn(run: Path) -> bool:
+    """Return whether a run was drawn after it ended: older pictures show a part of it."""
+    drawn = [picture.stat().st_mtime for picture in run.glob("plots/*.png")]
+    summary = run / "summary.json"
+    return bool(drawn) and summary.exists() and min(drawn) >= summary.stat().st_mtime
 
 
 def _following(

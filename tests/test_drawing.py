@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopping import After
 
 import lrexp as library
 
@@ -45,10 +46,11 @@ def test_no_plots_leaves_the_pictures_to_plot(
 
     without = lrexp(command, config, "--out", "without", "--no-plots")
     assert (without.code, drawn("without")) == (answer.code, set())
-    assert "Plots:" not in without.out
-    monkeypatch.setenv("LREXP_PLOTS", "0")
-    assert lrexp(command, config, "--out", "off").code == answer.code
-    assert drawn("off") == set()
+    assert "Plots: lrexp plot without draws them" in without.out
+    for off in ("0", "False"):
+        monkeypatch.setenv("LREXP_PLOTS", off)
+        assert lrexp(command, config, "--out", f"off-{off}").code == answer.code
+        assert drawn(f"off-{off}") == set()
 
     assert lrexp("plot", "without").code == 0  # asked for by name, whatever the environment says
     assert drawn("without") == PICTURES[command]
@@ -82,10 +84,34 @@ def test_what_a_drawing_raises_is_raised_and_resume_draws_again(
     def broken(run: library.Run) -> None:
         raise ZeroDivisionError(run.command)
 
-    with pytest.raises(ZeroDivisionError, match="compare"):
+    with pytest.raises(library.UserCodeError, match=r"^draw raised an exception: .*Error: compare"):
         library.compare(config, out=tmp_path / "run", draw=broken)
     assert library.load_run(tmp_path / "run").status["status"] == "failed"
     seen: list[library.Run] = []
     library.resume(tmp_path / "run", draw=seen.append)
     assert len(seen) == 1
     assert library.load_run(tmp_path / "run").status["status"] == "complete"
+
+
+@pytest.mark.parametrize("name", ["draw", "stop"])
+def test_what_is_no_function_is_refused_before_anything_runs(
+    name: str, config: Path, tmp_path: Path
+) -> None:
+    hook: dict[str, Any] = {name: "no"}
+    for call in (library.compare, library.find_lr):
+        with pytest.raises(library.ConfigError, match=rf"^{name}: must be a function.*got 'no'"):
+            call(config, runs_dir=tmp_path / "runs", **hook)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.pictures
+def test_pictures_of_a_part_of_a_run_are_not_shown_as_those_of_the_whole(
+    lrexp: Callable, config: Path
+) -> None:
+    assert lrexp("compare", config, "--out", "run", stop=After(1)).code == 130
+    assert lrexp("plot", "run").code == 0
+    answer = lrexp("resume", "run", "--no-plots")
+    assert answer.code == 0
+    assert "Plots: lrexp plot run draws them" in answer.out
+    assert lrexp("plot", "run").code == 0
+    assert "Plots: run/plots" in lrexp("resume", "run").out

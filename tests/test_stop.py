@@ -64,8 +64,9 @@ def both_have_begun(folder: Path) -> Callable[[], bool]:
 
 def test_workers_stop_and_go_on(config: Path, quick_workers: Starter) -> None:
     run, straight = config.parent / "run", config.parent / "straight"
-    with pytest.raises(library.InterruptedRunError, match="lrexp resume"):
+    with pytest.raises(library.InterruptedRunError, match="lrexp resume") as stopped:
         library.compare(config, out=run, jobs=2, stop=both_have_begun(run))
+    assert stopped.value.run == run
     assert status(run)["status"] == "interrupted"
     assert not list(run.glob("trials/*/*/result.json"))
     assert len(list(run.glob("checkpoints/*"))) == 2

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 Draw: TypeAlias = Callable[[Run], object]  # what draws a run that has just ended
 
-PLOTS = "LREXP_PLOTS"  # in the environment; 0 leaves the pictures of trained runs to `lrexp plot`
+PLOTS = "LREXP_PLOTS"  # in the environment: leaves the pictures of trained runs to `lrexp plot`
+OFF = ("0", "false", "no", "off")  # when it says one of these
 
 
 def draw_unless_off(run: Run) -> list[Path]:
     """Draw a run that has just ended, unless the environment says `LREXP_PLOTS=0`."""
-    return [] if os.environ.get(PLOTS) == "0" else draw_run(run)
+    return [] if os.environ.get(PLOTS, "").lower() in OFF else draw_run(run)
 
 
 def draw_nothing(run: Run) -> list[Path]:
