@@ -254,14 +254,14 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def first_failure(folder: Path, tests: Iterable[str] = ()) -> str | None:
-    """Return the first test that fails in a copy; None where all pass.
+def first_failure(folder: Path, tests: Iterable[str] = ("-n2",)) -> str | None:
+    """Return the first test that fails in a copy; None where all pass. By default all are run.
 
     Raises:
         RuntimeError: pytest could not run the tests; that finds no fault.
     """
     # test_mutants.py looks at the text of the package: it would find every mutant, and none.
-    words = ["-x", "-q", "-n2", "-p", "no:cacheprovider", "--ignore=tests/test_mutants.py", *tests]
+    words = ["-x", "-q", "-p", "no:cacheprovider", "--ignore=tests/test_mutants.py", *tests]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=folder,
