@@ -13,14 +13,9 @@ from engine.resume_cases import (
     goes_on_somewhere,
     pair,
 )
-from engine.resuming import (
-    assert_continues,
-    run,
-)
+from engine.resuming import assert_continues, run
 
-from lrexp.engine import (
-    Ended,
-)
+from lrexp.engine import Ended
 
 
 @pytest.mark.parametrize("engine", BOTH)
@@ -34,6 +29,11 @@ def test_a_case_continued_at_every_step(engine: str) -> None:
     """Within an epoch, between two, and right before and after an evaluation."""
     steps = STEPS if engine == "sequential" else 9
     assert_continues(engine, lambda: pair("dropout", "AdamW", total_steps=steps))
+
+
+def test_checkpoints_change_nothing_of_a_stack() -> None:
+    """It is trained without them, too; one of those it goes on from is right after an evaluation."""
+    assert_continues("vectorized", CASES["AdamW, dropout"], lambda step: step in {13, 14})
 
 
 @pytest.mark.long
