@@ -397,3 +397,27 @@ def test_a_training_ends_as_diverged_where_both_losses_are_far_above_the_start(
     task = make_task(model=Jumps(5, 1), lr=1e-9, eval_every=1, total_steps=20)
     (end,) = [r for r in run(task) if isinstance(r, Ended)]
     assert end.stopped_at == stopped_at
+
+
+def test_dropout_is_a_function_of_seed_and_step() -> None:
+    """Every step has masks of its own; all variants of a seed have the same ones."""
+
+    def masks(seed: int, lr: float) -> list[tuple[bool, ...]]:
+        seen: list[tuple[bool, ...]] = []
+
+        class Seen(nn.Dropout):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                mask = super().forward(torch.ones_like(x))
+                if self.training:
+                    seen.append(tuple((mask > 0).flatten().tolist()))
+                return x * mask
+
+        model = net()
+        model[3] = Seen(0.5)
+        run(make_task(model=model, lr=lr, trial=TrialId("a", seed), total_steps=8))
+        return seen[-8:]
+
+    first = masks(seed=0, lr=0.01)
+    assert len(set(first)) == 8  # of 256 numbers each
+    assert masks(seed=0, lr=0.002) == first
+    assert not set(masks(seed=1, lr=0.01)) & set(first)
