@@ -618,6 +618,7 @@ MISFITS = [
     ("summary.json", ("ranking", 0, "settings"), [1]), ("summary.json", ("ranking", 0, "values"), 5),
     ("summary.json", ("seeds",), 5), ("summary.json", ("ranking", 0, "rank", None), "x"),
     ("summary.json", ("suggested_lr",), "x"), ("summary.json", ("interval",), [1]),
+    ("summary.json", ("suggested_lr",), -1.0),
     ("summary.json", ("rules",), [1]), ("summary.json", ("rules", "steepest"), "x"),
     ("resolved.yaml", ("compare",), "x"), ("resolved.yaml", ("optimizer",), {"name": "x", "args": [1]}),
 ]  # fmt: skip

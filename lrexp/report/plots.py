@@ -7,7 +7,8 @@ tables, which share this package, do not wait for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -82,7 +83,7 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
     if out is None and folder.is_symlink():
         what = "is a link, which may lead out of the run"
         raise RunError(f"{folder}: {what}. Remove it, or give another folder with --out.")
-    with house_style(), as_written(str(run.path)):
+    with house_style(), _of_what_runs_write(run):
         return [save(draw(run), folder / f"{name}.png") for name, draw in figures.items()]
 
 
@@ -103,7 +104,7 @@ def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
     tests = [run for run in runs if run.command == "find-lr"]
     comparisons = [run for run in runs if run.command != "find-lr"]
     paths = []
-    with house_style(), as_written(", ".join(str(run.path) for run in runs)):
+    with house_style(), _of_what_runs_write(*runs):
         if comparisons:
             alone = len(comparisons) == 1
             figure = loss_figure(comparisons[0]) if alone else overlay_loss_figure(comparisons)
@@ -113,6 +114,16 @@ def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
             figure = range_test_figure(tests[0]) if alone else overlay_range_test_figure(tests)
             paths.append(save(figure, out / "overlay-range-test.png"))
     return paths
+
+
+@contextmanager
+def _of_what_runs_write(*runs: Run) -> Iterator[None]:
+    """Turn what no run writes into a RunError, such as the logarithm of an LR below 0."""
+    import numpy as np
+
+    names = ", ".join(str(run.path) for run in runs)
+    with as_written(names), np.errstate(invalid="raise", divide="raise"):
+        yield
 
 
 def draw_schedules(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -421,3 +423,20 @@ def test_dropout_is_a_function_of_seed_and_step() -> None:
     assert len(set(first)) == 8  # of 256 numbers each
     assert masks(seed=0, lr=0.002) == first
     assert not set(masks(seed=1, lr=0.01)) & set(first)
+
+
+def test_noise_of_python_and_numpy_is_a_function_of_the_seed() -> None:
+    def noise(seed: int) -> list[float]:
+        seen: list[float] = []
+
+        class Noisy(nn.Linear):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                if self.training:
+                    seen.extend((random.random(), float(np.random.rand())))  # noqa: NPY002
+                return super().forward(x)
+
+        run(make_task(model=Noisy(5, 1), trial=TrialId("a", seed), total_steps=4))
+        return seen[-8:]
+
+    assert noise(0) == noise(0)
+    assert len({*noise(0), *noise(1), *noise(2)}) == 24
