@@ -92,7 +92,7 @@ def compare(
         'standard'
     """
     destination = _destination(out, runs_dir)
-    drawing, pause = _drawing(draw), _pause(stop)
+    drawing, stop = _drawing(draw), _stopping(stop)
     objects, names = _objects(model, data, loss)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
     changes = changes_of(overrides, names, flags)
@@ -104,7 +104,7 @@ def compare(
         console.print(few, style="yellow", highlight=False, soft_wrap=True)
     choice = choose_engine(order, plan, jobs, console)
     with recorded_run(order, plan, choice, destination) as writer:
-        recorder = train(order, plan, choice, writer, console, pause=pause)
+        recorder = train(order, plan, choice, writer, console, pause=Pause(stop))
         finish_comparison(writer, recorder, loaded, console, draw=drawing)
     return load_run(writer.directory)
 
@@ -147,7 +147,7 @@ def find_lr(
         0.14
     """
     destination = _destination(out, runs_dir)
-    drawing, pause = _drawing(draw), _pause(stop)
+    drawing, stop = _drawing(draw), _stopping(stop)
     objects, names = _objects(model, data, loss)
     flags = {
         "find_lr.seeds": seeds,
@@ -166,6 +166,7 @@ def find_lr(
     choice = choose_engine(order, plan, jobs, console)
     options = "" if copy is None else copy.option
     with recorded_run(order, plan, choice, destination, options=options) as writer:
+        pause = Pause(stop)
         recorder = train(order, plan, choice, writer, console, pause=pause)
         finish_find_lr(order, plan, writer, recorder, console, jobs=jobs, pause=pause, draw=drawing)
     found = range_test(load_run(writer.directory))
@@ -217,7 +218,7 @@ def resume(
         >>> lrexp.resume("runs/20261121-210301-digits-lr-compare-3f9c")    # doctest: +SKIP
     """
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
-    drawing, pause = _drawing(draw), _pause(stop)
+    drawing, stop = _drawing(draw), _stopping(stop)
     found, objects = load_run(path), Objects(model=model, data=data, loss=loss)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
@@ -237,7 +238,7 @@ def resume(
                 trust,
                 jobs=jobs,
                 force=force,
-                pause=pause,
+                stop=stop,
                 draw=drawing,
                 console=console,
                 options=options,
@@ -258,7 +259,7 @@ def _train_the_rest(
     *,
     jobs: int | None,
     force: bool,
-    pause: Pause,
+    stop: Stop | None,
     draw: Draw,
     console: Console,
     options: str,
@@ -274,6 +275,7 @@ def _train_the_rest(
     for problem in forced:
         console.print(f"Forced: {problem}", markup=False, highlight=False, soft_wrap=True)
     with resumed_run(path, order, plan, left, forced, console=console, options=options) as writer:
+        pause = Pause(stop)
         recorder = train(order, plan, choice, writer, console, pause=pause, left=left)
         if order.command == "compare":
             finish_comparison(writer, recorder, loaded, console, draw=draw)
@@ -325,16 +327,17 @@ def _drawing(draw: Any) -> Draw:
     return drawn
 
 
-def _pause(stop: Any) -> Pause:
-    """Return what asks a training to stop.
+def _stopping(stop: Any) -> Stop | None:
+    """Return what is asked whether to stop.
 
     Raises:
-        ConfigError: `stop` is no function.
+        ConfigError: it is no function.
     """
     if stop is not None and not callable(stop):
         what, remedy = "must be a function without arguments", "E.g. the is_set of an Event."
         raise ConfigError.single("stop", what, stop, remedy)
-    return Pause(stop)
+    asked: Stop | None = stop
+    return asked
 
 
 def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:

@@ -79,6 +79,18 @@ def test_a_trial_that_starts_again_leaves_nothing_of_its_first_try(
     assert counts(writer) == {"finished": 2}
 
 
+def test_the_best_of_each_measure_is_in_its_own_direction(
+    recorder: Recorder, writer: RunWriter
+) -> None:
+    write(recorder, Started(A))
+    for step, loss, accuracy in ((0, 3.0, 0.1), (1, 1.0, 0.9), (2, 2.0, 0.5)):
+        write(recorder, Evaluation(A, step, 0.0, {"val_loss": loss, "val_accuracy": accuracy}))
+    write(recorder, Ended(A, 2, None, 1.0))
+    result = json.loads((writer.trial_directory(A.variant, A.seed) / "result.json").read_text())
+    assert result["final"] == {"val_loss": 2.0, "val_accuracy": 0.5}
+    assert result["best"] == {"val_loss": 1.0, "val_accuracy": 0.9}
+
+
 def test_a_trial_that_had_failed_may_start_again_and_counts_once(
     recorder: Recorder, writer: RunWriter, tmp_path: Path
 ) -> None:

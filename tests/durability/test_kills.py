@@ -128,16 +128,8 @@ MOMENTS = [
 def test_a_kill(
     kind: Kind, moment: Callable[[Path], bool], commands: Commands, tmp_path: Path
 ) -> None:
-    kind = replace(kind, steps=STEPS[kind.engine], seeds=1)
-    kind.write(tmp_path)
     run, words = tmp_path / "run", kind.words("run")
-    assert commands.run(tmp_path, *kind.words("reference")) == 0, (tmp_path / "err.txt").read_text()
-    for _ in range(20):  # this process may be kept waiting until the moment is over
-        code = commands.killed(tmp_path, 0.0, *words, once=lambda: moment(run))
-        if code == -9 and moment(run):
-            break
-        shutil.rmtree(run)
-    assert code == -9
+    killed_at(moment, kind, tmp_path, commands)
     if moment is starts:
         words = what_can_go_on(run, words, commands)
     else:
@@ -145,6 +137,25 @@ def test_a_kill(
         words = ["resume", "run"]
     assert commands.run(tmp_path, *words) == 0, (tmp_path / "err.txt").read_text()
     assert differences(run, tmp_path / "reference") == []
+
+
+def killed_at(moment: Callable[[Path], bool], kind: Kind, folder: Path, commands: Commands) -> None:
+    """Leave a reference, and the same run, killed at a moment.
+
+    This process may be kept waiting until the moment is over: then a longer training is tried.
+    """
+    run, reference = folder / "run", folder / "reference"
+    for doublings in range(8):
+        longer = replace(kind, steps=STEPS[kind.engine] * 2**doublings, seeds=1)
+        longer.write(folder)
+        assert commands.run(folder, *kind.words("reference")) == 0, (folder / "err.txt").read_text()
+        for _ in range(4):
+            code = commands.killed(folder, 0.0, *kind.words("run"), once=lambda: moment(run))
+            if code == -9 and moment(run):
+                return
+            shutil.rmtree(run)
+        shutil.rmtree(reference)
+    pytest.fail("the moment was always over")
 
 
 def what_can_go_on(run: Path, words: list[str], commands: Commands) -> list[str]:
