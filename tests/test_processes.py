@@ -130,7 +130,17 @@ def workers_of(pid: int, starter: Starter) -> list[int]:
     return [worker for worker in starter.asked_by(pid) if is_alive(worker)]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in workers: with another number, sums may be split differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(("command", "jobs"), [("compare", 3), ("find-lr", 2)])
+@pytest.mark.usefixtures("one_thread")
 def test_files_are_the_same_whichever_process_trained(
     command: str, jobs: int, lrexp: Callable, tmp_path: Path, quick_workers: Starter
 ) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from patching import patch_system
 from rich.console import Console
 from stopping import After, contents, copy_of, status
 from torch import nn
@@ -372,7 +373,10 @@ def edit_json(path: Path, **changes: Any) -> None:
             lambda run: edit_json(run / "environment.json", packages={"torch": "1.13.1"}),
             r"environment\.json: torch was 1\.13\.1 and is",
         ),
-        (lambda run: edit_json(run / "environment.json", threads=7), r"threads was 7 and is 1 now"),
+        (
+            lambda run: edit_json(run / "environment.json", threads=7),
+            r"threads was 7 and is \d now",
+        ),
         (lambda run: edit_json(run / "environment.json", device="cuda"), "device was cuda and is"),
         (lambda run: edit_json(run / "environment.json", lrexp="0.0.1"), r"lrexp was 0\.0\.1"),
         (
@@ -776,7 +780,7 @@ def test_a_run_that_was_interrupted_before_it_could_go_on_leaves_nothing(
             signal.raise_signal(signal.SIGINT)
         before(source, target)
 
-    monkeypatch.setattr(os, "replace", interrupted)
+    patch_system(monkeypatch, "replace", interrupted)
     answer = lrexp("compare", config, "--out", tmp_path / "run")
     assert answer.code == 130
     assert "nothing was written" in answer.err

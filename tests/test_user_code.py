@@ -80,9 +80,8 @@ def raises_no_exception(net, x, step):
     if step == 3:
         raise Odd("not even that")  # LINE raises_no_exception
 
-def runs_out_of_stack(net, x, step):
-    if step == 3:
-        return runs_out_of_stack(net, x, step)  # LINE runs_out_of_stack
+def runs_out_of_stack(net, x, step):  # where it ends differs between versions of Python
+    return runs_out_of_stack(net, x, step) if step == 3 else None  # LINE runs_out_of_stack
 
 def runs_out_of_memory(net, x, step):
     if step == 3:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patching import patch_system
 
 from lrexp import load_run
 from lrexp.engine import losses, pause
@@ -121,10 +122,11 @@ def failing(
         return ask_first
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(io, "open", opened)
+        patch_system(patch, "open", opened)
         patch.setattr(builtins, "open", opened)
-        for index, name in enumerate(("replace", "rename", "fsync", "mkdir", "open"), 1):
-            patch.setattr(os, name, asking(index, name))
+        for index, name in enumerate(("replace", "rename", "fsync", "mkdir"), 1):
+            patch_system(patch, name, asking(index, name))
+        patch.setattr(os, "open", asking(5, "open"))
         yield disk
 
 
