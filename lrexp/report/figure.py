@@ -106,7 +106,8 @@ def save(figure: Figure, path: Path) -> Path:
     picture = io.BytesIO()
     pixels = np.asarray(canvas.buffer_rgba())  # (height, width, 4)
     imsave(picture, pixels, format="png", dpi=DPI, pil_kwargs={"compress_level": COMPRESSION})
-    write_whole(path, picture.getbuffer())  # several commands may draw one run at a time
+    with picture.getbuffer() as view:  # an error that keeps it would keep the memory, too
+        write_whole(path, view)  # several commands may draw one run at a time
     return path
 
 

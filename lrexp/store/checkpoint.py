@@ -75,7 +75,8 @@ def save_checkpoint(path: Path, unit: SavedUnit) -> None:
     torch.save(payload, buffer)
     with disk_errors(path.parent):
         path.parent.mkdir(exist_ok=True)  # not its parents: a run that was deleted stays deleted
-    write_whole(path, buffer.getbuffer())
+    with buffer.getbuffer() as view:  # an error that keeps it would keep the memory, too
+        write_whole(path, view)
 
 
 def load_checkpoint(path: Path) -> SavedUnit:
