@@ -22,8 +22,8 @@ class Pause:
     """Tells engines when a checkpoint is due, and whether to stop after it.
 
     Args:
-        stop: a function that is asked after every step, too; None is none. What it raises stops
-            the training as well, and is kept in `error`.
+        stop: a function that is also asked after every step; None asks nobody. What it raises
+            stops the training as well, and is kept in `error`.
         checkpoint_seconds: between checkpoints; None is `CHECKPOINT_SECONDS`.
         most_share: of the time that checkpoints may take; None is `MOST_SHARE`.
         signal_seconds: how long `is_coming` waits; None is `SIGNAL_SECONDS`.

@@ -81,10 +81,7 @@ def length_of(settings: ExperimentConfig, clock: Timekeeper) -> int:
     Raises:
         ConfigError: `train.duration` comes to none.
     """
-    try:
-        return clock.steps(settings.train.duration, at_least=1)
-    except ConfigError as error:
-        raise error.under("train.duration") from None
+    return _at_least_one(settings.train.duration, "train.duration", clock)
 
 
 def eval_every(settings: ExperimentConfig, clock: Timekeeper) -> int:
@@ -93,10 +90,14 @@ def eval_every(settings: ExperimentConfig, clock: Timekeeper) -> int:
     Raises:
         ConfigError: `train.eval_every` comes to none.
     """
+    return _at_least_one(settings.train.eval_every, "train.eval_every", clock)
+
+
+def _at_least_one(duration: object, key: str, clock: Timekeeper) -> int:
     try:
-        return clock.steps(settings.train.eval_every, at_least=1)
+        return clock.steps(duration, at_least=1)
     except ConfigError as error:
-        raise error.under("train.eval_every") from None
+        raise error.under(key) from None
 
 
 def make_schedule(
