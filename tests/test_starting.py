@@ -125,4 +125,6 @@ def test_a_process_that_nobody_asked_for_any_more_is_killed(starter: Starter) ->
     with asker(starter), asker(starter) as server:  # the first keeps the server waiting
         socket.send_fds(server, [struct.pack(">I", len(data)) + data], [0, 1, 2])
         server.close()
+    with starter.start(["-c", "raise SystemExit(4)"]) as process:
+        assert process.wait(100) == 4  # the server answers in turn: it has started the other by now
     wait_for(lambda: not starter.asked_by(-1))
