@@ -13,8 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrexp.analysis import verdicts
 from lrexp.analysis.trace import Evals, column, final_loss, trace
+from lrexp.analysis.verdicts import (
+    converging_well,
+    diverged,
+    not_finite,
+    overfitting,
+    plateaued,
+    too_slow,
+    unstable,
+    way_left,
+)
 from lrexp.errors import ConfigError
 
 WORDS = ("diverged", "unstable", "too slow", "plateaued", "overfitting", "converging well")
@@ -68,22 +77,22 @@ def diagnose(
     total = len(y) if total_steps is None else total_steps
     if outcome == "failed":
         return Diagnosis("failed", f"An exception ended it at step {len(y)} of {total}.")
-    sentence = verdicts.not_finite(y, evals, total)
+    sentence = not_finite(y, evals, total)
     if sentence:
         return Diagnosis("diverged", sentence)
     val, train = column(evals, "val_loss")[1], column(evals, "train_loss")[1]
     t = trace(y, val if len(val) else train)
     if t is None:
         return Diagnosis("too slow", "Not one step was made: raise train.duration.")
-    behind = verdicts.way_left(t, val, final_loss(y, evals), best_final)
+    behind = way_left(t, val, final_loss(y, evals), best_final)
     stop = (len(y) - 1 if stopped_at is None else stopped_at) if outcome == "diverged" else None
     found = {
-        "diverged": verdicts.diverged(t, stop, total),
-        "unstable": verdicts.unstable(t, behind, val, best_final),
-        "overfitting": verdicts.overfitting(evals),
-        "too slow": verdicts.too_slow(t, behind),
-        "plateaued": verdicts.plateaued(t, behind),
-        "converging well": verdicts.converging_well(t),
+        "diverged": diverged(t, stop, total),
+        "unstable": unstable(t, behind, val, best_final),
+        "overfitting": overfitting(evals),
+        "too slow": too_slow(t, behind),
+        "plateaued": plateaued(t, behind),
+        "converging well": converging_well(t),
     }
     return next(Diagnosis(word, sentence) for word, sentence in found.items() if sentence)
 

@@ -13,7 +13,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lrexp.analysis.claim_words import BETTER, TOO_FEW
-from lrexp.report import words
 from lrexp.report.figure import NAME_WIDTH, Entry, Heading, finish, new_figure
 from lrexp.report.style import (
     GRID,
@@ -28,6 +27,7 @@ from lrexp.report.style import (
     panel_title,
 )
 from lrexp.report.text import count_text, number_text, shortened, shown_of, told_apart
+from lrexp.report.words import measure_text, run_subtitle
 from lrexp.store.read import Run
 
 Array = np.ndarray
@@ -45,7 +45,7 @@ def differences_figure(run: Run) -> Figure:
     figure = new_figure()
     ax = figure.subplots()
     dress(ax)
-    _set_axes(ax, rows, words.measure_text(declared["metric"]), declared["reference"])
+    _set_axes(ax, rows, measure_text(declared["metric"]), declared["reference"])
     _draw_floor(ax, summary.get("noise"))
     worst = 1.0 if declared["direction"] == "min" else 0.0
     names = told_apart([row["variant"] for row in rows], NAME_WIDTH)
@@ -58,7 +58,7 @@ def differences_figure(run: Run) -> Figure:
     seeds = count_text(len(summary["seeds"]), "seed")
     heading = Heading(
         title=f"{shortened(run.name, 48)}: differences to {reference}, seed by seed, {seeds}",
-        subtitle=words.run_subtitle(run),
+        subtitle=run_subtitle(run),
         caption=_caption(declared, rows, len(found)),
         source=run.path.name,
     )

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from lrexp.report import words
 from lrexp.report.curves import outcome
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.panels import Variant, draw_panels, handle, load_variant, x_axis
 from lrexp.report.style import mark
+from lrexp.report.words import measure_text, ranking_note, run_subtitle, run_title, seeds_of
 from lrexp.store.read import Run
 
 
@@ -27,12 +27,12 @@ def loss_figure(run: Run) -> Figure:
     draw_panels(figure, variants, measures, axis)
     metric = str((run.summary or {}).get("metric", ""))
     heading = Heading(
-        title=words.run_title(run, words.measure_text(metric or (measures or ["train_loss"])[-1])),
-        subtitle=words.run_subtitle(run),
+        title=run_title(run, measure_text(metric or (measures or ["train_loss"])[-1])),
+        subtitle=run_subtitle(run),
         caption=caption(variants),
         source=run.path.name,
     )
-    legend_title = f"ranked by {words.measure_text(metric)}" if metric else "variants"
+    legend_title = f"ranked by {measure_text(metric)}" if metric else "variants"
     finish(figure, heading, _entries(run, variants), legend_title)
     return figure
 
@@ -69,7 +69,7 @@ def caption(variants: Sequence[Variant]) -> str:
 def progress_note(run: Run, name: str) -> str:
     """Return how far a variant is: seeds that ended, diverged, failed; empty when all went well."""
     outcomes = [outcome(trial) for trial in run.variants[name]]
-    planned = max(len(words.seeds_of(run)), len(outcomes))
+    planned = max(len(seeds_of(run)), len(outcomes))
     ended = len(outcomes) - outcomes.count("open")
     if not outcomes:
         return "not begun"
@@ -88,6 +88,6 @@ def _entries(run: Run, variants: Sequence[Variant]) -> list[Entry]:
     ranked = [by_name[name] for name in rows if name in by_name]
     others = [v for v in variants if v.name not in rows]
     return [
-        *(Entry(handle(v.mark), v.name, words.ranking_note(rows[v.name])) for v in ranked),
+        *(Entry(handle(v.mark), v.name, ranking_note(rows[v.name])) for v in ranked),
         *(Entry(handle(v.mark), v.name, progress_note(run, v.name)) for v in others),
     ]

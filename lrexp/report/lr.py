@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from lrexp.finder.trials import UNTRAINED
 from lrexp.race import entrant_of
-from lrexp.report import words
 from lrexp.report.curves import Array, Line, lr_traces, shared_epoch, thinned
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.panels import handle
@@ -27,6 +26,7 @@ from lrexp.report.style import (
     step_axis,
 )
 from lrexp.report.text import count_text, lr_text, shortened
+from lrexp.report.words import run_subtitle
 from lrexp.store.read import Run
 
 PEAK_RATIO = 10.0  # of the largest to the smallest peak, from which the axis is logarithmic
@@ -46,7 +46,7 @@ def lr_figure(run: Run) -> Figure:
     of_what = "the LR range test" if is_test else count_text(len(traces), "variant")
     heading = Heading(
         title=f"{shortened(run.name, 48)}: learning rate of {of_what}",
-        subtitle=words.run_subtitle(run),
+        subtitle=run_subtitle(run),
         source=run.path.name,
     )
     return _sheet(traces, heading, length if shared else None, legend=not is_test)

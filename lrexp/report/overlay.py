@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lrexp.report import words
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.loss import caption, evaluated, progress_note
 from lrexp.report.panels import Variant, draw_panels, handle, load_variant, x_axis
 from lrexp.report.range_curve import draw_curves, loss_view, run_curves, set_lr_limits, set_view
 from lrexp.report.style import COLORS, DASHES, MARKERS, Mark, dress, mark, panel_title
 from lrexp.report.text import count_text, lr_text, shortened, told_apart
+from lrexp.report.words import measure_text, ranking_note, run_subtitle
 from lrexp.store.read import Run
 
 RUN_WIDTH, VARIANT_WIDTH = 16, 24  # characters of a legend
@@ -46,8 +46,7 @@ def overlay_loss_figure(runs: Sequence[Run]) -> Figure:
     for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
         names = told_apart(list(run.variants), VARIANT_WIDTH)
         notes = {
-            row["variant"]: words.ranking_note(row)
-            for row in (run.summary or {}).get("ranking") or ()
+            row["variant"]: ranking_note(row) for row in (run.summary or {}).get("ranking") or ()
         }
         for j, (name, trials) in enumerate(run.variants.items()):
             look = _look(runs, i, j, len(variants))
@@ -58,7 +57,7 @@ def overlay_loss_figure(runs: Sequence[Run]) -> Figure:
     measures = list(dict.fromkeys(m for run in runs for m in evaluated(run)))
     figure = new_figure()
     draw_panels(figure, variants, measures, axis)
-    what = words.measure_text((measures or ["train_loss"])[-1])
+    what = measure_text((measures or ["train_loss"])[-1])
     heading = Heading(_title(runs, what), _subtitle(runs), caption(variants))
     finish(figure, heading, entries, "runs", RUN_WIDTH + VARIANT_WIDTH + 3)
     return figure
@@ -101,5 +100,5 @@ def _title(runs: Sequence[Run], what: str) -> str:
 
 def _subtitle(runs: Sequence[Run]) -> str:
     """Return what the runs have in common."""
-    told = [words.run_subtitle(run).split(" · ") for run in runs]
+    told = [run_subtitle(run).split(" · ") for run in runs]
     return " · ".join(part for part in told[0] if all(part in other for other in told))

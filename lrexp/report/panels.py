@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lrexp.report import words
 from lrexp.report.curves import (
     FEW_POINTS,
     Line,
@@ -37,6 +36,7 @@ from lrexp.report.style import (
 )
 from lrexp.report.text import number_text
 from lrexp.report.view import Seen, clipped_view, loss_view, set_loss_axis, view_of_lost
+from lrexp.report.words import measure_text
 from lrexp.store.read import Run, TrialRecord
 
 PANEL_TITLES = {"loss": "training loss", "train_loss": "training loss, mean between evaluations"}
@@ -108,7 +108,7 @@ def draw_panels(
         pad_x(ax, 0.0, last)
         room = 1.1 * LABEL_HEIGHT * min(MAX_LABELS, len(leavers)) if measure == "loss" else 0.0
         set_loss_axis(ax, *view, log=log and "loss" in measure, head=0.06 + room)
-        title = PANEL_TITLES.get(measure) or words.measure_text(measure)
+        title = PANEL_TITLES.get(measure) or measure_text(measure)
         panel_title(ax, drawable(title, 60))
         step_axis(ax, unit=axis.unit, steps_per_epoch=axis.steps_per_epoch)
         if not ax.lines:

@@ -19,7 +19,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lrexp.race import Raced, position, survivors, trained_rungs
-from lrexp.report import words
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.range_marks import Row, draw_strip
 from lrexp.report.style import (
@@ -37,6 +36,7 @@ from lrexp.report.style import (
     wants_log,
 )
 from lrexp.report.text import count_text, lr_text, shortened
+from lrexp.report.words import run_subtitle
 from lrexp.store.read import Run
 
 ARROW = 0.05  # of the axis: where the way from the basin to the answer is drawn
@@ -62,7 +62,7 @@ def race_figure(run: Run) -> Figure:
         upper.tick_params(labelbottom=False)
     measure = "validation loss" if _validates(run) else "training loss"
     panel_title(upper, f"{measure} after a short training")
-    heading = Heading(_title(run, facts), words.run_subtitle(run), source=run.path.name)
+    heading = Heading(_title(run, facts), run_subtitle(run), source=run.path.name)
     finish(figure, heading, _entries(rungs, facts, total), "trained for")
     return figure
 

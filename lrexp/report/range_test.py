@@ -16,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lrexp.finder.curve import Curve
-from lrexp.report import words
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.range_curve import (
     CURVE,
@@ -37,6 +36,7 @@ from lrexp.report.range_marks import (
 )
 from lrexp.report.style import ACCENT, dress, pad_x, panel_title, step_axis
 from lrexp.report.text import count_text, lr_text, shortened
+from lrexp.report.words import run_subtitle, seeds_of
 from lrexp.store.read import Run
 
 
@@ -46,7 +46,7 @@ def range_test_figure(run: Run) -> Figure:
     figure = new_figure()
     upper = draw_with_strip(figure, curves, facts)
     panel_title(upper, loss_title(run))
-    seeds = count_text(len(words.seeds_of(run)), "seed")
+    seeds = count_text(len(seeds_of(run)), "seed")
     result = f"LR range test with {seeds}"
     if facts.get("race") and facts.get("suggested_lr"):
         result += f", race suggests {lr_text(facts['suggested_lr'])}"
@@ -56,7 +56,7 @@ def range_test_figure(run: Run) -> Figure:
         result += " gives no suggestion"
     title = f"{shortened(run.name, 48)}: {result}"
     note = str(facts.get("note") or "")
-    heading = Heading(title, words.run_subtitle(run), caption=note, source=run.path.name)
+    heading = Heading(title, run_subtitle(run), caption=note, source=run.path.name)
     finish(figure, heading, key_entries(len(curves), facts))
     return figure
 
@@ -72,9 +72,9 @@ def range_test_loss_figure(run: Run) -> Figure:
     set_view(ax, *loss_view(curves))
     step_axis(ax)
     panel_title(ax, "training loss")
-    seeds = count_text(len(words.seeds_of(run)), "seed")
+    seeds = count_text(len(seeds_of(run)), "seed")
     title = f"{shortened(run.name, 48)}: training loss of the LR range test, {seeds}"
-    heading = Heading(title, words.run_subtitle(run), source=run.path.name)
+    heading = Heading(title, run_subtitle(run), source=run.path.name)
     finish(figure, heading, key_entries(len(curves), {}))
     return figure
 

@@ -16,12 +16,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lrexp.analysis.paired import MIN_SEEDS
-from lrexp.report import words
 from lrexp.report.cells import cell, least_width, natural_width, new_table
 from lrexp.report.damage import as_written
 from lrexp.report.screen import visible
 from lrexp.report.text import count_text, mean_sd_column, number_text, shown_of
 from lrexp.report.verdicts import verdict_lines
+from lrexp.report.words import measure_text, setting_text
 
 MAX_SEED_VALUES = 6  # more values than these say less than their mean and sd
 MANY_SENTENCES = 5  # of the best variants, where there are too many for all of them
@@ -79,7 +79,7 @@ class _Ranking:
 def _heading(summary: Mapping[str, Any]) -> Text:
     better = "higher" if summary.get("direction") == "max" else "lower"
     num_variants, num_seeds = len(summary["ranking"]), len(summary.get("seeds") or ())
-    text = Text(words.measure_text(summary["metric"]).capitalize(), "bold")
+    text = Text(measure_text(summary["metric"]).capitalize(), "bold")
     counts = f"{count_text(num_variants, 'variant')} × {count_text(num_seeds, 'seed')}"
     return text.append(f", {better} is better · {counts}", "not bold dim")
 
@@ -209,7 +209,7 @@ def _seed_value(value: float | None) -> str:
 
 def _changes(row: Mapping[str, Any]) -> str:
     settings = row.get("settings") or {}
-    return ", ".join(words.setting_text(key, value) for key, value in settings.items())
+    return ", ".join(setting_text(key, value) for key, value in settings.items())
 
 
 def _diagnosis(row: Mapping[str, Any]) -> Text:

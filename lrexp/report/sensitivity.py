@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lrexp.report import words
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.style import (
     MUTED,
@@ -26,6 +25,7 @@ from lrexp.report.style import (
     wants_log,
 )
 from lrexp.report.text import count_text, lr_text, number_text, shortened
+from lrexp.report.words import measure_text, run_subtitle, setting_text
 from lrexp.store.read import Run
 
 MAX_CURVES = 8  # as many as there are colours; those with the best LRs are drawn
@@ -44,12 +44,12 @@ def sensitivity_figure(run: Run) -> Figure:
     for i, curve in enumerate(curves):
         _draw(ax, curve, mark(i), len(curves), i, worst_on_top=direction == "min")
     _draw_start(ax, curves)
-    what = words.measure_text(str(summary["metric"]))
+    what = measure_text(str(summary["metric"]))
     ax.set_xlabel("learning rate (base LR)")
     panel_title(ax, f"{what} at the end")
     heading = Heading(
         title=f"{shortened(run.name, 48)}: {what} over the learning rate, {_seeds(summary)}",
-        subtitle=words.run_subtitle(run),
+        subtitle=run_subtitle(run),
         caption=_caption(len(curves), len(summary["lr_sensitivity"])),
         source=run.path.name,
     )
@@ -180,7 +180,7 @@ def _handle(look: Mark) -> Line2D:
 def _name(curve: Mapping[str, Any], num_curves: int) -> str:
     if num_curves == 1:
         return "mean of the seeds"
-    settings = ", ".join(words.setting_text(k, v) for k, v in curve["settings"].items())
+    settings = ", ".join(setting_text(k, v) for k, v in curve["settings"].items())
     return settings or "nothing else changed"
 
 

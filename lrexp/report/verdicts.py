@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lrexp.analysis.claim_words import BETTER, TOO_FEW
-from lrexp.report import words
 from lrexp.report.cells import NAME_WIDTH, cell
 from lrexp.report.text import FIRST_SHOWN, count_text, lr_text, number_text, shortened, shown_of
+from lrexp.report.words import measure_text, setting_text
 
 MAX_LENGTH = 2_000  # characters of a paragraph
 MANY_MISSES = 5  # variants that never reach the target; more are counted
@@ -50,7 +50,7 @@ def _heading(summary: Mapping[str, Any]) -> Text:
     at = f"after {count_text(max(lengths), 'step')}" if len(lengths) == 1 else "at the end of each"
     family = declared["comparisons_corrected_for"]
     reference = shortened(declared["reference"], NAME_WIDTH)
-    what = f", against {reference}: {words.measure_text(declared['metric'])} {at}"
+    what = f", against {reference}: {measure_text(declared['metric'])} {at}"
     text = Text("Verdicts", "bold").append(what, "not bold dim")
     if declared["reference_is_best"]:
         text.append(f". The best was chosen by these seeds: p for all {family} pairs", "dim")
@@ -130,7 +130,7 @@ def _target_text(summary: Mapping[str, Any]) -> str:
     times += [f"never {named}"] if never else []
     reference = summary["declared"]["reference"]
     source = " (declared)" if found["declared"] else f" (where most of {reference} ends)"
-    measure = words.measure_text(summary["metric"])
+    measure = measure_text(summary["metric"])
     head = f"Median {found['unit']}s to a {measure} of {number_text(found['target'])}{source}"
     return f"{head}: {', '.join(times)}."
 
@@ -148,7 +148,7 @@ def _sensitivity_texts(curves: Sequence[Mapping[str, Any]]) -> list[str]:
         return [_sensitivity_text(curves[0], "LR")]
     texts = []
     for curve in curves[:FIRST_SHOWN]:
-        settings = ", ".join(words.setting_text(k, v) for k, v in curve["settings"].items())
+        settings = ", ".join(setting_text(k, v) for k, v in curve["settings"].items())
         texts.append(_sensitivity_text(curve, f"LR, with {settings or 'nothing else changed'}"))
     return texts
 
