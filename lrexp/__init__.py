@@ -5,44 +5,39 @@ The public names. Each is imported when it is first used, so that `import lrexp`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from lrexp.errors import (
-    ConfigError,
-    InterruptedRunError,
-    LrexpError,
-    RunError,
-    UserCodeError,
-)
-from lrexp.lazy import imported_from
+from lrexp.errors import ConfigError, InterruptedRunError, LrexpError, RunError, UserCodeError
 
 if TYPE_CHECKING:
-    from lrexp.experiment import compare, find_lr, resume
-    from lrexp.lr_finder import LRFinder, RangeTest
-    from lrexp.report import plot_lr_schedule
-    from lrexp.schedules import (
+    from lrexp.api import compare, find_lr, resume
+    from lrexp.integrations.lr_finder import LRFinder
+    from lrexp.report.notebook import plot_lr_schedule
+    from lrexp.report.result import RangeTest
+    from lrexp.runs.reader import Run, load_run
+    from lrexp.schedules.public import (
         AdaptiveCycleLR,
         get_combined_lr_scheduler,
         get_lr_scheduler,
         get_multi_step_lr_scheduler,
     )
-    from lrexp.store import Run, load_run
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AdaptiveCycleLR": "lrexp.schedules",
-    "LRFinder": "lrexp.lr_finder",
-    "RangeTest": "lrexp.lr_finder",
-    "Run": "lrexp.store",
-    "compare": "lrexp.experiment",
-    "find_lr": "lrexp.experiment",
-    "get_combined_lr_scheduler": "lrexp.schedules",
-    "get_lr_scheduler": "lrexp.schedules",
-    "get_multi_step_lr_scheduler": "lrexp.schedules",
-    "load_run": "lrexp.store",
-    "plot_lr_schedule": "lrexp.report",
-    "resume": "lrexp.experiment",
+    "AdaptiveCycleLR": "lrexp.schedules.public",
+    "LRFinder": "lrexp.integrations.lr_finder",
+    "RangeTest": "lrexp.report.result",
+    "Run": "lrexp.runs.reader",
+    "compare": "lrexp.api",
+    "find_lr": "lrexp.api",
+    "get_combined_lr_scheduler": "lrexp.schedules.public",
+    "get_lr_scheduler": "lrexp.schedules.public",
+    "get_multi_step_lr_scheduler": "lrexp.schedules.public",
+    "load_run": "lrexp.runs.reader",
+    "plot_lr_schedule": "lrexp.report.notebook",
+    "resume": "lrexp.api",
 }
 
 __all__ = [
@@ -67,7 +62,10 @@ __all__ = [
 ]
 
 
-__getattr__ = imported_from(__name__, _HOMES)
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

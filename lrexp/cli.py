@@ -27,26 +27,7 @@ from lrexp.errors import (
     is_interruption,
     without_controls,
 )
-from lrexp.options import (
-    Budget,
-    ConfigFile,
-    Device,
-    Engine,
-    Force,
-    Jobs,
-    Json,
-    NoPlots,
-    Out,
-    Quiet,
-    Race,
-    RunDirectory,
-    RunsDir,
-    Seeds,
-    Set,
-    Trust,
-    Write,
-)
-from lrexp.output import (
+from lrexp.report.console import (
     again_words,
     messages,
     print_json,
@@ -56,7 +37,7 @@ from lrexp.output import (
     stderr,
     stdout,
 )
-from lrexp.terminal import (
+from lrexp.runs.signals import (
     borrowed_signals,
     delayed_signals,
     ended_by_signals,
@@ -68,12 +49,73 @@ from lrexp.terminal import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+
 EXIT_CODES = (
     "Exit codes: 0 done, 2 the command line or config is wrong, 3 the run failed, "
     "4 find-lr found no usable signal, 130 interrupted."
 )
+
 RUNS = Path("runs")
 _NOTHING_WRITTEN = "Interrupted before training; nothing was written."
+
+# Arguments and options that commands share, so that one name means one thing everywhere.
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the config, e.g. --set optimizer.lr=0.1; may be repeated.",
+    ),
+]
+Seeds = Annotated[int | None, typer.Option(help="Number of seeds (replicates).", min=1)]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="How trials are trained: auto, sequential or vectorized."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Worker processes; 1 trains in this one.", min=1),
+]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The run directory itself; must be new or empty.")
+]
+RunsDir = Annotated[Path, typer.Option(metavar="DIR", help="Where new run directories go.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PREFIX", help="Let import paths in the config reach this package; may be repeated."
+    ),
+]
+Write = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
+]
+Race = Annotated[
+    bool,
+    typer.Option("--race", help="Verify the LR by short trainings around it; see --budget."),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="What --race may train, all its trainings together: 1 (the default) is one full one.",
+    ),
+]
+NoPlots = Annotated[
+    bool,
+    typer.Option(
+        "--no-plots",
+        help="Draw no pictures; lrexp plot RUN draws them later. LREXP_PLOTS=0 does the same.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 app = typer.Typer(
     name="lrexp",
@@ -130,14 +172,14 @@ def compare(
     """Train every variant × seed from the same weights and batches, and rank them."""
     console = stderr(quiet)
     with _loading(console, context.obj):
-        from lrexp import experiment
-        from lrexp.report import draw_unless_off
-        from lrexp.store import load_run
+        from lrexp import api
+        from lrexp.report.plots import draw_unless_off
+        from lrexp.runs.reader import load_run
 
     failure = None
     try:
         with _before_training(), messages(json):
-            run = experiment.compare(
+            run = api.compare(
                 config,
                 seeds=seeds,
                 overrides=set_ or (),
@@ -179,11 +221,11 @@ def find_lr(
     """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
     console = stderr(quiet)
     with _loading(console, context.obj):
-        from lrexp import experiment
-        from lrexp.report import draw_unless_off
+        from lrexp import api
+        from lrexp.report.plots import draw_unless_off
 
     with _before_training(), messages(json):
-        result = experiment.find_lr(
+        result = api.find_lr(
             config,
             seeds=seeds,
             race=race or None,
@@ -224,14 +266,14 @@ def resume(
     """Continue an interrupted run to the very result it would have had."""
     console = stderr(quiet)
     with _loading(console, context.obj):
-        from lrexp import experiment
-        from lrexp.report import draw_unless_off
-        from lrexp.store import Run, load_run
+        from lrexp import api
+        from lrexp.report.plots import draw_unless_off
+        from lrexp.runs.reader import Run, load_run
 
     failure, ended = None, None
     try:
         with _before_training(), messages(json):
-            ended = experiment.resume(
+            ended = api.resume(
                 run,
                 force=force,
                 jobs=jobs,
@@ -263,9 +305,9 @@ def plot(
     ] = None,
 ) -> None:
     """Redraw the plots of finished, running or interrupted runs; several are overlaid."""
-    from lrexp import drawing
+    from lrexp import api
 
-    for path in drawing.plot(runs, out=out):
+    for path in api.plot(runs, out=out):
         say(path)
 
 
@@ -284,11 +326,11 @@ def schedule(
     Checks keys and types in the whole config; names and arguments in the sections it draws from:
     the schedule, and the data where a duration is in epochs or tokens. `lrexp validate` checks all.
     """
-    from lrexp import drawing
-    from lrexp.report import schedule_table
+    from lrexp import api
+    from lrexp.report.tables import schedule_table
 
     with messages(json):
-        traces = drawing.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
+        traces = api.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
     if json:
         print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
     else:
@@ -305,8 +347,8 @@ def runs(
     json: Json = False,
 ) -> None:
     """List runs: name, command, status, best variant, age."""
-    from lrexp.report import runs_table
-    from lrexp.store import list_runs
+    from lrexp.report.tables import runs_table
+    from lrexp.runs.listing import list_runs
 
     missing = directory == RUNS and not directory.exists()  # nothing was run yet
     found = [] if missing else list_runs(directory)
@@ -321,10 +363,10 @@ def runs(
 @app.command(epilog="Example: lrexp validate configs/quickstart.yaml --set train.duration=2ep")
 def validate(config: ConfigFile, set_: Set = None, trust: Trust = None, json: Json = False) -> None:
     """Check a config and print it fully resolved, units turned into steps."""
-    from lrexp import experiment
+    from lrexp import api
 
     with messages(json):
-        resolved = experiment.validate(config, overrides=set_ or (), trust=trust or ())
+        resolved = api.validate(config, overrides=set_ or (), trust=trust or ())
     if json:
         print_json(resolved.tree)
     else:
@@ -334,7 +376,7 @@ def validate(config: ConfigFile, set_: Set = None, trust: Trust = None, json: Js
 @app.command(epilog="Example: lrexp schema > lrexp.schema.json")
 def schema() -> None:
     """Print the JSON Schema of a config, for editors."""
-    from lrexp.config import json_schema
+    from lrexp.config.schema import json_schema
 
     print_json(json_schema())
 
@@ -347,8 +389,8 @@ def init(
     force: Force = False,
 ) -> None:
     """Write a commented starter config."""
-    from lrexp.config import STARTER
-    from lrexp.store.files import write_whole
+    from lrexp.config.starter import STARTER
+    from lrexp.runs.files import write_whole
 
     if file.exists() and not force:
         raise ConfigError.single("FILE", "exists already", str(file), "Give another, or --force.")

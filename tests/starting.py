@@ -37,7 +37,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PREPARED = (
-    "lrexp.cli", "lrexp.experiment", "lrexp.report", "lrexp.workers.worker", "rich.progress",
+    "lrexp.cli", "lrexp.api", "lrexp.runs.stages", "lrexp.report.plots", "lrexp.runs.worker", "rich.progress",
     "scipy.stats", "sklearn.datasets", "torch._dynamo",
 )  # fmt: skip
 _LENGTH = struct.Struct(">I")

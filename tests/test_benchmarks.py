@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lrexp.data import ResidentBatches
-from lrexp.order import make_order
+from lrexp.runs.spec import make_order
+from lrexp.workloads.tensors import ResidentBatches
 
 HERE = Path(__file__).parent / "benchmarks"
 CPU = torch.device("cpu")

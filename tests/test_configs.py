@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from data.sample_files import write_mnist
+from workloads.sample_files import write_mnist
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,10 +12,11 @@ import yaml
 
 import lrexp as lrexp_library
 from lrexp.cli import app
-from lrexp.config import ExperimentConfig, load_config
-from lrexp.data import DATASETS
-from lrexp.models import MODELS
-from lrexp.schedules import SCHEDULES
+from lrexp.config.load import load_config
+from lrexp.config.schema import ExperimentConfig
+from lrexp.schedules.build import SCHEDULES
+from lrexp.workloads.builtin_data import DATASETS
+from lrexp.workloads.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,10 +14,11 @@ from conftest import Answer
 from starting import Starter
 
 import lrexp as library
-from lrexp.data import derive_seed
-from lrexp.engine import Failed, Started, Unit, choice
-from lrexp.order import make_order
-from lrexp.workers.pool import run_in_processes
+from lrexp.engine import choice
+from lrexp.records import Failed, Started, Unit
+from lrexp.runs.executor import run_in_processes
+from lrexp.runs.spec import make_order
+from lrexp.workloads.seeds import derive_seed
 
 Command = Callable[..., Answer]
 

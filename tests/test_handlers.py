@@ -157,14 +157,14 @@ CALLER = """\
 import signal, sys
 import lrexp
 from lrexp.cli import run
-del sys.modules["lrexp.experiment"], lrexp.experiment
+del sys.modules["lrexp.api"], lrexp.api
 class Signals:
     def find_spec(self, name, path, target=None):
-        if name == "lrexp.experiment":
+        if name == "lrexp.api":
             signal.raise_signal(signal.NUMBER)
 sys.meta_path.insert(0, Signals())
 code = run(["compare", "net.yaml", "--out", "run"])
-print("the program lives:", code, "lrexp.experiment" in sys.modules)
+print("the program lives:", code, "lrexp.api" in sys.modules)
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
 

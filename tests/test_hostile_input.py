@@ -565,8 +565,8 @@ def with_controls(value: Any, free: Collection[str], inside: bool = False) -> An
 def test_no_text_of_a_run_is_drawn_as_a_formula(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lrexp import load_run
-    from lrexp.report import draw_overlay, draw_run
+    from lrexp.report.plots import draw_overlay, draw_run
+    from lrexp.runs.reader import load_run
 
     seen: list[str] = []
     draw = Figure.draw
@@ -598,8 +598,8 @@ def test_no_text_of_a_run_is_drawn_as_a_formula(
 def test_a_strangers_run_is_drawn_or_refused(
     new: object, name: str, command: str, folder: Path
 ) -> None:
-    from lrexp import load_run
-    from lrexp.report import draw_run
+    from lrexp.report.plots import draw_run
+    from lrexp.runs.reader import load_run
 
     run = a_run(folder / "run", command)
     whole = json.loads((run / name).read_text())
@@ -664,7 +664,7 @@ def test_a_resolved_config_is_shown_without_controls(
 
 
 def test_a_run_does_not_read_trials_outside_of_it(folder: Path) -> None:
-    from lrexp import load_run
+    from lrexp.runs.reader import load_run
 
     run, outside = folder / "run", folder / "other" / "seed-0"
     (run / "trials").mkdir(parents=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lrexp.engine import TrialId, Unit
 from lrexp.errors import RunError
-from lrexp.left import checkpoint_path, read_left, read_units, tidy_checkpoints
-from lrexp.store import Position, SavedUnit, save_checkpoint, trial_path
+from lrexp.records import TrialId, Unit
+from lrexp.runs.checkpoint import Position, SavedUnit, save_checkpoint
+from lrexp.runs.files import trial_path
+from lrexp.runs.remaining import checkpoint_path, read_left, read_units, tidy_checkpoints
 
 A, B, C, D = (TrialId(name, 0) for name in "abcd")
 STACK = Unit("vectorized", (A, B, C))

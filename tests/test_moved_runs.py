@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 from stopping import After
 
-from lrexp.describe import describe_again
 from lrexp.errors import Problem
-from lrexp.fit import changed_settings, noted_surroundings, read_order
-from lrexp.home import changed_modules, digest
-from lrexp.order import Order
-from lrexp.plan import Objects
-from lrexp.store import RunWriter
+from lrexp.runs.builder import Objects
+from lrexp.runs.environment import describe_again
+from lrexp.runs.resume import (
+    changed_modules,
+    changed_settings,
+    digest,
+    noted_surroundings,
+    read_order,
+)
+from lrexp.runs.spec import Order
+from lrexp.runs.writer import RunWriter
 
 CONFIG = """\
 model: {name: 'own:Net'}

@@ -28,24 +28,23 @@ from torch.nn import functional
 from waiting import is_alive, wait_for
 
 import lrexp as library
-from lrexp.engine import (
+from lrexp.engine.stop import Pause
+from lrexp.errors import ConfigError, RunError, UserCodeError
+from lrexp.records import (
     Checkpoint,
     Ended,
     Failed,
     Interrupted,
-    Pause,
     Record,
     Started,
     Steps,
     TrialId,
     Unit,
 )
-from lrexp.errors import ConfigError, RunError, UserCodeError
-from lrexp.order import make_order
-from lrexp.plan import Objects
-from lrexp.workers.messages import raised, receive, send
-from lrexp.workers.pool import run_in_processes
-from lrexp.workers.sendable import refuse_processes, why_not_processes
+from lrexp.runs.builder import Objects
+from lrexp.runs.executor import refuse_processes, run_in_processes, why_not_processes
+from lrexp.runs.spec import make_order
+from lrexp.runs.worker import raised, receive, send
 
 ROOT = Path(__file__).parents[1]
 SMALL = """\

@@ -18,12 +18,11 @@ from stopping import After, contents, copy_of, status
 from torch import nn
 
 import lrexp as library
-from lrexp.engine import TrialId
-from lrexp.order import Order, make_order
-from lrexp.plan import race_task
-from lrexp.plan.race import shortened
-from lrexp.race import Entrant
-from lrexp.schedules import Schedule
+from lrexp.analysis.race import Entrant
+from lrexp.records import TrialId
+from lrexp.runs.spec import Order, make_order
+from lrexp.runs.trials import race_task, shortened
+from lrexp.schedules.schedule import Schedule
 
 CONFIG = """\
 name: small

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from lrexp.engine import (
+from lrexp.errors import FailedTrialsError, RunError, UserCodeError, WorkerDiedError
+from lrexp.records import (
     Checkpoint,
     Ended,
     Evaluation,
@@ -26,12 +27,11 @@ from lrexp.engine import (
     TrialId,
     Unit,
 )
-from lrexp.errors import FailedTrialsError, RunError, UserCodeError, WorkerDiedError
-from lrexp.left import Left, read_left
-from lrexp.record import Recorder, readable_error
 from lrexp.report import progress
 from lrexp.report.progress import Bars, Lines
-from lrexp.store import RunWriter
+from lrexp.runs.recorder import Recorder, readable_error
+from lrexp.runs.remaining import Left, read_left
+from lrexp.runs.writer import RunWriter
 
 A, B = TrialId("a", 0), TrialId("b", 0)
 

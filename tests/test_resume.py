@@ -27,7 +27,7 @@ from waiting import MOST_SECONDS, wait_for
 
 import lrexp as library
 from lrexp.errors import ConfigError
-from lrexp.report.range_curve import loss_title
+from lrexp.report.range_test import loss_title
 
 CONFIG = """\
 name: small

@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from lrexp.engine import Pause, TrialId, Unit
-from lrexp.order import make_order
+from lrexp.engine.stop import Pause
+from lrexp.records import TrialId, Unit
+from lrexp.runs.spec import make_order
 
 CONFIG = """\
 model: {name: mlp, args: {hidden: [9]}}

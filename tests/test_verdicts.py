@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import lrexp as library
-from lrexp.analysis import compare_to
-from lrexp.analysis.claim_words import BETTER, NO_DIFFERENCE, TOO_FEW
-from lrexp.report import draw_run, ranking_table
+from lrexp.analysis.claims import BETTER, NO_DIFFERENCE, TOO_FEW, compare_to
+from lrexp.report.plots import draw_run
+from lrexp.report.ranking import ranking_table
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

@@ -1,13 +1,4 @@
-"""What may be said of variants against a reference: one of three verdicts for each.
-
-"A is better (…)", "no difference detected (…)" or "too few seeds to tell (n < …)". A is called
-better only where its Holm-corrected sign-flip p is at most 0.05, the t-interval of the mean
-difference leaves out 0, and none of its own seeds failed. Measured over 2,000 simulated
-experiments without any difference, claims were made in no more than 5 ± 1 % (normal, lognormal and
-heavy-tailed values, diverging seeds, 1 to 5 comparisons, a chosen best; n = 6 to 10). "No
-difference" means that a seed could as well have given the opposite one: of lognormal differences
-whose mean is 0 but whose median is not, 11 to 15 % gave a claim.
-"""
+"""What may be said of variants against a reference: a verdict for each, as a sentence."""
 
 from __future__ import annotations
 
@@ -18,10 +9,67 @@ from typing import Literal
 
 import numpy as np
 
-from lrexp.analysis import paired
-from lrexp.analysis.claim_words import BETTER, NO_DIFFERENCE, TOO_FEW, verdict_text
-from lrexp.analysis.paired import ALPHA, Array
-from lrexp.analysis.summary import Outcomes, Values, judged
+from lrexp.analysis import statistics
+from lrexp.analysis.ranking import Outcomes, Values, judged
+from lrexp.analysis.statistics import ALPHA, MIN_SEEDS, Array
+
+BETTER, NO_DIFFERENCE, TOO_FEW = "better", "no difference detected", "too few seeds to tell"
+
+
+def verdict_text(c: Comparison, needed: int) -> str:
+    """Return the verdict with its numbers, in one of the three forms.
+
+    Args:
+        c: all but the verdict.
+        needed: seeds that a claim takes.
+    """
+    if c.kind == TOO_FEW:
+        # below six no number of variants would help: that is the plainer reason
+        limit = MIN_SEEDS if c.n < MIN_SEEDS else needed
+        return f"{TOO_FEW} (n < {limit})"
+    says = f"{c.better} is better" if c.kind == BETTER else NO_DIFFERENCE
+    winner, wins = (c.reference, c.losses) if c.better == c.reference else (c.variant, c.wins)
+    facts = [*_size(c), f"p = {_p_text(c.p_holm)}", f"n = {c.n}", f"{winner} wins {wins}"]
+    return f"{says} ({', '.join(facts)})"
+
+
+def _size(c: Comparison) -> list[str]:
+    """Return variant − reference and its interval, or which of the two diverged how often."""
+    if c.mean is None or c.interval is None:
+        counts = [(c.variant, c.diverged["variant"]), (c.reference, c.diverged["reference"])]
+        both = c.diverged["both"]
+        alone = [f"{name} diverged in {k} of {c.n}" for name, k in counts if k]
+        together = f"both in {both}" if alone else f"both diverged in {both} of {c.n}"
+        return [*alone, *([together] if both else [])]
+    low, high = c.interval
+    places = _decimals(high - low, max(abs(low), abs(high)))
+    mean = _number(c.mean, places, "+")
+    low_text, high_text = (_number(end, places) for end in (low, high))
+    share = "" if c.relative is None else _share(100 * c.relative)
+    return [f"Δ {mean}{share}", f"95 % interval {low_text} to {high_text}"]
+
+
+def _share(percent: float) -> str:
+    """Return a relative difference; none where it is 0, or so large that the numbers say more."""
+    if not percent or not -99.5 < percent < 999.5:
+        return ""
+    return f" = {percent:+.2g} %" if abs(percent) < 99.5 else f" = {percent:+.0f} %"
+
+
+def _decimals(width: float, size: float) -> int | None:
+    """Return the decimals that show an interval to two or three digits; None for powers of ten."""
+    if not 1e-4 <= (width or size) < 1e6:
+        return None
+    return max(0, 2 - math.floor(math.log10(width or size)))
+
+
+def _number(value: float, places: int | None, sign: str = "") -> str:
+    return f"{value:{sign}.3g}" if places is None else f"{value:{sign}.{places}f}"
+
+
+def _p_text(p: float) -> str:
+    return f"{p:.2g}" if p >= 1e-3 else f"{p:.0e}".replace("e-0", "e-")
+
 
 Direction = Literal["min", "max"]
 
@@ -94,9 +142,9 @@ def compare_to(
         if name != reference
     ]
     table = np.array([pair.tested for pair in pairs]).reshape(len(pairs), len(seeds))
-    p = paired.sign_flip_p(table.T)
-    corrected = paired.holm(p, family)
-    needed = paired.seeds_needed(len(pairs) if family is None else family)
+    p = statistics.sign_flip_p(table.T)
+    corrected = statistics.holm(p, family)
+    needed = statistics.seeds_needed(len(pairs) if family is None else family)
     return tuple(
         _comparison(pair, direction, (float(p[i]), float(corrected[i])), needed)
         for i, pair in enumerate(pairs)
@@ -114,12 +162,12 @@ class _Pair:
 
     @property
     def difference(self) -> Array:
-        return paired.differences(self.cost, self.reference_cost)
+        return statistics.differences(self.cost, self.reference_cost)
 
     @property
     def tested(self) -> Array:
         """The differences, with ties where rounding explains them."""
-        return paired.without_rounding(self.difference, self.cost, self.reference_cost)
+        return statistics.without_rounding(self.difference, self.cost, self.reference_cost)
 
 
 def _costs(
@@ -148,7 +196,7 @@ def _comparison(
     mean = float(d.mean()) if finite else None
     with np.errstate(invalid="ignore"):  # the middle of -inf and inf is nowhere
         median = float(np.median(d)) if len(d) else math.nan
-    interval = paired.t_interval(d) if finite else None
+    interval = statistics.t_interval(d) if finite else None
     kind, better = _judge(pair, interval, p[1], needed)
     comparison = Comparison(
         variant=pair.variant,

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-
 WITHIN = 0.05  # of the way from the initial value to the best: still a good LR
 ROUNDING = 1e-6  # relative: values within it are equal
 MIN_LRS = 3  # fewer make no curve

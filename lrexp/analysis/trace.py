@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrexp.analysis.smooth import anchored, despike
+from lrexp.analysis.smoothing import anchored, despike
 
 Array = NDArray[np.float64]
 Evals = Mapping[str, ArrayLike]  # column -> values, nan where absent
-
-
 HUGE = 1e100
 SHORT = 30  # steps: below, noise is no excuse for a mean that still falls
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from lrexp.config.arguments import check_arguments
-from lrexp.config.imports import AnyCallable
 from lrexp.config.names import Names
+from lrexp.config.signatures import check_arguments
+from lrexp.config.trust import AnyCallable
 from lrexp.errors import ConfigError, Problem
 
 Section: TypeAlias = Mapping[str, Any]
@@ -28,8 +28,8 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
         UserCodeError: the user's own module raised while it was imported.
 
     Example:
-        >>> print(section_problems("loss", "mse", Names(()))[0])
-        loss: is no loss of torch.nn.functional ... (got 'mse'). Did you mean 'mse_loss'?
+        >>> section_problems("loss", "mse", Names(()))[0].remedy
+        "Did you mean 'mse_loss'?"
     """
     if section == "loss":
         return _loss(value, names) if isinstance(value, str) and value else []
@@ -45,7 +45,7 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
 
 
 def _model(name: str, section: Section, names: Names) -> list[Problem]:
-    from lrexp.models import FACTS, FILLED
+    from lrexp.workloads.models import FACTS, FILLED
 
     function = names.resolve("model", name)
     automatic = () if ":" in name else FILLED  # a model of one's own is told with $in_features
@@ -67,7 +67,7 @@ def _optimizer(name: str, section: Section, names: Names) -> list[Problem]:
 
 
 def _schedule(name: str, section: Section, names: Names) -> list[Problem]:
-    from lrexp.schedules import check_schedule
+    from lrexp.schedules.build import check_schedule
 
     found = names.resolve("schedule", name)
     written = {key: value for key, value in section.items() if key != "name"}
@@ -100,6 +100,7 @@ _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
     "optimizer": _optimizer,
     "schedule": _schedule,
 }
+
 CHECKED = ("model", "data", "loss", "optimizer", "schedule")
 
 

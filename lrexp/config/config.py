@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lrexp.config.document import Document
 from lrexp.config.names import Names
-from lrexp.config.own_modules import own_files
 from lrexp.config.schema import ExperimentConfig
+from lrexp.config.trust import own_files
 from lrexp.errors import ConfigError, Problem
 
 STANDARD, BEST = "standard", "best"  # names that compare.reference knows

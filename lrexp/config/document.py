@@ -1,6 +1,7 @@
-"""A config as it was written: its values, the line of each key, and where it lies.
+"""A config as text: its values, the line of each key, and where it lies.
 
-`--set` makes a new document; the place of a key that it set is the option, not a line.
+`--set` makes a new document; the place of a key that it set is the option, not a line. Edits keep
+comments and layout, and what is written reads back exactly.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
-from lrexp.config.reader import MAX_BYTES, MAX_DEPTH, decode, read_yaml
+import yaml
+
+from lrexp.config.reader import MAX_BYTES, MAX_DEPTH, compose, decode, parse_scalar, read_yaml
 from lrexp.config.tree import KeyPath, dotted, get, locate, put
-from lrexp.config.writer import to_yaml
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
 
 _IN_PYTHON = "config"  # the name of a document that was made in Python
@@ -181,3 +184,115 @@ def _number(value: object, path: KeyPath, problems: list[Problem]) -> object:
     remedy = "Give text, numbers, lists or dicts; model, data and loss are arguments of their own."
     problems.append(Problem(dotted(path), what, value, remedy))
     return value
+
+
+# Options of one run; a copy of the config does not keep them.
+_RUN_ONLY = (
+    "device",
+    "engine",
+    "find_lr.seeds",
+    "find_lr.race",
+    "find_lr.budget",
+    "compare.seeds",
+)
+
+
+def with_optimizer_lr(document: Document, lr: float) -> str:
+    """Return the text of a copy of the config with another base LR.
+
+    Settings of `--set` are part of the copy, since they are part of what the LR was found for;
+    the device, the engine, the number of seeds and the race are not. Where the text cannot be
+    edited (the LR comes from an alias, a setting is new), the copy is written anew, without
+    comments.
+
+    Example:
+        >>> print(with_optimizer_lr(read_document("exp.yaml"), 0.14))  # doctest: +SKIP
+        optimizer: {name: SGD, lr: 0.14}  # found by lrexp
+    """
+    changes = {k: v for k, v in document.overrides.items() if k not in _RUN_ONLY}
+    changes.pop("optimizer.lr", None)
+    changes["optimizer.lr"] = lr
+    text = document.text
+    wanted, _ = read_yaml(text, document.name)
+    for key, value in changes.items():
+        path = locate(wanted, key)
+        wanted = put(wanted, path, value)
+        text = _edited(text, path, value) or ""
+    assert isinstance(wanted, dict)
+    return text if _reads_as(text, wanted) else to_yaml(wanted)
+
+
+def _edited(text: str, path: KeyPath, value: object) -> str | None:
+    """Return the text with a plain value replaced in place, None where that is not possible."""
+    node = compose(text, "config") if text else None
+    for part in path:
+        node = _child(node, part)
+    if not isinstance(node, yaml.ScalarNode) or isinstance(value, dict | list):
+        return None
+    # As it is written inside brackets, where more must be quoted than outside.
+    written = to_yaml({"x": value}).removeprefix("{x: ").removesuffix("}\n")
+    return text[: node.start_mark.index] + written + text[node.end_mark.index :]
+
+
+def _child(node: yaml.Node | None, part: str | int) -> yaml.Node | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+        item: yaml.Node | None = node.value[part] if part < len(node.value) else None
+        return item
+    if isinstance(node, yaml.MappingNode):
+        return next((value for key, value in node.value if key.value == part), None)
+    return None
+
+
+def _reads_as(text: str, wanted: dict[str, object]) -> bool:
+    """Return whether the text gives these values: an edited anchor would change its aliases too."""
+    try:
+        found, _ = read_yaml(text, "config")
+    except ConfigError:
+        return False
+    return repr(found) == repr(wanted)
+
+
+_LINE_BREAKS = set("\r\x85\u2028\u2029\ufeff")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what is text here but a number to other readers, and the other way round."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Return True: a value that occurs twice is written twice."""
+        return True
+
+
+def to_yaml(tree: Mapping[str, object]) -> str:
+    """Return a config as YAML text, keys in their order; floats read back to the last bit.
+
+    Example:
+        >>> print(to_yaml({"optimizer": {"name": "SGD", "lr": 1e-07}, "note": "1e-7"}), end="")
+        optimizer: {name: SGD, lr: 1.0e-07}
+        note: '1e-7'
+    """
+    text = _dumped(tree, escaped=False)
+    # what a terminal obeys, or nobody sees, is written as an escape, and so is every other letter
+    return text if text.replace("\n", "").isprintable() else _dumped(tree, escaped=True)
+
+
+def _dumped(tree: Mapping[str, object], *, escaped: bool) -> str:
+    text: str = yaml.dump(
+        dict(tree),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=not escaped,
+        default_flow_style=None,  # the innermost lists and mappings on one line
+        width=100,
+    )
+    return text
+
+
+def _represent_str(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if isinstance(parse_scalar(text), str) else "'"
+    if _LINE_BREAKS & set(text):
+        style = '"'  # YAML 1.1 folds these; escapes keep them
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_str)

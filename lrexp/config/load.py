@@ -1,7 +1,7 @@
 """A file, a path or a dict to a checked `Config`: every problem at once, in the file's order.
 
-The pipeline: read (`document.py`), override, write short forms out (`prepare.py`), check against
-the schema (`wording.py`) and against code (`checks.py`), then the same for each variant.
+The pipeline: read (`document.py`), override, write short forms out, check against the schema
+(`schema_errors.py`) and against code (`checks.py`), then the same for each variant.
 """
 
 from __future__ import annotations
@@ -11,21 +11,88 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from lrexp.config.checks import CHECKED, section_problems
 from lrexp.config.config import BEST, Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
-from lrexp.config.names import Names
-from lrexp.config.prepare import PATHS, apply, at_home, prepare
+from lrexp.config.names import IN_PYTHON, Names
+from lrexp.config.reader import read_override
 from lrexp.config.schema import ExperimentConfig
-from lrexp.config.tree import get
+from lrexp.config.schema_errors import schema_problems
+from lrexp.config.tree import NAMED_SECTIONS, expand, get, locate, put
+from lrexp.config.variant_names import make_safe
 from lrexp.config.variants import Variant, read_variants
-from lrexp.config.wording import schema_problems
 from lrexp.errors import NOTHING, ConfigError, Problem, UserCodeError, did_you_mean
 
-_OF_ALL = ("variants", "grid", "reference")  # keys of `compare` that are about all variants
+PATHS = ("path", "root")  # what built-in data and torchvision call their files
 
+
+def prepare(
+    data: Mapping[str, object], *, directory: Path, title: str, given: Collection[str] = ()
+) -> dict[str, object]:
+    """Return the config with short forms written out.
+
+    Args:
+        data: the values as read.
+        directory: where relative paths of built-in data start.
+        title: the experiment's name where it has none.
+        given: sections that Python objects stand in for.
+
+    Example:
+        >>> prepare({"data": "digits"}, directory=Path(), title="a/b.yaml")
+        {'name': 'a.b.yaml', 'data': {'name': 'digits'}}
+    """
+    tree = expand({"name": make_safe(title), **data})
+    for section in given:
+        if section in NAMED_SECTIONS:
+            value = tree.get(section, {})
+            tree[section] = {**value, "name": IN_PYTHON} if isinstance(value, Mapping) else value
+        else:
+            tree[section] = IN_PYTHON
+    return _with_absolute_paths(tree, directory)
+
+
+def apply(
+    tree: Mapping[str, object], overrides: Mapping[str, object], directory: Path
+) -> dict[str, object]:
+    """Return a prepared config with dotted keys replaced; whole sections before keys in them.
+
+    Raises:
+        ConfigError: a key leads through a value that is no mapping; the problem's key is its own.
+    """
+    changed: object = tree
+    for key in sorted(overrides, key=lambda key: len(locate(tree, key))):
+        changed = put(changed, locate(changed, key), overrides[key])
+    assert isinstance(changed, dict)
+    return _with_absolute_paths(expand(changed), directory)
+
+
+def at_home(path: str) -> Path:
+    """Return a path with the user's home in place of `~`; as it is where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # of a user who does not exist
+        return Path(path)
+
+
+def _with_absolute_paths(tree: dict[str, object], directory: Path) -> dict[str, object]:
+    """A user's own callable gets its arguments as they are written."""
+    name, args = get(tree, ("data", "name")), get(tree, ("data", "args"))
+    if not isinstance(name, str) or ":" in name or not isinstance(args, Mapping):
+        return tree
+    located = {
+        key: str(directory / at_home(value))
+        if key in PATHS and isinstance(value, str) and value and "\0" not in value
+        else value
+        for key, value in args.items()
+    }
+    changed = put(tree, ("data", "args"), located)
+    assert isinstance(changed, dict)
+    return changed
+
+
+_OF_ALL = ("variants", "grid", "reference")  # keys of `compare` that are about all variants
 Override: TypeAlias = tuple[str, object] | tuple[str, object, str]
 
 
@@ -249,3 +316,19 @@ def _reported(problems: Sequence[Problem], document: Document) -> ConfigError:
         return (0, int(place)) if place.isdigit() else (1, 0)
 
     return ConfigError(sorted(once.values(), key=line))
+
+
+Overrides: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any] | str]
+
+
+def changes_of(
+    overrides: Overrides,
+    names: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> list[tuple[str, Any] | tuple[str, Any, str]]:
+    """Return all that changes the config, each flag with its name for messages."""
+    items = overrides.items() if isinstance(overrides, Mapping) else overrides
+    pairs = [read_override(item) if isinstance(item, str) else item for item in items]
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    labelled = [(key, value, f"--{key.rpartition('.')[2]}") for key, value in given.items()]
+    return [*pairs, *(names or {}).items(), *labelled]

@@ -1,12 +1,15 @@
 """YAML text to plain values, each with its line.
 
-PyYAML finds the nodes; the values are made here, so that every key has a line, a key given twice
-is a problem, tags can construct nothing, and aliases cannot explode. Syntax errors are put into
-words that name the remedy.
+PyYAML finds the nodes; the values are made here. So every key has a line, a key given twice is a
+problem, tags construct nothing, and aliases cannot explode. Unquoted words follow the core schema
+of YAML 1.2: `1e-3` is a number, `10:30`, `no` and `0777` are text.
+
+Source: https://yaml.org/spec/1.2.2/#103-core-schema
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,24 +17,59 @@ from typing import TypeAlias
 
 import yaml
 
-from lrexp.config.scalars import parse_scalar
 from lrexp.config.tree import KeyPath, dotted
 from lrexp.errors import NOTHING, ConfigError, Problem
+
+Scalar: TypeAlias = bool | int | float | str | None
+MAX_INT_LENGTH = 300  # such an int still fits a float; a longer one is text
+# A leading zero makes text (0777, 007): people who write it mean octal or an identifier.
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_HEX = re.compile(r"0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", "+.inf", ".Inf", ".INF"), math.inf),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+}
+
+
+def parse_scalar(text: str) -> Scalar:
+    """Return the value of an unquoted YAML scalar.
+
+    Integers are decimal or `0x` hexadecimal; `1_000`, `0777`, `yes`, `on`, `10:30` and dates are
+    text.
+
+    Example:
+        >>> [parse_scalar(text) for text in ("1e-3", ".5", "0x10", "10:30", "yes", "null")]
+        [0.001, 0.5, 16, '10:30', 'yes', None]
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if len(text) <= MAX_INT_LENGTH and _INT.fullmatch(text):
+        return int(text)
+    if len(text) <= MAX_INT_LENGTH and _HEX.fullmatch(text):
+        return int(text, base=16)
+    if _FLOAT.fullmatch(text) and not _INT.fullmatch(text):
+        return float(text)
+    return text
+
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 MAX_NODES = 20_000  # after aliases are expanded; PyYAML takes a second for them
 MAX_KEY = 500  # characters
 MAX_PROBLEMS = 100  # each repeats the keys above it: without an end, more than memory holds
-
 Places: TypeAlias = dict[KeyPath, str]
 _Pair: TypeAlias = tuple[str, yaml.Node, yaml.Node]
-
 # What a YAML file cannot hold unescaped; PyYAML refuses the same characters, without a line.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
 _QUOTE = "Quote the text if it is meant as text."
+
 _SYNTAX: list[tuple[str, str, str]] = [  # how PyYAML's message starts, what is wrong, remedy
     (r"found character '\t'", "a tab stands where YAML wants spaces", "Use spaces."),
     ("found character", "an unquoted text cannot start with this character", _QUOTE),

@@ -152,7 +152,7 @@ def _in_steps(value: Any, clock: Clock) -> Any:
 
 def _duration_names(name: object) -> set[str]:
     """Return which of a schedule's parameters are durations; every schedule takes a warmup."""
-    from lrexp.schedules import SCHEDULES
+    from lrexp.schedules.build import SCHEDULES
     from lrexp.schedules.parameters import parameters
 
     if name not in SCHEDULES:

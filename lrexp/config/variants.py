@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
-from lrexp.config.grid_names import axis_names, combination_names, value_labels
-from lrexp.config.keys import unknown_key, unknown_part
-from lrexp.config.safe_names import why_taken, why_unsafe
+from lrexp.config.schema_errors import unknown_key, unknown_part
 from lrexp.config.tree import dotted, get, locate
+from lrexp.config.variant_names import (
+    axis_names,
+    combination_names,
+    value_labels,
+    why_taken,
+    why_unsafe,
+)
 from lrexp.errors import NOTHING, ConfigError, Problem
 
 MAX_VARIANTS = 1000

@@ -1,12 +1,12 @@
 """What a step costs here, measured: the same updates one trial at a time, and as a stack.
 
-Both train copies made for the purpose, from the tasks' own weights and batches; nothing of it
-remains. The losses of both are compared on the way: a stack that disagrees is not used.
+`Machine` tells a choice of engines how long steps take, its cores and its memory.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,18 +15,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lrexp.engine.cuda_graphs.captured_update import prepare_update
-from lrexp.engine.lr_source import LrSource
-from lrexp.engine.optimizer import set_lr, set_momentum
-from lrexp.engine.probing import Facts, copied
-from lrexp.engine.rng import Reseed, preserved_rng
-from lrexp.engine.settings import preserved_settings
+from lrexp.engine.cuda_graphs.capture import prepare_update
+from lrexp.engine.device import free_bytes
+from lrexp.engine.rng import Reseed, preserved_rng, preserved_settings
+from lrexp.engine.step import updates
 from lrexp.engine.task import Task
-from lrexp.engine.updates import updates
-from lrexp.engine.vectorized.feed import Masks, stacked_updates
-from lrexp.engine.vectorized.lr_window import LrWindow
+from lrexp.engine.training import LrSource
+from lrexp.engine.vectorized.loop import LrWindow, Masks, stacked_updates
+from lrexp.engine.vectorized.probe import Facts, copied
 from lrexp.engine.vectorized.stack import Stack
-from lrexp.schedules import Schedule
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.optimizers import set_lr, set_momentum
 
 WARM_UP = {"cpu": 2, "cuda": 6}  # steps not timed: they allocate, choose kernels, are captured
 SECONDS = 0.1  # of timed steps
@@ -145,3 +144,42 @@ def _timed(
             break
     timed = taken[warm_up:] or taken[-1:]
     return statistics.median(timed) if timed else 0.0, torch.stack(losses, dim=1).tolist()
+
+
+def usable_cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def slower_on_one_thread(task: Task) -> float:
+    """Return by how much a step takes longer where torch has one thread, as in each worker."""
+    threads = torch.get_num_threads()
+    if threads == 1 or task.device.type != "cpu":
+        return 1.0
+    many = sequential_speed(task).seconds
+    torch.set_num_threads(1)
+    try:
+        return sequential_speed(task).seconds / many
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where figures come from: clock, processor and memory, unless others are given.
+
+    Args:
+        alone: (task, most steps) -> the speed of a trial on its own.
+        stacked: (tasks, facts) -> that of a stack of them.
+        cores: how many processes can train side by side.
+        memory: (device) -> its free bytes.
+        slowdown: (task) -> how much longer a step takes with one thread of torch.
+    """
+
+    alone: Callable[[Task, int], Speed] = sequential_speed
+    stacked: Callable[[Sequence[Task], Facts], Speed] = stacked_speed
+    cores: Callable[[], int] = usable_cores
+    memory: Callable[[torch.device], int] = free_bytes
+    slowdown: Callable[[Task], float] = slower_on_one_thread

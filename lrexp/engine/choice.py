@@ -1,10 +1,4 @@
-"""Which engine trains which trials: measured on the real model before anything is recorded.
-
-An engine changes how long a run takes, and what it gives by rounding alone, so the choice may rest
-on a clock.
-What is measured: a step of one trial on its own, the same step in stacks of growing size; worker
-processes are reckoned from these. The choice and its figures are kept with the run.
-"""
+"""Which engine trains which trials: measured on the real model before anything is recorded."""
 
 from __future__ import annotations
 
@@ -14,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lrexp.engine.calibrate import MOST_STEPS, Speed, agree
-from lrexp.engine.machine import Machine
-from lrexp.engine.part import Part
-from lrexp.engine.task import Task, Unit
-from lrexp.engine.vectorized import Family, NotStackable, families
+from lrexp.engine.calibrate import MOST_STEPS, Machine, Speed, agree
+from lrexp.engine.group import Part
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.copies import Family, NotStackable, families
 from lrexp.errors import ConfigError
+from lrexp.records import Unit
 
 SHORT = 1.0  # seconds of training that no choice could shorten by more than it costs
 FEW_STEPS = 50

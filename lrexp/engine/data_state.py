@@ -17,20 +17,22 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-from lrexp.data import Batches
-from lrexp.data.iterables import IterableBatches
-from lrexp.data.loaders import LoaderBatches
-from lrexp.data.streaming import StreamingBatches
-from lrexp.engine.probing.fingerprint import Fingerprint, Same, first_difference, version
-from lrexp.engine.probing.references import (
+from lrexp.engine.state import NotCapturable, outlives
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.fingerprint import (
+    Fingerprint,
+    Same,
     attributes,
+    first_difference,
     generator_state,
     is_own,
     references,
     references_of_class,
+    version,
 )
-from lrexp.engine.state import NotCapturable, outlives
-from lrexp.engine.task import Task
+from lrexp.workloads.batches import Batches
+from lrexp.workloads.loaders import IterableBatches, LoaderBatches
+from lrexp.workloads.streaming import StreamingBatches
 
 _WIDEST = 1024  # entries of a container that are looked at
 _MOST = 50_000  # values

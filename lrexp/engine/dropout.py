@@ -1,14 +1,7 @@
-"""Dropout masks drawn apart from the layers that use them.
+"""Dropout masks drawn apart from the layers that use them, and attention written out.
 
-Many copies trained in one vmapped and traced step each need the masks that a training on its own
-draws for its seed. So the masks of a step are drawn outside it, in the order of the calls, and
-given to the calls: `recorded_dropouts` finds which masks a step needs, `draw_masks` draws them,
-`given_masks` hands them out.
-
-All of it works by replacing functions of torch.nn.functional, which nn.Dropout, attention and
-nearly all models look up there at every call; a dropout that is reached in another way draws
-random numbers while it is recorded, which is reported. On a CPU the masks have the very bits of
-torch's own dropout; CUDA has a fused kernel with other ones, which `own_dropout` avoids.
+A mask drawn in both loops makes a stack's dropout that of the sequential loop. Scaled dot-product
+attention has no batching rule for dropout; as matrix products and a softmax it has one.
 """
 
 from __future__ import annotations
@@ -24,11 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lrexp.engine.attention import dropping_attention, explicit_attention
-
 # (name of the function, its input, p) -> a mask that broadcasts to the input
 TakeMask: TypeAlias = Callable[[str, Tensor, float], Tensor]
-
 _BY_ELEMENT = ("dropout", "alpha_dropout")
 _BY_CHANNEL = ("dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout")
 _ALPHA = ("alpha_dropout", "feature_alpha_dropout")
@@ -215,12 +205,96 @@ def _applied(kind: str, x: Tensor, mask: Tensor, p: float, inplace: bool) -> Ten
     return x.mul_(scaled).add_(shift) if inplace else x.mul(scaled).add(shift)
 
 
-__all__ = [
-    "MaskShape",
-    "draw_masks",
-    "explicit_attention",
-    "generator_states",
-    "given_masks",
-    "own_dropout",
-    "recorded_dropouts",
-]
+def attention(  # noqa: PLR0917 - torch's signature
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Return softmax(q kᵀ · scale + mask) v, as torch's scaled_dot_product_attention does.
+
+    Args:
+        query: (..., heads, targets, width); key, value: (..., heads, sources, width).
+        attn_mask: added to the scores, or boolean with True where a target may look.
+        dropout_p: applied at any rate by `torch.nn.functional.dropout` as it is now.
+        is_causal: target i looks at sources 0 to i.
+        scale: 1/√width if None.
+        enable_gqa: key and value may have fewer heads, each shared by as many of query's.
+    """
+    if is_causal:
+        if attn_mask is not None:
+            raise RuntimeError("scaled_dot_product_attention: give attn_mask or is_causal")
+        shape = query.shape[-2], key.shape[-2]
+        attn_mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril()
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * factor) @ key.transpose(-2, -1)  # (..., heads, targets, sources)
+    blind = None  # targets that may look nowhere: torch returns zeros for them, not NaN
+    if attn_mask is not None:
+        hidden = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask == -math.inf
+        if not is_causal:
+            blind = hidden.all(-1, keepdim=True)
+        if attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(hidden, -math.inf)
+        else:
+            scores = scores + attn_mask
+    if blind is not None:  # both fills, since a softmax of -inf has NaN for a gradient, too
+        scores = scores.masked_fill(blind, 0)
+    weights = scores.softmax(-1)
+    if blind is not None:
+        weights = weights.masked_fill(blind, 0)
+    if dropout_p > 0:
+        weights = functional.dropout(weights, dropout_p)
+    return weights.to(value.dtype) @ value
+
+
+@contextmanager
+def explicit_attention() -> Iterator[None]:
+    """Inside, attention is written out, so that vmap and given dropout masks reach into it.
+
+    The fused layers that torch takes for evaluating its transformers are switched off, too.
+    """
+    fused_layers = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with _attention_is(attention):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused_layers)
+
+
+@contextmanager
+def dropping_attention() -> Iterator[None]:
+    """Inside, attention is written out where it drops, and is torch's kernel elsewhere."""
+    original = functional.scaled_dot_product_attention
+
+    def chosen(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        *args: object,
+        **options: object,
+    ) -> Tensor:
+        choice = attention if dropout_p > 0 else original
+        return choice(query, key, value, attn_mask, dropout_p, *args, **options)  # type: ignore[arg-type]
+
+    with _attention_is(chosen):
+        yield
+
+
+@contextmanager
+def _attention_is(function: object) -> Iterator[None]:
+    original = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = function  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = original

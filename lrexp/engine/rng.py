@@ -1,22 +1,17 @@
-"""Random numbers: repeatable inside a trial, untouched outside it.
-
-Dropout masks are a pure function of (seed, step): the generators are seeded anew before every
-update. So an evaluation, another engine or a resumed run cannot shift them, and every variant of
-a seed sees the same masks.
-"""
+"""Random numbers and settings of torch: repeatable inside a trial, untouched outside it."""
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 
-from lrexp.data import derive_seed
-from lrexp.data.randomness import random_state_kept, reseed
+from lrexp.workloads.seeds import derive_seed, random_state_kept, reseed
 
 
 class Reseed:
@@ -103,3 +98,52 @@ def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
     if device.type == "mps":
         torch.mps.set_rng_state(states["mps"])
+
+
+@contextmanager
+def preserved_settings() -> Iterator[None]:
+    """Give gradients, torch's defaults, the working directory and the like back their values.
+
+    Example:
+        >>> with preserved_settings():
+        ...     torch.set_default_dtype(torch.float64)
+        >>> torch.get_default_dtype()
+        torch.float32
+    """
+    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), _default_device()
+    threads, matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    streams, folder = (sys.stdout, sys.stderr), _folder()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        if _default_device() != device:
+            torch.set_default_device(device)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if torch.get_float32_matmul_precision() != matmul:  # setting it may warn
+            torch.set_float32_matmul_precision(matmul)
+        if (deterministic, warn_only) != (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ):
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        sys.stdout, sys.stderr = streams
+        if folder is not None and _folder() != folder:
+            with suppress(OSError):
+                os.chdir(folder)
+
+
+def _default_device() -> torch.device | None:
+    known = getattr(torch, "get_default_device", None)
+    return known() if known else None
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109  # Path.cwd() takes four times as long
+    except OSError:  # it was deleted
+        return None

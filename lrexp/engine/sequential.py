@@ -1,9 +1,4 @@
-"""The training loop, one trial after the other. Start reading here.
-
-`train` is the whole of it, top to bottom: set the LR, take a batch, update, now and then read the
-losses back and evaluate. What it yields depends on the task alone: not on wall-clock time, not on
-the trials before it.
-"""
+"""The training loop, one trial after the other. Start reading here."""
 
 from __future__ import annotations
 
@@ -12,18 +7,57 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
 import torch
+from torch import nn
 
-from lrexp.data import derive_seed
-from lrexp.engine.cuda_graphs.captured_update import prepare_update
-from lrexp.engine.cuda_graphs.graphs import Graphs
-from lrexp.engine.evaluate import evaluate
-from lrexp.engine.pause import may_be_of_loader
-from lrexp.engine.rng import preserved_rng, seed_everything
-from lrexp.engine.settings import preserved_settings
+from lrexp.engine.cuda_graphs.capture import Graphs, prepare_update
+from lrexp.engine.rng import preserved_rng, preserved_settings, seed_everything
 from lrexp.engine.state import MisfitError
-from lrexp.engine.task import Ended, Evaluation, Failed, Interrupted, Record, Started, Task
+from lrexp.engine.step import updates
+from lrexp.engine.stop import may_be_of_loader
+from lrexp.engine.task import Task
 from lrexp.engine.training import Training
-from lrexp.engine.updates import updates
+from lrexp.records import Ended, Evaluation, Failed, Interrupted, Record, Started
+from lrexp.workloads.batches import Batches
+from lrexp.workloads.seeds import derive_seed
+
+
+def evaluate(model: nn.Module, batches: Batches, task: Task) -> dict[str, float]:
+    """Return `val_loss` (mean over samples) and, for classes, `val_accuracy` (share in [0, 1]).
+
+    Sums stay on the device until the end; there is one read-back for the whole split. Models that
+    draw random numbers while evaluated draw the same ones every time, and training goes on with
+    its own.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), preserved_rng(task.device):
+            seed_everything(derive_seed(task.trial.seed, "evaluation"))
+            return _measures(model, batches, task)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float]:
+    wide = torch.float32 if task.device.type == "mps" else torch.float64  # MPS has no float64
+    loss_sum = torch.zeros((), dtype=wide, device=task.device)
+    right = torch.zeros((), dtype=wide, device=task.device)
+    num_samples = num_predictions = 0
+    for inputs, targets in batches.in_order():
+        with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
+            output = model(inputs)
+            loss = task.loss(output, targets)
+        loss_sum += loss.to(wide) * len(targets)
+        num_samples += len(targets)
+        if task.count_correct is not None:
+            hits, made = task.count_correct(output, targets)
+            right += hits
+            num_predictions += made
+    values = {"val_loss": loss_sum.item() / num_samples}
+    if num_predictions:
+        values["val_accuracy"] = right.item() / num_predictions
+    return values
 
 
 def run_sequentially(tasks: Iterable[Task], graphs: Graphs | None = None) -> Iterator[Record]:

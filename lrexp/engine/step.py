@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +11,57 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrexp.engine.dropout import own_dropout
-from lrexp.engine.loss import wrong_loss
 from lrexp.engine.task import Task
+from lrexp.workloads.batches import Batches
+from lrexp.workloads.losses import wrong_loss
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a training has come: `step` updates, of which `epoch` began after `epoch_start`.
+
+    `epoch` is that of the last update, even where it was the last one of its epoch: data without
+    a length shows that only when it is asked for more.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    epoch_start: int = 0
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], total_steps: int) -> Position:
+        """Return the position that a checkpoint holds as a dict.
+
+        Raises:
+            ValueError: it is no place inside of a training of so many steps.
+        """
+        at = cls(**plain)
+        are_counts = all(type(n) is int and n >= 0 for n in (at.step, at.epoch, at.epoch_start))
+        if not are_counts or not at.epoch_start <= at.step < total_steps:
+            raise ValueError(f"there is no {at} in {total_steps} steps")
+        return at
+
+
+def updates(
+    batches: Batches, seed: int, accumulate: int, begin: Position | None = None
+) -> Iterator[tuple[int, list[Any]]]:
+    """Yield (epoch, its micro-batches) for each update after `begin`, epoch after epoch.
+
+    Every epoch starts afresh: micro-batches that do not fill an update are left out.
+    """
+    begin = begin or Position()
+    epoch, done = begin.epoch, begin.step - begin.epoch_start  # updates of this epoch
+    while True:
+        pending: list[Any] = []
+        empty = done == 0
+        for batch in batches.epoch(seed, epoch, done * accumulate):
+            pending.append(batch)
+            if len(pending) == accumulate:
+                yield epoch, pending
+                pending, empty = [], False
+        if empty:
+            raise RuntimeError(f"the training data gave no full update in epoch {epoch}")
+        epoch, done = epoch + 1, 0
 
 
 def make_update(
@@ -75,7 +125,7 @@ def _backward(task: Task, loss: Tensor, share: Tensor | None) -> Tensor:
             share = torch.full_like(loss, 1 / task.accumulate)
         torch.autograd.backward(loss, grad_tensors=share)
     except Exception as error:
-        wrong = wrong_loss(task, loss)
+        wrong = wrong_loss(task.loss, loss, task.trial)
         if wrong is None:
             raise
         raise wrong from error

@@ -1,71 +1,29 @@
-"""What an engine is given (a `Task` per trial) and what it yields (records).
+"""What an engine is given: a `Task` per trial, with all that one training needs.
 
-A task holds everything one training needs as plain callables and numbers; an engine turns tasks
-into a stream of records and does nothing else: no files, no YAML, no screen. Another engine may
-train many tasks at once; the records of each trial must be the same up to rounding.
+An engine turns tasks into a stream of records and does nothing else: no files, no YAML, no screen.
+Another engine may train many tasks at once; the records of each trial must be the same up to
+rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrexp.data import Batches
-from lrexp.engine.pace import Pace
-from lrexp.engine.pause import Pause
-from lrexp.finder import StopRule
-from lrexp.schedules import Controller, Schedule
-
-LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
-
-
-@dataclass(frozen=True, order=True)
-class TrialId:
-    """One variant × one seed.
-
-    Example:
-        >>> TrialId("high", 3).name
-        'high/seed-3'
-    """
-
-    variant: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The trial as files write it."""
-        return f"{self.variant}/seed-{self.seed}"
-
-    @classmethod
-    def of(cls, name: str) -> TrialId:
-        """Return the trial of a name.
-
-        Raises:
-            ValueError: it is none.
-        """
-        variant, _, seed = name.rpartition("/seed-")
-        return cls(variant, int(seed))
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Trials that one engine trains in one go; what a worker process is given at a time.
-
-    Args:
-        engine: a name in `ENGINES`.
-        trials: one after the other, or as one stack where the engine is `vectorized`.
-        stack: of a stack that goes on, all trials that it began with, in order; those not among
-            `trials` have their results. Empty where it is `trials`.
-    """
-
-    engine: str
-    trials: tuple[TrialId, ...]
-    stack: tuple[TrialId, ...] = ()
+from lrexp.analysis.stopping import StopRule
+from lrexp.engine.stop import Pace, Pause
+from lrexp.records import (
+    Record,
+    TrialId,
+)
+from lrexp.schedules.schedule import Controller, Schedule
+from lrexp.workloads.batches import Batches
+from lrexp.workloads.losses import LossFunction
 
 
 @dataclass(frozen=True)
@@ -141,117 +99,6 @@ class Task:
     def is_pause_due(self, steps: int) -> bool:
         """Return whether to take a checkpoint after so many updates; after the last, never."""
         return self.pause is not None and steps < self.total_steps and self.pause.due()
-
-
-@dataclass(frozen=True)
-class Started:
-    """The trial begins; for the second time where `again` says why."""
-
-    trial: TrialId
-    again: str | None = None
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Some consecutive updates: the LR used for each and the batch loss before it."""
-
-    trial: TrialId
-    first: int
-    epoch: list[int]
-    lr: list[float]
-    loss: list[float]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Measures taken after `step` updates (0: before training)."""
-
-    trial: TrialId
-    step: int
-    epoch: float
-    values: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The trial is over: all steps done, or stopped by its rule at `stopped_at` (its last step)."""
-
-    trial: TrialId
-    steps: int
-    stopped_at: int | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The trial raised; the others go on."""
-
-    trial: TrialId
-    error: BaseException = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """All that a unit needs to go on, bit for bit, after `step` updates.
-
-    Args:
-        trials: those of the unit that are still being trained; all are at the same step.
-        step: updates done; the records of each trial up to there came before this one.
-        state: for `Task.state`; nested dicts with str keys, lists, tensors on the CPU, numbers,
-            strings and None, so that `torch.load` reads it with `weights_only=True`.
-    """
-
-    trials: tuple[TrialId, ...]
-    step: int
-    state: dict[str, Any] = field(compare=False, repr=False)
-
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
-
-
-@dataclass(frozen=True)
-class NoCheckpoint:
-    """A checkpoint was due, and there can be none: these trials go on, but begin anew if stopped.
-
-    Args:
-        trials: those of the unit that are still being trained.
-        why: a clause, such as "training changes the attribute `x`".
-    """
-
-    trials: tuple[TrialId, ...]
-    why: str
-
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """The unit stopped because its `Pause` asked for it; nothing more comes of these trials.
-
-    They go on from the unit's last checkpoint; where it has none, at their first step.
-
-    Args:
-        trials: those that were still being trained.
-        why: why no checkpoint could be taken right before this; None where one was.
-    """
-
-    trials: tuple[TrialId, ...]
-    why: str | None = None
-
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
-
-
-Record: TypeAlias = (
-    Started | Steps | Evaluation | Ended | Failed | Checkpoint | NoCheckpoint | Interrupted
-)
 
 
 class Engine(Protocol):

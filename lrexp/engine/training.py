@@ -1,32 +1,67 @@
-"""What the sequential loop keeps of one training beside its model, fresh or from a checkpoint."""
+"""What the sequential loop keeps of one training beside its model, fresh or from a checkpoint.
+
+The LR of every step comes from a schedule, or from a controller and its state.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrexp.engine.changing import Changing
-from lrexp.engine.cuda_graphs.captured_update import Update, is_undecided
-from lrexp.engine.losses import Losses
-from lrexp.engine.lr_source import LrSource
-from lrexp.engine.optimizer import set_lr, set_momentum, use_tensor_lrs
+from lrexp.engine.cuda_graphs.capture import Update, is_undecided
+from lrexp.engine.read_back import Losses
 from lrexp.engine.rng import Reseed, generator_states, restore_generators
-from lrexp.engine.state import (
-    NotYetCapturable,
-    checkpoint,
-    fitting,
-    misfit,
-    plain,
-    require_made_by,
-)
-from lrexp.engine.task import Record, Task
-from lrexp.engine.updates import Position
-from lrexp.schedules import Schedule
+from lrexp.engine.state import NotYetCapturable, checkpoint, fitting, misfit, plain, require_made_by
+from lrexp.engine.step import Position
+from lrexp.engine.task import Task
+from lrexp.records import Record
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.optimizers import set_lr, set_momentum, use_tensor_lrs
+
+
+class LrSource:
+    """The LR of every step, from a schedule, or from a controller and its state."""
+
+    def __init__(self, task: Task) -> None:
+        schedule = task.schedule
+        if isinstance(schedule, Schedule):
+            self.lr: Callable[[int], float] = schedule.lr
+            self._controller, self.wants_loss = None, False
+            return
+        self._controller = schedule
+        self._state = schedule.init()
+        self.wants_loss = schedule.monitor == "loss"
+        self.lr = lambda step: schedule.lr(self._state, step)
+
+    @property
+    def is_known_ahead(self) -> bool:
+        """Return whether the LR depends on the step alone."""
+        return self._controller is None
+
+    def observe(self, step: int, value: float) -> None:
+        """Tell the controller, if there is one, the value seen after update `step`."""
+        if self._controller is not None:
+            self._state = self._controller.observe(self._state, step, value)
+
+    def observe_evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Tell the controller what was evaluated after update `step`, if it monitors that."""
+        if self._controller is not None and self._controller.monitor in values:
+            self.observe(step, values[self._controller.monitor])
+
+    def to_plain(self) -> dict[str, Any] | None:
+        """Return the controller's state; None where there is no controller."""
+        return None if self._controller is None else self._controller.to_plain(self._state)
+
+    def restore(self, plain: Mapping[str, Any] | None) -> None:
+        """Go on from what `to_plain` gave."""
+        if self._controller is not None and plain is not None:
+            self._state = self._controller.from_plain(plain)
 
 
 class Training:

@@ -15,16 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lrexp.analysis.decimate import thin
-from lrexp.analysis.smooth import anchored
-from lrexp.store.read import Run, TrialRecord
+from lrexp.analysis.smoothing import anchored, thin
+from lrexp.runs.reader import Run, TrialRecord
 
 Array = NDArray[np.float64]
-
 HUGE = 1e30  # far above any picture, and safe to calculate with
 FEW_POINTS = 40  # of a line, that are marked one by one
 Transform = Callable[[Array], Array]
-
 WIDE = 10.0  # a fall by this factor is smoothed as logarithms
 NUM_POINTS = 3_000  # of a drawn line: about four for each pixel column of a panel
 

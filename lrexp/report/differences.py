@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lrexp.analysis.claim_words import BETTER, TOO_FEW
+from lrexp.analysis.claims import BETTER, TOO_FEW
 from lrexp.report.figure import NAME_WIDTH, Entry, Heading, finish, new_figure
 from lrexp.report.style import (
     GRID,
@@ -26,9 +26,16 @@ from lrexp.report.style import (
     number_axis,
     panel_title,
 )
-from lrexp.report.text import count_text, number_text, shortened, shown_of, told_apart
-from lrexp.report.words import measure_text, run_subtitle
-from lrexp.store.read import Run
+from lrexp.report.text import (
+    count_text,
+    measure_text,
+    number_text,
+    run_subtitle,
+    shortened,
+    shown_of,
+    told_apart,
+)
+from lrexp.runs.reader import Run
 
 Array = np.ndarray
 DECIDED = "#0B7A4B"  # of a claim

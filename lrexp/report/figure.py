@@ -25,7 +25,7 @@ from matplotlib.text import Text
 
 from lrexp.report.style import INK, MUTED, drawable
 from lrexp.report.text import ELLIPSIS, FIRST_SHOWN, shown_of, told_apart
-from lrexp.store.files import disk_errors, write_whole
+from lrexp.runs.files import disk_errors, write_whole
 
 SIZE = (12.8, 7.2)  # inches
 DPI = 125
@@ -36,6 +36,7 @@ LEGEND_TOP = 0.86
 LEGEND_WIDTH = 0.34  # at most, of the width
 NAME_WIDTH = 26  # characters in a legend of one column
 MAX_ENTRIES = 32  # as many as marks tell apart
+
 LEGEND_LOOKS = (  # font size, where the notes stand, columns; the first that fits is taken
     (10.5, "below", 1),
     (9.0, "below", 1),

@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrexp.finder.trials import UNTRAINED
-from lrexp.race import entrant_of
+from lrexp.analysis.race import entrant_of
 from lrexp.report.curves import Array, Line, lr_traces, shared_epoch, thinned
 from lrexp.report.figure import Entry, Heading, finish, new_figure
 from lrexp.report.panels import handle
@@ -25,9 +24,8 @@ from lrexp.report.style import (
     panel_title,
     step_axis,
 )
-from lrexp.report.text import count_text, lr_text, shortened
-from lrexp.report.words import run_subtitle
-from lrexp.store.read import Run
+from lrexp.report.text import count_text, lr_text, run_subtitle, shortened
+from lrexp.runs.reader import UNTRAINED, Run
 
 PEAK_RATIO = 10.0  # of the largest to the smallest peak, from which the axis is logarithmic
 MEDIAN_RATIO = 20.0  # of a trace's peak to its median: most of it would lie on the floor

@@ -16,7 +16,9 @@ from lrexp.report.curves import Array, Line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from lrexp.finder import Curve, Suggestion
+    from lrexp.analysis.range_curve import Curve
+    from lrexp.analysis.suggest import Suggestion
+
 
 FACTS = ("suggested_lr", "interval", "base_lr", "max_lr", "rules", "reason")
 MAX_POINTS = 20_000  # that a schedule is asked for, unless the caller says how many
@@ -79,7 +81,7 @@ def plot_range_test(
 
     Args:
         curves: one for each seed, of one ramp.
-        suggestion: what `lrexp.finder.suggest` read off them.
+        suggestion: what `suggest` read off them.
         ax: where to draw; None makes a new pyplot figure, with a row below for each rule.
 
     Returns:

@@ -26,18 +26,21 @@ from lrexp.report.style import (
     MUTED,
     NOTE_BOX,
     Mark,
+    Seen,
+    clipped_view,
     drawable,
     dress,
+    loss_view,
     marker_look,
     pad_x,
     panel_title,
+    set_loss_axis,
     step_axis,
+    view_of_lost,
     wants_log,
 )
-from lrexp.report.text import number_text
-from lrexp.report.view import Seen, clipped_view, loss_view, set_loss_axis, view_of_lost
-from lrexp.report.words import measure_text
-from lrexp.store.read import Run, TrialRecord
+from lrexp.report.text import measure_text, number_text
+from lrexp.runs.reader import Run, TrialRecord
 
 PANEL_TITLES = {"loss": "training loss", "train_loss": "training loss, mean between evaluations"}
 DENSE = 1_000  # points of a raw curve from which it fills an area

@@ -7,20 +7,19 @@ tables, which share this package, do not wait for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from lrexp.analysis.race import entrant_of
 from lrexp.errors import RunError
-from lrexp.race import entrant_of
-from lrexp.report.damage import as_written
-from lrexp.store.read import Run
+from lrexp.runs.files import as_written
+from lrexp.runs.reader import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
-Draw: TypeAlias = Callable[[Run], object]  # what draws a run that has just ended
 
 PLOTS = "LREXP_PLOTS"  # in the environment: leaves the pictures of trained runs to `lrexp plot`
 OFF = ("0", "false", "no", "off")  # when it says one of these
@@ -96,8 +95,7 @@ def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
         out: folder for the pictures.
     """
     from lrexp.report.figure import save
-    from lrexp.report.loss import loss_figure
-    from lrexp.report.overlay import overlay_loss_figure, overlay_range_test_figure
+    from lrexp.report.loss import loss_figure, overlay_loss_figure, overlay_range_test_figure
     from lrexp.report.range_test import range_test_figure
     from lrexp.report.style import house_style
 

@@ -1,7 +1,6 @@
 """What is seen while trials run: bars on a terminal, plain lines elsewhere, or nothing.
 
-An observer is called with every record that an engine yields; it writes to stderr, so that
-stdout holds results only.
+Progress is a sink of records; it writes to stderr, so that stdout holds results only.
 """
 
 from __future__ import annotations
@@ -10,26 +9,29 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lrexp.engine import Ended, Evaluation, Failed, NoCheckpoint, Record, Started, Steps, TrialId
 from lrexp.errors import UserCodeError, WorkerDiedError
+from lrexp.records import (
+    Ended,
+    Evaluation,
+    Failed,
+    NoCheckpoint,
+    Record,
+    Sink,
+    Started,
+    Steps,
+    TrialId,
+)
 
 PLAIN_SECONDS = 10.0  # between two plain lines of running trials
 MAX_BARS = 8  # of running trials: an engine or many processes may train dozens at once
 _NOBODY_READS = (OSError, ValueError, SystemExit)  # rich exits where a pipe is closed
-
-
-class Observer(Protocol):
-    """Is told every record."""
-
-    def __call__(self, record: Record) -> None:
-        """Show one record."""
 
 
 @contextmanager
@@ -39,8 +41,8 @@ def observe(
     *,
     begun: Mapping[TrialId, int] | None = None,
     quiet: bool = False,
-) -> Iterator[Observer]:
-    """Give an observer that fits the console; when nobody reads any more, it shows nothing.
+) -> Iterator[Sink]:
+    """Give a sink that fits the console; when nobody reads any more, it shows nothing.
 
     Args:
         total_steps: lists the trials to come.
@@ -66,16 +68,37 @@ def observe(
 class _WhileRead:
     """Passes records on until that fails: a terminal or a pipe was closed, and training goes on."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer: Observer | None = observer
+    def __init__(self, sink: Sink) -> None:
+        self._sink: Sink | None = sink
 
     def __call__(self, record: Record) -> None:
         """Show one record."""
-        if self._observer is not None:
+        if self._sink is not None:
             try:
-                self._observer(record)
+                self._sink(record)
             except _NOBODY_READS:
-                self._observer = None
+                self._sink = None
+
+
+@dataclass(frozen=True)
+class ConsoleReporter:
+    """Tells a console how a run goes: a `Reporter`."""
+
+    console: Console
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a message, its brackets and numbers as they are."""
+        self.console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
+
+    def waiting(self, doing: str) -> AbstractContextManager[object]:
+        """Return what shows on a terminal that something without steps is going on."""
+        return waiting(self.console, doing)
+
+    def following(
+        self, total_steps: Mapping[TrialId, int], begun: Mapping[TrialId, int]
+    ) -> AbstractContextManager[Sink]:
+        """Return what gives a sink that shows progress."""
+        return observe(total_steps, self.console, begun=begun)
 
 
 def waiting(console: Console, doing: str) -> AbstractContextManager[object]:

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lrexp.race import Raced, position, survivors, trained_rungs
+from lrexp.analysis.race import Raced, position, survivors
 from lrexp.report.figure import Entry, Heading, finish, new_figure
-from lrexp.report.range_marks import Row, draw_strip
+from lrexp.report.range_test import Row, draw_strip
 from lrexp.report.style import (
     ACCENT,
     COLORS,
@@ -35,9 +35,8 @@ from lrexp.report.style import (
     panel_title,
     wants_log,
 )
-from lrexp.report.text import count_text, lr_text, shortened
-from lrexp.report.words import run_subtitle
-from lrexp.store.read import Run
+from lrexp.report.text import count_text, lr_text, run_subtitle, shortened
+from lrexp.runs.reader import Run, trained_rungs
 
 ARROW = 0.05  # of the axis: where the way from the basin to the answer is drawn
 LOOKS = (Mark(COLORS[0], "-"), Mark(COLORS[2], "-"), Mark(COLORS[6], "-"))

@@ -15,13 +15,22 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrexp.analysis.paired import MIN_SEEDS
-from lrexp.report.cells import cell, least_width, natural_width, new_table
-from lrexp.report.damage import as_written
-from lrexp.report.screen import visible
-from lrexp.report.text import count_text, mean_sd_column, number_text, shown_of
+from lrexp.analysis.statistics import MIN_SEEDS
+from lrexp.report.text import (
+    cell,
+    count_text,
+    least_width,
+    mean_sd_column,
+    measure_text,
+    natural_width,
+    new_table,
+    number_text,
+    setting_text,
+    shown_of,
+    visible,
+)
 from lrexp.report.verdicts import verdict_lines
-from lrexp.report.words import measure_text, setting_text
+from lrexp.runs.files import as_written
 
 MAX_SEED_VALUES = 6  # more values than these say less than their mean and sd
 MANY_SENTENCES = 5  # of the best variants, where there are too many for all of them

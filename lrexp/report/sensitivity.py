@@ -24,9 +24,16 @@ from lrexp.report.style import (
     panel_title,
     wants_log,
 )
-from lrexp.report.text import count_text, lr_text, number_text, shortened
-from lrexp.report.words import measure_text, run_subtitle, setting_text
-from lrexp.store.read import Run
+from lrexp.report.text import (
+    count_text,
+    lr_text,
+    measure_text,
+    number_text,
+    run_subtitle,
+    setting_text,
+    shortened,
+)
+from lrexp.runs.reader import Run
 
 MAX_CURVES = 8  # as many as there are colours; those with the best LRs are drawn
 BLOW_UP = 0.15  # above the values before training, as a share of the way down: still in view

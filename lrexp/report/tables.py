@@ -1,23 +1,121 @@
-"""What commands print besides the ranking: a suggestion, a list of schedules."""
+"""The smaller tables that commands print: suggestions, schedules, runs, races."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from lrexp.finder.edge import BELOW_EDGE
-from lrexp.finder.suggest import LOWEST_MEAN
-from lrexp.report.cells import cell, column, least_width, new_table
-from lrexp.report.damage import as_written
-from lrexp.report.screen import visible
-from lrexp.report.text import count_text, lr_text
+from lrexp.analysis.rules import BELOW_EDGE
+from lrexp.analysis.suggest import LOWEST_MEAN
+from lrexp.report.text import (
+    cell,
+    column,
+    count_text,
+    least_width,
+    lr_text,
+    new_table,
+    number_text,
+    visible,
+    words_column,
+)
+from lrexp.runs.files import as_written
+from lrexp.runs.listing import RunEntry
+from lrexp.runs.writer import slug
+
+STATUS_STYLES = {"complete": "green", "running": "cyan", "failed": "red", "damaged": "red"}
+
+
+def runs_table(runs: Sequence[RunEntry], now: datetime | None = None) -> RenderableType:
+    """Return a list of runs: the folder, which has name and command in it, status, best, age.
+
+    Args:
+        runs: as `list_runs` gives them.
+        now: the time from which ages are counted; with a time zone.
+    """
+    return _Runs(runs, now or datetime.now(timezone.utc))
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Takes one line for each run where the console is wide enough, else two."""
+
+    runs: Sequence[RunEntry]
+    now: datetime
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table."""
+        table = _one_line_each(self.runs, self.now)
+        fits = least_width(table, console, options) <= options.max_width
+        yield table if fits else _two_lines_each(self.runs, self.now)
+
+
+def _one_line_each(runs: Sequence[RunEntry], now: datetime) -> Table:
+    folder = Column(Text("folder"), no_wrap=True)
+    table = new_table(folder, "status", words_column("best", 22), column("age"))
+    for run in runs:
+        age = Text(age_text(run.started, now))
+        table.add_row(_folder(run), _status(run), cell(best_text(run)), age)
+    return table
+
+
+def _folder(run: RunEntry) -> Text:
+    """Return the folder, whole, to be copied; and what its name does not tell of the run."""
+    text = Text(visible(run.path.name))
+    if slug(run.name) in text.plain and run.command in text.plain:
+        return text
+    return text.append("  ").append_text(cell(f"{run.name} {run.command}", "dim"))
+
+
+def _two_lines_each(runs: Sequence[RunEntry], now: datetime) -> Table:
+    best = words_column("best\nage", 20)
+    table = new_table(words_column("run\nfolder", 50), "command\nstatus", best)
+    for run in runs:
+        table.add_row(
+            cell(run.name, "bold").append(f"\n{visible(run.path.name)}", "not bold"),
+            cell(run.command).append("\n").append_text(_status(run)),
+            cell(best_text(run)).append(f"\n{age_text(run.started, now)}", "dim"),
+        )
+    return table
+
+
+def _status(run: RunEntry) -> Text:
+    return cell(run.status, STATUS_STYLES.get(run.status, "yellow"))
+
+
+def best_text(run: RunEntry) -> str:
+    """Return the best variant of a comparison, the suggested LR of a range test."""
+    if run.best_variant is not None:
+        return run.best_variant
+    if run.suggested_lr is not None:
+        return f"lr {lr_text(run.suggested_lr)}"
+    ended_without = run.command == "find-lr" and run.status == "complete"
+    return "no suggestion" if ended_without else "–"
+
+
+def age_text(started: datetime | None, now: datetime) -> str:
+    """Return how long ago something was: `40 s`, `12 min`, `5 h`, `3 d`.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> now = datetime(2026, 11, 21, tzinfo=timezone.utc)
+        >>> age_text(now - timedelta(hours=5, minutes=59), now)
+        '5 h'
+    """
+    if started is None:
+        return "–"
+    seconds = max(0.0, (now - started).total_seconds())
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
 
 
 def suggestion_panel(summary: Mapping[str, Any]) -> RenderableType:
@@ -112,3 +210,75 @@ def _lr_numbers(lr: np.ndarray) -> tuple[str, str, str, str, str]:
     peak = int(np.argmax(lr))
     first, highest, last = (lr_text(float(lr[step])) for step in (0, peak, -1))
     return (f"{len(lr):,}", first, highest, f"{peak:,}", last)
+
+
+def race_panel(summary: Mapping[str, Any]) -> RenderableType:
+    """Return what summary.json of a race says: the answer, then a line for each training.
+
+    Example:
+        >>> from rich.console import Console                                # doctest: +SKIP
+        >>> Console().print(race_panel(load_run("runs/...").summary))       # doctest: +SKIP
+    """
+    race = summary["race"]
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(no_wrap=True, style="dim")
+    lines.add_column(overflow="fold")
+    lr, interval = summary.get("suggested_lr"), summary.get("interval")
+    if lr is None:
+        lines.add_row("suggested LR", Text("none", "bold yellow"))
+        lines.add_row("because", Text(str(summary.get("reason") or "no LR learned")))
+    else:
+        lines.add_row("suggested LR", Text(lr_text(lr), "bold green"))
+    if interval:
+        span = Text(f"{lr_text(interval[0])} to {lr_text(interval[1])}")
+        lines.add_row("probably as good", span.append("  as far as short trainings tell", "dim"))
+    if summary.get("estimated_regret") is not None:
+        regret = Text(f"about {summary['estimated_regret']:.1%}")
+        lines.add_row("estimated regret", regret.append("  0 % is the best LR, 100 % none", "dim"))
+    if summary.get("base_lr") and summary.get("max_lr"):
+        text = f"{lr_text(summary['base_lr'])} to {lr_text(summary['max_lr'])}"
+        lines.add_row("base to max LR", Text(text).append("  for cyclic schedules", "dim"))
+    tested = summary.get("range_test") or {}
+    if tested.get("suggested_lr"):
+        steps = f"  {count_text(tested['steps'], 'step')}"
+        lines.add_row("range test", Text(lr_text(tested["suggested_lr"])).append(steps, "dim"))
+    if summary.get("note"):
+        lines.add_row("note", Text(str(summary["note"])))
+    title = Text.assemble(("Race", "bold"), (f" · {_cost(race)}", "dim"))
+    panel = Panel(lines, title=title, expand=False, padding=(1, 2))
+    return Group(panel, _table(race))
+
+
+def _cost(race: Mapping[str, Any]) -> str:
+    share = race["steps"] / race["total_steps"]
+    return f"{count_text(race['steps'], 'step')}, {share:.2g} × a full training"
+
+
+def _table(race: Mapping[str, Any]) -> Table:
+    table = new_table(
+        column("trained for"), column("LR"), column("loss"), column("regret"), words_column("")
+    )
+    halved = len(race["rungs"]) > 1
+    for i, rung in enumerate(race["rungs"]):
+        is_first = halved and i == 0  # some of them went on
+        share = rung["horizon"] / race["total_steps"]
+        length = Text(f"{count_text(rung['horizon'], 'step')}, {share:.0%}")
+        for row in rung["lrs"]:
+            known = [loss for loss in row["losses"] if loss is not None]
+            loss = number_text(sum(known) / len(known), 4) if known else "–"
+            table.add_row(
+                length, lr_text(row["lr"]), loss, f"{row['regret']:.1%}", _word(row, is_first),
+                style="dim" if is_first and row["dropped"] else "",
+            )  # fmt: skip
+            length = Text("")
+    return table
+
+
+def _word(row: Mapping[str, Any], is_halved: bool) -> Text:
+    lost, seeds = row["diverged"], len(row["losses"])
+    if lost:
+        share = "" if lost == seeds else f" with {lost} of {count_text(seeds, 'seed')}"
+        return Text(f"diverged{share}", "red")
+    if not is_halved:
+        return Text("best", "green") if row["regret"] == 0 else Text("")
+    return Text("dropped") if row["dropped"] else Text("stays", "green")

@@ -10,10 +10,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lrexp.analysis.claim_words import BETTER, TOO_FEW
-from lrexp.report.cells import NAME_WIDTH, cell
-from lrexp.report.text import FIRST_SHOWN, count_text, lr_text, number_text, shortened, shown_of
-from lrexp.report.words import measure_text, setting_text
+from lrexp.analysis.claims import BETTER, TOO_FEW
+from lrexp.report.text import (
+    FIRST_SHOWN,
+    NAME_WIDTH,
+    cell,
+    count_text,
+    lr_text,
+    measure_text,
+    number_text,
+    setting_text,
+    shortened,
+    shown_of,
+)
 
 MAX_LENGTH = 2_000  # characters of a paragraph
 MANY_MISSES = 5  # variants that never reach the target; more are counted

@@ -1,21 +1,116 @@
 """From a config's `{name: cosine, warmup: 5%, ...}` to a schedule for a training of T steps.
 
-`check_schedule` finds what is wrong before η and T are known; `build_schedule` resolves durations,
-calls the factory, and reports problems under keys relative to the schedule's section.
+A name is a built-in of `SCHEDULES`, a class of torch.optim.lr_scheduler, or an import path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
-from lrexp.schedules.combine import Part, range_problems
-from lrexp.schedules.makers import Name, maker_of
+from lrexp.schedules.combine import Part, combined, range_problems
+from lrexp.schedules.controllers import adaptive_cycle, plateau
+from lrexp.schedules.custom import custom_problems, custom_schedule, from_function
+from lrexp.schedules.cycles import cosine_restarts, cyclic, one_cycle
+from lrexp.schedules.decays import (
+    constant,
+    cosine,
+    exponential,
+    inverse_sqrt,
+    linear,
+    multi_step,
+    polynomial,
+    rex,
+    step,
+    wsd,
+)
 from lrexp.schedules.parameters import parameter_problems, parameters, resolved
-from lrexp.schedules.registry import SCHEDULES
 from lrexp.schedules.schedule import Controller, PerEpoch, Schedule
+
+SCHEDULES: dict[str, Callable[..., Schedule | Controller]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "linear": linear,
+    "exponential": exponential,
+    "polynomial": polynomial,
+    "inverse_sqrt": inverse_sqrt,
+    "wsd": wsd,
+    "cosine_restarts": cosine_restarts,
+    "one_cycle": one_cycle,
+    "cyclic": cyclic,
+    "step": step,
+    "multi_step": multi_step,
+    "combined": combined,
+    "rex": rex,
+    "plateau": plateau,
+    "adaptive_cycle": adaptive_cycle,
+    "lambda": from_function,
+}
+# A built-in name, the name of a torch class, or what an import path led to: a torch scheduler class
+# or a factory of the user's own.
+Name: TypeAlias = str | Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A factory, and how to call it with what a config says.
+
+    Args:
+        title: what errors call it.
+        factory: its keyword-only parameters are those of the config.
+        make: (η, T, steps per epoch, parameters of the config) -> schedule.
+        args_problems: rules for the parameter `args`.
+    """
+
+    title: str
+    factory: Callable[..., Schedule | Controller]
+    make: Callable[[float, int, PerEpoch, Mapping[str, Any]], Schedule | Controller]
+    args_problems: Callable[[Mapping[str, object]], list[Problem]] = lambda args: []
+
+
+def maker_of(name: Name) -> Maker | None:
+    """Return the maker of a name, None where there is none; torch is imported only for its own."""
+    if isinstance(name, str) and name in SCHEDULES:
+        factory = SCHEDULES[name]
+        return Maker(name, factory, lambda lr, total, per_epoch, p: factory(lr, total, **p))
+    if isinstance(name, (str, type)):
+        from lrexp.schedules import torch_adapter
+
+        scheduler = torch_adapter.torch_class(name) if isinstance(name, str) else name
+        if scheduler is not None and torch_adapter.is_scheduler(scheduler):
+            return _torch_maker(scheduler)
+    return None if isinstance(name, str) else _custom_maker(name)
+
+
+def _torch_maker(scheduler: type) -> Maker:
+    from lrexp.schedules.torch_adapter import (
+        is_plateau,
+        torch_plateau,
+        torch_problems,
+        torch_schedule,
+    )
+
+    def make(
+        lr: float, total_steps: int, per_epoch: PerEpoch, params: Mapping[str, Any]
+    ) -> Schedule | Controller:
+        if is_plateau(scheduler):
+            return torch_plateau(lr, total_steps, **params)
+        return torch_schedule(lr, total_steps, scheduler, per_epoch, **params)
+
+    factory = torch_plateau if is_plateau(scheduler) else torch_schedule
+    return Maker(scheduler.__name__, factory, make, lambda args: torch_problems(scheduler, args))
+
+
+def _custom_maker(factory: Callable[..., object]) -> Maker:
+    return Maker(
+        getattr(factory, "__name__", str(factory)),
+        custom_schedule,
+        lambda lr, total, per_epoch, p: custom_schedule(lr, total, factory, **p),
+        lambda args: custom_problems(factory, args),
+    )
+
 
 _PART = "Write {start: 0, end: 50%, schedule: cosine}."
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from lrexp.errors import NOTHING, ConfigError, Problem
 from lrexp.schedules import checks
-from lrexp.schedules.schedule import Schedule, Steps
-from lrexp.schedules.warmup import warmed
+from lrexp.schedules.schedule import Schedule, Steps, warmed
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,16 @@ from torch.optim import lr_scheduler
 
 from lrexp.errors import ConfigError, Problem, UserCodeError
 from lrexp.schedules import checks
-from lrexp.schedules.from_function import checked_value
-from lrexp.schedules.plateau import Monitor, Plateau, plateau
-from lrexp.schedules.schedule import PerEpoch, Schedule, Steps
-from lrexp.schedules.torch_args import args_problems
-from lrexp.schedules.warmup import warmed
+from lrexp.schedules.controllers import Monitor, Plateau, plateau
+from lrexp.schedules.custom import checked_value
+from lrexp.schedules.parameters import args_problems
+from lrexp.schedules.schedule import PerEpoch, Schedule, Steps, warmed
 
 Interval = Literal["epoch", "step"]
-
 _PER_STEP = ("OneCycleLR", "CyclicLR")  # stepped per batch in torch's documentation
 # Filled in here, or meant for resuming by hand; `verbose` is deprecated and only warns.
 _FILLED = ("optimizer", "last_epoch", "verbose")
+
 _INSTEAD = {
     "LambdaLR": "Use {name: lambda, function: package.module:name}, a function step -> factor.",
     "MultiplicativeLR": "Use {name: lambda, function: package.module:name}, step -> factor.",

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrexp.analysis import Comparison, compare_to
-from lrexp.analysis.claim_words import BETTER, NO_DIFFERENCE, TOO_FEW
+from lrexp.analysis.claims import BETTER, NO_DIFFERENCE, TOO_FEW, Comparison, compare_to
 
 LOST, FAILED = "diverged", "failed"
 Row = list[Any]  # by seed: a value, LOST or FAILED

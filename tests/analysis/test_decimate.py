@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lrexp.analysis.decimate import thin
+from lrexp.analysis.smoothing import thin
 
 CURVES = arrays.arrays(
     np.float64,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrexp.analysis import diagnose
+from lrexp.analysis.diagnosis import diagnose
 
 
 def test_the_best_variant_that_ended_above_its_start_is_unstable() -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrexp.analysis import compare_to
-from lrexp.analysis.claim_words import BETTER
-from lrexp.analysis.paired import t_interval
+from lrexp.analysis.claims import BETTER, compare_to
+from lrexp.analysis.statistics import t_interval
 
 EXPERIMENTS = 2_000
 

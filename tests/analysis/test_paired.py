@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lrexp.analysis.paired import (
+from lrexp.analysis.statistics import (
     EXACT_SEEDS,
     differences,
     holm,

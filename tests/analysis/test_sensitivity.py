@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from lrexp.analysis import floor_of_noise, lr_sensitivity, median_with_misses, time_to
+from lrexp.analysis.sensitivity import lr_sensitivity
+from lrexp.analysis.statistics import floor_of_noise, median_with_misses, time_to
 
 INF, NAN = math.inf, math.nan
 LRS = [0.001, 0.01, 0.1, 1.0]

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrexp.analysis import anchored, despike, ema, local_linear, zero_lag
-from lrexp.analysis.smooth import local_linear_gain
+from lrexp.analysis.smoothing import (
+    anchored,
+    despike,
+    ema,
+    local_linear,
+    local_linear_gain,
+    zero_lag,
+)
 from lrexp.errors import ConfigError
 
 

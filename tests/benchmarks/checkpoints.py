@@ -29,9 +29,8 @@ from measuring import spread
 from recording import RUNS, UNITS, Case, Recorded, TimedPause, train
 
 import lrexp
-from lrexp.engine import Pause
-from lrexp.engine.losses import CHUNK_SECONDS
-from lrexp.engine.pause import CHECKPOINT_SECONDS
+from lrexp.engine.read_back import CHUNK_SECONDS
+from lrexp.engine.stop import CHECKPOINT_SECONDS, Pause
 
 PARTS = ("one", "run", "due", "long")
 NO_END = 100_000_000  # steps of a training that is ended by its pause

@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from workloads import Workload
 
-from lrexp.config import load_config
-from lrexp.engine import ENGINES, Ended, Failed, Record, Started, Steps, TrialId, preserved_rng
-from lrexp.plan import make_plan
-from lrexp.record import Recorder
-from lrexp.store import RunWriter
+from lrexp.config.load import load_config
+from lrexp.engine.engines import ENGINES
+from lrexp.engine.rng import preserved_rng
+from lrexp.records import Ended, Failed, Record, Started, Steps, TrialId
+from lrexp.runs.plan import make_plan
+from lrexp.runs.recorder import Recorder
+from lrexp.runs.writer import RunWriter
 
 TRUST = ("workloads",)
 
@@ -152,9 +154,9 @@ def train_units(
     units: Any, jobs: int, work: Workload, copies: int, steps: int, device: torch.device
 ) -> Watch:
     """Train units in worker processes; None is a unit for each trial."""
-    from lrexp.engine import Unit
-    from lrexp.order import make_order
-    from lrexp.workers.pool import run_in_processes
+    from lrexp.records import Unit
+    from lrexp.runs.executor import run_in_processes
+    from lrexp.runs.spec import make_order
 
     order = make_order("compare", config_of(work, copies, steps, device), trust=TRUST)
     trials = order.lengths(order.plan())
@@ -179,7 +181,7 @@ def available(jobs: int) -> dict[str, Callable[[Workload, int, int, torch.device
         return lambda *arguments: train_with(name, *arguments)
 
     found = {name: with_engine(name) for name in ("sequential", "vectorized") if name in ENGINES}
-    if find_spec("lrexp.workers.pool"):
+    if find_spec("lrexp.runs.executor"):
         found["processes"] = lambda *arguments: train_in_processes(*arguments, jobs)
     if find_spec("lrexp.engine.choice"):
         found["auto"] = train_auto

@@ -32,11 +32,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrexp
-from lrexp.config import load_config
-from lrexp.engine import run_sequentially
-from lrexp.plan import Objects, make_plan
-from lrexp.record import Recorder
-from lrexp.store import RunWriter
+from lrexp.config.load import load_config
+from lrexp.engine.sequential import run_sequentially
+from lrexp.runs.builder import Objects
+from lrexp.runs.plan import make_plan
+from lrexp.runs.recorder import Recorder
+from lrexp.runs.writer import RunWriter
 
 BATCH, LR, MOMENTUM = 64, 0.05, 0.9
 CONFIG = {

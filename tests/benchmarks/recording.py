@@ -18,11 +18,13 @@ from ours import config_of
 from torch import nn
 from workloads import WORKLOADS, Workload
 
-from lrexp.config import load_config
-from lrexp.engine import ENGINES, Checkpoint, Ended, Failed, Pause, Record, Started, Steps
-from lrexp.plan import Plan, make_plan
-from lrexp.record import Recorder
-from lrexp.store import RunWriter
+from lrexp.config.load import load_config
+from lrexp.engine.engines import ENGINES
+from lrexp.engine.stop import Pause
+from lrexp.records import Checkpoint, Ended, Failed, Record, Started, Steps
+from lrexp.runs.plan import Plan, make_plan
+from lrexp.runs.recorder import Recorder
+from lrexp.runs.writer import RunWriter
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from typing import Any
 from by_hand import learning_rates
 from measuring import spread
 
-from lrexp import compare
-from lrexp.config import read_document, to_yaml
+from lrexp.api import compare
+from lrexp.config.document import read_document, to_yaml
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(__file__).with_name("by_hand.py"))

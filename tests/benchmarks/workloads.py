@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrexp.models.gpt import gpt
+from lrexp.workloads.models import gpt
 
 VOCABULARY, TOKENS = 65, 32
 

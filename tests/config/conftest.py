@@ -9,8 +9,9 @@ from textwrap import dedent
 
 import pytest
 
-from lrexp.config import Config, load_config
-from lrexp.config.local_modules import forget_modules
+from lrexp.config.config import Config
+from lrexp.config.load import load_config
+from lrexp.config.trust import forget_modules
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, Optional
 import pytest
 import torch
 
-from lrexp.config import check_arguments
-from lrexp.config.arguments import fits
+from lrexp.config.signatures import check_arguments, fits
 
 
 def net(width: int, depth: int = 2, *, rate: float = 0.1, name: str = "n") -> None: ...

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lrexp.config import load_config
+from lrexp.config.load import load_config
 from lrexp.errors import ConfigError
 
 BASE = """\

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrexp.config import Config, document_from_dict, load_config, read_document, with_optimizer_lr
+from lrexp.config.config import Config
+from lrexp.config.document import document_from_dict, read_document, with_optimizer_lr
+from lrexp.config.load import load_config
 from lrexp.config.reader import read_yaml
 from lrexp.config.tree import dotted, expand, get, locate, put
 from lrexp.errors import ConfigError
@@ -160,7 +162,7 @@ def test_set_replaces_the_places_below() -> None:
 
 
 def read_document_of(text: str):  # type: ignore[no-untyped-def]
-    from lrexp.config import Document
+    from lrexp.config.document import Document
 
     data, places = read_yaml(text, "f")
     return Document(data, "f", text, Path(), places)  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from lrexp.config import STARTER, json_schema
 from lrexp.config import schema as models
 from lrexp.config.reader import read_yaml
+from lrexp.config.schema import json_schema
+from lrexp.config.starter import STARTER
 from lrexp.config.tree import NAMED_SECTIONS
 
 SCHEMA = json_schema()

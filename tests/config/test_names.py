@@ -9,12 +9,12 @@ import pytest
 import torch
 import torchvision
 
-from lrexp.config import load_config, resolve
-from lrexp.config.lookup import LOSSES, torchvision_names
-from lrexp.data import DATASETS
+from lrexp.config.load import load_config
+from lrexp.config.names import LOSSES, resolve, torchvision_names
 from lrexp.errors import ConfigError, UserCodeError
-from lrexp.models import MODELS
-from lrexp.schedules import SCHEDULES
+from lrexp.schedules.build import SCHEDULES
+from lrexp.workloads.builtin_data import DATASETS
+from lrexp.workloads.models import MODELS
 
 from .good_config import GOOD
 

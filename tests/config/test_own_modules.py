@@ -12,8 +12,10 @@ import pytest
 import torch
 import yaml
 
-from lrexp.config import data_paths, document_from_dict, load_config, resolve
-from lrexp.config.own_modules import own_files
+from lrexp.config.document import document_from_dict
+from lrexp.config.load import data_paths, load_config
+from lrexp.config.names import resolve
+from lrexp.config.trust import own_files
 from lrexp.errors import ConfigError, UserCodeError
 
 from .good_config import GOOD

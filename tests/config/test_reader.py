@@ -11,8 +11,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrexp.config import load_config, parse_value, to_yaml
-from lrexp.config.reader import read_yaml
+from lrexp.config.document import to_yaml
+from lrexp.config.load import load_config
+from lrexp.config.reader import parse_value, read_yaml
 from lrexp.errors import ConfigError
 
 

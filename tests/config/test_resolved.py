@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from lrexp.config import (
-    STARTER,
-    Clock,
-    Config,
-    load_config,
-    read_document,
-    resolve_units,
-    resolved_tree,
-    to_yaml,
-)
+from lrexp.config.config import Config
+from lrexp.config.document import read_document, to_yaml
+from lrexp.config.load import load_config
 from lrexp.config.reader import read_yaml
+from lrexp.config.resolved import resolve_units, resolved_tree
+from lrexp.config.starter import STARTER
+from lrexp.config.units import Clock
 
 from .good_config import GOOD
 
@@ -243,7 +239,7 @@ def _uncommented(text: str) -> dict[str, object]:
 
 
 def test_the_starter_has_every_key(write: Callable[..., Path]) -> None:
-    from lrexp.config import ExperimentConfig
+    from lrexp.config.schema import ExperimentConfig
 
     data = read_document(write(STARTER)).text
     for name, field in ExperimentConfig.model_fields.items():

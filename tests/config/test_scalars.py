@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrexp.config.scalars import parse_scalar
+from lrexp.config.reader import parse_scalar
 
 TABLE = [
     ("1", 1), ("0", 0), ("-5", -5), ("+5", 5), ("0x1F", 31),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lrexp.config import Config, Names, resolve
+from lrexp.config.config import Config
+from lrexp.config.names import Names, resolve
 from lrexp.errors import ConfigError
 
 from .good_config import GOOD
@@ -101,7 +102,7 @@ REFUSED = [
     ("torch.nn.modules.module:namedtuple", "--trust"), ("torch:os.system", "--trust"),
     ("torch.nn:functional.mse_loss", "no class"),
     ("yaml:load", "--trust yaml"), ("numpy:save", "--trust numpy"), ("pydantic.main:BaseModel", "--trust pydantic"),
-    ("lrexp.store:write_whole", "--trust lrexp"), ("elsewhere:make", "--trust elsewhere"),
+    ("lrexp.runs.files:write_whole", "--trust lrexp"), ("elsewhere:make", "--trust elsewhere"),
     ("site_package:make", "--trust site_package"), ("folder.file:make", "folder/__init__.py"),
     ("package.absent:make", "package/absent.py"), ("_private:make", "private"), ("mine._x:make", "private"),
     ("mine:_make", "private"), ("mine", "package.module:attribute"), ("mine:", "package.module:attribute"),

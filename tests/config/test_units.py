@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrexp.config import Clock, Duration, parse_duration
+from lrexp.config.units import Clock, Duration, parse_duration
 from lrexp.errors import ConfigError
 
 CLOCK = Clock(total_steps=1000, steps_per_epoch=22, samples_per_step=64, tokens_per_sample=128)

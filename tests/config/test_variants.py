@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrexp.config import Config
-from lrexp.config.grid_names import axis_names, combination_names, value_labels
-from lrexp.config.safe_names import make_safe, why_unsafe
+from lrexp.config.config import Config
+from lrexp.config.variant_names import (
+    axis_names,
+    combination_names,
+    make_safe,
+    value_labels,
+    why_unsafe,
+)
 from lrexp.config.variants import MAX_VARIANTS, read_variants
 from lrexp.errors import ConfigError
 

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 from patching import patch_system
 
-from lrexp import load_run
-from lrexp.engine import losses, pause
+from lrexp.engine import read_back, stop
+from lrexp.runs.reader import load_run
 
 from .torture import MINE, Commands, differences
 
@@ -139,8 +139,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     A checkpoint is taken at every evaluation and nowhere else, so that every run does the same.
     """
-    monkeypatch.setattr(pause, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(losses, "CHUNK_SECONDS", 1e9)
+    monkeypatch.setattr(stop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(read_back, "CHUNK_SECONDS", 1e9)
     in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
     with tempfile.TemporaryDirectory(dir=MEMORY if in_memory else tmp_path) as name:
         folder = Path(name)

@@ -19,7 +19,7 @@ from torch import nn
 
 from lrexp.engine.rng import generator_states
 from lrexp.errors import RunError
-from lrexp.store.checkpoint import load_checkpoint
+from lrexp.runs.checkpoint import load_checkpoint
 
 from .test_torn_files import KIND, STOP
 from .torture import Commands

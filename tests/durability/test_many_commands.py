@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from starting import Starter
 
-from lrexp import load_run
-from lrexp.store import list_runs
+from lrexp.runs.listing import list_runs
+from lrexp.runs.reader import load_run
 
 from .torture import Kind, differences, environment
 

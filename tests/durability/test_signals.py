@@ -39,9 +39,9 @@ import time
 from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
-import lrexp.engine.losses, lrexp.engine.pause
-lrexp.engine.pause.CHECKPOINT_SECONDS, lrexp.engine.pause.MOST_SHARE = 0.05, 1.0
-lrexp.engine.losses.CHUNK_SECONDS = 0.01
+import lrexp.engine.read_back, lrexp.engine.stop
+lrexp.engine.stop.CHECKPOINT_SECONDS, lrexp.engine.stop.MOST_SHARE = 0.05, 1.0
+lrexp.engine.read_back.CHUNK_SECONDS = 0.01
 PAUSE = 0.002 if Path("slow").exists() else 0.0
 
 class Noisy(Dataset):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lrexp import load_run
+from lrexp.runs.reader import load_run
 
 from .torture import environment
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from stopping import everything
 
-from lrexp import load_run
+from lrexp.runs.reader import load_run
 
 from .torture import Commands, Kind, differences
 
@@ -247,7 +247,7 @@ def test_a_lock_of_another_process_is_respected(run: Path, commands: Commands) -
     import platform
 
     lock = run / "lock"
-    from lrexp.store.owner import Owner
+    from lrexp.runs.lock import Owner
 
     mine = Owner.this().to_plain()
     lock.write_text(json.dumps(mine) + "\n")

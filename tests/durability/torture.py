@@ -25,9 +25,9 @@ import random
 import numpy as np
 import torch
 from torch import nn
-import lrexp.engine.losses, lrexp.engine.pause
-lrexp.engine.pause.CHECKPOINT_SECONDS, lrexp.engine.pause.MOST_SHARE = 0.02, 1.0
-lrexp.engine.losses.CHUNK_SECONDS = 0.01
+import lrexp.engine.read_back, lrexp.engine.stop
+lrexp.engine.stop.CHECKPOINT_SECONDS, lrexp.engine.stop.MOST_SHARE = 0.02, 1.0
+lrexp.engine.read_back.CHUNK_SECONDS = 0.01
 
 def data():
     x = torch.randn(230, 6, generator=torch.Generator().manual_seed(1))

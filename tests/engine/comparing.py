@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from lrexp.engine import ENGINES, Ended, Evaluation, Started, Steps, Task, TrialId
+from lrexp.engine.engines import ENGINES
+from lrexp.engine.task import Task
+from lrexp.records import Ended, Evaluation, Started, Steps, TrialId
 
 
 def train(engine: str, tasks: Sequence[Task]) -> dict[TrialId, list[Any]]:

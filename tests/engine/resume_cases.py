@@ -14,11 +14,9 @@ from engine.resuming import (
 )
 from engine.small_tasks import OPTIMIZERS, made, make_task
 
-from lrexp.engine import (
-    Task,
-)
-from lrexp.finder import RangeTestStop, ramp
-from lrexp.schedules import Schedule
+from lrexp.analysis.stopping import RangeTestStop, ramp
+from lrexp.engine.task import Task
+from lrexp.schedules.schedule import Schedule
 
 STEPS = 30
 BOTH = ["sequential", "vectorized"]

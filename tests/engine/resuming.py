@@ -10,20 +10,11 @@ from typing import Any, TypeAlias
 
 import torch
 
-from lrexp.data import Batches
-from lrexp.engine import (
-    ENGINES,
-    Checkpoint,
-    Ended,
-    Evaluation,
-    Interrupted,
-    Pace,
-    Pause,
-    Record,
-    Steps,
-    Task,
-    TrialId,
-)
+from lrexp.engine.engines import ENGINES
+from lrexp.engine.stop import Pace, Pause
+from lrexp.engine.task import Task
+from lrexp.records import Checkpoint, Ended, Evaluation, Interrupted, Record, Steps, TrialId
+from lrexp.workloads.batches import Batches
 
 Tasks: TypeAlias = Callable[[], Sequence[Task]]
 Rows: TypeAlias = dict[TrialId, list[tuple[Any, ...]]]

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrexp.data import Data, data_from_objects
-from lrexp.engine import Task, TrialId, fit_accuracy, has_momentum, make_optimizer
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import SCHEDULES, build_schedule
+from lrexp.analysis.stopping import DivergenceStop
+from lrexp.engine.task import Task
+from lrexp.records import TrialId
+from lrexp.schedules.build import SCHEDULES, build_schedule
+from lrexp.workloads.batches import Data
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.losses import fit_accuracy
+from lrexp.workloads.optimizers import has_momentum, make_optimizer
 
 CPU = torch.device("cpu")
 STEPS, PER_EPOCH, BATCH, CLASSES = 30, 6, 8, 3

@@ -14,14 +14,23 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lrexp.data import data_from_objects
-from lrexp.engine import Task, TrialId, choose, make_optimizer
-from lrexp.engine.calibrate import Speed, agree, sequential_speed, stacked_speed
-from lrexp.engine.machine import Machine, slower_on_one_thread
-from lrexp.engine.vectorized import families
+from lrexp.analysis.stopping import DivergenceStop
+from lrexp.engine.calibrate import (
+    Machine,
+    Speed,
+    agree,
+    sequential_speed,
+    slower_on_one_thread,
+    stacked_speed,
+)
+from lrexp.engine.choice import choose
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.copies import families
 from lrexp.errors import ConfigError
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import Schedule
+from lrexp.records import TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
 

@@ -15,18 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lrexp.data import data_from_objects
-from lrexp.engine import (
-    Ended,
-    Evaluation,
-    Failed,
-    Pace,
-    Steps,
-    Task,
-    TrialId,
-    make_optimizer,
-    run_sequentially,
-)
+from lrexp.analysis.stopping import DivergenceStop
 from lrexp.engine.cuda_graphs.capturable import (
     FEWEST_STEPS,
     Watch,
@@ -34,13 +23,22 @@ from lrexp.engine.cuda_graphs.capturable import (
     why_not_model,
     why_not_optimizer,
 )
-from lrexp.engine.cuda_graphs.captured_step import CapturedStep
-from lrexp.engine.cuda_graphs.captured_update import EAGER_UPDATES, Rows, prepare_update
-from lrexp.engine.cuda_graphs.graphs import Graphs
-from lrexp.engine.losses import Losses, Slots
+from lrexp.engine.cuda_graphs.capture import (
+    EAGER_UPDATES,
+    CapturedStep,
+    Graphs,
+    Rows,
+    prepare_update,
+)
+from lrexp.engine.read_back import Losses, Slots
 from lrexp.engine.rng import Reseed
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import Schedule
+from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.stop import Pace
+from lrexp.engine.task import Task
+from lrexp.records import Ended, Evaluation, Failed, Steps, TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)

@@ -17,9 +17,11 @@ from engine.small_tasks import CLASSES, NETS, OPTIMIZERS, made, make_task
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrexp.engine import Evaluation, Task, TrialId, make_optimizer
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import Schedule
+from lrexp.analysis.stopping import DivergenceStop
+from lrexp.engine.task import Task
+from lrexp.records import Evaluation, TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lrexp.engine import fit_accuracy, fit_loss, loss_floor
 from lrexp.errors import ConfigError
+from lrexp.workloads.losses import fit_accuracy, fit_loss, loss_floor
 
 FLOATS = torch.randn(8, 1)
 CLASSES = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])

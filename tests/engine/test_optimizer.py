@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from lrexp.engine import has_momentum, make_optimizer, pick_device, preserved_rng, seed_everything
-from lrexp.engine.optimizer import fuse, set_lr
+from lrexp.engine.device import pick_device
+from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.errors import ConfigError
+from lrexp.workloads.optimizers import fuse, has_momentum, make_optimizer, set_lr
 
 
 def net() -> nn.Module:

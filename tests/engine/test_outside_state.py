@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
-from lrexp.data import data_from_objects
-from lrexp.engine import Failed, Interrupted, NoCheckpoint, Pause, Started, Task
-from lrexp.engine.vectorized import families
-from lrexp.interrupt import quiet_loaders
+from lrexp.engine.stop import Pause
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.copies import families
+from lrexp.records import Failed, Interrupted, NoCheckpoint, Started
+from lrexp.runs.signals import quiet_loaders
+from lrexp.workloads.loading import data_from_objects
 
 BOTH = ["sequential", "vectorized"]
 

@@ -13,7 +13,7 @@ from engine.small_tasks import NETS, OPTIMIZERS, PARAMETERS, PER_EPOCH, make_tas
 from pairwise import pairs_left_out, pairwise_cover
 
 from lrexp.engine.vectorized.update_rules import RULES
-from lrexp.schedules import SCHEDULES
+from lrexp.schedules.build import SCHEDULES
 
 COVER = pairwise_cover(list(OPTIMIZERS), list(SCHEDULES), list(NETS))
 STACKS: dict[tuple[str, str], list[str]] = {}  # (network, optimizer) -> schedules

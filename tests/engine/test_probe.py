@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
-from lrexp.data import data_from_objects
-from lrexp.engine import Steps, Task, TrialId, make_optimizer, over_tokens, run_sequentially
-from lrexp.engine.probing import Facts, differing_constant, probe, why_not_stackable
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import Schedule
+from lrexp.analysis.stopping import DivergenceStop
+from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.probe import Facts, differing_constant, probe, why_not_stackable
+from lrexp.records import Steps, TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.losses import over_tokens
+from lrexp.workloads.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
 

@@ -36,24 +36,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from lrexp.data import data_from_objects
-from lrexp.engine import (
-    ENGINES,
-    Ended,
-    Interrupted,
-    MisfitError,
-    Pause,
-    Started,
-    Steps,
-    Task,
-    TrialId,
-    make_optimizer,
-    over_tokens,
-)
+from lrexp.analysis.stopping import DivergenceStop
 from lrexp.engine import state as states
-from lrexp.engine.updates import Position
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import Schedule
+from lrexp.engine.engines import ENGINES
+from lrexp.engine.state import MisfitError
+from lrexp.engine.step import Position
+from lrexp.engine.stop import Pause
+from lrexp.engine.task import Task
+from lrexp.records import Ended, Interrupted, Started, Steps, TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.losses import over_tokens
+from lrexp.workloads.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize("engine", BOTH)

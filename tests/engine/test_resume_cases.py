@@ -15,7 +15,7 @@ from engine.resume_cases import (
 )
 from engine.resuming import assert_continues, run
 
-from lrexp.engine import Ended
+from lrexp.records import Ended
 
 
 @pytest.mark.parametrize("engine", BOTH)

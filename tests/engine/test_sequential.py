@@ -15,21 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lrexp.data import data_from_objects
-from lrexp.engine import (
-    Ended,
-    Evaluation,
-    Failed,
-    Pace,
-    Started,
-    Steps,
-    Task,
-    TrialId,
-    make_optimizer,
-    run_sequentially,
-)
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import Schedule
+from lrexp.analysis.stopping import DivergenceStop
+from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.stop import Pace
+from lrexp.engine.task import Task
+from lrexp.records import Ended, Evaluation, Failed, Started, Steps, TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 
 from lrexp.report.curves import Line, smoothed
 from lrexp.report.loss import loss_figure
-from lrexp.report.style import house_style
-from lrexp.report.view import Seen, clipped_view
-from lrexp.store.read import load_run
+from lrexp.report.style import Seen, clipped_view, house_style
+from lrexp.runs.reader import load_run
 
 from .looks import legend_texts, notes, overlaps, raw, strong, words_of
 from .synthetic import (

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from lrexp.errors import ConfigError
-from lrexp.report import plot_lr_schedule, plot_range_test
 from lrexp.report.lr import lr_figure, lr_view, schedules_figure
+from lrexp.report.notebook import plot_lr_schedule, plot_range_test
 from lrexp.report.style import house_style
-from lrexp.store.read import load_run
+from lrexp.runs.reader import load_run
 
 from .looks import legend_texts, overlaps, strong, words_of
 from .synthetic import (

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from lrexp.errors import RunError
-from lrexp.report import draw_overlay, draw_run, draw_schedules
-from lrexp.report.overlay import overlay_loss_figure, overlay_range_test_figure, run_labels
+from lrexp.report.loss import overlay_loss_figure, overlay_range_test_figure, run_labels
+from lrexp.report.plots import draw_overlay, draw_run, draw_schedules
 from lrexp.report.style import house_style
-from lrexp.store.files import remove_temporary_files
-from lrexp.store.read import load_run
+from lrexp.runs.files import remove_temporary_files
+from lrexp.runs.reader import load_run
 
 from .looks import legend_texts, overlaps, strong, words_of
 from .synthetic import write_compare, write_find_lr
@@ -106,14 +106,14 @@ def python(code: str, *arguments: object) -> str:
 def test_files_are_drawn_without_pyplot(tmp_path: Path) -> None:
     path = write_find_lr(tmp_path / "run")
     code = (
-        "import sys; from lrexp.report import draw_run; from lrexp.store.read import load_run; "
+        "import sys; from lrexp.report.plots import draw_run; from lrexp.runs.reader import load_run; "
         "draw_run(load_run(sys.argv[1])); print('matplotlib.pyplot' in sys.modules)"
     )
     assert python(code, path) == "False"
 
 
 def test_tables_do_not_wait_for_matplotlib_or_torch() -> None:
-    code = "import sys, lrexp.report; print({'matplotlib', 'torch'} & set(sys.modules))"
+    code = "import sys, lrexp.report.tables, lrexp.report.ranking, lrexp.report.plots; print({'matplotlib', 'torch'} & set(sys.modules))"
     assert python(code) == "set()"
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lrexp.race import Entrant
-from lrexp.report import draw_run, race_panel
+from lrexp.analysis.race import Entrant
+from lrexp.report.plots import draw_run
 from lrexp.report.race import race_figure
 from lrexp.report.style import house_style
-from lrexp.store import load_run
+from lrexp.report.tables import race_panel
+from lrexp.runs.reader import load_run
 
 from .looks import legend_texts, overlaps
 

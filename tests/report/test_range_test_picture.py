@@ -10,11 +10,12 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrexp.finder import Curve, combine, suggest
-from lrexp.report import plot_range_test
+from lrexp.analysis.range_curve import Curve, combine
+from lrexp.analysis.suggest import suggest
+from lrexp.report.notebook import plot_range_test
 from lrexp.report.range_test import range_test_figure, range_test_loss_figure
 from lrexp.report.style import ACCENT, house_style
-from lrexp.store.read import Run, load_run
+from lrexp.runs.reader import Run, load_run
 
 from .looks import legend_texts, notes, overlaps, raw, words_of
 from .synthetic import write_find_lr, write_status, write_trial

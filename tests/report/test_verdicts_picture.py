@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from rich.cells import cell_len
 from rich.console import Console
 
-from lrexp.report import draw_run, ranking_table
 from lrexp.report.differences import differences_figure
+from lrexp.report.plots import draw_run
+from lrexp.report.ranking import ranking_table
 from lrexp.report.sensitivity import sensitivity_figure
 from lrexp.report.style import house_style
-from lrexp.store.read import Run
+from lrexp.runs.reader import Run
 
 from .looks import legend_texts, notes, overlaps, words_of
 from .verdict_runs import LOST, write_verdicts

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lrexp.config import load_config
-from lrexp.store.read import Run, load_run
-from lrexp.summary import comparison_summary
+from lrexp.config.load import load_config
+from lrexp.runs.reader import Run, load_run
+from lrexp.runs.summary import comparison_summary
 
 from .synthetic import CONFIG, write_config, write_status, write_trial
 
@@ -54,7 +54,7 @@ def write_verdicts(
             (trial / "result.json").write_text(json.dumps(result))
     config = load_config({**CONFIG, "loss": "cross_entropy", "compare": section})
     summary = comparison_summary(load_run(path), config)
-    from lrexp.store.files import write_json
+    from lrexp.runs.files import write_json
 
     write_json(path / "summary.json", summary)
     return load_run(path)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrexp.schedules import SCHEDULES, AdaptiveCycle, AdaptiveCycleState
+from lrexp.schedules.build import SCHEDULES
+from lrexp.schedules.controllers import AdaptiveCycle, AdaptiveCycleState
 
 LOSSES = st.lists(
     st.one_of(

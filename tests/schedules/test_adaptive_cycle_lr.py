@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lrexp.errors import ConfigError
-from lrexp.schedules import SCHEDULES, AdaptiveCycleLR
+from lrexp.schedules.build import SCHEDULES
+from lrexp.schedules.public import AdaptiveCycleLR
 
 
 def sgd(*lrs: float) -> torch.optim.Optimizer:

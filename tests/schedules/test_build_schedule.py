@@ -8,14 +8,9 @@ from typing import Any, get_args
 import pytest
 
 from lrexp.errors import ConfigError
-from lrexp.schedules import (
-    SCHEDULES,
-    Steps,
-    build_schedule,
-    check_schedule,
-    known_names,
-    parameters,
-)
+from lrexp.schedules.build import SCHEDULES, build_schedule, check_schedule, known_names
+from lrexp.schedules.parameters import parameters
+from lrexp.schedules.schedule import Steps
 
 EPOCH = 20
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
-from lrexp.schedules import Schedule, build_schedule, get_combined_lr_scheduler
+from lrexp.schedules.build import build_schedule
+from lrexp.schedules.public import get_combined_lr_scheduler
+from lrexp.schedules.schedule import Schedule
 
 
 def to_steps(duration: object) -> int:

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrexp.schedules import SCHEDULES, Plateau, PlateauState, build_schedule
+from lrexp.schedules.build import SCHEDULES, build_schedule
+from lrexp.schedules.controllers import Plateau, PlateauState
 
 METRICS = st.lists(
     st.one_of(st.floats(0.01, 10), st.integers(1, 4).map(float), st.just(math.nan)), max_size=40

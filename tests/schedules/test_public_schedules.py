@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-import lrexp.schedules as lrexp
+import lrexp
 from lrexp.errors import ConfigError
+from lrexp.schedules.build import SCHEDULES
 
 ALL = {
     "cosine_restarts": {"cycle": 5},
     "step": {"size": 5},
     "multi_step": {"milestones": [5], "gamma": 0.5},
 }
-PURE = [n for n in lrexp.SCHEDULES if n not in ("combined", "plateau", "adaptive_cycle", "lambda")]
+PURE = [n for n in SCHEDULES if n not in ("combined", "plateau", "adaptive_cycle", "lambda")]
 
 
 def test_get_lr_scheduler() -> None:
@@ -33,7 +34,7 @@ def test_get_lr_scheduler() -> None:
 def test_every_pure_schedule_by_decay_type(decay_type: str) -> None:
     params = ALL.get(decay_type, {})
     schedule = lrexp.get_lr_scheduler(max_lr=0.5, max_steps=40, decay_type=decay_type, **params)
-    expected = lrexp.SCHEDULES[decay_type](0.5, 40, **params)
+    expected = SCHEDULES[decay_type](0.5, 40, **params)
     assert [schedule(s) for s in range(50)] == [expected(s) for s in range(50)]
 
 

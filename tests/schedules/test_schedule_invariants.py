@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
-from lrexp.schedules import SCHEDULES, Controller, Schedule, build_schedule
+from lrexp.schedules.build import SCHEDULES, build_schedule
+from lrexp.schedules.schedule import Controller, Schedule
 
 # what each schedule cannot do without, as a config would say it
 NEEDED: dict[str, dict[str, Any]] = {

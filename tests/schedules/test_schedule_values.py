@@ -7,7 +7,8 @@ import math
 import pytest
 
 from lrexp.errors import ConfigError
-from lrexp.schedules import SCHEDULES, Schedule
+from lrexp.schedules.build import SCHEDULES
+from lrexp.schedules.schedule import Schedule
 
 LINEAR_HF = [0, 5, 10, 8.75, 7.5, 6.25, 5, 3.75, 2.5, 1.25]
 COSINE_HF = [0, 5, 10, 9.61, 8.53, 6.91, 5, 3.08, 1.46, 0.38]  # cut off, not rounded

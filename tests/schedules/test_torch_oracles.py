@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schedules.torch_oracle import stepped
 from torch.optim import lr_scheduler as torch_lr
 
-from lrexp.schedules import SCHEDULES
+from lrexp.schedules.build import SCHEDULES
 
 N = 60  # steps compared
 

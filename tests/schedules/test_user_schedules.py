@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lrexp.errors import ConfigError, UserCodeError
-from lrexp.schedules import SCHEDULES, Controller, Schedule, build_schedule
+from lrexp.schedules.build import SCHEDULES, build_schedule
+from lrexp.schedules.schedule import Controller, Schedule
 
 
 def built(name: Any, /, **params: Any) -> Any:

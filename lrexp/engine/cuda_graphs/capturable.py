@@ -18,17 +18,16 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks_of_torch
 
-from lrexp.engine.probing.fingerprint import (
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.fingerprint import (
     first_difference,
     function_fingerprint,
     model_fingerprint,
 )
-from lrexp.engine.task import Task
-from lrexp.schedules import Schedule
+from lrexp.schedules.schedule import Schedule
 
 # A capture costs 10 ms, or 100 where torch collects garbage before it; a replay saves about 0.3.
 FEWEST_STEPS = 200
-
 # Their fused kernels read the LR, and Adam's the step count, from device memory. The foreach and
 # single-tensor SGD read a tensor LR with item(), which a capture forbids.
 _OPTIMIZERS = (SGD, Adam, AdamW)

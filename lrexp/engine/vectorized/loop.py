@@ -1,43 +1,167 @@
 """The training loop of a stack: all its trials step by step together.
 
-The same loop as in `sequential.py` with K copies in every line: set their LRs, take a batch,
-update, now and then read the losses back and evaluate. A copy whose rule has stopped it is
-dropped; how many there are changes what the others get by rounding alone. Where copies are dropped
-is fixed by the settings and the losses, never by the clock or by where a training was stopped and
-resumed: so a stack that goes on from a checkpoint has the same rows at every step, and the same
-bits.
+The copies are fed every seed's batches and dropout masks, and the LRs and momenta of some steps
+ahead as coefficients on the device.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lrexp.data import derive_seed
 from lrexp.engine.data_state import DataState
-from lrexp.engine.losses import Losses, is_chunk_due
-from lrexp.engine.lr_source import LrSource
-from lrexp.engine.probing import Facts
+from lrexp.engine.dropout import draw_masks
+from lrexp.engine.read_back import Losses, is_chunk_due
 from lrexp.engine.rng import (
+    Reseed,
     generator_states,
     preserved_rng,
+    preserved_settings,
     restore_generators,
     seed_everything,
 )
-from lrexp.engine.settings import preserved_settings
 from lrexp.engine.state import checkpoint, fitting, plain, require_made_by
-from lrexp.engine.task import Ended, Evaluation, Record, Started, Task, TrialId
-from lrexp.engine.updates import Position
-from lrexp.engine.vectorized.feed import Masks, stacked_updates
-from lrexp.engine.vectorized.lr_window import LrWindow
+from lrexp.engine.step import Position, updates
+from lrexp.engine.task import Task
+from lrexp.engine.training import LrSource
+from lrexp.engine.vectorized.probe import Facts
 from lrexp.engine.vectorized.stack import Stack
+from lrexp.engine.vectorized.update_rules import Table
+from lrexp.records import Ended, Evaluation, Record, Started, TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.seeds import derive_seed
+from lrexp.workloads.tensors import ResidentBatches
+
+AHEAD = 256  # steps
+
+
+@dataclass(frozen=True)
+class LrWindow:
+    """Steps from `first` to before `end`.
+
+    Args:
+        lrs: of every copy, (steps, copies).
+        ready: for each step, the coefficients of each parameter group, (coefficients, copies, 1).
+    """
+
+    first: int
+    end: int
+    lrs: list[list[float]]
+    ready: list[tuple[Tensor, ...]]
+
+    @classmethod
+    def of_no_steps(cls, step: int = 0) -> LrWindow:
+        """Return a window that is over at `step`."""
+        return cls(step, step, [], [])
+
+    @classmethod
+    def from_sources(cls, stack: Stack, sources: Sequence[LrSource], step: int) -> LrWindow:
+        """Return the window that begins at `step`; each copy has one of the sources."""
+        end = _window_end(stack.tasks[0], sources, step)
+        steps = range(step, end)
+        columns: dict[int, list[float]] = {}  # seeds of a variant share a schedule
+        for task, source in zip(stack.tasks, sources, strict=True):
+            key = id(task.schedule) if isinstance(task.schedule, Schedule) else id(source)
+            if key not in columns:
+                columns[key] = list(map(source.lr, steps))
+            columns[id(source)] = columns[key]
+        lr = np.array([columns[id(source)] for source in sources]).T  # (steps, copies)
+        base = np.array([task.base_lr for task in stack.tasks])
+        momentum = _momentum(stack.tasks, steps)
+        tables = []
+        for group in stack.copies.groups:
+            own = np.where(np.isnan(momentum), group.numbers["momentum"], momentum)
+            table = group.coefficients(group.numbers["lr"] * (lr / base), own, step)
+            tables.append(torch.from_numpy(table).to(group.flat).unsqueeze(-1).unbind(0))
+        return cls(step, end, lr.tolist(), list(zip(*tables, strict=True)))
+
+    def lr(self, step: int) -> list[float]:
+        """Return every copy's LR."""
+        return self.lrs[step - self.first]
+
+    def coefficients(self, step: int) -> tuple[Tensor, ...]:
+        """Return what the update of each parameter group is given."""
+        return self.ready[step - self.first]
+
+
+def _window_end(task: Task, sources: Sequence[LrSource], step: int) -> int:
+    if any(source.wants_loss for source in sources):
+        return step + 1
+    end = min(step + AHEAD, task.total_steps)
+    if task.eval_every and not all(source.is_known_ahead for source in sources):
+        end = min(end, step - step % task.eval_every + task.eval_every)
+    return end
+
+
+def _momentum(tasks: Sequence[Task], steps: range) -> Table:
+    """Return the momentum that schedules set, (steps, copies), NaN where they do not."""
+    given: list[Callable[[int], float] | None] = [
+        task.schedule.momentum if isinstance(task.schedule, Schedule) else None for task in tasks
+    ]
+    columns = [[np.nan if of is None else of(step) for step in steps] for of in given]
+    table: Table = np.array(columns, dtype=np.float64).T
+    return table
+
+
+def stacked_updates(stack: Stack, begin: Position | None = None) -> Iterator[tuple[int, list[Any]]]:
+    """Yield (epoch, micro-batches) for each update after `begin`, epoch after epoch."""
+    first, begin = stack.tasks[0], begin or Position()
+    if len(stack.seeds) == 1:
+        yield from updates(first.train, stack.seeds[0], first.accumulate, begin)
+        return
+    batches = first.train
+    assert isinstance(batches, ResidentBatches)  # others are stacked seed by seed
+    size, epoch, done = batches.batch_size, begin.epoch, begin.step - begin.epoch_start
+    span = size * first.accumulate
+    while True:
+        order = torch.stack(
+            [batches.order(seed, epoch) for seed in stack.seeds]
+        )  # (seeds, samples)
+        for start in range(done * span, batches.num_samples - span + 1, span):
+            own = order[:, start : start + span].index_select(0, stack.seed_rows)
+            yield epoch, [_rows(batches, rows) for rows in torch.split(own, size, dim=1)]
+        epoch, done = epoch + 1, 0
+
+
+def _rows(batches: ResidentBatches, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the samples of rows (copies, batch)."""
+    inputs, targets = (
+        tensor.index_select(0, rows.flatten()).view(*rows.shape, *tensor.shape[1:])
+        for tensor in (batches.inputs, batches.targets)
+    )
+    return inputs, targets
+
+
+class Masks:
+    """Dropout masks of every step, the same that the sequential engine draws for each seed."""
+
+    def __init__(self, stack: Stack, facts: Facts) -> None:
+        # A model that also draws other random numbers draws all of them itself, in its own order;
+        # it is in stacks of one seed, where one draw is right for all copies.
+        self._shapes = () if facts.torch_random else facts.dropouts * stack.tasks[0].accumulate
+        self._device = stack.device
+        self._reseed = [Reseed(seed, stack.device) for seed in stack.seeds]
+
+    def draw(self, step: int) -> list[Tensor]:
+        """Seed the generator for a step; with several seeds, return its masks, (seeds, ...) each.
+
+        With one seed the stack draws them itself, so that they can be part of a CUDA graph.
+        """
+        by_seed = []
+        for reseed in self._reseed:
+            reseed(step)
+            if self._shapes and len(self._reseed) > 1:
+                by_seed.append(draw_masks(self._shapes, self._device))
+        return [torch.stack(masks) for masks in zip(*by_seed, strict=True)]
+
 
 DROP_BELOW = 0.75  # of the rows alive: then the rest is worth a program of its own
 

@@ -1,15 +1,12 @@
 """A function of tensors, traced once into a straight line of torch operations.
 
-Run as written, a stacked training step spends most of its time in layers of Python and dispatch:
-modules, `vmap`, autograd. `compile_program` runs them once, under `make_fx`, and keeps only the
-operations on tensors that were left; `simplify` removes those that do nothing, and what is the
-same in every call is computed once. Source: torch.fx; Horace He et al., functorch.
+Operations that do nothing are removed from the traced graph, and those that belong are joined.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -20,11 +17,197 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lrexp.engine.vectorized.simplify import VIEWS, draws, is_mutable, mutated_inputs, simplify
+Rule: TypeAlias = Callable[[fx.Node], fx.Node | None]
+aten = torch.ops.aten
+# Give another view of the same memory; their values are never computed.
+VIEWS = {
+    aten.alias.default, aten.detach.default, aten.view.default, aten._unsafe_view.default,
+    aten.transpose.int, aten.t.default, aten.permute.default, aten.expand.default,
+    aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims,
+    aten.select.int, aten.slice.Tensor, aten.as_strided.default, aten.diagonal.default,
+    aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default,
+}  # fmt: skip
+
+_FILLED = {
+    aten.zeros_like.default: 0, aten.new_zeros.default: 0,
+    aten.ones_like.default: 1, aten.new_ones.default: 1,
+}  # fmt: skip
+
+_SAME_SHAPE = {aten.view.default, aten._unsafe_view.default, aten.expand.default}
+
+
+def simplify(graph: fx.Graph) -> list[fx.Node]:
+    """Return the nodes that are left, in the order in which they run."""
+    rules = [_alias, _filled, _same_shape, _double_transpose]
+    rules += [_transposed_product, _copy_of_product]
+    if not any(is_mutable(node) for node in graph.nodes):  # else a copy may be there for a reason
+        rules.append(_times_one)
+    rules.append(_product_plus)
+    changed = True
+    while changed:
+        changed = False
+        _erase_unused(graph)  # so that the users of a node are true users
+        for node in list(graph.nodes):
+            if node.op == "call_function":
+                other = next((new for rule in rules if (new := rule(node)) is not None), None)
+                if other is not None:
+                    node.replace_all_uses_with(other)
+                    changed = True
+    _erase_unused(graph)
+    return list(graph.nodes)
+
+
+def is_mutable(node: fx.Node) -> bool:
+    """Return whether the operation writes into one of its inputs."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def is_view(node: fx.Node) -> bool:
+    """Return whether the result may lie in the memory of the first input."""
+    if node.op != "call_function" or not node.all_input_nodes:
+        return False
+    schema = getattr(node.target, "_schema", None)
+    says_so = schema is not None and any(r.alias_info is not None for r in schema.returns)
+    return says_so or node.target in VIEWS or node.target is operator.getitem
+
+
+def draws(node: fx.Node) -> bool:
+    """Return whether the operation draws random numbers, which moves a generator."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def mutated_inputs(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """Return every node whose memory some operation writes into, also through a view."""
+    written: set[fx.Node] = set()
+    for node in nodes:
+        if is_mutable(node):
+            for source in node.all_input_nodes:
+                while source not in written:
+                    written.add(source)
+                    if not is_view(source):
+                        break
+                    source = source.all_input_nodes[0]  # noqa: PLW2901
+    return written
+
+
+def _is_pure(node: fx.Node) -> bool:
+    """Return whether leaving the node out changes nothing but its own result."""
+    return node.op not in ("placeholder", "output") and not is_mutable(node) and not draws(node)
+
+
+def _erase_unused(graph: fx.Graph) -> None:
+    for node in reversed(list(graph.nodes)):
+        if not node.users and _is_pure(node):
+            graph.erase_node(node)
+
+
+def _alias(node: fx.Node) -> fx.Node | None:
+    return _first(node) if node.target in (aten.alias.default, aten.detach.default) else None
+
+
+def _filled(node: fx.Node) -> fx.Node | None:
+    """Let a tensor of zeros or ones depend on no other tensor: it needs the shape alone."""
+    if node.target not in _FILLED:
+        return None
+    value, like = _FILLED[node.target], _value(node)
+    made = _new(aten.full.default, (list(like.shape), value), node, like)
+    made.kwargs = {"dtype": like.dtype, "device": like.device}
+    return made
+
+
+def _same_shape(node: fx.Node) -> fx.Node | None:
+    if node.target in _SAME_SHAPE and _value(node).shape == _value(_first(node)).shape:
+        return _first(node)
+    return None
+
+
+def _times_one(node: fx.Node) -> fx.Node | None:
+    is_one = node.target in (aten.mul.Scalar, aten.mul.Tensor) and node.args[1] == 1
+    return _first(node) if is_one and _alike(node, _first(node)) else None
+
+
+def _double_transpose(node: fx.Node) -> fx.Node | None:
+    """Undo transpose(transpose(x))."""
+    if node.target is not aten.transpose.int or _first(node).target is not aten.transpose.int:
+        return None
+    return _first(_first(node)) if _dims(node) == _dims(_first(node)) else None
+
+
+def _transposed_product(node: fx.Node) -> fx.Node | None:
+    """Turn (a b)ᵀ into bᵀ aᵀ, which comes out in the order in which it is used."""
+    product = _first(node) if node.target is aten.transpose.int else node
+    if product.target is not aten.bmm.default or product is node or len(product.users) > 1:
+        return None
+    if _dims(node) != [1, 2] or not _is_quiet(product, node):
+        return None
+    a, b = _nodes(product)
+    swapped = [_new(aten.transpose.int, (x, 1, 2), node, _value(x).transpose(1, 2)) for x in (b, a)]
+    return _new(aten.bmm.default, tuple(swapped), node, _value(node))
+
+
+def _copy_of_product(node: fx.Node) -> fx.Node | None:
+    """Leave out the contiguous copy of what is contiguous and used nowhere else."""
+    if node.target is not aten.clone.default or _first(node).target is not aten.bmm.default:
+        return None
+    is_spare = len(_first(node).users) == 1 and _is_quiet(_first(node), node)
+    return _first(node) if is_spare else None
+
+
+def _product_plus(node: fx.Node) -> fx.Node | None:
+    """Turn bias + a b into one operation."""
+    if node.target is not aten.add.Tensor or node.kwargs or len(node.all_input_nodes) != 2:
+        return None
+    for bias, product in (_nodes(node), _nodes(node)[::-1]):
+        fits = product.target is aten.bmm.default and len(product.users) == 1
+        fits = fits and _value(bias).dim() == 3 and _value(bias).dtype == _value(product).dtype
+        if fits and _alike(node, product) and _is_quiet(product, node):
+            args = (bias, *_nodes(product))
+            return _new(aten.baddbmm.default, args, node, _value(node))
+    return None
+
+
+def _new(target: object, args: tuple[object, ...], place: fx.Node, value: Tensor) -> fx.Node:
+    """Return a new node just before `place`; `value` is what it gives."""
+    with place.graph.inserting_before(place):
+        node = place.graph.call_function(target, args)  # type: ignore[arg-type]
+    node.meta["val"] = value
+    return node
+
+
+def _is_quiet(earlier: fx.Node, later: fx.Node) -> bool:
+    """Return whether nothing is written between two nodes, so that either could be the place."""
+    node = earlier.next
+    while node is not later:
+        if is_mutable(node):
+            return False
+        node = node.next
+    return True
+
+
+def _first(node: fx.Node) -> fx.Node:
+    return _nodes(node)[0]
+
+
+def _nodes(node: fx.Node) -> Sequence[fx.Node]:
+    return [arg for arg in node.args if isinstance(arg, fx.Node)]
+
+
+def _value(node: fx.Node) -> Tensor:
+    value: Tensor = node.meta["val"]
+    return value
+
+
+def _alike(one: fx.Node, other: fx.Node) -> bool:
+    return _value(one).shape == _value(other).shape and _value(one).dtype == _value(other).dtype
+
+
+def _dims(transpose: fx.Node) -> list[int]:
+    size = _value(transpose).dim()
+    return sorted(dim % size for dim in transpose.args[1:] if isinstance(dim, int))
+
 
 Compiled: TypeAlias = Callable[..., tuple[Tensor, ...]]
-
-
 _LITERALS = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default}
 
 

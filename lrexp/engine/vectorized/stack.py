@@ -17,19 +17,17 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils import _pytree as pytree
 
-from lrexp.data import derive_seed
-from lrexp.engine.attention import explicit_attention
-from lrexp.engine.cuda_graphs.captured_step import CapturedStep
-from lrexp.engine.dropout import draw_masks, given_masks
-from lrexp.engine.probing import Facts
+from lrexp.engine.cuda_graphs.capture import CapturedStep
+from lrexp.engine.dropout import draw_masks, explicit_attention, given_masks
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, Objective, gather
+from lrexp.engine.vectorized.probe import Facts
 from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
-from lrexp.schedules import Schedule
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.seeds import derive_seed
 
 _UNCAPTURABLE: set[str] = set()  # kinds of tasks whose update could not be captured
-
 MANY_SHAPES = 16  # programs that are kept; data of ever new shapes is no case for a stack
 
 

@@ -65,6 +65,7 @@ def numbers_of(groups: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.floa
 
 _HARD = ("nesterov", "amsgrad", "centered", "maximize")
 _SOFT = ("momentum", "dampening", "weight_decay")
+
 _NUMBERS = (
     "lr", *_SOFT, "beta2", "eps", "alpha", "lr_decay", "initial_accumulator_value",
 )  # fmt: skip

@@ -21,7 +21,7 @@ from accuracy.races import looked_at, mean_frac, race
 from accuracy.short_grids import budget_grid, short_grid
 from accuracy.training import DEFAULT_LR
 from accuracy.workloads import Workload
-from lrexp.finder import RULES
+from lrexp.analysis.rules import RULES
 
 
 @dataclass(frozen=True)

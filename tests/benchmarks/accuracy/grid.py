@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from accuracy.training import MIDDLE, OPTIMIZERS, SCHEDULES, plan_of, range_tests, train, variant_of
 from accuracy.workloads import Workload
-from lrexp.engine import TrialId
-from lrexp.finder import Curve
+from lrexp.analysis.range_curve import Curve
+from lrexp.records import TrialId
 
 Array = NDArray[np.float64]
 

@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from accuracy.answer import Answer
 from accuracy.training import plan_of
 from accuracy.workloads import Workload
-from lrexp.data import ResidentBatches
-from lrexp.engine import preserved_rng
-from lrexp.engine.task import LossFunction
+from lrexp.engine.rng import preserved_rng
+from lrexp.workloads.losses import LossFunction
+from lrexp.workloads.tensors import ResidentBatches
 
 
 @dataclass(frozen=True)

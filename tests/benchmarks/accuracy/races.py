@@ -20,11 +20,17 @@ from accuracy.training import (
     outcomes,
 )
 from accuracy.workloads import Workload
-from lrexp.config import Config, load_config
-from lrexp.engine import preserved_rng
-from lrexp.finder import Curve, Suggestion, is_buried, suggest
-from lrexp.plan import RANGE_TEST, Plan, can_have, plan_one, race_task
-from lrexp.race import Course, Entrant, Raced, Rung, next_rung, outset, verdict
+from lrexp.analysis.race import Course, Entrant, Raced, Rung, next_rung, outset
+from lrexp.analysis.race_answer import verdict
+from lrexp.analysis.range_curve import Curve
+from lrexp.analysis.signal import is_buried
+from lrexp.analysis.suggest import Suggestion, suggest
+from lrexp.config.config import Config
+from lrexp.config.load import load_config
+from lrexp.engine.rng import preserved_rng
+from lrexp.runs.plan import Plan, plan_one
+from lrexp.runs.reader import RANGE_TEST
+from lrexp.runs.trials import can_have, race_task
 
 
 def looked_at(

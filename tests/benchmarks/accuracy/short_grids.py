@@ -14,7 +14,7 @@ import numpy as np
 from accuracy.answer import Answer
 from accuracy.grid import Cell
 from accuracy.training import MIDDLE, plan_of, train, variant_of
-from lrexp.engine import TrialId
+from lrexp.records import TrialId
 
 SHORT_LRS, SHORT_STEPS = 6, 50  # 300 updates, as lrexp's range test at its defaults
 BUDGET_LRS = 8

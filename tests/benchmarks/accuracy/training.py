@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accuracy.workloads import Workload
-from lrexp.config import load_config
-from lrexp.engine import ENGINES, Evaluation, Failed, Steps, Task, TrialId, preserved_rng
-from lrexp.plan import Objects, make_plan
-from lrexp.plan.range_test import range_test_task
-from lrexp.plan.variant import VariantPlan
+from lrexp.config.load import load_config
+from lrexp.engine.engines import ENGINES
+from lrexp.engine.rng import preserved_rng
+from lrexp.engine.task import Task
+from lrexp.records import Evaluation, Failed, Steps, TrialId
+from lrexp.runs.builder import Objects
+from lrexp.runs.plan import VariantPlan, make_plan
+from lrexp.runs.trials import range_test_task
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "SGD": {"momentum": 0.9},

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from accuracy import nets, sets
-from lrexp.engine.task import LossFunction
+from lrexp.workloads.losses import LossFunction
 
 VOCABULARY = len(sets.CHARACTERS) + 1
 

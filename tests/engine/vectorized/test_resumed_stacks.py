@@ -27,14 +27,10 @@ from engine.resuming import (
     saved,
 )
 
-from lrexp.engine import (
-    Ended,
-    Pace,
-    Started,
-    Task,
-    TrialId,
-)
-from lrexp.engine.vectorized import families
+from lrexp.engine.stop import Pace
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.copies import families
+from lrexp.records import Ended, Started, TrialId
 
 
 def test_a_stack_drops_copies_and_goes_on() -> None:

@@ -19,24 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from lrexp.data import data_from_objects, permutation
-from lrexp.engine import (
-    Ended,
-    Evaluation,
-    Failed,
-    Pace,
-    Record,
-    Started,
-    Steps,
-    Task,
-    TrialId,
-    make_optimizer,
-    run_sequentially,
-    run_vectorized,
-)
-from lrexp.engine.vectorized import families
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import Schedule
+from lrexp.analysis.stopping import DivergenceStop
+from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.stop import Pace
+from lrexp.engine.task import Task
+from lrexp.engine.vectorized.copies import families
+from lrexp.engine.vectorized.fallback import run_vectorized
+from lrexp.records import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.optimizers import make_optimizer
+from lrexp.workloads.seeds import permutation
 
 CPU = torch.device("cpu")
 

@@ -11,21 +11,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lrexp.data import data_from_objects
-from lrexp.engine import (
-    Evaluation,
-    Record,
-    Started,
-    Steps,
-    Task,
-    TrialId,
-    make_optimizer,
-    run_sequentially,
-    run_vectorized,
-)
+from lrexp.analysis.stopping import DivergenceStop
+from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.task import Task
 from lrexp.engine.vectorized import stack as stacks
-from lrexp.finder import DivergenceStop
-from lrexp.schedules import Schedule
+from lrexp.engine.vectorized.fallback import run_vectorized
+from lrexp.records import Evaluation, Record, Started, Steps, TrialId
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.optimizers import make_optimizer
 
 pytestmark = pytest.mark.cuda
 

@@ -1,0 +1,196 @@
+"""Statistics over seeds: paired intervals, sign-flip tests, Holm's correction, noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+ALPHA = 0.05
+MIN_SEEDS = 6  # below, even six of six wins have a p above 0.05: 2 / 2⁵ = 0.0625
+EXACT_SEEDS = 16  # up to which all 2ⁿ flips are tried
+RANDOM_FLIPS = 2**EXACT_SEEDS
+ROUNDING = 1e-6  # of a value: engines and devices differ by about a tenth of that
+
+
+def differences(variant: ArrayLike, reference: ArrayLike) -> Array:
+    """Return cost of the variant minus cost of the reference for every seed.
+
+    It is ±inf where one of them diverged, 0 where both did, nan where one has no value.
+
+    Example:
+        >>> differences([1.0, np.inf, np.inf, np.nan], [3.0, 2.0, np.inf, 1.0]).tolist()
+        [-2.0, inf, 0.0, nan]
+    """
+    a, b = np.asarray(variant, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(a) & np.isinf(b), 0.0, a - b)
+
+
+def without_rounding(difference: Array, variant: ArrayLike, reference: ArrayLike) -> Array:
+    """Return the differences, those that rounding explains as ties of exactly 0."""
+    a, b = np.abs(np.asarray(variant)), np.abs(np.asarray(reference))
+    with np.errstate(invalid="ignore"):
+        tied = np.isfinite(difference) & (np.abs(difference) <= ROUNDING * np.fmax(a, b))
+    return np.where(tied, 0.0, difference)
+
+
+def t_interval(difference: ArrayLike, level: float = 1 - ALPHA) -> tuple[float, float] | None:
+    """Return Student's interval of the mean difference; None below two, or where one is infinite.
+
+    `mean ± t(n − 1)·sd/√n`. Over 2,000 simulated experiments an interval of 95 % held the true
+    mean in 95 to 98 % where both variants scattered alike (normal, lognormal, t with 3 degrees of
+    freedom; n = 6 and 10), and in 82 to 84 % where the differences themselves were lognormal.
+
+    Args:
+        difference: by seed, (seeds,); nan counts as absent.
+        level: the share of experiments whose interval holds the true mean.
+
+    Example:
+        >>> [round(end, 3) for end in t_interval([1.0, 2.0, 3.0])]  # 2 ± 4.303·1/√3
+        [-0.484, 4.484]
+    """
+    from scipy.stats import t  # a second to import: only a finished comparison waits for it
+
+    d = np.asarray(difference, dtype=np.float64)
+    d = d[~np.isnan(d)]
+    if len(d) < 2 or np.isinf(d).any():
+        return None
+    half = float(t.ppf(0.5 + level / 2, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d)))
+    return float(d.mean()) - half, float(d.mean()) + half
+
+
+def sign_flip_p(difference: ArrayLike) -> Array:
+    """Return the two-sided p of the mean difference under random signs, one for each comparison.
+
+    If the two are equally good, a seed could as well have given the opposite difference: p is the
+    share of all 2ⁿ choices of signs whose mean is at least as far from 0. Exact up to
+    `EXACT_SEEDS` seeds; above, over `RANDOM_FLIPS` random choices. An infinite difference is
+    larger than all finite ones together (any such size gives the same p), so that the count of
+    diverged seeds decides first, and among equal counts the finite differences. Absent ones (nan)
+    have no say.
+
+    Args:
+        difference: (seeds, comparisons), or (seeds,) for a single one.
+
+    Returns:
+        p values, (comparisons,).
+
+    Example:
+        >>> sign_flip_p([1.0, 1.0, 2.0, 2.0, 3.0, np.inf]).tolist()  # 2 / 2⁶
+        [0.03125]
+    """
+    from scipy.stats import permutation_test
+
+    d = np.asarray(difference, dtype=np.float64)
+    d = d[:, None] if d.ndim == 1 else d
+    if len(d) < 2 or not d.shape[1]:
+        return np.ones(d.shape[1])
+    size = np.nansum(np.abs(d), axis=0, where=np.isfinite(d))
+    larger = np.where(size > 0, 4.0 * size, 1.0)
+    d = np.nan_to_num(np.where(np.isinf(d), np.sign(d) * larger, d))
+    found = permutation_test(
+        (d,),
+        lambda x, axis: np.mean(x, axis=axis),
+        permutation_type="samples",  # of a single sample: flips of its signs
+        vectorized=True,
+        n_resamples=RANDOM_FLIPS,
+        batch=max(1, 2**22 // d.size),
+        axis=0,
+        random_state=0,
+    )
+    return np.atleast_1d(np.asarray(found.pvalue, dtype=np.float64))
+
+
+def holm(p: ArrayLike, family: int | None = None) -> Array:
+    """Return p values corrected for the number of comparisons: none of them may err by chance.
+
+    `max over j ≤ i of (m − j + 1)·p_(j)` in the order of the p values, at most 1. SciPy has no
+    Holm (`false_discovery_control` controls another error).
+
+    Args:
+        p: p values, (comparisons,).
+        family: m, where these are only some of the comparisons that were open to choice; then the
+            result is at least Holm's for all of them.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    raw = np.asarray(p, dtype=np.float64)
+    order = np.argsort(raw, kind="stable")
+    factors = (len(raw) if family is None else family) - np.arange(len(raw))
+    corrected = np.empty_like(raw)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * raw[order]))
+    return corrected
+
+
+def seeds_needed(family: int) -> int:
+    """Return the seeds from which the smallest possible p, 2/2ⁿ, can pass Holm's first hurdle.
+
+    Example:
+        >>> [seeds_needed(family) for family in (1, 2, 3, 9, 45)]
+        [6, 7, 7, 9, 11]
+    """
+    return max(MIN_SEEDS, math.ceil(1 + math.log2(max(1, family) / ALPHA)))
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Differences between two seeds of one variant, over all pairs of seeds."""
+
+    mean: float
+    highest: float
+    num_seeds: int
+
+
+def floor_of_noise(values: Sequence[float]) -> Floor | None:
+    """Return how much the seeds of one variant differ from each other; None below two.
+
+    Args:
+        values: the final metric of every seed that finished.
+
+    Example:
+        >>> floor_of_noise([1.0, 1.5, 3.0])
+        Floor(mean=1.3333333333333333, highest=2.0, num_seeds=3)
+    """
+    gaps = [abs(a - b) for a, b in combinations(values, 2)]
+    return Floor(float(np.mean(gaps)), max(gaps), len(values)) if gaps else None
+
+
+def time_to(
+    target: float, at: ArrayLike, values: ArrayLike, direction: Literal["min", "max"] = "min"
+) -> float:
+    """Return when an evaluation first was as good as the target, inf if none was.
+
+    Args:
+        target: a value of the metric.
+        at: step or epoch of each evaluation, (evaluations,).
+        values: the metric there, (evaluations,); nan where it was not taken.
+        direction: `min` where lower is better.
+
+    Example:
+        >>> time_to(0.5, [0, 10, 20], [2.3, 0.6, 0.4]), time_to(0.1, [0, 10], [2.3, 0.6])
+        (20.0, inf)
+    """
+    y = np.asarray(values, dtype=np.float64)
+    slack = 1e-9 * abs(target)  # files hold twelve digits
+    good = y <= target + slack if direction == "min" else y >= target - slack
+    reached = np.flatnonzero(good)
+    return float(np.asarray(at, dtype=np.float64)[reached[0]]) if len(reached) else math.inf
+
+
+def median_with_misses(times: Sequence[float]) -> float:
+    """Return the median of times of which some are inf; inf without any.
+
+    Example:
+        >>> median_with_misses([3.0, float("inf"), 5.0]), median_with_misses([3.0, float("inf")])
+        (5.0, inf)
+    """
+    return float(np.median(times)) if len(times) else math.inf

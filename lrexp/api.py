@@ -1,0 +1,442 @@
+"""The verbs that the command line and Python share: compare, find_lr, resume, plot, schedule, ...
+
+Each run is written to its directory first; summaries, tables and plots are made from the files.
+`plot` and `schedule` need no torch, so what trains is imported by the verbs that train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from lrexp.errors import ConfigError, LrexpError, user_error
+from lrexp.report.plots import (
+    draw_nothing,
+    draw_overlay,
+    draw_run,
+    draw_schedules,
+    draw_unless_off,
+)
+from lrexp.report.progress import ConsoleReporter
+from lrexp.report.result import RangeTest, range_test
+from lrexp.runs.reader import Draw, Run, load_run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lrexp.config.config import Config
+    from lrexp.config.load import Overrides
+    from lrexp.engine.stop import Stop
+    from lrexp.records import Reporter
+    from lrexp.runs.builder import Objects
+    from lrexp.runs.execute import Destination
+    from lrexp.runs.spec import Source
+
+
+DRAWN_FROM = ("schedule",)  # sections of a config; the data is checked where its size is needed
+
+
+def plot(runs: Sequence[str | Path], *, out: str | Path | None = None) -> list[Path]:
+    """Redraw the plots of one run, or overlay several; return the files.
+
+    Raises:
+        ConfigError: a path is not a run directory.
+    """
+    loaded = [load_run(path) for path in runs]
+    if len(loaded) == 1:
+        return draw_run(loaded[0], out=None if out is None else Path(out))
+    return draw_overlay(loaded, Path(out) if out is not None else loaded[0].path.parent)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """LR traces (one value per step) by variant, and the picture of them."""
+
+    lr: dict[str, np.ndarray]
+    plot: str
+    reactive: tuple[str, ...] = ()  # those that follow a loss
+
+
+def schedule(
+    config: str | Path | Mapping[str, Any],
+    *,
+    overrides: Overrides = (),
+    trust: Sequence[str] = (),
+    out: str | Path | None = None,
+) -> Traces:
+    """Draw the LR trace of every variant without training.
+
+    A schedule that reacts to the loss is drawn as it would run if the loss never changed. Keys and
+    types are checked in the whole config; whether names and arguments fit code, in the sections
+    that are drawn from: the schedule, and the data where a duration is in epochs or tokens. The
+    rest is for `validate` to check.
+
+    Raises:
+        ConfigError: the config is wrong, or `out` is no PNG file.
+        UserCodeError: the user's own schedule or data raised.
+    """
+    from lrexp.config.load import changes_of, load_config  # here, since `plot` needs no config
+    from lrexp.runs.lengths import plan_schedules
+
+    loaded = load_config(config, changes_of(overrides), trust=trust, checked=DRAWN_FROM)
+    planned = plan_schedules(loaded)
+    traces = {name: of_variant.trace() for name, of_variant in planned.items()}
+    reactive = [name for name, of_variant in planned.items() if of_variant.is_reactive]
+    path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
+    if path.suffix != ".png":
+        raise ConfigError.single("--out", "must end in .png", str(path), "Name a PNG file.")
+    draw_schedules(traces, path, title=loaded.experiment.name, reactive=reactive)
+    return Traces(traces, str(path), tuple(reactive))
+
+
+QUIET = Console(stderr=True, quiet=True)
+
+
+def compare(
+    config: Source,
+    *,
+    model: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    seeds: int | None = None,
+    device: str | None = None,
+    engine: str | None = None,
+    jobs: int | None = None,
+    overrides: Overrides = (),
+    trust: Sequence[str] = (),
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    draw: Draw | None = draw_unless_off,
+    stop: Stop | None = None,
+    console: Console = QUIET,
+) -> Run:
+    """Train every variant × seed of a config and return the finished run.
+
+    Args:
+        config: a YAML file, or a mapping with the same keys.
+        model, data, loss: names, or Python objects that replace those sections: a function (or
+            class) that returns a module, or a module from which every seed starts; `(train, val)`
+            or `train` as a data function returns them; a function (output, target) -> scalar.
+        seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
+        jobs: worker processes that train; 1 is this process. With more, Python objects must be
+            such that another process can import them.
+        overrides: {dotted key: value}, pairs of these, or texts `KEY=VALUE` as of `--set`.
+        trust: packages that import paths in the config may reach.
+        out: the run directory itself; else a new one inside `runs_dir`.
+        draw: draws the run after its last trial, given as `lrexp.Run`; None draws nothing. By
+            default lrexp's own pictures, unless the environment says `LREXP_PLOTS=0`.
+        stop: is called at the end of every step (with worker processes, a few times a second) and
+            ends the training there, with a checkpoint, when it returns something true: the
+            `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too.
+        console: where progress is shown; by default nowhere.
+
+    Raises:
+        ConfigError: the config is wrong; nothing was written.
+        UserCodeError: trials failed in user code, and the others are in the run directory; or
+            `draw` or `stop` raised, and `resume` goes on.
+        RunError: the disk or the device failed.
+        InterruptedRunError: it was stopped; `resume` goes on with its `run`.
+
+    Example:
+        >>> run = lrexp.compare("configs/quickstart.yaml", seeds=5)      # doctest: +SKIP
+        >>> run.summary["ranking"][0]["variant"]                         # doctest: +SKIP
+        'standard'
+    """
+    from lrexp.config.load import changes_of
+    from lrexp.engine.stop import Pause
+    from lrexp.runs.comparison import too_few_seeds
+    from lrexp.runs.execute import choose_engine, recorded_run, train
+    from lrexp.runs.spec import make_order
+    from lrexp.runs.stages import finish_comparison
+
+    destination = _destination(out, runs_dir)
+    drawing, stop, reporter = _drawing(draw), _stopping(stop), ConsoleReporter(console)
+    objects, names = _objects(model, data, loss)
+    flags = {"compare.seeds": seeds, "device": device, "engine": engine}
+    changes = changes_of(overrides, names, flags)
+    with reporter.waiting("Loading data and model"):
+        order = make_order("compare", config, changes, trust=trust, objects=objects)
+        loaded = order.config()
+        plan = order.plan(loaded)
+    if few := too_few_seeds(loaded):
+        reporter.say(few, "yellow")
+    choice = choose_engine(order, plan, jobs, reporter)
+    with recorded_run(order, plan, choice, destination) as writer:
+        recorder = train(order, plan, choice, writer, reporter, pause=Pause(stop))
+        finish_comparison(writer, recorder, loaded, reporter, draw=drawing)
+    return load_run(writer.directory)
+
+
+def find_lr(
+    config: Source,
+    *,
+    model: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    seeds: int | None = None,
+    race: bool | None = None,
+    budget: float | None = None,
+    device: str | None = None,
+    engine: str | None = None,
+    jobs: int | None = None,
+    overrides: Overrides = (),
+    trust: Sequence[str] = (),
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    write: str | Path | None = None,
+    force: bool = False,
+    draw: Draw | None = draw_unless_off,
+    stop: Stop | None = None,
+    console: Console = QUIET,
+) -> RangeTest:
+    """Run LR range tests over the config's seeds and return what they suggest.
+
+    The model, its buffers, the optimizer and every random generator of the caller stay as they
+    are. Arguments are those of `compare`; `write` names a file for a copy of the config with the
+    suggested LR in `optimizer.lr` (not written when there is no suggestion), and `force` lets it
+    replace an existing one. `race` verifies the suggestion by short trainings around it, which
+    together take `budget` full trainings.
+
+    Raises:
+        ConfigError, UserCodeError, RunError, InterruptedRunError: as `compare`.
+
+    Example:
+        >>> lrexp.find_lr("configs/quickstart.yaml").suggested_lr        # doctest: +SKIP
+        0.14
+    """
+    from lrexp.config.load import changes_of
+    from lrexp.engine.stop import Pause
+    from lrexp.runs.execute import choose_engine, recorded_run, train
+    from lrexp.runs.spec import make_order
+    from lrexp.runs.stages import LrCopy, check_budget, finish_find_lr
+
+    destination = _destination(out, runs_dir)
+    drawing, stop, reporter = _drawing(draw), _stopping(stop), ConsoleReporter(console)
+    objects, names = _objects(model, data, loss)
+    flags = {
+        "find_lr.seeds": seeds,
+        "find_lr.race": race,
+        "find_lr.budget": budget,
+        "device": device,
+        "engine": engine,
+    }
+    changes = changes_of(overrides, names, flags)
+    with reporter.waiting("Loading data and model"):
+        order = make_order("find-lr", config, changes, trust=trust, objects=objects)
+        loaded = order.config()
+        plan = order.plan(loaded)
+    check_budget(plan, budget)
+    copy = None if write is None else LrCopy(Path(write), force)
+    choice = choose_engine(order, plan, jobs, reporter)
+    options = "" if copy is None else copy.option
+    with recorded_run(order, plan, choice, destination, options=options) as writer:
+        pause = Pause(stop)
+        recorder = train(order, plan, choice, writer, reporter, pause=pause)
+        finish_find_lr(
+            order, plan, writer, recorder, reporter, jobs=jobs, pause=pause, draw=drawing
+        )
+    found = range_test(load_run(writer.directory))
+    if copy is not None:
+        copy.write(loaded, found.suggested_lr, reporter)
+    return found
+
+
+def resume(
+    run: str | Path,
+    *,
+    force: bool = False,
+    model: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    jobs: int | None = None,
+    trust: Sequence[str] = (),
+    write: str | Path | None = None,
+    draw: Draw | None = draw_unless_off,
+    stop: Stop | None = None,
+    console: Console = QUIET,
+) -> Run | RangeTest:
+    """Continue an interrupted run to the very result it would have had.
+
+    Trials that are done stay as they are; those that failed, and those without a checkpoint,
+    begin anew. A run that is complete is returned as it is.
+
+    Args:
+        run: the run directory; it may have been moved.
+        force: go on although code, data, torch or the machine's arithmetic changed; let `write`
+            replace a file.
+        model, data, loss: the Python objects that the run was made with, if it was.
+        jobs: worker processes; by default as many as the run had.
+        trust: the packages that the run was made to trust; it is asked for again because a run
+            directory may come from a stranger.
+        write: as of `find_lr`.
+        draw, stop: as of `compare`.
+        console: where progress is shown; by default nowhere.
+
+    Returns:
+        What `compare` or `find_lr` returns.
+
+    Raises:
+        ConfigError: it cannot be resumed like this; the message says why, and how.
+        UserCodeError, RunError, InterruptedRunError: as `compare`; a RunError also where another
+            process writes the run.
+
+    Example:
+        >>> lrexp.resume("runs/20261121-210301-digits-lr-compare-3f9c")    # doctest: +SKIP
+    """
+    from lrexp.runs.builder import Objects
+    from lrexp.runs.lock import locked
+    from lrexp.runs.resume import read_order, require_plain_files
+    from lrexp.runs.stages import LrCopy
+
+    path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
+    drawing, stop, reporter = _drawing(draw), _stopping(stop), ConsoleReporter(console)
+    found, objects = load_run(path), Objects(model=model, data=data, loss=loss)
+    if copy is not None and found.command != "find-lr":
+        what = "is for range tests, and the run is a comparison"
+        raise ConfigError.single("--write", what, str(path), "Leave it out.")
+    if found.status["status"] == "complete":
+        reporter.say(f"{path} is complete: there is nothing to resume.")
+        loaded = None
+        if copy is not None:
+            loaded = read_order(path, objects, trust, force=force)[0].config()
+    else:
+        options = "" if copy is None else copy.option
+        require_plain_files(path)
+        with locked(path):
+            loaded = _train_the_rest(
+                path,
+                objects,
+                trust,
+                jobs=jobs,
+                force=force,
+                stop=stop,
+                draw=drawing,
+                reporter=reporter,
+                options=options,
+            )
+        found = load_run(path)
+    if found.command == "compare":
+        return found
+    test = range_test(found)
+    if copy is not None and loaded is not None:
+        copy.write(loaded, test.suggested_lr, reporter)
+    return test
+
+
+def _train_the_rest(
+    path: Path,
+    objects: Objects,
+    trust: Sequence[str],
+    *,
+    jobs: int | None,
+    force: bool,
+    stop: Stop | None,
+    draw: Draw,
+    reporter: Reporter,
+    options: str,
+) -> Config:
+    """Go on with a run that this process has locked, and return its config."""
+    from lrexp.engine.stop import Pause
+    from lrexp.runs.execute import resumed_run, take_up, train
+    from lrexp.runs.resume import read_order
+    from lrexp.runs.stages import finish_comparison, finish_find_lr
+
+    with reporter.waiting("Loading data and model"):
+        order, forced = read_order(path, objects, trust, force=force)
+        loaded = order.config()
+        plan = order.plan(loaded)
+        choice, left, changed = take_up(path, order, plan, jobs, force=force, reporter=reporter)
+    reporter.say(f"Resuming {path}: {left}.")
+    forced += changed
+    for problem in forced:
+        reporter.say(f"Forced: {problem}")
+    with resumed_run(path, order, plan, left, forced, reporter=reporter, options=options) as writer:
+        pause = Pause(stop)
+        recorder = train(order, plan, choice, writer, reporter, pause=pause, left=left)
+        if order.command == "compare":
+            finish_comparison(writer, recorder, loaded, reporter, draw=draw)
+        else:
+            again = jobs or (choice.jobs if choice.jobs > 1 else None)
+            finish_find_lr(
+                order, plan, writer, recorder, reporter, jobs=again, pause=pause, draw=draw
+            )
+    return loaded
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config with every default filled in and every duration in steps."""
+
+    tree: dict[str, Any]
+    text: str
+
+
+def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] = ()) -> Resolved:
+    """Check a config as far as that goes without training and return it fully resolved."""
+    from lrexp.config.document import to_yaml
+    from lrexp.config.load import changes_of, load_config
+    from lrexp.runs.environment import resolved_config
+    from lrexp.runs.plan import make_plan
+
+    plan = make_plan(load_config(config, changes_of(overrides), trust=trust))
+    tree = resolved_config(plan)
+    return Resolved(tree, to_yaml(tree))
+
+
+def _drawing(draw: Any) -> Draw:
+    """Return what draws a run; what a function of the caller's raises says where.
+
+    Raises:
+        ConfigError: it is no function.
+    """
+    if draw is None:
+        return draw_nothing
+    if not callable(draw):
+        what, remedy = "must be a function of the run", "Give one, or None for no pictures."
+        raise ConfigError.single("draw", what, draw, remedy)
+    if draw is draw_unless_off:
+        return draw
+
+    def drawn(run: Run) -> None:
+        try:
+            draw(run)
+        except LrexpError:
+            raise
+        except Exception as error:
+            raise user_error(error, "draw") from error
+
+    return drawn
+
+
+def _stopping(stop: Any) -> Stop | None:
+    """Return what is asked whether to stop.
+
+    Raises:
+        ConfigError: it is no function.
+    """
+    if stop is not None and not callable(stop):
+        what, remedy = "must be a function without arguments", "E.g. the is_set of an Event."
+        raise ConfigError.single("stop", what, stop, remedy)
+    asked: Stop | None = stop
+    return asked
+
+
+def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:
+    from lrexp.runs.execute import Destination
+    from lrexp.runs.writer import check_free
+
+    check_free(None if out is None else Path(out))
+    return Destination(None if out is None else Path(out), Path(runs_dir))
+
+
+def _objects(model: Any, data: Any, loss: Any) -> tuple[Objects, dict[str, Any]]:
+    """Return what was given as Python objects, and what was given as names, by its key."""
+    from lrexp.runs.builder import Objects
+
+    given = {"model": model, "data": data, "loss": loss}
+    names = {key: value for key, value in given.items() if isinstance(value, str)}
+    return Objects(**{key: given[key] for key in given if key not in names}), names

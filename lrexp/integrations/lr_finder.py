@@ -1,0 +1,224 @@
+"""`LRFinder`: the range test for a plain torch loop, without a config or a run directory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset
+
+from lrexp.analysis.range_curve import Curve
+from lrexp.analysis.signal import closer_look, is_buried
+from lrexp.analysis.stopping import RangeTestStop, ramp
+from lrexp.analysis.suggest import suggest
+from lrexp.engine.device import pick_device
+from lrexp.engine.rng import preserved_rng
+from lrexp.engine.sequential import run_sequentially
+from lrexp.engine.task import Task
+from lrexp.errors import NOTHING, ConfigError, user_error
+from lrexp.records import Failed, Steps, TrialId
+from lrexp.report.result import RangeTest
+from lrexp.runs.trials import NEVER
+from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.batches import Batches, pair_on
+from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.losses import LossFunction, fit_loss, loss_floor
+from lrexp.workloads.optimizers import fuse
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class LRFinder:
+    """Finds a learning rate for a model, an optimizer and a loss.
+
+    Works on copies: the model's weights and buffers, the optimizer's state, gradients, the
+    loader's order and all random generators are the same after as before, also when a run raises.
+
+    Args:
+        model: the module to train, in the state to start from.
+        optimizer: its optimizer; a copy of it, state included, is used. Parameter groups keep the
+            ratios of their LRs.
+        loss_fn: (output, target) -> scalar tensor.
+        device: where to train; None is where the model's parameters are.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(4, 1)
+        >>> x = torch.randn(256, 4); y = x.sum(1, keepdim=True)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> finder = LRFinder(model, optimizer, torch.nn.functional.mse_loss)
+        >>> loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 32)
+        >>> result = finder.run(loader, min_lr=1e-5, max_lr=10)
+        >>> 0.001 < finder.get_optimal_lr() < 1
+        True
+
+    Source: Smith, Cyclical Learning Rates for Training Neural Networks (arXiv 1506.01186).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss_fn: LossFunction,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
+        self.device = _device_of(model) if device is None else pick_device(str(device))
+        self.result: RangeTest | None = None
+
+    def run(
+        self,
+        train_loader: Iterable[Any],
+        *,
+        min_lr: float = 1e-7,
+        max_lr: float = 10.0,
+        steps: int = 100,
+        seeds: int = 3,
+        mode: Literal["exp", "linear"] = "exp",
+        stop_factor: float = 4.0,
+        rule: str = "auto",
+        seed: int = 0,
+        mean_frac: float = 1.0,
+    ) -> RangeTest:
+        """Ramp the LR from `min_lr` to `max_lr` over `steps` updates, once for each seed.
+
+        A seed sets batch order and dropout; the weights are the model's own. Loaders shorter than
+        `steps` batches are run through again.
+
+        Args:
+            train_loader: a DataLoader or any other iterable of batches (inputs, targets), a
+                dataset, or a tuple (inputs, targets) of tensors.
+            min_lr, max_lr: ends of the ramp, both used.
+            steps: updates per seed, at least 2.
+            seeds: how many tests are combined.
+            mode: `exp` (equal ratios) or `linear` (equal differences).
+            stop_factor: ends a test when the smoothed loss is this far above its best.
+            rule: which rule's LR is suggested.
+            seed: the first seed.
+            mean_frac: mean LR of the schedule that is to be used, as a share of its peak; see
+                `suggest`.
+
+        Raises:
+            ConfigError: an argument is wrong, or the loss does not fit the model's output.
+            UserCodeError: the model, the loss or the loader raised.
+        """
+        if seeds < 1:
+            raise ConfigError.single("seeds", "must be at least 1", seeds, "3 is usual.")
+        parameter = next(self.model.parameters(), None)
+        base_lr = self.optimizer.param_groups[0]["lr"]
+        if parameter is None or not base_lr > 0:
+            what = "needs a model with parameters and an optimizer with an LR above 0"
+            raise ConfigError.single("LRFinder", what, base_lr, "Any LR will do: it is replaced.")
+        with preserved_rng(self.device):
+            batches = _batches(train_loader).to(self.device, parameter.dtype)
+            loss = self._fit_loss(batches)
+            task = Task(
+                trial=TrialId("range_test", seed),
+                build=self._copies,
+                loss=loss,
+                train=batches,
+                schedule=ramp(min_lr, max_lr, steps, mode),
+                base_lr=base_lr,
+                total_steps=steps,
+                stop=RangeTestStop(stop_factor, loss_floor(loss)),
+                device=self.device,
+            )
+            numbers = range(seed, seed + seeds)
+            curves = tuple(Curve(*_steps(task, s)) for s in numbers)
+            untrained = _untrained(task, numbers) if is_buried(curves) else None
+        shown = tuple(closer_look(curves, untrained) or ())
+        self.result = RangeTest(suggest(curves, rule, mean_frac, untrained), curves, shown=shown)
+        return self.result
+
+    def get_optimal_lr(self) -> float | None:
+        """Return the suggested LR of the last run, None when it found no usable signal."""
+        return self._last().suggested_lr
+
+    def plot_loss(self, ax: Axes | None = None) -> Axes:
+        """Draw loss over LR of the last run, with the suggestion marked; return the Axes."""
+        return self._last().plot(ax)
+
+    def _last(self) -> RangeTest:
+        if self.result is None:
+            raise ConfigError.single("LRFinder", "has no result yet", NOTHING, "Call run() first.")
+        return self.result
+
+    def _copies(self) -> tuple[nn.Module, Optimizer]:
+        # one deepcopy of both, so that the copied optimizer holds the copied parameters
+        model, optimizer = copy.deepcopy((self.model, self.optimizer))
+        fuse(optimizer)
+        return model.to(self.device), optimizer
+
+    def _fit_loss(self, batches: Any) -> LossFunction:
+        model, _ = self._copies()
+        if not model.training:
+            model.train()
+        inputs, targets = next(iter(batches.epoch(0, 0)))
+        try:
+            output = model(inputs)
+        except Exception as error:
+            raise user_error(error, "the model") from error
+        return fit_loss(self.loss_fn, output, targets)
+
+
+def _untrained(task: Task, seeds: Iterable[int]) -> list[list[float]]:
+    """Return the losses of the same batches without learning, for each seed."""
+    still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
+    return [_steps(still, seed)[1] for seed in seeds]
+
+
+def _steps(task: Task, seed: int) -> tuple[list[float], list[float]]:
+    """Return the LR and the loss of every step."""
+    lr: list[float] = []
+    loss: list[float] = []
+    for record in run_sequentially([replace(task, trial=TrialId("range_test", seed))]):
+        if isinstance(record, Failed):
+            raise user_error(record.error, "the range test") from record.error
+        if isinstance(record, Steps):
+            lr += record.lr
+            loss += record.loss
+    return lr, loss
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _batches(loader: Any) -> Batches:
+    """Return the batches of a loader; what is no data of a known kind is an iterable of batches."""
+    if isinstance(loader, tuple | DataLoader | Dataset):
+        return data_from_objects(loader).train
+    return GivenBatches(loader)
+
+
+@dataclass(frozen=True)
+class GivenBatches:
+    """Batches as somebody else's loader makes them, in its order, again and again."""
+
+    loader: Iterable[Any]
+    device: torch.device | None = None
+    dtype: torch.dtype | None = None
+    num_samples: int | None = None
+    batch_size: int = 0  # as the loader makes them
+    batches_per_epoch: int | None = None
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield the loader's batches without the first `start`."""
+        for batch in islice(self.loader, start, None):
+            yield pair_on(batch, self.device, self.dtype)
+
+    def in_order(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the loader's batches."""
+        yield from self.epoch(0, 0)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> GivenBatches:
+        """Return the same batches on a device."""
+        return replace(self, device=torch.device(device), dtype=dtype)

@@ -1,0 +1,193 @@
+"""What training yields: one record type per event, and the trial that it belongs to.
+
+An engine turns tasks into a stream of records; files, progress and every other sink read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+
+@dataclass(frozen=True, order=True)
+class TrialId:
+    """One variant × one seed.
+
+    Example:
+        >>> TrialId("high", 3).name
+        'high/seed-3'
+    """
+
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The trial as files write it."""
+        return f"{self.variant}/seed-{self.seed}"
+
+    @classmethod
+    def of(cls, name: str) -> TrialId:
+        """Return the trial of a name.
+
+        Raises:
+            ValueError: it is none.
+        """
+        variant, _, seed = name.rpartition("/seed-")
+        return cls(variant, int(seed))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Trials that one engine trains in one go; what a worker process is given at a time.
+
+    Args:
+        engine: a name in `ENGINES`.
+        trials: one after the other, or as one stack where the engine is `vectorized`.
+        stack: of a stack that goes on, all trials that it began with, in order; those not among
+            `trials` have their results. Empty where it is `trials`.
+    """
+
+    engine: str
+    trials: tuple[TrialId, ...]
+    stack: tuple[TrialId, ...] = ()
+
+
+@dataclass(frozen=True)
+class Started:
+    """The trial begins; for the second time where `again` says why."""
+
+    trial: TrialId
+    again: str | None = None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Some consecutive updates: the LR used for each and the batch loss before it."""
+
+    trial: TrialId
+    first: int
+    epoch: list[int]
+    lr: list[float]
+    loss: list[float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Measures taken after `step` updates (0: before training)."""
+
+    trial: TrialId
+    step: int
+    epoch: float
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The trial is over: all steps done, or stopped by its rule at `stopped_at` (its last step)."""
+
+    trial: TrialId
+    steps: int
+    stopped_at: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial raised; the others go on."""
+
+    trial: TrialId
+    error: BaseException = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a unit needs to go on, bit for bit, after `step` updates.
+
+    Args:
+        trials: those of the unit that are still being trained; all are at the same step.
+        step: updates done; the records of each trial up to there came before this one.
+        state: for `Task.state`; nested dicts with str keys, lists, tensors on the CPU, numbers,
+            strings and None, so that `torch.load` reads it with `weights_only=True`.
+    """
+
+    trials: tuple[TrialId, ...]
+    step: int
+    state: dict[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+@dataclass(frozen=True)
+class NoCheckpoint:
+    """A checkpoint was due, and there can be none: these trials go on, but begin anew if stopped.
+
+    Args:
+        trials: those of the unit that are still being trained.
+        why: a clause, such as "training changes the attribute `x`".
+    """
+
+    trials: tuple[TrialId, ...]
+    why: str
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The unit stopped because its `Pause` asked for it; nothing more comes of these trials.
+
+    They go on from the unit's last checkpoint; where it has none, at their first step.
+
+    Args:
+        trials: those that were still being trained.
+        why: why no checkpoint could be taken right before this; None where one was.
+    """
+
+    trials: tuple[TrialId, ...]
+    why: str | None = None
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+Record: TypeAlias = (
+    Started | Steps | Evaluation | Ended | Failed | Checkpoint | NoCheckpoint | Interrupted
+)
+
+
+class Sink(Protocol):
+    """Whoever wants the records of a run as they come."""
+
+    def __call__(self, record: Record) -> None:
+        """Take one record."""
+
+
+class Reporter(Protocol):
+    """What a run tells the person who waits for it; what that looks like, it does not know."""
+
+    def say(self, text: str, style: str = "") -> None:
+        """Show a message of a line or more; `style` is "dim" or "yellow", or "" for plain."""
+
+    def waiting(self, doing: str) -> AbstractContextManager[object]:
+        """Show, while the context is open, that something without steps is going on."""
+
+    def following(
+        self, total_steps: Mapping[TrialId, int], begun: Mapping[TrialId, int]
+    ) -> AbstractContextManager[Sink]:
+        """Give the sink that shows the progress of these trials.
+
+        Args:
+            total_steps: lists the trials to come.
+            begun: the steps done before of trials that go on from a checkpoint.
+        """

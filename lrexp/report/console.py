@@ -1,0 +1,133 @@
+"""What the commands print: results on stdout, everything else on stderr, a document for `--json`.
+
+As in `cli`, nothing heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lrexp.errors import without_controls
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lrexp.report.result import RangeTest
+    from lrexp.runs.reader import Run
+
+NO_SIGNAL = 4
+MIN_SEEDS = 6  # below that no statistics can tell two variants apart
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    from lrexp.report.text import json_text
+
+    typer.echo(json_text(value))
+
+
+def say(text: object) -> None:
+    """Print a line that may hold the name of a file."""
+    typer.echo(without_controls(str(text)))
+
+
+def messages(json: bool) -> AbstractContextManager[object]:
+    """Return what keeps the prints of user code off stdout while it belongs to a JSON document."""
+    return redirect_stdout(sys.stderr) if json else nullcontext()
+
+
+def stdout() -> Console:
+    """Return the console for results."""
+    from lrexp.report.text import Screen
+
+    return Screen()
+
+
+def stderr(quiet: bool) -> Console:
+    """Return the console for progress and notes; a quiet one shows none."""
+    from lrexp.report.text import Screen
+
+    return Screen(stderr=True, quiet=quiet)
+
+
+def show_comparison(
+    run: Run, again: str, failure: Exception | None, *, quiet: bool, json: bool
+) -> None:
+    """Print a comparison's result.
+
+    Args:
+        run: with its summary.
+        again: words of a command line that would train the same again.
+        failure: of some trials; raised in the end.
+        quiet, json: the command's flags.
+    """
+    from lrexp.report.ranking import ranking_table
+
+    summary = run.summary or {}
+    if json:
+        print_json({**summary, "run": str(run.path)})
+    elif not quiet:
+        stdout().print(ranking_table(summary))
+        _print_files(run.path, _following(summary, run.path, again, failure))
+    if failure is not None:
+        raise failure
+
+
+def show_range_test(result: RangeTest, following: str, *, quiet: bool, json: bool) -> None:
+    """Print what range tests suggest; without a suggestion that is the exit code, too.
+
+    Args:
+        result: with its run.
+        following: the command that makes sense after it.
+        quiet, json: the command's flags.
+    """
+    from lrexp.report.tables import race_panel, suggestion_panel
+
+    assert result.run is not None
+    summary = result.run.summary or {}
+    if json:
+        print_json({**summary, "run": str(result.run.path)})
+    elif not quiet:
+        stdout().print((race_panel if summary.get("race") else suggestion_panel)(summary))
+        _print_files(result.run.path, following if result.suggested_lr is not None else None)
+    if result.suggested_lr is None:
+        raise typer.Exit(NO_SIGNAL)
+
+
+def _print_files(run: Path, following: str | None) -> None:
+    say(f"Files: {run}")
+    say(f"Plots: {run / 'plots' if _is_drawn(run) else f'lrexp plot {run} draws them'}")
+    if following is not None:
+        say(f"Next:  lrexp {following}")
+
+
+def _is_drawn(run: Path) -> bool:
+    """Return whether a run was drawn after it ended: older pictures show a part of it."""
+    drawn = [picture.stat().st_mtime for picture in run.glob("plots/*.png")]
+    summary = run / "summary.json"
+    return bool(drawn) and summary.exists() and min(drawn) >= summary.stat().st_mtime
+
+
+def _following(
+    summary: Mapping[str, Any], run: Path, again: str, failure: Exception | None
+) -> str | None:
+    """Return the command that makes sense after a comparison, if there is one."""
+    if failure is not None:
+        return None
+    if not any((row.get("outcomes") or {}).get("finished") for row in summary["ranking"]):
+        return f"find-lr {again}"
+    needed = (summary.get("declared") or {}).get("seeds_needed", MIN_SEEDS)
+    few = len(summary.get("seeds") or ()) < needed
+    return f"compare {again} --seeds {needed}" if few else f"plot {run}"
+
+
+def again_words(config: Path, changes: list[str] | None) -> str:
+    """Return the config and its changes as words of a command line."""
+    return shlex.join([str(config), *(word for c in changes or () for word in ("--set", c))])

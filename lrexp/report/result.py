@@ -1,0 +1,94 @@
+"""What find_lr returns: the suggestion and the curves of a range test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lrexp.analysis.range_curve import Curve
+from lrexp.analysis.signal import closer_look
+from lrexp.analysis.suggest import Suggestion, suggest
+from lrexp.runs.files import as_written
+from lrexp.runs.reader import Run, curves_of, finished_tests, untrained_losses
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What an LR range test found: the suggestion, and the curve of every seed."""
+
+    suggestion: Suggestion
+    curves: tuple[Curve, ...]
+    run: Run | None = None
+    shown: tuple[Curve, ...] = ()  # those the suggestion was read off, where they are others
+
+    @property
+    def suggested_lr(self) -> float | None:
+        """The suggested LR; None when the curve has no usable signal (see `reason`)."""
+        return self.suggestion.suggested_lr
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The usable range around the suggestion."""
+        return self.suggestion.interval
+
+    @property
+    def base_lr(self) -> float | None:
+        """The lower LR for cyclic and one-cycle schedules."""
+        return self.suggestion.base_lr
+
+    @property
+    def max_lr(self) -> float | None:
+        """The upper LR for cyclic and one-cycle schedules."""
+        return self.suggestion.max_lr
+
+    @property
+    def rules(self) -> dict[str, float | None]:
+        """Every rule's suggestion by its name."""
+        return dict(self.suggestion.rules)
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no suggestion; None when there is one."""
+        return self.suggestion.reason
+
+    @property
+    def race(self) -> dict[str, Any] | None:
+        """What a race that followed came to, as summary.json has it; None without one."""
+        race: dict[str, Any] | None = (self.run.summary or {}).get("race") if self.run else None
+        return race
+
+    @property
+    def estimated_regret(self) -> float | None:
+        """How much worse than the best LR the suggested one may be, 0 to 1; None without a race."""
+        return (self.run.summary or {}).get("estimated_regret") if self.run else None
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw loss over LR with the suggestion marked; return the Axes."""
+        from lrexp.report.notebook import plot_range_test
+
+        return plot_range_test(self.shown or self.curves, self.suggestion, ax=ax)
+
+
+def range_test(run: Run) -> RangeTest:
+    """Return what the range tests of a finished run suggest."""
+    tests = finished_tests(run)
+    curves = curves_of(tests)
+    rule = run.config.get("find_lr", {}).get("rule", "auto")
+    summary = run.summary or {}
+    with as_written(str(run.path)):
+        frac = float(summary.get("mean_frac", 1.0))
+    suggestion = suggest(curves, rule, frac, untrained_losses(run, tests))
+    if summary.get("race"):  # it had the last word
+        interval = summary["interval"]
+        suggestion = replace(
+            suggestion,
+            **{
+                key: summary[key] for key in ("suggested_lr", "base_lr", "max_lr", "reason", "note")
+            },
+            interval=None if interval is None else (interval[0], interval[1]),
+        )
+    shown = tuple(closer_look(curves, untrained_losses(run, tests)) or ())
+    return RangeTest(suggestion, tuple(curves), run, shown)

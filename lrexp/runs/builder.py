@@ -1,0 +1,213 @@
+"""Making what trials are made of, once for all that share it: data, initial weights, the loss."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from lrexp.config.config import Config
+from lrexp.config.schema import ExperimentConfig
+from lrexp.config.signatures import check_arguments
+from lrexp.engine.rng import preserved_rng, seed_everything
+from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
+from lrexp.workloads.batches import Data, Facts
+from lrexp.workloads.loading import data_from_objects, load_data
+from lrexp.workloads.losses import (
+    LossFunction,
+    fit_accuracy,
+    fit_loss,
+    is_token_logits,
+    over_tokens,
+)
+from lrexp.workloads.models import fill_facts
+from lrexp.workloads.optimizers import make_optimizer
+from lrexp.workloads.seeds import derive_seed
+
+Build: TypeAlias = Callable[[int], tuple[nn.Module, Optimizer]]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Python objects that stand in for sections of the config, as in a notebook.
+
+    Args:
+        model: a function or class that gives the model, or a module to start every seed from.
+        data: what a data function would return.
+        loss: a function of (output, target).
+    """
+
+    model: Callable[..., nn.Module] | nn.Module | None = None
+    data: Any = None
+    loss: LossFunction | None = None
+
+    @property
+    def sections(self) -> frozenset[str]:
+        """Return the names of the sections that are given as objects."""
+        return frozenset(n for n in ("model", "data", "loss") if getattr(self, n) is not None)
+
+
+class Workshop:
+    """Makes the parts of trials for one config on one device."""
+
+    def __init__(self, config: Config, objects: Objects, device: torch.device) -> None:
+        self._config, self._names = config, config.names
+        self._objects, self.device = objects, device
+        self._data: dict[str, Data] = {}
+        self._initial: dict[str, nn.Module] = {}
+        self._initial_seed: int | None = None
+
+    def data(self, settings: ExperimentConfig) -> Data:
+        """Return the data on the device; variants with equal data settings share it."""
+        spec = settings.data
+        key = json.dumps([spec.name, spec.args, spec.options, settings.precision], sort_keys=True)
+        if key not in self._data:
+            with preserved_rng(self.device), user_code(f"data {spec.name}"):
+                seed_everything(derive_seed(0, "data"))
+                loaded = self._load(settings)
+            self._data[key] = loaded.to(self.device, dtype_of(settings))
+        return self._data[key]
+
+    def builder(self, settings: ExperimentConfig, data: Data) -> Build:
+        """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
+        optimizer_class = self._names.optimizer(settings)
+        spec = settings.optimizer
+        groups = [(group.match, group.lr_scale) for group in spec.groups]
+
+        def build(seed: int) -> tuple[nn.Module, Optimizer]:
+            model = copy.deepcopy(self._initial_model(settings, data, seed))
+            model = model.to(self.device, dtype_of(settings))
+            try:
+                optimizer = make_optimizer(
+                    optimizer_class, model, lr=spec.lr, args=spec.args, groups=groups
+                )
+            except ConfigError as error:
+                raise error.under("optimizer") from None
+            return model, optimizer
+
+        return build
+
+    def probe(
+        self, settings: ExperimentConfig, data: Data, build: Build
+    ) -> tuple[Callable[[], LossFunction], Any]:
+        """Run one batch through a copy of the model; return the loss and accuracy that fit it.
+
+        The loss comes as a function that makes it: one that keeps state (an exponential average,
+        learned weights) begins afresh in every trial.
+        """
+        pristine = self._objects.loss or self._names.loss(settings)
+
+        def fresh() -> LossFunction:
+            loss = copy.deepcopy(pristine)
+            return loss.to(self.device) if isinstance(loss, nn.Module) else loss
+
+        bfloat = settings.precision == "bf16"
+        with preserved_rng(self.device):
+            model, _ = build(settings.seed)
+            if not model.training:
+                model.train()
+            with user_code(f"data {settings.data.name}"):
+                inputs, targets = next(iter(data.train.epoch(settings.seed, 0)))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat):
+                with user_code(f"model {settings.model.name}"):
+                    output = model(inputs)
+                _check_outputs(output, data.facts)
+                try:
+                    with user_code(f"loss {settings.loss}"):
+                        fit_loss(fresh(), output, targets)
+                except ConfigError as error:
+                    raise error.under("loss") from None
+        tokens = is_token_logits(output, targets)
+        make_loss = (lambda: over_tokens(fresh())) if tokens else fresh
+        return make_loss, fit_accuracy(output, targets)
+
+    def _materialised(self, model: nn.Module, settings: ExperimentConfig, data: Data) -> nn.Module:
+        """Return the model with the weights of its lazy modules, if any, drawn here and now.
+
+        Left to the first training step, each copy would draw its own.
+        """
+        if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            model = model.to(self.device, dtype_of(settings))
+            was_training = model.training
+            inputs, _ = next(iter(data.train.epoch(settings.seed, 0)))
+            with torch.no_grad():
+                model.eval()(inputs)
+            model.train(was_training)
+        return model
+
+    def _load(self, settings: ExperimentConfig) -> Data:
+        spec = settings.data
+        if self._objects.data is not None:
+            return data_from_objects(self._objects.data, **spec.options)
+        directory = self._config.document.directory
+        return load_data(self._names.data(settings), spec.args, directory=directory, **spec.options)
+
+    def _initial_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
+        """Return the seed's initial model on the CPU; only the current seed's are kept."""
+        if seed != self._initial_seed:
+            self._initial, self._initial_seed = {}, seed
+        key = json.dumps([settings.model.model_dump(mode="json"), repr(data.facts)])
+        if key not in self._initial:
+            with preserved_rng(self.device), user_code(f"model {settings.model.name}"):
+                seed_everything(derive_seed(seed, "init"))
+                model = _checked(self._made(settings, data))
+                self._initial[key] = self._materialised(model, settings, data)
+        return self._initial[key]
+
+    def _made(self, settings: ExperimentConfig, data: Data) -> object:
+        """Return what the model section, or the object in its place, gives."""
+        given = self._objects.model
+        if isinstance(given, nn.Module):
+            return copy.deepcopy(given)
+        factory = given or self._names.model(settings)
+        try:
+            args = fill_facts(factory, settings.model.args, data.facts)
+        except ConfigError:
+            args = fill_facts(factory, settings.model.args, data.counted_facts)
+        problems = check_arguments(factory, args, title="the model")
+        if problems:  # a factory given as an object has not been checked with the config
+            raise ConfigError(problems).under("model.args")
+        return factory(**args)
+
+
+@contextmanager
+def user_code(doing: str) -> Iterator[None]:
+    """Turn an exception of the user's own code into a UserCodeError with its file and line."""
+    try:
+        yield
+    except LrexpError:
+        raise
+    except Exception as error:
+        raise user_error(error, doing) from error
+
+
+def dtype_of(settings: ExperimentConfig) -> torch.dtype:
+    """Return the type of weights and inputs; bf16 keeps float32 and casts inside the step."""
+    return torch.float64 if settings.precision == "fp64" else torch.float32
+
+
+def _checked(model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        what, remedy = "must give an nn.Module", "Name a class or function that returns the model."
+        raise ConfigError.single("model.name", what, type(model).__name__, remedy)
+    if not any(is_lazy(parameter) or parameter.requires_grad for parameter in model.parameters()):
+        what, remedy = "has no parameter to train", "Give it a layer, or set requires_grad."
+        raise ConfigError.single("model.name", what, type(model).__name__, remedy)
+    return model
+
+
+def _check_outputs(output: Any, facts: Facts) -> None:
+    """Refuse a model with fewer outputs than the data has classes: its loss would index past it."""
+    if not isinstance(output, torch.Tensor) or output.dim() != 2 or facts.num_classes is None:
+        return
+    if 1 < output.shape[1] < facts.num_classes:
+        what = f"gives {output.shape[1]} outputs, and the data has {facts.num_classes} classes"
+        raise ConfigError.single("model", what, NOTHING, "Give it one output per class.")

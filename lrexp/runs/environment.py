@@ -1,0 +1,146 @@
+"""What a run says of its surroundings before training: versions, device, threads, git, data."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lrexp.config.document import to_yaml
+from lrexp.config.resolved import resolved_tree
+from lrexp.engine.choice import Choice
+from lrexp.engine.rng import preserved_rng
+from lrexp.records import Unit
+from lrexp.runs.files import read_json
+from lrexp.runs.plan import Plan
+from lrexp.runs.remaining import read_units
+from lrexp.runs.resume import Origin
+from lrexp.runs.spec import Order
+from lrexp.runs.writer import RunWriter
+from lrexp.workloads.loading import fingerprint
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "pydantic", "pyyaml")
+
+
+def describe_environment(device: Any) -> dict[str, Any]:
+    """Return the contents of environment.json; `device` is a torch.device."""
+    import torch
+
+    import lrexp
+
+    return {
+        "lrexp": lrexp.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "default_dtype": str(torch.get_default_dtype()),
+        "cpu_count": os.cpu_count(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "git": _git(),
+        "command_line": sys.argv,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    """Return commit and dirty flag of the working directory, or None outside a checkout."""
+    try:
+        commit = _run_git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_run_git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _run_git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()
+
+
+def describe_run(writer: RunWriter, order: Order, plan: Plan, choice: Choice) -> None:
+    """Write it all; order.json last, for with that the run can be resumed."""
+    modules = plan.config.own_files()
+    writer.text("config.yaml", plan.config.document.text)
+    writer.text("resolved.yaml", resolved_text(plan, choice.units))
+    writer.json("engine.json", choice.to_plain())
+    writer.json("environment.json", surroundings(plan))
+    for name, source in modules.items():
+        writer.text(name, source)
+    origin = Origin.of(order, writer.directory, modules)
+    writer.json("order.json", order.to_plain() | origin.to_plain())
+
+
+def describe_again(writer: RunWriter, order: Order, plan: Plan) -> None:
+    """Write anew what a run says of places, where it goes on in another one than before."""
+    origin = Origin.from_plain(read_json(writer.directory / "order.json"))
+    if origin.folder == order.directory:
+        return
+    units, _ = read_units(writer.directory, order.lengths(plan))
+    writer.text("resolved.yaml", resolved_text(plan, units))
+    origin = origin.moved(order.directory, writer.directory)
+    writer.json("order.json", order.to_plain() | origin.to_plain())
+
+
+def facts(order: Order, plan: Plan) -> dict[str, Any]:
+    """Return what status.json says of the run from its start to its end."""
+    lengths = order.lengths(plan)
+    return {
+        "command": order.command,
+        "name": plan.config.experiment.name,
+        "variants": list(dict.fromkeys(trial.variant for trial in lengths)),
+        "seeds": list(dict.fromkeys(trial.seed for trial in lengths)),
+        "num_trials": len(lengths),
+        "total_steps": {trial.variant: steps for trial, steps in lengths.items()},
+    }
+
+
+def surroundings(plan: Plan) -> dict[str, Any]:
+    """Return the contents of environment.json: what numbers depend on besides the config."""
+    known: dict[int, dict[str, Any] | None] = {}
+    prints = {}
+    with preserved_rng(plan.device):
+        for name, variant in plan.variants.items():
+            if id(variant.data) not in known:
+                known[id(variant.data)] = fingerprint(variant.data)
+            prints[name] = known[id(variant.data)]
+    return describe_environment(plan.device) | {"data": prints}
+
+
+def resolved_text(plan: Plan, units: Iterable[Unit]) -> str:
+    """Return the contents of resolved.yaml, with the engine that repeats the run.
+
+    Engines differ in rounding, and an unstable training makes much of that.
+    """
+    engines = {unit.engine for unit in units}
+    engine = {"engine": engines.pop()} if len(engines) == 1 else {}
+    return to_yaml(resolved_config(plan) | engine)
+
+
+def resolved_config(plan: Plan) -> dict[str, Any]:
+    """Return the config with every default filled in and every duration in steps."""
+    clocks = {name: variant.clock for name, variant in plan.variants.items()}
+    return resolved_tree(plan.config, clocks)

@@ -1,0 +1,279 @@
+"""How long every variant trains and which schedule it has, before any training and without torch.
+
+Of data, only its size is asked, and only where a duration needs it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from lrexp.config.checks import section_problems
+from lrexp.config.config import Config
+from lrexp.config.schema import ExperimentConfig
+from lrexp.config.units import Clock, parse_duration
+from lrexp.errors import ConfigError, Problem
+from lrexp.schedules.build import build_schedule
+from lrexp.schedules.schedule import Controller, Schedule
+from lrexp.workloads.builtin_data import told_size
+from lrexp.workloads.table import Size
+
+T = TypeVar("T")
+
+
+class Problems:
+    """Collects the ConfigErrors of independent checks, to report them together."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, ConfigError):
+            self.found += [p for p in error.problems if p not in self.found]
+            return True
+        return False
+
+    def raise_any(self) -> None:
+        """Raise what was collected, if anything."""
+        if self.found:
+            raise ConfigError(self.found)
+
+
+def for_every_variant(config: Config, plan: Callable[[str, ExperimentConfig], T]) -> dict[str, T]:
+    """Return `plan(name, settings)` of every variant, or raise the problems of all of them."""
+    made: dict[str, T] = {}
+    problems = Problems()
+    for name, settings in config.variants.items():
+        with problems:
+            try:
+                made[name] = plan(name, settings)
+            except ConfigError as error:
+                raise config.locate(name, error) from None
+    problems.raise_any()
+    return made
+
+
+_OF_DATA = ("ep", "tok", "sa")  # units that mean nothing without it
+
+
+class Timekeeper(Protocol):
+    """What turns durations into steps: a clock, or one that asks for the data when it must."""
+
+    @property
+    def total_steps(self) -> int | None:
+        """The training's length in optimizer steps; None before it is known."""
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps in one pass over the data; None without a length."""
+
+    def steps(self, duration: object, *, at_least: int = 0) -> int:
+        """Return the duration in whole steps; see `Clock.steps`."""
+
+
+@dataclass(frozen=True)
+class PatientClock:
+    """A clock that asks for the size of the data when a duration first needs it.
+
+    Args:
+        ask: gives the clock of the data, as `clock_of`; it is asked as often as needed.
+        total_steps: as of `Clock`.
+    """
+
+    ask: Callable[[], Clock]
+    total_steps: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps in one pass over the data; None without a length."""
+        return self.ask().steps_per_epoch
+
+    def steps(self, duration: object, *, at_least: int = 0) -> int:
+        """Return the duration in whole steps; see `Clock.steps`."""
+        of_data = parse_duration(duration).unit in _OF_DATA
+        clock = replace(self.ask() if of_data else Clock(), total_steps=self.total_steps)
+        return clock.steps(duration, at_least=at_least)
+
+
+def clock_of(settings: ExperimentConfig, size: Size) -> Clock:
+    """Return the clock that turns a variant's durations into steps; its length is not known yet.
+
+    Raises:
+        ConfigError: an epoch has no full step.
+    """
+    accumulate, batches = settings.train.accumulate, size.batches_per_epoch
+    per_epoch = None if batches is None else batches // accumulate
+    if per_epoch == 0:
+        raise ConfigError.single(
+            "train.accumulate",
+            f"needs more batches than the {batches} of one epoch",
+            accumulate,
+            "Lower it, or lower data.batch_size.",
+        )
+    return Clock(
+        steps_per_epoch=per_epoch,
+        samples_per_step=size.batch_size * accumulate,
+        tokens_per_sample=size.seq_len,
+    )
+
+
+def length_of(settings: ExperimentConfig, clock: Timekeeper) -> int:
+    """Return the steps of a variant's training.
+
+    Raises:
+        ConfigError: `train.duration` comes to none.
+    """
+    return _at_least_one(settings.train.duration, "train.duration", clock)
+
+
+def eval_every(settings: ExperimentConfig, clock: Timekeeper) -> int:
+    """Return the steps between evaluations.
+
+    Raises:
+        ConfigError: `train.eval_every` comes to none.
+    """
+    return _at_least_one(settings.train.eval_every, "train.eval_every", clock)
+
+
+def _at_least_one(duration: object, key: str, clock: Timekeeper) -> int:
+    try:
+        return clock.steps(duration, at_least=1)
+    except ConfigError as error:
+        raise error.under(key) from None
+
+
+def make_schedule(
+    settings: ExperimentConfig, clock: Timekeeper, config: Config
+) -> Schedule | Controller:
+    """Return the schedule of one variant; problems have keys under `schedule`."""
+    assert clock.total_steps is not None
+    try:
+        return build_schedule(
+            config.names.schedule(settings),
+            config.names.schedule_params(settings),
+            lr=settings.optimizer.lr,
+            total_steps=clock.total_steps,
+            to_steps=clock.steps,
+            steps_per_epoch=lambda: clock.steps_per_epoch,
+        )
+    except ConfigError as error:
+        raise error.under("schedule") from None
+
+
+EVERY_STEP = "loss"  # what a controller may monitor: the training loss; all else is evaluated
+
+
+@dataclass(frozen=True)
+class PlannedSchedule:
+    """A schedule, how long it is followed, and how often what it may follow is evaluated."""
+
+    schedule: Schedule | Controller
+    total_steps: int
+    eval_every: int = 1  # steps, of a controller that follows what is evaluated
+
+    @property
+    def is_reactive(self) -> bool:
+        """Whether it follows a loss, so that its LRs are not known ahead."""
+        return not isinstance(self.schedule, Schedule)
+
+    def trace(self) -> np.ndarray:
+        """Return the LR of every step, (total_steps,).
+
+        A controller is traced as it would run if what it monitors never changed: the training loss
+        of every step, or what is evaluated every `eval_every` steps.
+        """
+        schedule = self.schedule
+        if isinstance(schedule, Schedule):
+            return np.array([schedule.lr(step) for step in range(self.total_steps)])
+        state = schedule.init()
+        lrs = np.empty(self.total_steps)
+        for step in range(self.total_steps):
+            lrs[step] = schedule.lr(state, step)
+            if (step + 1) % self.eval_every == 0:
+                state = schedule.observe(state, step, 1.0)
+        return lrs
+
+
+def plan_schedules(config: Config) -> dict[str, PlannedSchedule]:
+    """Return every variant's schedule; makes no model.
+
+    Raises:
+        ConfigError, UserCodeError: as `make_plan`, as far as schedules and their durations go.
+    """
+    sizes = _Sizes(config)
+
+    def plan(_: str, settings: ExperimentConfig) -> PlannedSchedule:
+        def ask() -> Clock:
+            try:
+                return clock_of(settings, sizes.of(settings))
+            except ConfigError as error:
+                raise _WrongDataError(error) from None
+
+        try:
+            return _planned(settings, config, ask)
+        except _WrongDataError as wrong:
+            raise wrong.error from None
+
+    return for_every_variant(config, plan)
+
+
+class _WrongDataError(Exception):
+    """Carries a problem of the data past those who asked, who would take it for one of theirs."""
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _planned(
+    settings: ExperimentConfig, config: Config, ask: Callable[[], Clock]
+) -> PlannedSchedule:
+    length = length_of(settings, PatientClock(ask))
+    clock = PatientClock(ask, length)
+    schedule = make_schedule(settings, clock, config)
+    if isinstance(schedule, Schedule) or schedule.monitor == EVERY_STEP:
+        return PlannedSchedule(schedule, length)
+    return PlannedSchedule(schedule, length, eval_every(settings, clock))
+
+
+class _Sizes:
+    """The sizes of a config's data; variants with equal data settings share one."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._known: dict[str, Size] = {}
+
+    def of(self, settings: ExperimentConfig) -> Size:
+        """Return the size of a variant's training data."""
+        key = json.dumps([settings.data.model_dump(), settings.precision], sort_keys=True)
+        if key not in self._known:
+            self._known[key] = self._found(settings)
+        return self._known[key]
+
+    def _found(self, settings: ExperimentConfig) -> Size:
+        data = settings.data
+        if problems := section_problems("data", data.model_dump(), self._config.names):
+            raise ConfigError(problems)
+        options = {key: data.options[key] for key in ("batch_size", "val_fraction")}
+        return told_size(data.name, data.args, **options) or _loaded(self._config, settings)
+
+
+def _loaded(config: Config, settings: ExperimentConfig) -> Size:
+    import torch
+
+    from lrexp.runs.builder import Objects, Workshop
+
+    return Workshop(config, Objects(), torch.device("cpu")).data(settings).size

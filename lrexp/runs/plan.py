@@ -1,0 +1,264 @@
+"""What a plan is: every variant checked, and all that is needed to make the task of any seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lrexp.analysis.stopping import DivergenceStop
+from lrexp.config.config import Config
+from lrexp.config.schema import ExperimentConfig
+from lrexp.config.units import Clock
+from lrexp.engine.device import pick_device
+from lrexp.engine.task import Task
+from lrexp.errors import ConfigError, Problem
+from lrexp.records import TrialId
+from lrexp.runs.builder import Objects, Workshop
+from lrexp.runs.lengths import (
+    Problems,
+    clock_of,
+    eval_every,
+    for_every_variant,
+    length_of,
+    make_schedule,
+)
+from lrexp.schedules.schedule import Controller, Schedule
+from lrexp.workloads.batches import Data
+from lrexp.workloads.losses import LossFunction
+from lrexp.workloads.optimizers import has_momentum
+
+TRACED = 10_000  # steps of a longer schedule that its mean is taken of
+
+
+@dataclass(frozen=True)
+class VariantPlan:
+    """One variant, ready to give the task of any seed."""
+
+    name: str
+    settings: ExperimentConfig
+    device: torch.device
+    data: Data
+    clock: Clock
+    schedule: Schedule | Controller
+    eval_every: int
+    build: Callable[[int], tuple[nn.Module, Optimizer]] = field(repr=False)
+    make_loss: Callable[[], LossFunction]
+    count_correct: Any = None
+
+    @property
+    def total_steps(self) -> int:
+        """Return the training's length in optimizer updates."""
+        assert self.clock.total_steps is not None
+        return self.clock.total_steps
+
+    @property
+    def mean_frac(self) -> float:
+        """Return the mean LR of its schedule as a share of the peak."""
+        return mean_frac(self.schedule, self.total_steps)
+
+    def task(self, seed: int) -> Task:
+        """Return the task of one seed."""
+        train = self.settings.train
+        return Task(
+            trial=TrialId(self.name, seed),
+            build=lambda: self.build(seed),
+            loss=self.make_loss(),
+            train=self.data.train,
+            val=self.data.val,
+            count_correct=self.count_correct,
+            schedule=self.schedule,
+            base_lr=self.settings.optimizer.lr,
+            total_steps=self.total_steps,
+            eval_every=self.eval_every,
+            accumulate=train.accumulate,
+            grad_clip=train.grad_clip,
+            autocast=self.settings.precision == "bf16",
+            stop=divergence_stop(self.total_steps),
+            device=self.device,
+            kind=self._kind,
+        )
+
+    @property
+    def _kind(self) -> str:
+        """What tasks share that compute the same: see `Task.kind`."""
+        tree = self.settings.model_dump(mode="json")
+        return json.dumps([tree[key] for key in ("model", "data", "loss", "precision")])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All variants of a config, ready to be trained."""
+
+    config: Config
+    device: torch.device
+    variants: dict[str, VariantPlan]
+
+    def tasks(self, seeds: Sequence[int]) -> Iterator[Task]:
+        """Yield a task per trial, seed by seed, so that one seed's initial weights are shared."""
+        for seed in seeds:
+            for variant in self.variants.values():
+                yield variant.task(seed)
+
+
+def divergence_stop(total_steps: int) -> DivergenceStop:
+    """Return the rule that ends a diverged training of this length.
+
+    "For good" is at least its last quarter: 100 steps, fewer in a training of under 400.
+    """
+    return DivergenceStop(patience=min(100, max(10, total_steps // 4)))
+
+
+def mean_frac(schedule: Schedule | Controller, total_steps: int) -> float:
+    """Return the mean LR of a schedule as a share of its highest, in (0, 1].
+
+    It is 1 of what follows a loss, since its LR is not known ahead.
+
+    Example:
+        >>> mean_frac(Schedule(lambda step: 0.1 * (1 - step / 100)), 101)
+        0.5
+    """
+    if not isinstance(schedule, Schedule):
+        return 1.0
+    steps = np.linspace(0, total_steps - 1, min(total_steps, TRACED)).round()
+    lrs = np.array([schedule.lr(int(step)) for step in steps])
+    share = round(float(lrs.mean() / lrs.max()), 6) if lrs.max() > 0 else 1.0  # 1 of a constant LR
+    return share if 0 < share <= 1 else 1.0
+
+
+def make_plan(config: Config, objects: Objects | None = None, *, validates: bool = True) -> Plan:
+    """Return the plan of every variant of a config.
+
+    Args:
+        config: as loaded.
+        objects: Python objects in place of sections.
+        validates: whether the trials are evaluated, so that what ranks or steers them must exist.
+
+    Raises:
+        ConfigError: every problem of every variant that shows before training.
+        UserCodeError: the user's own data, model or loss raised.
+    """
+    try:
+        device = pick_device(config.experiment.device)
+    except ConfigError as error:
+        raise error.placed(config.document.place_of) from None
+    if device.type == "mps" and config.experiment.precision == "fp64":
+        what, remedy = "does not exist on Apple GPUs", "Use fp32, or device: cpu."
+        refused = ConfigError.single("precision", what, "fp64", remedy)
+        raise refused.placed(config.document.place_of)
+    workshop = Workshop(config, objects or Objects(), device)
+    _check_given(config, objects or Objects())
+
+    def plan(name: str, settings: ExperimentConfig) -> VariantPlan:
+        return _plan_variant(name, settings, config, workshop, validates)
+
+    return Plan(config, device, for_every_variant(config, plan))
+
+
+def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
+    """Return the plan of the config itself, as a range test needs it: `compare` is left aside."""
+    alone = replace(config, variants={name: config.experiment}, overrides={name: {}})
+    return make_plan(alone, objects, validates=False)
+
+
+def _check_given(config: Config, objects: Objects) -> None:
+    """Refuse variants of what was given as a Python object: they would all train the same."""
+    named = {"model": ("model",), "data": ("data.name", "data.args"), "loss": ("loss",)}
+    fixed = [key for section in objects.sections for key in named[section]]
+    problems = [
+        Problem(
+            f"compare.variants.{name}.{key}",
+            "cannot differ: it was given as a Python object",
+            value,
+            "Give none, or name each variant's by import path.",
+        )
+        for name, changes in config.overrides.items()
+        for key, value in changes.items()
+        if key in objects.sections or any(key == own or key.startswith(f"{own}.") for own in fixed)
+    ]
+    if problems:
+        raise ConfigError(problems).placed(config.document.place_of)
+
+
+def _plan_variant(
+    name: str, settings: ExperimentConfig, config: Config, workshop: Workshop, validates: bool
+) -> VariantPlan:
+    data = workshop.data(settings)
+    clock = clock_of(settings, data.size)  # nothing below makes sense without a length
+    clock = replace(clock, total_steps=length_of(settings, clock))
+    problems = Problems()
+    parts: dict[str, Any] = {}
+    followed = validates or settings.find_lr.race  # its schedule: a race trains under it, too
+    with problems:
+        parts["schedule"] = make_schedule(settings, clock, config)
+        if followed:
+            _check_monitor(parts["schedule"], data)
+        _check_momentum(parts["schedule"], config.names.optimizer(settings))
+    with problems:
+        parts["eval_every"] = eval_every(settings, clock)
+    with problems:
+        if validates:
+            _check_metric(settings, data)
+    with problems:
+        build = workshop.builder(settings, data)
+        parts["build"] = build
+        parts["make_loss"], parts["count_correct"] = workshop.probe(settings, data, build)
+        if parts["count_correct"] is None:
+            ranking = settings.compare.metric if validates else None
+            _refuse_accuracy(ranking, parts.get("schedule") if followed else None)
+    problems.raise_any()
+    device = workshop.device
+    return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
+
+
+def _check_metric(settings: ExperimentConfig, data: Data) -> None:
+    metric = settings.compare.metric
+    if metric.startswith("val_") and data.val is None:
+        raise ConfigError.single(
+            "compare.metric",
+            "needs validation data, and there is none",
+            metric,
+            "Give (train, val), set data.val_fraction above 0, or use train_loss.",
+        )
+
+
+def _refuse_accuracy(ranking: str | None, schedule: Schedule | Controller | None) -> None:
+    """Refuse an accuracy, which there is none of, as what ranks and as what a schedule follows."""
+    followed = schedule.monitor if isinstance(schedule, Controller) else None
+    asked = {"compare.metric": ranking, "schedule.monitor": followed}
+    what, remedy = "needs targets that are classes", "Use val_loss or train_loss."
+    problems = [
+        Problem(key, what, measure, remedy)
+        for key, measure in asked.items()
+        if measure == "val_accuracy"
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_monitor(schedule: Schedule | Controller, data: Data) -> None:
+    monitor = "" if isinstance(schedule, Schedule) else schedule.monitor
+    if monitor.startswith("val_") and data.val is None:
+        raise ConfigError.single(
+            "schedule.monitor",
+            "needs validation data, and there is none",
+            monitor,
+            "Give (train, val), set data.val_fraction above 0, or monitor train_loss.",
+        )
+
+
+def _check_momentum(schedule: Schedule | Controller, optimizer: Any) -> None:
+    cycles = isinstance(schedule, Schedule) and schedule.momentum is not None
+    if cycles and not has_momentum(optimizer):
+        raise ConfigError.single(
+            "schedule.cycle_momentum",
+            f"needs an optimizer with momentum or betas, and {optimizer.__name__} has neither",
+            True,
+            "Set cycle_momentum: false.",
+        )

@@ -1,0 +1,281 @@
+"""Reading a run directory: finished, still running, or left behind by a crash.
+
+Metrics are read when they are asked for. A row counts once its line is ended, so a writer that is
+in the middle of a row, or died there, leaves no half number behind.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrexp.analysis.race import Raced, Rung, entrant_of
+from lrexp.analysis.range_curve import Curve
+from lrexp.errors import NOTHING, ConfigError, Problem, RunError
+from lrexp.runs.files import find_bytes, find_json, find_text, trial_path
+from lrexp.runs.listing import read_status
+
+Draw: TypeAlias = Callable[["Run"], object]  # what draws a run that has just ended
+STEPS_COLUMNS = ("step", "epoch", "lr", "loss")
+EVALS_COLUMNS = ("step", "epoch", "train_loss")
+MAX_CURVE_BYTES = 2**31  # of a CSV: sixty million steps
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """The files of one trial, read at the first use and then kept.
+
+    Example:
+        >>> trial = load_run("runs/digits-lr").trials[0]  # doctest: +SKIP
+        >>> trial.steps["loss"][-1], trial.result["outcome"]  # doctest: +SKIP
+        (0.0831, 'finished')
+    """
+
+    variant: str
+    seed: int
+    path: Path
+
+    @cached_property
+    def steps(self) -> dict[str, np.ndarray]:
+        """Columns of steps.csv, `step` as integers; no rows where nothing was written yet."""
+        return read_columns(self.path / "steps.csv", STEPS_COLUMNS)
+
+    @cached_property
+    def evals(self) -> dict[str, np.ndarray]:
+        """Columns of evals.csv: nan where a measure was not taken, no rows without evaluations."""
+        return read_columns(self.path / "evals.csv", EVALS_COLUMNS)
+
+    @cached_property
+    def result(self) -> dict[str, Any] | None:
+        """The contents of result.json; None while the trial goes on, or where it never ended."""
+        return find_json(self.path / "result.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory as it was at the moment of reading; see `load_run`."""
+
+    path: Path
+    name: str
+    command: str  # "compare" | "find-lr"
+    config: dict[str, Any]  # resolved.yaml; empty where it was not written yet
+    status: dict[str, Any]  # status.json, but `interrupted` where the process is gone
+    trials: tuple[TrialRecord, ...]  # those that have begun, by variant, then by seed
+    summary: dict[str, Any] | None  # None until every trial has ended
+
+    @property
+    def variants(self) -> dict[str, tuple[TrialRecord, ...]]:
+        """The trials of every variant, in the order of the config; empty where none has begun."""
+        named = self.status.get("variants")
+        planned = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
+        names = dict.fromkeys([*planned, *(trial.variant for trial in self.trials)])
+        return {name: tuple(t for t in self.trials if t.variant == name) for name in names}
+
+
+def load_run(path: str | Path) -> Run:
+    """Return a run as its directory shows it; curves are read when they are asked for.
+
+    Raises:
+        ConfigError: the path is not a run directory.
+        RunError: a file of the run is damaged.
+    """
+    path = Path(path)
+    _check_run_directory(path)
+    status = read_status(path)
+    return Run(
+        path=path,
+        name=str(status.get("name", path.name)),
+        command=str(status.get("command", "compare")),
+        config=_read_config(path),
+        status=status,
+        trials=tuple(_trials(path, status)),
+        summary=_summary(path),
+    )
+
+
+def read_columns(path: Path, expected: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the columns of a CSV of numbers; empty ones for `expected` where it has no header.
+
+    An empty cell is nan. A last line without an end is left out: it may be half of a number.
+
+    Raises:
+        RunError: a line is not a row of numbers, or it is no file that can be read.
+    """
+    data = find_bytes(path, MAX_CURVE_BYTES) or b""
+    data = data[: data.rfind(b"\n") + 1].replace(b"\r\n", b"\n")
+    header, _, body = data.partition(b"\n")
+    names = _names(path, header) if header else list(expected)
+    table = _parse(path, _fill_empty_cells(body), len(names))  # (rows, columns)
+    columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
+    return columns | {"step": columns["step"].astype(np.int64)}
+
+
+def _names(path: Path, header: bytes) -> list[str]:
+    names = header.decode("utf-8-sig", errors="replace").split(",")
+    if "step" not in names:
+        raise RunError(f"{path}: is damaged: its first line names no column `step`. Restore it.")
+    return names
+
+
+def _parse(path: Path, body: bytes, num_columns: int) -> np.ndarray:
+    if not body.strip():
+        return np.empty((0, num_columns))
+    try:
+        table = np.loadtxt(io.BytesIO(body), delimiter=",", comments=None, ndmin=2)
+        if table.shape[1] != num_columns:
+            raise ValueError(f"{table.shape[1]} columns under a header of {num_columns}")
+    except ValueError as error:
+        raise RunError(f"{path}: is damaged: {error}. Delete the broken line.") from error
+    return table
+
+
+def _fill_empty_cells(body: bytes) -> bytes:
+    if b",," in body:
+        body = body.replace(b",,", b",nan,").replace(b",,", b",nan,")  # `,,,` needs it twice
+    return body.replace(b",\n", b",nan\n") if b",\n" in body else body
+
+
+def _check_run_directory(path: Path) -> None:
+    if (path / "status.json").is_file():
+        return
+    if not path.is_dir():
+        what, remedy = "is not a run directory: there is no such folder", "See `lrexp runs`."
+    elif any((child / "status.json").is_file() for child in path.iterdir()):
+        what, remedy = "holds runs and is none itself", f"Name one; see `lrexp runs {path}`."
+    else:
+        what = "is not a run directory: it has no status.json"
+        remedy = "Give a folder that compare or find-lr wrote; see `lrexp runs`."
+    raise ConfigError([Problem("", what, NOTHING, remedy, str(path))])
+
+
+def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
+    """Yield the trials that have begun: those the status names in its order, then any others.
+
+    What the status names leads nowhere else: a run may be a stranger's.
+    """
+    root = path / "trials"
+    on_disk = sorted(child.name for child in root.iterdir()) if root.is_dir() else []
+    named = status.get("variants")
+    planned = [name for name in named if name in on_disk] if isinstance(named, list) else []
+    for variant in dict.fromkeys([*planned, *on_disk]):
+        folders = (root / variant).glob("seed-*")
+        seeds = [int(f.name[5:]) for f in folders if f.name[5:].isdecimal() and f.is_dir()]
+        for seed in sorted(seeds):
+            yield TrialRecord(variant, seed, trial_path(path, variant, seed))
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    summary = find_json(path / "summary.json")
+    ranking = (summary or {}).get("ranking", [])
+    if not isinstance(ranking, list) or not all(isinstance(row, dict) for row in ranking):
+        raise RunError(f"{path / 'summary.json'}: is damaged: its ranking is no list. Delete it.")
+    return summary
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    from lrexp.config.reader import MAX_BYTES, read_yaml  # bounded: a run may be a stranger's
+
+    path = path / "resolved.yaml"
+    text = find_text(path, MAX_BYTES)
+    if text is None:
+        return {}
+    try:
+        config, _ = read_yaml(text, str(path))
+    except ConfigError as error:
+        raise RunError(f"{path}: is damaged: {error}") from error
+    return config if isinstance(config, dict) else {}
+
+
+RANGE_TEST = "range_test"
+UNTRAINED = "untrained"  # the same batches once more, without learning
+
+
+def finished_tests(run: Run) -> list[TrialRecord]:
+    """Return the range tests of a run that have ended."""
+    tests = run.variants.get(RANGE_TEST, ())
+    return [test for test in tests if (test.result or {}).get("outcome") == "finished"]
+
+
+def curves_of(tests: Iterable[TrialRecord]) -> list[Curve]:
+    """Return the curve of each range test."""
+    return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
+
+
+def untrained_losses(run: Run, tests: Iterable[TrialRecord]) -> list[NDArray[np.float64]] | None:
+    """Return the losses of the untrained model for each test, None without a second look."""
+    found = {t.seed: t.steps["loss"] for t in run.variants.get(UNTRAINED, ()) if t.result}
+    seeds = [test.seed for test in tests]
+    return [found[seed] for seed in seeds] if seeds and found.keys() >= set(seeds) else None
+
+
+TAIL = 10  # without validation data, the mean of the last 1/10 of the batch losses counts
+
+
+def read_raced(run: Path, rung: Rung) -> Raced:
+    """Return what the trials of a rung in a run directory came to."""
+
+    folder = run / "trials"
+    return raced_of(
+        rung, [TrialRecord(name, s, folder / name / f"seed-{s}") for name, s in rung.trials]
+    )
+
+
+def raced_of(rung: Rung, trials: Iterable[TrialRecord]) -> Raced:
+    """Return what these trials came to, in the order of `rung.trials`."""
+    found = list(trials)
+    shape = (len(rung.seeds), len(rung.lrs))
+    start = np.array([start_loss(trial) for trial in found]).reshape(shape)
+    losses = np.array([final_loss(trial) for trial in found]).reshape(shape).T
+    # equal for all LRs of a seed, but for rounding where engines differ
+    begin = tuple(float(value) for value in np.median(start, axis=1))
+    return Raced(rung, begin, tuple(tuple(map(float, row)) for row in losses))
+
+
+def trained_rungs(trials: Iterable[TrialRecord]) -> list[Raced]:
+    """Return the horizons that a race has trained so far, short ones first.
+
+    LRs without a result of every seed are left out: a run may be interrupted at any moment.
+    """
+    ended: dict[int, dict[float, dict[int, TrialRecord]]] = {}
+    for trial in trials:
+        entrant = entrant_of(trial.variant)
+        if entrant is not None and trial.result is not None:
+            ended.setdefault(entrant.horizon, {}).setdefault(entrant.lr, {})[trial.seed] = trial
+    rungs = []
+    for horizon, by_lr in sorted(ended.items()):
+        seeds = tuple(sorted({seed for found in by_lr.values() for seed in found}))
+        whole = {lr: by_lr[lr] for lr in sorted(by_lr) if len(by_lr[lr]) == len(seeds)}
+        if whole:
+            rung = Rung(horizon, tuple(whole), seeds)
+            rungs.append(raced_of(rung, [whole[lr][s] for s in seeds for lr in whole]))
+    return rungs
+
+
+def start_loss(trial: TrialRecord) -> float:
+    """Return the loss before training: of the validation data, or else of the first batch."""
+    values = trial.evals.get("val_loss")
+    if values is not None and len(values):
+        return float(values[0])
+    losses = trial.steps["loss"]
+    return float(losses[0]) if len(losses) else math.nan
+
+
+def final_loss(trial: TrialRecord) -> float:
+    """Return the loss after training, of the same data; inf where it diverged."""
+    result = trial.result or {}
+    if result.get("outcome") != "finished":
+        return math.inf
+    if "val_loss" in trial.evals:
+        value = result.get("final", {}).get("val_loss")
+        return math.inf if value is None or not math.isfinite(value) else float(value)
+    losses = trial.steps["loss"]
+    mean = float(np.mean(losses[-max(1, len(losses) // TAIL) :])) if len(losses) else math.inf
+    return mean if math.isfinite(mean) else math.inf

@@ -1,0 +1,324 @@
+"""Creating and writing a run: `RunWriter` for the top-level files, `TrialWriter` for one trial's.
+
+Every trial directory has one writer. Metrics are appended and flushed at once, so that the files
+can be read while the run goes on; whole files are replaced.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from lrexp.errors import ConfigError, RunError
+from lrexp.runs.files import disk_errors, find_json, trial_path, write_json, write_whole
+from lrexp.runs.lock import Owner, holder
+
+MAX_NAME = 60
+
+
+def create_run_directory(
+    name: str, command: str, *, out: Path | None = None, runs_dir: Path = Path("runs")
+) -> Path:
+    """Create and return a new run directory: `out` itself, or a new one inside `runs_dir`.
+
+    A new name is `20261121-210301-digits-lr-compare-3f9c`: local time, experiment, command, and
+    four random digits; mkdir fails where a name is taken, so two commands never share one.
+
+    Raises:
+        ConfigError: `out` exists and is not an empty directory.
+        RunError: the disk refuses.
+    """
+    if out is not None:
+        check_free(out)
+        with disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+        return out
+    with disk_errors(runs_dir):
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            now = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+            path = runs_dir / f"{now}-{slug(name)}-{command}-{secrets.token_hex(2)}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+
+
+def check_free(out: Path | None) -> None:
+    """Raise ConfigError if `out` is taken: asked before anything that takes time."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        is_run = (out / "order.json").is_file()
+        remedy = f"Give a new folder{f', or `lrexp resume {out}`' if is_run else ''}."
+        raise ConfigError.single("--out", "exists and is not an empty folder", str(out), remedy)
+
+
+def slug(name: str) -> str:
+    """Return the name as a part of a folder name.
+
+    Example:
+        >>> slug("Digits: LR / momentum")
+        'digits-lr-momentum'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_NAME] or "run"
+
+
+MAX_RESUMED = 100  # in status.json, the last ones
+STEPS_HEADER = ("step", "epoch", "lr", "loss")
+NOTE_SECONDS = 1.0  # between two writes of status.json that only count
+TRIAL_FILES = ("steps.csv", "evals.csv", "result.json")
+MAX_HEADER = 10_000  # characters
+
+
+class TrialWriter:
+    """Appends the curves of one trial and writes its result; `close` it in the end.
+
+    Args:
+        directory: of the trial.
+        loss_digits: significant digits of a loss: 9 give a float32 back exactly, 17 a float64.
+        sizes: of its files at a checkpoint, to go on from there: what they hold beyond is cut off,
+            and a file that is not among them is removed. None begins a new directory.
+
+    Raises:
+        RunError: the disk refuses, or a new directory exists already.
+    """
+
+    def __init__(
+        self, directory: Path, *, loss_digits: int = 9, sizes: Mapping[str, int] | None = None
+    ) -> None:
+        self.directory = directory
+        self._loss_digits = loss_digits
+        self._files: dict[str, IO[str]] = {}
+        self._synced: dict[str, int] = {}  # sizes that are on the disk
+        self._eval_columns: tuple[str, ...] = ()
+        if sizes is not None:
+            self._go_on(sizes)
+            return
+        with disk_errors(directory):
+            directory.mkdir(parents=True)
+        try:
+            self._append("steps.csv", ",".join(STEPS_HEADER) + "\n")
+        except RunError:
+            self.close()
+            raise
+
+    def steps(
+        self, first: int, epoch: Sequence[int], lr: Sequence[float], loss: Sequence[float]
+    ) -> None:
+        """Append one row per update: the LR used for it, the batch loss before it."""
+        digits = self._loss_digits
+        rows = zip(range(first, first + len(loss)), epoch, lr, loss, strict=True)
+        self._append("steps.csv", "".join(f"{s},{e},{r!r},{x:.{digits}g}\n" for s, e, r, x in rows))
+
+    def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Append one row of measures taken after `step` updates."""
+        if not self._eval_columns:
+            self._eval_columns = tuple(values)
+            self._append("evals.csv", ",".join(("step", "epoch", *values)) + "\n")
+        cells = ",".join(f"{values[name]:.12g}" for name in self._eval_columns)
+        self._append("evals.csv", f"{step},{epoch:.6g},{cells}\n")
+
+    def result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json; the trial is over."""
+        self.sync()  # a result beside half of its curve would never be mended
+        write_json(self.directory / "result.json", result)
+
+    def sync(self) -> dict[str, int]:
+        """Flush all rows to the disk, and return the size of each file."""
+        for name, file in self._files.items():
+            with disk_errors(self.directory / name):
+                file.flush()
+                size = os.fstat(file.fileno()).st_size
+                if size != self._synced.get(name):  # a flush that waits for others takes long
+                    os.fsync(file.fileno())
+                self._synced[name] = size
+        return dict(self._synced)
+
+    def close(self) -> None:
+        """Close the files; the directory stays readable either way."""
+        for file in self._files.values():
+            with suppress(OSError):  # every row was flushed, or its failure was reported then
+                file.close()
+        self._files = {}
+
+    def _go_on(self, sizes: Mapping[str, int]) -> None:
+        for name in TRIAL_FILES:
+            path = self.directory / name
+            with disk_errors(path):
+                if name not in sizes:
+                    path.unlink(missing_ok=True)
+                    continue
+                os.truncate(path, sizes[name])
+                self._files[name] = path.open("a", encoding="utf-8", newline="\n")
+                if name == "evals.csv":
+                    with path.open(encoding="utf-8") as file:
+                        header = file.readline(MAX_HEADER).strip()
+                    self._eval_columns = tuple(header.split(",")[2:])
+
+    def _append(self, name: str, text: str) -> None:
+        path = self.directory / name
+        with disk_errors(path):
+            if name not in self._files:
+                self._files[name] = path.open("a", encoding="utf-8", newline="\n")
+            self._files[name].write(text)
+            self._files[name].flush()
+
+
+class RunWriter:
+    """Writes the top-level files of one run directory.
+
+    Args:
+        directory: of the run.
+        status: for status.json.
+        earlier: status.json of a run that is resumed: its start and its time count on.
+
+    Raises:
+        RunError: the disk refuses, or the directory is another process's run by now.
+    """
+
+    def __init__(
+        self, directory: Path, status: Mapping[str, Any], earlier: Mapping[str, Any] | None = None
+    ) -> None:
+        self.directory = directory
+        self._home = directory.absolute()  # user code may change the working directory
+        known = {key: value for key, value in (earlier or {}).items() if key != "error"}
+        before = known.get("seconds")
+        self._begun = time.time() - (before if isinstance(before, int | float) else 0.0)
+        self._owner = Owner.this()
+        if earlier is None:
+            self._require_unused()
+        else:
+            status = {**status, "resumed": _resumed(earlier, status)}
+        begun = {"status": "running", "started": _timestamp()}
+        owner = self._owner.to_plain()
+        self._status = {**begun, **known, **status, "status": "running", **owner}
+        self.update_status()
+
+    def text(self, name: str, text: str | bytes) -> None:
+        """Write a text file such as resolved.yaml."""
+        path = self._home / name
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+
+    def json(self, name: str, value: Any) -> None:
+        """Write a JSON file such as environment.json."""
+        write_json(self._home / name, value)
+
+    def note_counts(self, counts: Mapping[str, int]) -> None:
+        """Note how many trials have which outcome; written at most once a second."""
+        self._status["counts"] = dict(counts)
+        if time.monotonic() - self._written > NOTE_SECONDS:  # all trials of a stack end together
+            self.update_status()
+
+    def update_status(self, status: str | None = None, **changes: Any) -> None:
+        """Change status.json; `status` is running, complete, failed or interrupted."""
+        self.require_ours()
+        self._written = time.monotonic()
+        self._status |= changes
+        if status is not None:
+            self._status["status"] = status
+        self._status["updated"] = _timestamp()
+        self._status["seconds"] = round(time.time() - self._begun, 3)
+        write_json(self._home / "status.json", self._status)
+
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, and for a ranking summary.csv with one row per variant."""
+        self.require_ours()
+        write_json(self._home / "summary.json", summary)
+        ranking = summary.get("ranking")
+        if ranking:
+            self.text("summary.csv", _ranking_csv(summary))
+
+    def require_directory(self) -> None:
+        """Refuse to make a part of a run that was deleted, or taken over, while it was written.
+
+        Raises:
+            RunError: there is no status.json any more, or it is another process's run.
+        """
+        self.require_ours()
+        if not (self._home / "status.json").is_file():
+            raise RunError(
+                f"{self.directory}: was deleted while the run was writing it. Run it again."
+            )
+
+    def require_ours(self) -> None:
+        """Refuse to write a run that another host took over while this process was suspended.
+
+        Raises:
+            RunError: the lock is another process's.
+        """
+        found, me = holder(self._home), self._owner
+        if found is not None and (found.host, found.pid, found.namespace) != (
+            me.host, me.pid, me.namespace,
+        ):  # fmt: skip
+            raise RunError(
+                f"{self.directory}: was taken over by process {found.pid} on {found.host}, for "
+                "this one gave no sign of life. The run goes on there."
+            )
+
+    def _require_unused(self) -> None:
+        """Refuse a directory in which another process began a run since it was chosen."""
+        found = None
+        with suppress(RunError):  # a damaged one is of no process
+            found = find_json(self._home / "status.json")
+        if found is not None and Owner.from_plain(found) != self._owner:
+            raise RunError(f"{self.directory}: holds another run by now. Give a new folder.")
+
+    def trial_directory(self, variant: str, seed: int) -> Path:
+        """Return where a trial's files go."""
+        return trial_path(self._home, variant, seed)
+
+
+def _resumed(earlier: Mapping[str, Any], status: Mapping[str, Any]) -> list[Any]:
+    """Return when a run was resumed, and what did not fit each time."""
+    before = earlier.get("resumed")
+    forced = {"forced": list(status["forced"])} if status.get("forced") else {}
+    now = {"at": _timestamp(), **forced}
+    return [*(before if isinstance(before, list) else []), now][-MAX_RESUMED:]
+
+
+def _ranking_csv(summary: Mapping[str, Any]) -> str:
+    """Return a row per variant: its values, and its comparison with the reference if it has one."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    head = ["rank", "variant", "metric", "mean", "sd", *(f"seed-{s}" for s in summary["seeds"])]
+    writer.writerow([*head, "finished", "diverged", "failed", "diagnosis", *_COMPARED])
+    compared = {c["variant"]: c for c in summary.get("comparisons") or ()}
+    for row in summary["ranking"]:
+        outcomes = [row["outcomes"].get(kind, 0) for kind in ("finished", "diverged", "failed")]
+        numbers = [_cell(value) for value in (row["mean"], row["sd"], *row["values"])]
+        first = [row["rank"], row["variant"], summary["metric"]]
+        comparison = _compared_cells(compared.get(row["variant"]))
+        writer.writerow([*first, *numbers, *outcomes, row["diagnosis"]["word"], *comparison])
+    return buffer.getvalue()
+
+
+_COMPARED = ("reference", "delta", "delta_low", "delta_high", "p_holm", "pairs", "wins", "verdict")
+
+
+def _compared_cells(comparison: Mapping[str, Any] | None) -> list[Any]:
+    if comparison is None:
+        return [""] * len(_COMPARED)
+    low, high = comparison["interval"] or (None, None)
+    numbers = [_cell(value) for value in (comparison["mean"], low, high, comparison["p_holm"])]
+    rest = [comparison[key] for key in ("n", "wins", "verdict")]
+    return [comparison["reference"], *numbers, *rest]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.12g}"
+
+
+def _timestamp() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

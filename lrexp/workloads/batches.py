@@ -1,0 +1,217 @@
+"""What training sees of any data: batches in an order that (seed, epoch) fixes.
+
+Resident tensors, map-style datasets, iterables and a user's own DataLoader give them; the training
+loop knows only the protocol here. `Facts` are what a model may need to know of the data; `None`
+means that one does not apply, or that all data would have to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, TypeGuard
+
+import torch
+
+from lrexp.errors import ConfigError
+from lrexp.workloads.table import Size
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the training data.
+
+    Example:
+        >>> facts_of(torch.zeros(5, 3), torch.zeros(5, 1), num_samples=5).in_features
+        3
+    """
+
+    num_samples: int | None = None
+    in_features: int | None = None  # numbers per sample; for images all of them, C·H·W
+    in_channels: int | None = None
+    image_size: int | None = None  # None for images that are not square
+    num_classes: int | None = None
+    out_features: int | None = None  # numbers that a model must give per sample
+    vocab_size: int | None = None
+    seq_len: int | None = None
+
+
+def facts_of(
+    inputs: Any,
+    targets: Any,
+    *,
+    num_samples: int | None,
+    num_classes: int | None = None,
+    vocab_size: int | None = None,
+    complete: bool = True,
+) -> Facts:
+    """Return the facts of a batch, or of all samples.
+
+    Args:
+        inputs: (samples, features), (samples, channels, height, width), or whole numbers
+            (samples, length), which are taken for tokens. Anything else gives no facts.
+        targets: (samples,) whole numbers are classes; floating ones are regression.
+        num_samples: of the training set.
+        num_classes: where the source knows it.
+        vocab_size: where the source knows it.
+        complete: whether these are all samples, so that the largest label counts the classes.
+    """
+    if not isinstance(inputs, torch.Tensor) or inputs.ndim == 0:
+        return Facts(num_samples=num_samples, num_classes=num_classes, out_features=num_classes)
+    shape = inputs.shape[1:]
+    is_tokens = not inputs.is_floating_point() and len(shape) == 1
+    is_image = len(shape) == 3
+    num_classes = _classes_of_targets(targets, num_classes, complete)
+    if is_tokens and vocab_size is None and complete:
+        vocab_size = _largest(inputs, targets if _is_whole(targets, ndim=2) else inputs) + 1
+    return Facts(
+        num_samples=num_samples,
+        in_features=None if is_tokens else shape.numel(),
+        in_channels=shape[0] if is_image else None,
+        image_size=shape[1] if is_image and shape[1] == shape[2] else None,
+        num_classes=num_classes,
+        out_features=_out_features(targets, num_classes),
+        vocab_size=vocab_size,
+        seq_len=shape[0] if is_tokens else None,
+    )
+
+
+def _classes_of_targets(targets: Any, known: int | None, complete: bool) -> int | None:
+    if not _is_whole(targets, ndim=1):
+        return None
+    return max(known or 0, _largest(targets) + 1) if complete else known
+
+
+def _out_features(targets: Any, num_classes: int | None) -> int | None:
+    if not isinstance(targets, torch.Tensor) or not targets.is_floating_point():
+        return num_classes
+    return {1: 1, 2: targets.shape[-1]}.get(targets.ndim)
+
+
+def _is_whole(values: Any, ndim: int) -> bool:
+    if not isinstance(values, torch.Tensor) or values.ndim != ndim:
+        return False
+    return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+
+
+def _largest(*tensors: torch.Tensor) -> int:
+    return max(int(tensor.max()) for tensor in tensors)
+
+
+# The roles of the fixed random numbers that an evaluation uses, whatever the seed of the trial.
+EVALUATION = "evaluation"
+COUNTED_SAMPLES = 5_000
+
+
+class Batches(Protocol):
+    """Training batches of exactly `batch_size` samples, and all samples in a fixed order."""
+
+    @property
+    def num_samples(self) -> int | None:
+        """Samples in one pass; None for an iterable without length."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in every training batch; an incomplete last one is left out."""
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Training batches in one pass; None for an iterable without length."""
+
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield the training batches of one pass, without the first `start` of them."""
+
+    def in_order(self) -> Iterator[tuple[Any, Any]]:
+        """Yield all samples in a fixed order, for evaluation; nothing is left out."""
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Batches:
+        """Return the same batches on `device`; floating tensors get `dtype`."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and validation batches, and what a model may need to know about them."""
+
+    train: Batches
+    val: Batches | None
+    facts: Facts
+
+    @property
+    def size(self) -> Size:
+        """How much training data there is, as durations see it."""
+        return Size(self.train.batch_size, self.train.batches_per_epoch, self.facts.seq_len)
+
+    @cached_property
+    def counted_facts(self) -> Facts:
+        """The facts with the classes counted, where only the labels of a small dataset tell them.
+
+        That reads every sample once, so it is done when a model asks for the number, and for up
+        to 5,000 samples.
+        """
+        size = self.train.num_samples
+        if self.facts.num_classes is not None or size is None or size > COUNTED_SAMPLES:
+            return self.facts
+        largest = -1
+        for _, labels in self.train.in_order():
+            if not is_tensor(labels) or labels.ndim != 1 or labels.is_floating_point():
+                return self.facts
+            largest = max(largest, int(labels.max()))
+        return replace(self.facts, num_classes=largest + 1, out_features=largest + 1)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Data:
+        """Return the same data on `device`; floating tensors get `dtype`."""
+        val = None if self.val is None else self.val.to(device, dtype)
+        return Data(self.train.to(device, dtype), val, self.facts)
+
+
+def pair_on(
+    batch: object, device: torch.device | None, dtype: torch.dtype | None
+) -> tuple[Any, Any]:
+    """Return (inputs, targets) of a batch, moved and cast; whole-number targets become int64.
+
+    Raises:
+        ConfigError: if the batch is no pair.
+    """
+    inputs, targets = as_pair(batch)
+    targets = _moved(targets, device, dtype)
+    if is_tensor(targets) and targets.dtype in _SMALL_WHOLE:
+        targets = targets.long()  # what cross_entropy asks for
+    return _moved(inputs, device, dtype), targets
+
+
+def as_pair(sample: object) -> tuple[Any, Any]:
+    """Return a sample or batch as (inputs, targets).
+
+    Raises:
+        ConfigError: if it is no tuple or list of two.
+    """
+    if isinstance(sample, tuple | list) and len(sample) == 2:
+        return sample[0], sample[1]
+    size = f" of {len(sample)}" if isinstance(sample, tuple | list | dict) else ""
+    raise ConfigError.single(
+        "data.name",
+        "every sample must be a pair (inputs, target)",
+        f"{type(sample).__name__}{size}",
+        "Return two things from the dataset; put several inputs into a tuple or dict of their own.",
+    )
+
+
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Return whether `value` is a tensor."""
+    return isinstance(value, torch.Tensor)
+
+
+_SMALL_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
+
+
+def _moved(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+    if is_tensor(value):
+        wanted = dtype if value.is_floating_point() else None
+        return value.to(device, wanted, non_blocking=device is not None and device.type == "cuda")
+    if isinstance(value, dict):
+        return {key: _moved(entry, device, dtype) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        entries = [_moved(entry, device, dtype) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
+    return value

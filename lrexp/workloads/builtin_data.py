@@ -1,0 +1,286 @@
+"""The built-in data by name: three real sets of scikit-learn and three made by a formula.
+
+Each tells how many samples it has without being loaded and without torch. The numbers of synthetic
+data depend on `data.args.seed` alone, not on the seeds of the trials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lrexp.errors import Problem
+from lrexp.workloads.argument_checks import raise_any, wrong_count, wrong_flag, wrong_number
+from lrexp.workloads.csv_file import csv_file, csv_rows
+from lrexp.workloads.seeds import derive_seed
+from lrexp.workloads.table import BATCH_SIZE, VAL_FRACTION, Rows, Size, Table, no_full_batch
+from lrexp.workloads.text import TextWindows, text, text_windows
+
+if TYPE_CHECKING:
+    import torch
+
+
+def digits(image: bool = False) -> Table:
+    """Return 1,797 handwritten digits of 8×8 pixels in [0, 1], ten classes.
+
+    Args:
+        image: true gives 1×8×8 images, false 64 flat features.
+
+    Example:
+        >>> digits(image=True).inputs.shape
+        torch.Size([1797, 1, 8, 8])
+
+    Source:
+        sklearn.datasets.load_digits (UCI, Optical Recognition of Handwritten Digits).
+    """
+    import torch
+    from sklearn.datasets import load_digits
+
+    digits_rows(image)
+    pixels, labels = load_digits(return_X_y=True)
+    inputs = torch.from_numpy(pixels) / 16.0
+    inputs = inputs.view(-1, 1, 8, 8) if image else inputs
+    return Table(inputs, torch.from_numpy(labels).long(), num_classes=10)
+
+
+def digits_rows(image: bool = False) -> Rows:
+    """Return how many there are; the arguments are those of `digits`."""
+    raise_any(wrong_flag("data.args.image", image))
+    return Rows(1797)
+
+
+def diabetes() -> Table:
+    """Return 442 patients, 10 features, and how their disease progressed: regression.
+
+    Features and target are standardised by the training rows.
+
+    Example:
+        >>> diabetes().targets.shape
+        torch.Size([442, 1])
+
+    Source:
+        sklearn.datasets.load_diabetes (Efron et al., Least Angle Regression, 2004).
+    """
+    import torch
+    from sklearn.datasets import load_diabetes
+
+    features, progression = load_diabetes(return_X_y=True, scaled=False)
+    return Table(
+        torch.from_numpy(features),
+        torch.from_numpy(progression)[:, None],
+        standardise_inputs=True,
+        standardise_targets=True,
+    )
+
+
+def diabetes_rows() -> Rows:
+    """Return how many there are."""
+    return Rows(442)
+
+
+def breast_cancer() -> Table:
+    """Return 569 tumours, 30 features standardised by the training rows, two classes.
+
+    Example:
+        >>> breast_cancer().num_classes
+        2
+
+    Source:
+        sklearn.datasets.load_breast_cancer (UCI, Breast Cancer Wisconsin, Diagnostic).
+    """
+    import torch
+    from sklearn.datasets import load_breast_cancer
+
+    features, labels = load_breast_cancer(return_X_y=True)
+    return Table(
+        torch.from_numpy(features),
+        torch.from_numpy(labels).long(),
+        num_classes=2,
+        standardise_inputs=True,
+    )
+
+
+def breast_cancer_rows() -> Rows:
+    """Return how many there are."""
+    return Rows(569)
+
+
+def linear(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: int = 0) -> Table:
+    """Return a linear regression, y = x·w + noise, with x and w from N(0, 1).
+
+    The best mean squared error is noise².
+
+    Args:
+        samples: at least 2.
+        features: at least 1.
+        noise: standard deviation of the noise, 0 or more.
+        seed: of w, x and noise, 0 or more.
+
+    Example:
+        >>> linear(samples=100, features=3).inputs.shape
+        torch.Size([100, 3])
+    """
+    linear_rows(samples, features, noise, seed)
+    generator = _generator(seed, "linear")
+    weights = _normal((features, 1), generator)
+    inputs = _normal((samples, features), generator)
+    return Table(inputs, inputs @ weights + noise * _normal((samples, 1), generator))
+
+
+def linear_rows(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: int = 0) -> Rows:
+    """Return how many there are; the arguments are those of `linear`."""
+    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.features", features))
+    return Rows(samples)
+
+
+def sine(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Table:
+    """Return one period of a sine, y = sin(πx) + noise, with x uniform in [-1, 1).
+
+    Args:
+        samples: at least 2.
+        noise: standard deviation of the noise, 0 or more.
+        seed: of x and noise, 0 or more.
+
+    Example:
+        >>> sine(samples=100).targets.shape
+        torch.Size([100, 1])
+    """
+    import torch
+
+    sine_rows(samples, noise, seed)
+    generator = _generator(seed, "sine")
+    inputs = 2 * torch.rand(samples, 1, generator=generator, dtype=torch.float64) - 1
+    return Table(inputs, torch.sin(math.pi * inputs) + noise * _normal((samples, 1), generator))
+
+
+def sine_rows(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Rows:
+    """Return how many there are; the arguments are those of `sine`."""
+    raise_any(*_wrong(samples, noise, seed))
+    return Rows(samples)
+
+
+def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: int = 0) -> Table:
+    """Return spiral arms around the origin, one per class, each of one turn.
+
+    Sample i is of class c = i mod classes. The k-th of an arm's m samples lies at r = k/m,
+    θ = 2π(r + c/classes), with noise on both coordinates.
+
+    Args:
+        classes: arms, at least 2.
+        samples: over all arms, at least one for each.
+        noise: standard deviation of the noise, 0 or more; the arms are 1/classes apart.
+        seed: of the noise, 0 or more.
+
+    Example:
+        >>> spirals(classes=2, samples=100).inputs.shape
+        torch.Size([100, 2])
+
+    Source:
+        The spiral data of Stanford's CS231n, there with noise on the angle.
+    """
+    import torch
+
+    spirals_rows(classes, samples, noise, seed)
+    number = torch.arange(samples)
+    labels = number % classes
+    on_arm = (samples - 1 - labels) // classes + 1  # samples of the same class
+    radius = (number // classes + 1).double() / on_arm
+    angle = 2 * math.pi * (radius + labels / classes)
+    arms = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)  # (samples, 2)
+    generator = _generator(seed, "spirals")
+    return Table(arms + noise * _normal((samples, 2), generator), labels, num_classes=classes)
+
+
+def spirals_rows(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: int = 0) -> Rows:
+    """Return how many there are; the arguments are those of `spirals`."""
+    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.classes", classes, at_least=2))
+    raise_any(wrong_count("data.args.samples", samples, at_least=classes))
+    return Rows(samples)
+
+
+def _wrong(samples: object, noise: object, seed: object) -> list[Problem | None]:
+    return [
+        wrong_count("data.args.samples", samples, at_least=2),
+        wrong_number("data.args.noise", noise, at_least=0),
+        wrong_count("data.args.seed", seed, at_least=0),
+    ]
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    import torch
+
+    return torch.Generator().manual_seed(derive_seed(seed, "data", name))
+
+
+def _normal(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    import torch
+
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+DATASETS: dict[str, Callable[..., Table | TextWindows]] = {
+    "digits": digits,
+    "diabetes": diabetes,
+    "breast_cancer": breast_cancer,
+    "linear": linear,
+    "sine": sine,
+    "spirals": spirals,
+    "text": text,
+    "csv": csv_file,
+}
+
+
+class Outline(Protocol):
+    """What a source tells of itself: enough for durations in epochs and tokens."""
+
+    @property
+    def seq_len(self) -> int | None:
+        """Tokens in a sample; None where samples are no sequences."""
+
+    def num_train(self, val_fraction: float) -> int:
+        """Return the samples that a split leaves for training."""
+
+
+# Each takes the arguments of the data, refuses what it would refuse, and imports no torch.
+OUTLINES: dict[str, Callable[..., Outline]] = {
+    "digits": digits_rows,
+    "diabetes": diabetes_rows,
+    "breast_cancer": breast_cancer_rows,
+    "linear": linear_rows,
+    "sine": sine_rows,
+    "spirals": spirals_rows,
+    "text": text_windows,
+    "csv": csv_rows,
+}
+
+
+def told_size(
+    name: str,
+    args: Mapping[str, Any],
+    *,
+    batch_size: int | None = None,
+    val_fraction: float | None = None,
+) -> Size | None:
+    """Return the size of built-in data as `load_data` would find it, None of any other.
+
+    Args:
+        name: of the data.
+        args: its arguments.
+        batch_size, val_fraction: as for `load_data`.
+
+    Raises:
+        ConfigError: as `load_data`, but for `workers` and `in_memory`, which are not looked at.
+
+    Example:
+        >>> told_size("digits", {}, batch_size=64)
+        Size(batch_size=64, batches_per_epoch=22, seq_len=None)
+    """
+    if name not in OUTLINES:
+        return None
+    outline = OUTLINES[name](**args)
+    num_samples = outline.num_train(VAL_FRACTION if val_fraction is None else val_fraction)
+    size = BATCH_SIZE if batch_size is None else batch_size
+    if num_samples < size:
+        raise no_full_batch(num_samples, size)
+    return Size(size, num_samples // size, outline.seq_len)

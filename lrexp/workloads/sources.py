@@ -1,0 +1,138 @@
+"""What a name or a user gives, recognised and split: the step before batching.
+
+Accepted are (train, val) or train alone, each of them a pair of arrays, a map-style dataset, an
+iterable one or a DataLoader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
+
+from lrexp.errors import ConfigError
+from lrexp.workloads.table import VAL_FRACTION, Parts, Table, split_rows
+from lrexp.workloads.tensors import (
+    Images,
+    Pair,
+    as_tensors,
+    is_array,
+    require_classes,
+    stack_images,
+)
+from lrexp.workloads.text import TextWindows
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Training and validation data, each a pair of tensors, a dataset or a DataLoader."""
+
+    train: Any
+    val: Any | None
+    num_classes: int | None = None
+    vocab_size: int | None = None
+    collate: Callable[[list[Any]], Any] = default_collate
+    may_be_kept: bool = False  # whether reading every sample once and keeping it changes nothing
+
+
+def recognised(made: object, val_fraction: float | None) -> Source:
+    """Return the training and validation data of whatever `made` is, split if it must be.
+
+    Args:
+        made: what a data callable returned.
+        val_fraction: None splits 0.2 off, and nothing of a DataLoader or an iterable.
+
+    Raises:
+        ConfigError: if it is nothing that can be trained on, or cannot be split.
+    """
+    share = VAL_FRACTION if val_fraction is None else val_fraction
+    if isinstance(made, Table | TextWindows):
+        made = made.split(share)
+    if isinstance(made, Parts):
+        return Source(made.train, made.val, made.num_classes, made.vocab_size)
+    if isinstance(made, Images):
+        require_classes(made.train)
+        train, val = (made.train, made.val) if made.val else _split(made.train, share)
+        num_classes = _num_classes(made.train)
+        return Source(train, val, num_classes, None, stack_images, made.is_plain)
+    train, val = _sides(made)
+    can_be_split = isinstance(train, tuple) or is_map_style(train)
+    if val is None and (can_be_split or val_fraction is not None):
+        train, val = _split(train, share)
+    return Source(train, val, _num_classes(train))
+
+
+def is_map_style(data: object) -> bool:
+    """Return whether samples can be read by index."""
+    if isinstance(data, DataLoader | IterableDataset | dict | str | bytes):
+        return False
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__")
+
+
+def _sides(made: object) -> tuple[Any, Any | None]:
+    if isinstance(made, tuple) and not any(is_array(part) for part in made):
+        if len(made) != 2:
+            raise _unusable(f"a tuple of {len(made)}")
+        train, val = made
+        return _side(train), None if val is None else _side(val)
+    return _side(made), None
+
+
+def _side(data: object) -> Pair | Any:
+    """Return a pair of tensors, or the dataset or DataLoader as it is."""
+    tensors = as_tensors(data)
+    if tensors is not None:
+        return tensors
+    if isinstance(data, tuple | dict | str | bytes) or is_array(data):
+        raise _unusable(f"a {type(data).__name__}")
+    if isinstance(data, Iterator):
+        raise ConfigError.single(
+            "data.name",
+            "must be iterable once per epoch; an iterator or generator is used up after one",
+            type(data).__name__,
+            "Write a class whose __iter__ starts anew, e.g. a torch.utils.data.IterableDataset.",
+        )
+    if is_map_style(data):
+        if len(data) == 0:  # type: ignore[arg-type]
+            raise _unusable(f"an empty {type(data).__name__}")
+        return data
+    if isinstance(data, DataLoader) or hasattr(data, "__iter__"):
+        return data
+    raise _unusable(f"a {type(data).__name__}")
+
+
+def _split(data: Any, val_fraction: float) -> tuple[Any, Any | None]:
+    if not val_fraction:
+        return data, None
+    if isinstance(data, tuple):
+        parts = Table(*data).split(val_fraction)
+        return parts.train, parts.val
+    if not is_map_style(data):
+        raise ConfigError.single(
+            "data.val_fraction",
+            f"must be 0: a {type(data).__name__} cannot be split",
+            val_fraction,
+            "Set it to 0, or give (train, val).",
+        )
+    train, val = (Subset(data, rows.tolist()) for rows in split_rows(len(data), val_fraction))
+    return train, val
+
+
+def _num_classes(dataset: Any) -> int | None:
+    """Return the number of `dataset.classes`, also of a dataset inside a Subset or DataLoader."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    classes = getattr(dataset, "classes", None)
+    return len(classes) if isinstance(classes, list | tuple) and classes else None
+
+
+def _unusable(given: str) -> ConfigError:
+    return ConfigError.single(
+        "data.name",
+        "must give (train, val) or train: pairs of tensors (inputs, targets), datasets, "
+        "iterable datasets or DataLoaders",
+        given,
+        "Return one of these.",
+    )

@@ -1,0 +1,293 @@
+"""Data that fits: tensors on the device, batched by index.
+
+A batch costs one `index_select` per tensor, about twenty times less than a DataLoader. The epoch's
+order is made on the CPU, so that it is the same on every device, and moved once. Images become
+tensors in [0, 1] of one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Subset, TensorDataset, default_collate
+
+from lrexp.errors import ConfigError, LrexpError
+from lrexp.workloads.batches import as_pair, is_tensor
+from lrexp.workloads.seeds import permutation
+
+_MOST_BYTES = 2 * 2**30  # of images, that are kept in memory without being asked to
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A training and a validation set of images, as map-style datasets."""
+
+    train: Any
+    val: Any | None
+    is_plain: bool  # no transform of the user's, which may be random: may be read once and kept
+
+
+@dataclass(frozen=True)
+class ImageScaling:
+    """An image to a float tensor (channels, height, width) in [0, 1].
+
+    Args:
+        size: of both sides, in pixels; None keeps the image's own.
+    """
+
+    size: int | None = None
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        """Return the image as a tensor."""
+        from torchvision.transforms import functional
+
+        if self.size is not None:
+            image = functional.resize(image, [self.size, self.size], antialias=True)
+        tensor: torch.Tensor = image if torch.is_tensor(image) else functional.to_tensor(image)
+        return tensor
+
+
+def stack_images(samples: list[Any]) -> Any:
+    """Return a batch of (image, class) samples.
+
+    Raises:
+        ConfigError: if the images differ in size.
+    """
+    require_one_size({tuple(image.shape) for image, _ in samples if torch.is_tensor(image)})
+    return default_collate(samples)
+
+
+def require_one_size(shapes: set[tuple[int, ...]]) -> None:
+    """Raise ConfigError if there is more than one shape (channels, height, width)."""
+    if len(shapes) > 1:
+        found = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes)[:2])
+        raise ConfigError.single(
+            "data.args.size",
+            f"must be given: the images differ in size ({found})",
+            None,
+            "Set data.args.size to the number of pixels of a side, e.g. 32.",
+        )
+
+
+@contextmanager
+def readable(dataset: Any) -> Iterator[None]:
+    """Turn what is raised while samples are read into a ConfigError."""
+    try:
+        yield
+    except LrexpError:
+        raise
+    except Exception as error:  # image decoding raises all sorts
+        name, reason = type(dataset).__name__, " ".join(str(error).split())
+        what = f"has a sample that cannot be read: {type(error).__name__}: {reason}"
+        remedy = "Mend or remove the file, or correct data.args."
+        raise ConfigError.single("data.name", what, name, remedy) from error
+
+
+def require_classes(dataset: Any) -> None:
+    """Raise ConfigError unless the samples are (image, class): a detection dataset has boxes."""
+    with readable(dataset):
+        image, label = as_pair(dataset[0])
+    is_label = isinstance(label, int | float) or (torch.is_tensor(label) and label.ndim == 0)
+    if not torch.is_tensor(image) or not is_label:
+        raise ConfigError.single(
+            "data.name",
+            "must give pairs (image, class); its target is of another kind",
+            f"{type(dataset).__name__} with {type(image).__name__} and {type(label).__name__}",
+            "Choose a dataset for classification, or write a dataset of your own.",
+        )
+
+
+def fits_in_memory(*datasets: Any) -> bool:
+    """Return whether all images of the datasets need no more than 2 GiB, judged by the first."""
+    first, _ = as_pair(datasets[0][0])
+    samples = sum(len(dataset) for dataset in datasets)
+    return torch.is_tensor(first) and first.nbytes * samples <= _MOST_BYTES
+
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def as_tensors(data: object) -> Pair | None:
+    """Return (inputs, targets) if `data` is made of arrays, else None.
+
+    That is a pair of tensors or arrays, a TensorDataset of two, or a Subset of one. Tensors keep
+    their shape, which was chosen for a loss of torch; a column of numbers from numpy or pandas,
+    (samples,), becomes (samples, 1), or a mean squared error would broadcast against it.
+
+    Raises:
+        ConfigError: if they hold no numbers, differ in length, are empty or not finite.
+    """
+    if isinstance(data, Subset):
+        is_of_tensors = isinstance(data.dataset, TensorDataset | Subset)
+        whole = as_tensors(data.dataset) if is_of_tensors else None
+        if whole is None:
+            return None
+        rows = torch.as_tensor(list(data.indices), dtype=torch.int64)
+        return _checked(whole[0][rows], whole[1][rows])
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+        if len(data) != 2:
+            what = "must hold a pair of tensors, inputs and targets"
+            raise _wrong(what, f"TensorDataset of {len(data)}", "Give it two.")
+    if not isinstance(data, tuple | list) or len(data) != 2 or not all(map(is_array, data)):
+        return None
+    inputs, targets = data
+    return _checked(_as_tensor(inputs), _as_column(targets))
+
+
+def is_array(value: object) -> bool:
+    """Return whether `value` is a tensor, or an array of numpy, pandas or the like."""
+    return is_tensor(value) or (hasattr(value, "__array__") and hasattr(value, "shape"))
+
+
+def require_alike(train: Pair, val: Pair) -> None:
+    """Raise ConfigError if samples of the two parts differ in shape."""
+    for name, ours, theirs in zip(("inputs", "targets"), train, val, strict=True):
+        if ours.shape[1:] != theirs.shape[1:]:
+            what = f"must have {name} of one shape in training and validation"
+            shapes = f"{tuple(ours.shape[1:])} and {tuple(theirs.shape[1:])}"
+            raise _wrong(what, shapes, "Make both sets in the same way.")
+
+
+def collected(batches: Iterable[tuple[Any, Any]], num_samples: int) -> Pair:
+    """Return all batches as one pair of tensors.
+
+    Raises:
+        ConfigError: if the batches are no tensors, or their samples differ in size.
+    """
+    whole: list[torch.Tensor] = []
+    done = 0
+    for batch in batches:
+        if not all(map(is_tensor, batch)):
+            kinds = " and ".join(type(part).__name__ for part in batch)
+            remedy = "Set data.in_memory: false."
+            raise _wrong("must be tensors to be kept in memory", kinds, remedy)
+        whole = whole or [part.new_empty((num_samples, *part.shape[1:])) for part in batch]
+        require_one_size({tuple(whole[0].shape[1:]), tuple(batch[0].shape[1:])})
+        for part, rows in zip(whole, batch, strict=True):
+            part[done : done + len(rows)] = rows
+        done += len(batch[0])
+    return _checked(*whole)
+
+
+def _as_tensor(values: Any) -> torch.Tensor:
+    if is_tensor(values):
+        return values.detach()
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        remedy = "Turn text into numbers first."
+        raise _wrong("must hold numbers", f"an array of {array.dtype}", remedy)
+    return torch.from_numpy(np.array(array))  # a copy: arrays may be read-only or strided backwards
+
+
+def _as_column(values: Any) -> torch.Tensor:
+    tensor = _as_tensor(values)
+    if not is_tensor(values) and tensor.ndim == 1 and tensor.is_floating_point():
+        return tensor[:, None]
+    is_small = tensor.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32)
+    return tensor.long() if is_small else tensor
+
+
+def _checked(inputs: torch.Tensor, targets: torch.Tensor) -> Pair:
+    shapes = f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+        remedy = "Give (inputs, targets) with one row per sample in each."
+        raise _wrong("must have as many targets as inputs", shapes, remedy)
+    if len(inputs) == 0:
+        raise _wrong("must have at least one sample", shapes, "Give it samples.")
+    for name, values in (("inputs", inputs), ("targets", targets)):
+        finite = torch.isfinite(values.flatten(1) if values.ndim > 1 else values[:, None]).all(1)
+        if not finite.all():
+            row = int((~finite).nonzero()[0])
+            remedy = "Remove or fill the missing values."
+            raise _wrong(f"must have finite {name}", f"sample {row} of {len(values)}", remedy)
+    return inputs, targets
+
+
+def _wrong(what: str, given: object, remedy: str) -> ConfigError:
+    return ConfigError.single("data.name", what, given, remedy)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentBatches:
+    """Batches of two tensors that live on one device.
+
+    Example:
+        >>> batches = resident(torch.arange(6.0).view(6, 1), torch.zeros(6, 1), batch_size=4)
+        >>> [tuple(x.shape) for x, _ in batches.epoch(seed=0, epoch=0)]
+        [(4, 1)]
+        >>> sum(len(x) for x, _ in batches.in_order())
+        6
+    """
+
+    inputs: torch.Tensor  # (samples, ...)
+    targets: torch.Tensor  # (samples, ...)
+    batch_size: int
+    source: tuple[torch.Tensor, torch.Tensor]  # as given: a later cast starts from full precision
+    shuffle: bool = True
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in one pass."""
+        return len(self.inputs)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches in one pass."""
+        return self.num_samples // self.batch_size
+
+    def epoch(
+        self, seed: int, epoch: int, start: int = 0
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the training batches of one pass, without the first `start` of them."""
+        size = self.batch_size
+        order = self.order(seed, epoch)
+        for first in range(start * size, self.batches_per_epoch * size, size):
+            rows = order.narrow(0, first, size)
+            yield self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+
+    def order(self, seed: int, epoch: int) -> torch.Tensor:
+        """Return the rows in the order of one pass, (num_samples,), int64, on the device."""
+        device = self.inputs.device
+        if not self.shuffle:
+            return torch.arange(self.num_samples, device=device)
+        order = permutation(seed, epoch, self.num_samples)
+        if device.type == "cuda":  # from pageable memory, the copy would wait for all steps so far
+            return order.pin_memory().to(device, non_blocking=True)
+        return order.to(device)
+
+    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield all samples as they lie, in chunks larger than a training batch."""
+        for first in range(0, self.num_samples, self._chunk_size):
+            rows = slice(first, first + self._chunk_size)
+            # Copies: a forward that works in place must not change the data of later trials.
+            yield self.inputs[rows].clone(), self.targets[rows].clone()
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> ResidentBatches:
+        """Return the same batches with both tensors on `device`; floating ones get `dtype`."""
+        inputs, targets = (_cast(tensor, device, dtype) for tensor in self.source)
+        return ResidentBatches(inputs, targets, self.batch_size, self.source, self.shuffle)
+
+    @property
+    def _chunk_size(self) -> int:
+        # Without gradients four training batches need no more memory than one with them. Small
+        # samples go further, up to 1024, where the calls would cost more than the arithmetic.
+        numbers = max(1, self.inputs[0].numel())
+        return max(4 * self.batch_size, min(1024, 2**16 // numbers))
+
+
+def resident(
+    inputs: torch.Tensor, targets: torch.Tensor, batch_size: int, *, shuffle: bool = True
+) -> ResidentBatches:
+    """Return batches of `inputs` and `targets`, floating ones as float32."""
+    source = (inputs, targets)
+    return ResidentBatches(inputs, targets, batch_size, source, shuffle).to(inputs.device)
+
+
+def _cast(tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype).contiguous()

@@ -1,0 +1,112 @@
+"""The house keeps its shape: imports point one way, files stay short, light parts import light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lrexp
+
+PACKAGE = Path(lrexp.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+# From what a user touches down to what everything rests on: an import points to a later row.
+LEVELS = [
+    {"__main__"},
+    {"cli"},
+    {"api"},
+    {"report"},
+    {"runs"},
+    {"engine"},
+    {"analysis"},
+    {"config"},
+    {"workloads", "schedules"},
+    {"records"},
+    {"errors"},
+]
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+# The first adapter wraps the loop itself, so it stands beside `api`; others use public names only.
+WRAPS_THE_LOOP = PACKAGE / "integrations" / "lr_finder.py"
+
+
+def name_of(path: Path) -> str:
+    """Return a file's name in LEVELS: that of its folder, or its own."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(path: Path, *, at_import: bool = False) -> Iterator[tuple[str, int]]:
+    """Yield the modules of lrexp that a file imports, with the line; functions' imports as well."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_import else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lrexp":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                is_module = (PACKAGE.parent / (inner.replace(".", "/") + ".py")).exists()
+                yield inner if is_module else str(node.module), node.lineno
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = name_of(path)
+    if own == "__init__":  # imports each public name when it is first used
+        return
+    for module, line in imported(path):
+        target = [*module.split("."), "lrexp"][1]
+        place = f"{path}:{line}"
+        if own == "integrations" and path != WRAPS_THE_LOOP:
+            assert target == "lrexp", f"{place}: an integration uses public names of lrexp only"
+        elif target not in (own, "lrexp"):
+            level = LEVEL["api"] if own == "integrations" else LEVEL[own]
+            assert LEVEL[target] > level, f"{place}: {own} must not import {target}"
+
+
+def test_there_are_no_cycles() -> None:
+    graph = {module_of(path): {m for m, _ in imported(path, at_import=True)} for path in FILES}
+    while graph:
+        leaves = {module for module, needs in graph.items() if not needs & graph.keys()}
+        assert leaves, f"these import each other: {sorted(graph)}"
+        graph = {module: needs for module, needs in graph.items() if module not in leaves}
+
+
+def test_the_house_is_of_eight_folders_and_six_modules() -> None:
+    top = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert {path.name for path in top if path.is_dir()} == {
+        "config", "workloads", "schedules", "engine", "analysis", "runs", "report", "integrations",
+    }  # fmt: skip
+    assert {path.stem for path in top if path.suffix == ".py"} == {
+        "__init__", "__main__", "cli", "api", "records", "errors",
+    }  # fmt: skip
+
+
+def test_no_file_is_long() -> None:
+    long = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: lines for name, lines in long.items() if lines > 500} == {}
+
+
+LIGHT = {  # modules -> what importing them must not import
+    "lrexp": "numpy torch matplotlib pydantic rich",
+    "lrexp.cli": "numpy torch matplotlib pydantic",
+    "lrexp.runs.listing": "numpy torch matplotlib yaml",
+    "lrexp.analysis.suggest lrexp.analysis.race_answer": "torch scipy matplotlib",
+    "lrexp.report.tables lrexp.report.ranking lrexp.report.plots": "torch scipy matplotlib",
+    "lrexp.config.load lrexp.schedules.build lrexp.runs.lengths": "torch sklearn scipy torchvision",
+}
+
+
+@pytest.mark.parametrize("modules", LIGHT)
+def test_light_parts_import_nothing_heavy(modules: str) -> None:
+    code = (
+        f"import sys, {', '.join(modules.split())}; "
+        f"sys.exit(' '.join({{*'{LIGHT[modules]}'.split()}} & {{*sys.modules}}) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
