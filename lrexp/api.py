@@ -6,8 +6,10 @@ Each run is written to its directory first; summaries, tables and plots are made
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from lrexp.engine.stop import Stop
     from lrexp.records import Reporter
     from lrexp.runs.builder import Objects
-    from lrexp.runs.execute import Destination
-    from lrexp.runs.spec import Source
+    from lrexp.runs.plan import Plan
+    from lrexp.runs.spec import Change, Command, RunSpec, Source
 
 
 DRAWN_FROM = ("schedule",)  # sections of a config; the data is checked where its size is needed
@@ -147,28 +149,17 @@ def compare(
         'standard'
     """
     from lrexp.config.load import changes_of
-    from lrexp.engine.stop import Pause
     from lrexp.runs.comparison import too_few_seeds
-    from lrexp.runs.execute import choose_engine, recorded_run, train
-    from lrexp.runs.spec import make_order
-    from lrexp.runs.stages import finish_comparison
 
-    destination = _destination(out, runs_dir)
-    drawing, stop, reporter = _drawing(draw), _stopping(stop), ConsoleReporter(console)
+    reporter = ConsoleReporter(console)
+    launch = _Launch(out, runs_dir, _drawing(draw), _stopping(stop), jobs, reporter)
     objects, names = _objects(model, data, loss)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
     changes = changes_of(overrides, names, flags)
-    with reporter.waiting("Loading data and model"):
-        order = make_order("compare", config, changes, trust=trust, objects=objects)
-        loaded = order.config()
-        plan = order.plan(loaded)
-    if few := too_few_seeds(loaded):
+    spec, plan = launch.plan("compare", config, changes, objects, trust)
+    if few := too_few_seeds(plan.config):
         reporter.say(few, "yellow")
-    choice = choose_engine(order, plan, jobs, reporter)
-    with recorded_run(order, plan, choice, destination) as writer:
-        recorder = train(order, plan, choice, writer, reporter, pause=Pause(stop))
-        finish_comparison(writer, recorder, loaded, reporter, draw=drawing)
-    return load_run(writer.directory)
+    return launch.start(spec, plan)
 
 
 def find_lr(
@@ -209,13 +200,10 @@ def find_lr(
         0.14
     """
     from lrexp.config.load import changes_of
-    from lrexp.engine.stop import Pause
-    from lrexp.runs.execute import choose_engine, recorded_run, train
-    from lrexp.runs.spec import make_order
-    from lrexp.runs.stages import LrCopy, check_budget, finish_find_lr
+    from lrexp.runs.stages import check_budget
 
-    destination = _destination(out, runs_dir)
-    drawing, stop, reporter = _drawing(draw), _stopping(stop), ConsoleReporter(console)
+    reporter = ConsoleReporter(console)
+    launch = _Launch(out, runs_dir, _drawing(draw), _stopping(stop), jobs, reporter)
     objects, names = _objects(model, data, loss)
     flags = {
         "find_lr.seeds": seeds,
@@ -225,23 +213,12 @@ def find_lr(
         "engine": engine,
     }
     changes = changes_of(overrides, names, flags)
-    with reporter.waiting("Loading data and model"):
-        order = make_order("find-lr", config, changes, trust=trust, objects=objects)
-        loaded = order.config()
-        plan = order.plan(loaded)
+    spec, plan = launch.plan("find-lr", config, changes, objects, trust)
     check_budget(plan, budget)
     copy = None if write is None else LrCopy(Path(write), force)
-    choice = choose_engine(order, plan, jobs, reporter)
-    options = "" if copy is None else copy.option
-    with recorded_run(order, plan, choice, destination, options=options) as writer:
-        pause = Pause(stop)
-        recorder = train(order, plan, choice, writer, reporter, pause=pause)
-        finish_find_lr(
-            order, plan, writer, recorder, reporter, jobs=jobs, pause=pause, draw=drawing
-        )
-    found = range_test(load_run(writer.directory))
+    found = range_test(launch.start(spec, plan, "" if copy is None else copy.option))
     if copy is not None:
-        copy.write(loaded, found.suggested_lr, reporter)
+        copy.write(plan.config, found.suggested_lr, reporter)
     return found
 
 
@@ -288,9 +265,10 @@ def resume(
         >>> lrexp.resume("runs/20261121-210301-digits-lr-compare-3f9c")    # doctest: +SKIP
     """
     from lrexp.runs.builder import Objects
-    from lrexp.runs.lock import locked
-    from lrexp.runs.resume import read_order, require_plain_files
-    from lrexp.runs.stages import LrCopy
+    from lrexp.runs.resume import read_spec
+    from lrexp.runs.session import RunOptions
+    from lrexp.runs.summary import conclude
+    from lrexp.runs.train import resume_run
 
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
     drawing, stop, reporter = _drawing(draw), _stopping(stop), ConsoleReporter(console)
@@ -298,26 +276,15 @@ def resume(
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
+    loaded = None
     if found.status["status"] == "complete":
         reporter.say(f"{path} is complete: there is nothing to resume.")
-        loaded = None
         if copy is not None:
-            loaded = read_order(path, objects, trust, force=force)[0].config()
+            loaded = read_spec(path, objects, trust, force=force)[0].config()
     else:
-        options = "" if copy is None else copy.option
-        require_plain_files(path)
-        with locked(path):
-            loaded = _train_the_rest(
-                path,
-                objects,
-                trust,
-                jobs=jobs,
-                force=force,
-                stop=stop,
-                draw=drawing,
-                reporter=reporter,
-                options=options,
-            )
+        again = "" if copy is None else copy.option
+        options = RunOptions(reporter, jobs, stop, force=force, again=again)
+        loaded = resume_run(path, objects, trust, options, partial(conclude, draw=drawing))
         found = load_run(path)
     if found.command == "compare":
         return found
@@ -327,44 +294,58 @@ def resume(
     return test
 
 
-def _train_the_rest(
-    path: Path,
-    objects: Objects,
-    trust: Sequence[str],
-    *,
-    jobs: int | None,
-    force: bool,
-    stop: Stop | None,
-    draw: Draw,
-    reporter: Reporter,
-    options: str,
-) -> Config:
-    """Go on with a run that this process has locked, and return its config."""
-    from lrexp.engine.stop import Pause
-    from lrexp.runs.execute import resumed_run, take_up, train
-    from lrexp.runs.resume import read_order
-    from lrexp.runs.stages import finish_comparison, finish_find_lr
+@dataclass(frozen=True)
+class LrCopy:
+    """A copy of the config that is to get the suggested LR.
 
-    with reporter.waiting("Loading data and model"):
-        order, forced = read_order(path, objects, trust, force=force)
-        loaded = order.config()
-        plan = order.plan(loaded)
-        choice, left, changed = take_up(path, order, plan, jobs, force=force, reporter=reporter)
-    reporter.say(f"Resuming {path}: {left}.")
-    forced += changed
-    for problem in forced:
-        reporter.say(f"Forced: {problem}")
-    with resumed_run(path, order, plan, left, forced, reporter=reporter, options=options) as writer:
-        pause = Pause(stop)
-        recorder = train(order, plan, choice, writer, reporter, pause=pause, left=left)
-        if order.command == "compare":
-            finish_comparison(writer, recorder, loaded, reporter, draw=draw)
-        else:
-            again = jobs or (choice.jobs if choice.jobs > 1 else None)
-            finish_find_lr(
-                order, plan, writer, recorder, reporter, jobs=again, pause=pause, draw=draw
-            )
-    return loaded
+    Args:
+        path: of the file.
+        force: whether it may replace one.
+
+    Raises:
+        ConfigError: at once, not after training: it cannot be written there.
+    """
+
+    path: Path
+    force: bool
+
+    def __post_init__(self) -> None:
+        if self.path.exists() and not self.force:
+            what, remedy = "exists already", "Give another file, or --force."
+            raise ConfigError.single("--write", what, str(self.path), remedy)
+        if not self.path.parent.is_dir():
+            what, remedy = "lies in a folder that does not exist", "Make the folder."
+            raise ConfigError.single("--write", what, str(self.path), remedy)
+
+    @property
+    def option(self) -> str:
+        """The option of a command that writes it."""
+        return f"--write {shlex.quote(str(self.path))}"
+
+    def write(self, loaded: Config, suggested_lr: float | None, reporter: Reporter) -> None:
+        """Write it, if there is a suggestion."""
+        if suggested_lr is not None:
+            from lrexp.config.document import with_optimizer_lr
+            from lrexp.runs.files import write_whole
+
+            text = with_optimizer_lr(loaded.document, float(f"{suggested_lr:.3g}"))
+            write_whole(self.path, text)
+            _warn_of_own_lrs(loaded, reporter)
+
+
+def _warn_of_own_lrs(config: Config, reporter: Reporter) -> None:
+    """Say which variants will not use the LR that was written."""
+    own = [
+        name
+        for name, changes in config.overrides.items()
+        if {"optimizer", "optimizer.lr"} & changes.keys()
+    ]
+    if own and config.experiment.compare.variants is not None:
+        reporter.say(
+            f"Note: the variants {', '.join(own)} set an optimizer.lr of their own; the written "
+            "one is for the others.",
+            "yellow",
+        )
 
 
 @dataclass(frozen=True)
@@ -425,14 +406,6 @@ def _stopping(stop: Any) -> Stop | None:
     return asked
 
 
-def _destination(out: str | Path | None, runs_dir: str | Path) -> Destination:
-    from lrexp.runs.execute import Destination
-    from lrexp.runs.writer import check_free
-
-    check_free(None if out is None else Path(out))
-    return Destination(None if out is None else Path(out), Path(runs_dir))
-
-
 def _objects(model: Any, data: Any, loss: Any) -> tuple[Objects, dict[str, Any]]:
     """Return what was given as Python objects, and what was given as names, by its key."""
     from lrexp.runs.builder import Objects
@@ -440,3 +413,43 @@ def _objects(model: Any, data: Any, loss: Any) -> tuple[Objects, dict[str, Any]]
     given = {"model": model, "data": data, "loss": loss}
     names = {key: value for key, value in given.items() if isinstance(value, str)}
     return Objects(**{key: given[key] for key in given if key not in names}), names
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """What `compare` and `find_lr` have in common: from arguments to a run directory."""
+
+    out: str | Path | None
+    runs_dir: str | Path
+    draw: Draw
+    stop: Stop | None
+    jobs: int | None
+    reporter: ConsoleReporter
+
+    def plan(
+        self,
+        command: Command,
+        config: Source,
+        changes: Sequence[Change],
+        objects: Objects,
+        trust: Sequence[str],
+    ) -> tuple[RunSpec, Plan]:
+        """Return what was asked for, and the plan made from it."""
+        from lrexp.runs.spec import make_spec
+        from lrexp.runs.writer import check_free
+
+        check_free(None if self.out is None else Path(self.out))
+        with self.reporter.waiting("Loading data and model"):
+            spec = make_spec(command, config, changes, trust=trust, objects=objects)
+            return spec, spec.plan()
+
+    def start(self, spec: RunSpec, plan: Plan, again: str = "") -> Run:
+        """Train the plan into a run directory, and return that."""
+        from lrexp.runs.session import RunOptions
+        from lrexp.runs.summary import conclude
+        from lrexp.runs.train import start_run
+
+        out, runs_dir = None if self.out is None else Path(self.out), Path(self.runs_dir)
+        options = RunOptions(self.reporter, self.jobs, self.stop, again=again)
+        finish = partial(conclude, draw=self.draw)
+        return load_run(start_run(spec, plan, options, finish, out=out, runs_dir=runs_dir))

@@ -76,10 +76,7 @@ Engine = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="How trials are trained: auto, sequential or vectorized."),
 ]
-Jobs = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Worker processes; 1 trains in this one.", min=1),
-]
+Jobs = Annotated[int | None, typer.Option(metavar="N", help="Worker processes; 1: none.", min=1)]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run directory itself; must be new or empty.")
@@ -294,6 +291,25 @@ def resume(
     else:
         following = f"compare {write}" if write else f"find-lr {again} --write tuned.yaml"
         show_range_test(ended, following, quiet=quiet, json=json)
+
+
+@app.command(hidden=True)
+def worker(
+    run: RunDirectory,
+    trials: Annotated[list[str], typer.Argument(metavar="TRIAL...", help="VARIANT/seed-N.")],
+    device: Device = None,
+    threads: Annotated[int, typer.Option(help="Of torch.", min=1)] = 1,
+    objects: Annotated[str | None, typer.Option(help="Digest of objects.pkl.")] = None,
+    parent: Annotated[int | None, typer.Option(help="Ends when this process does.")] = None,
+    trust: Trust = None,
+    force: Annotated[bool, typer.Option("--force", help="As of resume.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="One by one, not as a stack.")] = False,
+) -> None:
+    """Train these trials of a run; exits with 0 done, 3 some failed, 130 stopped, 2 could not."""
+    from lrexp.runs.worker import WorkerOptions, work
+
+    options = WorkerOptions(device, threads, tuple(trust or ()), force, objects, alone, parent)
+    raise typer.Exit(work(run, trials, options))
 
 
 @app.command(epilog="Example: lrexp plot runs/20261121-210301-digits-lr-compare-3f9c")

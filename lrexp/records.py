@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+Kind: TypeAlias = Literal["compare", "range_test", "paired_control", "race"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, order=True)
@@ -40,8 +43,30 @@ class TrialId:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A trial, and what it is for.
+
+    Args:
+        id: which one.
+        kind: what becomes of the config's own training: see `runs/trials.py`.
+        total_steps: its length, in updates.
+        lr: of a race, the base LR that it tries.
+    """
+
+    id: TrialId
+    kind: Kind
+    total_steps: int
+    lr: float | None = None
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a stop by its rule means divergence; a range test ends like that as a rule."""
+        return self.kind in ("compare", "race")
+
+
+@dataclass(frozen=True)
 class Unit:
-    """Trials that one engine trains in one go; what a worker process is given at a time.
+    """Trials that one engine trains in one go, in one process.
 
     Args:
         engine: a name in `ENGINES`.
@@ -104,10 +129,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a unit needs to go on, bit for bit, after `step` updates.
+    """All that a group needs to go on, bit for bit, after `step` updates.
 
     Args:
-        trials: those of the unit that are still being trained; all are at the same step.
+        trials: those of the group that are still being trained; all are at the same step.
         step: updates done; the records of each trial up to there came before this one.
         state: for `Task.state`; nested dicts with str keys, lists, tensors on the CPU, numbers,
             strings and None, so that `torch.load` reads it with `weights_only=True`.
@@ -128,7 +153,7 @@ class NoCheckpoint:
     """A checkpoint was due, and there can be none: these trials go on, but begin anew if stopped.
 
     Args:
-        trials: those of the unit that are still being trained.
+        trials: those of the group that are still being trained.
         why: a clause, such as "training changes the attribute `x`".
     """
 
@@ -143,9 +168,9 @@ class NoCheckpoint:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The unit stopped because its `Pause` asked for it; nothing more comes of these trials.
+    """The group stopped because its `Pause` asked for it; nothing more comes of these trials.
 
-    They go on from the unit's last checkpoint; where it has none, at their first step.
+    They go on from the group's last checkpoint; where it has none, at their first step.
 
     Args:
         trials: those that were still being trained.

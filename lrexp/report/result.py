@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import closer_look
-from lrexp.analysis.suggest import Suggestion, suggest
+from lrexp.analysis.suggest import Suggestion
 from lrexp.runs.files import as_written
 from lrexp.runs.reader import Run, curves_of, finished_tests, untrained_losses
 
@@ -73,22 +73,27 @@ class RangeTest:
 
 
 def range_test(run: Run) -> RangeTest:
-    """Return what the range tests of a finished run suggest."""
+    """Return what the range tests of a finished run suggest, as its summary.json says."""
     tests = finished_tests(run)
     curves = curves_of(tests)
-    rule = run.config.get("find_lr", {}).get("rule", "auto")
     summary = run.summary or {}
     with as_written(str(run.path)):
-        frac = float(summary.get("mean_frac", 1.0))
-    suggestion = suggest(curves, rule, frac, untrained_losses(run, tests))
-    if summary.get("race"):  # it had the last word
-        interval = summary["interval"]
-        suggestion = replace(
-            suggestion,
-            **{
-                key: summary[key] for key in ("suggested_lr", "base_lr", "max_lr", "reason", "note")
-            },
-            interval=None if interval is None else (interval[0], interval[1]),
+        found = Suggestion(
+            suggested_lr=summary["suggested_lr"],
+            interval=_pair(summary["interval"]),
+            base_lr=summary["base_lr"],
+            max_lr=summary["max_lr"],
+            rules=summary["rules"],
+            reason=summary["reason"],
+            note=summary["note"],
+            per_seed=summary["per_seed"],
+            mean_frac=summary["mean_frac"],
+            readings=summary["readings"],
+            edge=summary["stability_edge"],
         )
     shown = tuple(closer_look(curves, untrained_losses(run, tests)) or ())
-    return RangeTest(suggestion, tuple(curves), run, shown)
+    return RangeTest(found, tuple(curves), run, shown)
+
+
+def _pair(interval: Any) -> tuple[float, float] | None:
+    return None if interval is None else (float(interval[0]), float(interval[1]))

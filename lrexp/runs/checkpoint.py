@@ -1,66 +1,227 @@
-"""What a checkpoint may hold, checked before anything is made of it.
-
-`weights_only=True` runs no code, but a file of a few hundred bytes can still ask for gigabytes, a
-bytearray of any size among them. So it may name nothing that this project's checkpoints do not
-name, and what is made of it is held to what a state may hold (`engine/held.py`).
-
-Checkpoints on disk: one file per unit of trials that are trained in one go.
+"""Checkpoints on disk: one file per group of trials that are trained in one go.
 
 A file holds an engine's state and, for each trial, how long its CSV files were at that moment and
-what the recorder had noted: so rows past the checkpoint can be cut, and none is written twice.
-
-A checkpoint may come from a stranger. It is read with `weights_only=True`, which builds tensors
-and plain values and nothing else; files of any other form than `torch.save` writes today (old ones,
-TorchScript, which older versions of torch would run; packed ones, which may unfold to any size)
-are not even opened by torch, nor those that name anything but tensors. Two readers may find two
-archives in one file, so torch is given one that was written anew from the parts that were checked.
+which values it had: so rows past the checkpoint can be cut, and none is written twice. Tensors lie
+in it as safetensors, all else as JSON in its header: reading it can run no code, whoever made it,
+and what it unfolds to is bounded by its size.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import pickletools
-import re
-import sys
-import zipfile
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from lrexp.errors import RunError
+from lrexp.records import TrialId
 from lrexp.runs.files import disk_errors, write_whole
 
-MAX_INSTRUCTIONS = 20_000_000  # some twenty for each value that a state may hold
+if TYPE_CHECKING:
+    from torch import Tensor
 
-_NAMES = re.compile(
-    r"torch\._utils _rebuild_(tensor_v[23]|sparse_tensor)|torch\.serialization _get_layout"
-    r"|torch \w+Storage|torch\.storage UntypedStorage|torch u?int\d+|torch b?float\d+\w*"
-    r"|torch Size|collections OrderedDict|(__builtin__|builtins) complex"
-)
-
-_BUILDING = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "EXT2", "EXT4"}
+CHECKPOINTS = "checkpoints"
+FORMAT = 2
+_HEADER = "lrexp"  # the entry of the header with all that is no tensor
 _SETTINGS = {"final", "best", "steps"}
 
 
-def check_names(pickled: bytes) -> None:
-    """Refuse a pickle that names anything but tensors, or asks for any object.
+@dataclass(frozen=True)
+class Position:
+    """How far one trial was.
+
+    Args:
+        sizes: bytes of each of its CSV files, by name.
+        values: its final and best measures, and its steps.
+    """
+
+    sizes: Mapping[str, int]
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SavedGroup:
+    """The contents of a checkpoint file.
+
+    Args:
+        step: updates done by each of its trials.
+        state: of the engine.
+        trials: by "variant/seed-n".
+    """
+
+    step: int
+    state: Mapping[str, Any]
+    trials: Mapping[str, Position]
+
+
+def checkpoint_path(run: Path, first: TrialId) -> Path:
+    """Return the file of the group that begins with this trial."""
+    return run / CHECKPOINTS / f"{first.variant}-seed-{first.seed}.safetensors"
+
+
+def save_checkpoint(path: Path, group: SavedGroup) -> None:
+    """Write a checkpoint in place of the one before it, which stays until this one is whole.
 
     Raises:
-        ValueError: it does, or it is damaged.
+        RunError: the disk refuses; the old checkpoint is still whole.
     """
-    for count, (code, argument, _) in enumerate(pickletools.genops(pickled)):
-        if code.name in _BUILDING:
-            raise ValueError(f"it holds an object ({code.name})")
-        if code.name == "GLOBAL" and not _NAMES.fullmatch(str(argument)):
-            raise ValueError(f"it names {argument}")
-        if count > MAX_INSTRUCTIONS:
-            raise ValueError("it is longer than any checkpoint")
+    from safetensors.torch import save
+
+    trials = {
+        name: {"sizes": dict(position.sizes), "values": dict(position.values)}
+        for name, position in group.trials.items()
+    }
+    contents = {"format": FORMAT, "step": group.step, "state": dict(group.state), "trials": trials}
+    tensors: dict[str, Tensor] = {}
+    header = json.dumps(_encoded(contents, tensors))
+    with disk_errors(path.parent):
+        path.parent.mkdir(exist_ok=True)  # not its parents: a run that was deleted stays deleted
+    write_whole(path, save(tensors, {_HEADER: header}))
+
+
+def load_checkpoint(path: Path) -> SavedGroup:
+    """Read a checkpoint; nothing in it is executed.
+
+    Raises:
+        RunError: it is damaged, or no checkpoint; its trials can begin anew without it.
+    """
+    with _readable(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        contents = _decoded(_header(file), tensors)
+        check_payload(contents, path.stat().st_size)
+        return _saved(contents, contents["state"])
+
+
+def peek_checkpoint(path: Path) -> SavedGroup:
+    """Read what a checkpoint says without its tensors; of the state, only the engine's name.
+
+    Raises:
+        RunError: as `load_checkpoint`, as far as that shows.
+    """
+    with _readable(path) as file:
+        parts = dict(_header(file)[1:])
+        state = dict(parts["state"][1:])
+        contents = {name: _decoded(parts[name], {}) for name in ("step", "trials")}
+        for position in contents["trials"].values():
+            _check_position(position)
+        return _saved(contents, {"engine": str(state.get("engine"))})
+
+
+def _saved(contents: Mapping[str, Any], state: Mapping[str, Any]) -> SavedGroup:
+    trials = {name: Position(p["sizes"], p["values"]) for name, p in contents["trials"].items()}
+    return SavedGroup(contents["step"], state, trials)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Any]:
+    """Open a checkpoint; whatever a damaged file breaks becomes a RunError with the remedy."""
+    from safetensors import safe_open
+
+    try:
+        if not path.is_file() or path.is_symlink():
+            raise ValueError("it is no file")
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise RunError(
+            f"{path}: is no checkpoint that can be read safely ({why}). Delete it: its trials then "
+            "begin anew, to the same results."
+        ) from error
+
+
+def _header(file: Any) -> Any:
+    header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
+    if not isinstance(header, list) or ["format", FORMAT] not in header:
+        raise ValueError(f"it has not the format {FORMAT}")
+    return header
+
+
+def _encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON can hold it, its tensors set aside.
+
+    A list says what it is first, `["tuple", ...]`; numbers, texts and None stand for themselves.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return _encoded_tensor(value, tensors)
+    if isinstance(value, dict):
+        return ["dict", *([k, _encoded(v, tensors)] for k, v in value.items())]
+    if isinstance(value, list | tuple):
+        name = "list" if isinstance(value, list) else "tuple"
+        return [name, *(_encoded(item, tensors) for item in value)]
+    return ["complex", value.real, value.imag] if isinstance(value, complex) else value
+
+
+def _encoded_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> Any:
+    import torch
+
+    if tensor.layout == torch.sparse_coo:
+        parts = [tensor._indices(), tensor._values()]
+        coalesced = tensor.is_coalesced()
+        return ["sparse", list(tensor.shape), coalesced, *(_encoded(p, tensors) for p in parts)]
+    if tensor.layout != torch.strided:
+        by_row = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+        outer = tensor.crow_indices() if by_row else tensor.ccol_indices()
+        inner = tensor.col_indices() if by_row else tensor.row_indices()
+        layout = str(tensor.layout).removeprefix("torch.")
+        parts = [_encoded(part, tensors) for part in (outer, inner, tensor.values())]
+        return ["compressed", layout, list(tensor.shape), *parts]
+    if tensor.is_complex():
+        return ["complex_tensor", _encoded(torch.view_as_real(tensor.resolve_conj()), tensors)]
+    name = str(len(tensors))
+    tensors[name] = tensor.detach().contiguous().clone()  # tied ones share memory, which it refuses
+    return ["tensor", name]
+
+
+def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return the value that `_encoded` encoded.
+
+    Raises:
+        ValueError, KeyError, TypeError, RuntimeError: it did not encode this.
+    """
+    if not isinstance(value, list):
+        if isinstance(value, dict):
+            raise ValueError("it holds a mapping that has no kind")
+        return value
+    kind, *items = value
+    if kind == "dict":
+        return {key: _decoded(item, tensors) for key, item in items}
+    if kind in ("list", "tuple"):
+        found = [_decoded(item, tensors) for item in items]
+        return found if kind == "list" else tuple(found)
+    return complex(*items) if kind == "complex" else _decoded_tensor(kind, items, tensors)
+
+
+def _decoded_tensor(kind: str, items: Sequence[Any], tensors: Mapping[str, Tensor]) -> Tensor:
+    import torch
+
+    if kind == "tensor":
+        return tensors[items[0]]
+    if kind == "complex_tensor":
+        return torch.view_as_complex(_decoded(items[0], tensors))
+    if kind == "sparse":
+        shape, coalesced, *parts = items
+        indices, values = (_decoded(part, tensors) for part in parts)
+        return torch.sparse_coo_tensor(
+            indices, values, shape, is_coalesced=coalesced, check_invariants=True
+        )
+    if kind != "compressed":
+        raise ValueError(f"it holds a {kind!r}")
+    name, shape, *parts = items
+    known = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+    layout = {str(one): one for one in known}[f"torch.{name}"]
+    outer, inner, values = (_decoded(part, tensors) for part in parts)
+    return torch.sparse_compressed_tensor(
+        outer, inner, values, shape, layout=layout, check_invariants=True
+    )
 
 
 def check_payload(payload: Any, num_bytes: int) -> None:
-    """Refuse a payload of other parts than `save_checkpoint` writes.
+    """Refuse contents of other parts than `save_checkpoint` writes.
 
     Args:
         payload: as loaded.
@@ -143,132 +304,3 @@ def _is_count(value: Any) -> bool:
 def _require(holds: bool, else_what: str) -> None:
     if not holds:
         raise ValueError(else_what)
-
-
-FORMAT = 1
-_FIRST_BYTES = b"PK\x03\x04"
-_PARTS = ("data.pkl", "byteorder", "version", ".data", ".format_version", ".storage_alignment")
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far one trial was.
-
-    Args:
-        sizes: bytes of each of its CSV files, by name.
-        values: of the recorder: its final and best measures, and its steps.
-    """
-
-    sizes: Mapping[str, int]
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SavedUnit:
-    """The contents of a checkpoint file.
-
-    Args:
-        step: updates done by each of its trials.
-        state: of the engine.
-        trials: by "variant/seed-n".
-    """
-
-    step: int
-    state: Mapping[str, Any]
-    trials: Mapping[str, Position]
-
-
-def save_checkpoint(path: Path, unit: SavedUnit) -> None:
-    """Write a checkpoint in place of the one before it, which stays until this one is whole.
-
-    Raises:
-        RunError: the disk refuses; the old checkpoint is still whole.
-    """
-    import torch
-
-    trials = {
-        name: {"sizes": dict(position.sizes), "values": dict(position.values)}
-        for name, position in unit.trials.items()
-    }
-    payload = {"format": FORMAT, "step": unit.step, "state": dict(unit.state), "trials": trials}
-    buffer = io.BytesIO()
-    torch.save(payload, buffer)
-    with disk_errors(path.parent):
-        path.parent.mkdir(exist_ok=True)  # not its parents: a run that was deleted stays deleted
-    with buffer.getbuffer() as view:  # an error that keeps it would keep the memory, too
-        write_whole(path, view)
-
-
-def load_checkpoint(path: Path) -> SavedUnit:
-    """Read a checkpoint; nothing in it is executed.
-
-    Raises:
-        RunError: it is damaged, or no checkpoint; its trials can begin anew without it.
-    """
-    import torch
-
-    try:
-        checked = _checked(path)
-        payload = torch.load(checked, map_location="cpu", weights_only=True)
-        if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-            raise ValueError(f"it has not the format {FORMAT}")
-        check_payload(payload, path.stat().st_size)
-    except Exception as error:  # a damaged file may break any part of the reader
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise RunError(
-            f"{path}: is no checkpoint that can be read safely ({why}). Delete it: its trials then "
-            "begin anew, to the same results."
-        ) from error
-    trials = {name: Position(p["sizes"], p["values"]) for name, p in payload["trials"].items()}
-    return SavedUnit(payload["step"], payload["state"], trials)
-
-
-def _checked(path: Path) -> io.BytesIO:
-    """Return a file of the form that `torch.save` writes, made anew from its parts.
-
-    Raises:
-        ValueError, zipfile.BadZipFile: it has another one, or names what no checkpoint holds.
-    """
-    if not path.is_file():
-        raise ValueError("it is no file")
-    anew = io.BytesIO()
-    with path.open("rb") as file:
-        _check_start(file)
-        with zipfile.ZipFile(file) as archive, zipfile.ZipFile(anew, "w") as copy:
-            _check_parts(archive.infolist(), os.fstat(file.fileno()).st_size)
-            for part in archive.infolist():
-                content = archive.read(part)  # with its checksum, which torch does not compare
-                if part.filename.partition("/")[2] == "data.pkl":
-                    check_names(content)
-                copy.writestr(part.filename, content)
-    anew.seek(0)
-    return anew
-
-
-def _check_start(file: IO[bytes]) -> None:
-    num_bytes = os.fstat(file.fileno()).st_size
-    if num_bytes > _most_bytes():
-        raise ValueError(f"it has {num_bytes} bytes, which this machine cannot hold")
-    if file.read(len(_FIRST_BYTES)) != _FIRST_BYTES:
-        raise ValueError("it is not written by torch.save")
-
-
-def _most_bytes() -> int:
-    """Return the size of the largest file that can be read: it is in memory twice then."""
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
-        return sys.maxsize  # Windows refuses memory that it does not have
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def _check_parts(parts: Sequence[zipfile.ZipInfo], num_bytes: int) -> None:
-    """Refuse an archive of other parts than `torch.save` writes, or of more than its file holds."""
-    if not parts or parts[0].header_offset != 0:
-        raise ValueError("something lies before its first part")
-    names = {part.filename for part in parts}
-    if len(names) < len(parts) or sum(part.file_size for part in parts) > num_bytes:
-        raise ValueError("its parts overlap")
-    for part in parts:
-        inside = part.filename.partition("/")[2]
-        known = inside.startswith("data/") or inside.startswith(_PARTS)
-        if not known or part.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"it holds {part.filename}")

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from lrexp.config.document import to_yaml
 from lrexp.config.resolved import resolved_tree
 from lrexp.engine.choice import Choice
 from lrexp.engine.rng import preserved_rng
-from lrexp.records import Unit
-from lrexp.runs.files import read_json
+from lrexp.records import Trial, Unit
+from lrexp.runs.files import disk_errors, read_json, write_json, write_whole
 from lrexp.runs.plan import Plan
-from lrexp.runs.remaining import read_units
 from lrexp.runs.resume import Origin
-from lrexp.runs.spec import Order
+from lrexp.runs.spec import RunSpec
 from lrexp.runs.writer import RunWriter
 from lrexp.workloads.loading import fingerprint
 
@@ -46,6 +45,7 @@ def describe_environment(device: Any) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "deterministic_warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "git": _git(),
         "command_line": sys.argv,
     }
@@ -81,40 +81,43 @@ def _run_git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def describe_run(writer: RunWriter, order: Order, plan: Plan, choice: Choice) -> None:
-    """Write it all; order.json last, for with that the run can be resumed."""
+def describe_run(folder: Path, spec: RunSpec, plan: Plan, choice: Choice) -> None:
+    """Write all that describes a run into its folder, but how it goes.
+
+    Raises:
+        RunError: the disk refuses.
+    """
     modules = plan.config.own_files()
-    writer.text("config.yaml", plan.config.document.text)
-    writer.text("resolved.yaml", resolved_text(plan, choice.units))
-    writer.json("engine.json", choice.to_plain())
-    writer.json("environment.json", surroundings(plan))
+    write_whole(folder / "config.yaml", plan.config.document.text)
+    write_whole(folder / "resolved.yaml", resolved_text(plan, choice.units))
+    write_json(folder / "environment.json", surroundings(plan))
     for name, source in modules.items():
-        writer.text(name, source)
-    origin = Origin.of(order, writer.directory, modules)
-    writer.json("order.json", order.to_plain() | origin.to_plain())
+        with disk_errors(folder / name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / name, source)
+    origin = Origin.of(spec, folder, modules)
+    write_json(folder / "order.json", spec.to_plain() | origin.to_plain())
 
 
-def describe_again(writer: RunWriter, order: Order, plan: Plan) -> None:
+def describe_again(writer: RunWriter, spec: RunSpec, plan: Plan, choice: Choice) -> None:
     """Write anew what a run says of places, where it goes on in another one than before."""
     origin = Origin.from_plain(read_json(writer.directory / "order.json"))
-    if origin.folder == order.directory:
+    if origin.folder == spec.directory:
         return
-    units, _ = read_units(writer.directory, order.lengths(plan))
-    writer.text("resolved.yaml", resolved_text(plan, units))
-    origin = origin.moved(order.directory, writer.directory)
-    writer.json("order.json", order.to_plain() | origin.to_plain())
+    writer.text("resolved.yaml", resolved_text(plan, choice.units))
+    origin = origin.moved(spec.directory, writer.directory)
+    writer.json("order.json", spec.to_plain() | origin.to_plain())
 
 
-def facts(order: Order, plan: Plan) -> dict[str, Any]:
+def run_facts(spec: RunSpec, plan: Plan, trials: Sequence[Trial]) -> dict[str, Any]:
     """Return what status.json says of the run from its start to its end."""
-    lengths = order.lengths(plan)
     return {
-        "command": order.command,
+        "command": spec.command,
         "name": plan.config.experiment.name,
-        "variants": list(dict.fromkeys(trial.variant for trial in lengths)),
-        "seeds": list(dict.fromkeys(trial.seed for trial in lengths)),
-        "num_trials": len(lengths),
-        "total_steps": {trial.variant: steps for trial, steps in lengths.items()},
+        "variants": list(dict.fromkeys(trial.id.variant for trial in trials)),
+        "seeds": list(dict.fromkeys(trial.id.seed for trial in trials)),
+        "num_trials": len(trials),
+        "total_steps": {trial.id.variant: trial.total_steps for trial in trials},
     }
 
 

@@ -1,103 +1,108 @@
-"""Training in worker processes: units go out, records come back.
+"""Executors: they start `lrexp worker` somewhere, and see to it that groups get their results.
 
-Not `multiprocessing`: its children import the caller's main module again, which breaks a script
-without a guard and cannot work in a notebook. A worker that dies takes only its unit down, and the
-trials of that unit get one more try, each alone.
+What an executor must keep is in `tests/conformance/`. Workers share out the groups by leases; one
+that dies takes only its own group down, and the trials of that group get one more try, each alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import math
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
-from queue import Empty, SimpleQueue
-from typing import IO, Any, TypeAlias
+from pathlib import Path
+from typing import IO, Any, Protocol
 
-from lrexp.engine.stop import Pause
-from lrexp.errors import ConfigError, RunError, WorkerDiedError
-from lrexp.records import Ended, Failed, Interrupted, Record, Started, TrialId, Unit
-from lrexp.runs.spec import Order
+from lrexp.errors import RunError, WorkerDiedError
+from lrexp.records import TrialId, Unit
+from lrexp.runs.files import disk_errors, trial_path, write_json, write_whole
+from lrexp.runs.lock import claimant
+from lrexp.runs.spec import RunSpec
+from lrexp.runs.trial_files import failure
 from lrexp.runs.worker import (
-    PauseNow,
-    Raised,
-    Ready,
-    Recorded,
-    Saved,
-    Stop,
-    Train,
-    Work,
-    pack_state,
-    receive,
-    send,
-    torch_flags,
+    DONE,
+    FAILED,
+    OBJECTS,
+    READY,
+    STOPPED,
+    WRONG,
+    WorkerOptions,
+    lease_path,
 )
+from lrexp.runs.writer import STEPS_HEADER
 
-REMEDY = "Put it into a module that can be imported, or use 1: training in this process."
-
-
-class _Pickler(pickle.Pickler):
-    """Refuses what only this process knows, which an ordinary pickle names and cannot find."""
-
-    def reducer_override(self, thing: Any) -> Any:
-        """Refuse functions and classes of the main module: a worker has another one."""
-        home = getattr(thing, "__module__", None)
-        if home == "__main__" and hasattr(thing, "__qualname__"):
-            raise pickle.PicklingError(
-                f"{thing.__qualname__} is defined in the notebook or script itself"
-            )
-        return NotImplemented
+ATTEMPTS = 2  # of a trial whose worker dies
+LAST_SECONDS = 10.0  # for a worker to end by itself when all is done
+LOOK_SECONDS = 0.5  # between two looks at whether one more worker is needed
+_POLL_SECONDS = 0.05
+# Not `-m`: that would put the working directory first, where a user's `queue.py` may lie.
+_START = "import sys; sys.path[:] = {path!r}; from lrexp.cli import main; main()"
+_printing = threading.Lock()  # lines of several workers do not mix
 
 
-def packed(order: Order, jobs: int) -> bytes:
-    """Return the order as bytes that a worker process can open.
+@dataclass
+class StopSignal:
+    """Tells an executor when to stop.
 
-    Raises:
-        ConfigError: its Python objects cannot be sent; the key is `jobs`.
+    Args:
+        ask: returns whether workers should end at a checkpoint; it may be called from any thread.
+        at_once: kill them.
     """
-    buffer = io.BytesIO()
-    _refuse(_packing_problem(order, buffer), jobs)
-    return buffer.getvalue()
+
+    ask: Callable[[], bool] = lambda: False
+    at_once: bool = False
 
 
-def refuse_processes(order: Order, jobs: int) -> None:
-    """Raise a ConfigError for `jobs` if the order cannot be given to worker processes."""
-    _refuse(why_not_processes(order), jobs)
+class Executor(Protocol):
+    """Trains groups of a run in workers, wherever these are.
 
-
-def why_not_processes(order: Order) -> str | None:
-    """Return why an order cannot be given to worker processes, None where it can.
-
-    Example:
-        >>> why_not_processes(order)  # doctest: +SKIP
-        "needs what can be sent to another process, and loss cannot: Can't pickle <function ..."
+    Args:
+        deaths: how the workers ended that died while they trained a trial.
     """
+
+    @property
+    def deaths(self) -> Mapping[TrialId, Sequence[str]]:
+        """See above."""
+
+    def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
+        """Train groups until every trial has its result.json, or until it is told to stop.
+
+        Nothing trains them any more when it returns. A trial whose worker died twice gets a result
+        that says so.
+
+        Raises:
+            RunError: no worker can be started, or none can plan the run.
+        """
+
+
+def why_not_processes(spec: RunSpec) -> str | None:
+    """Return why a run cannot be trained in worker processes, None where it can."""
     if not sys.executable:
-        return "needs a Python interpreter to start, and this program contains its own"
-    return _packing_problem(order, _Nowhere())
-
-
-def _refuse(reason: str | None, jobs: int) -> None:
-    if reason is not None:
-        raise ConfigError.single("jobs", reason, jobs, REMEDY)
-
-
-def _packing_problem(order: Order, file: io.RawIOBase | io.BytesIO) -> str | None:
+        return "this program contains its own Python interpreter"
+    if not spec.objects.sections:
+        return None
     try:
-        _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(order)
+        _dump(spec.objects, _Nowhere())
     except Exception as error:  # an object's own __reduce__ may raise anything
-        names = " or ".join(sorted(order.objects.sections)) or "the config"
-        why = str(error) or type(error).__name__
-        return f"needs what can be sent to another process, and {names} cannot: {why}"
+        names = " or ".join(sorted(spec.objects.sections))
+        return f"{names} cannot be sent to another process ({str(error) or type(error).__name__})"
     return None
+
+
+def _dump(objects: Any, file: Any) -> None:
+    import cloudpickle
+
+    cloudpickle.CloudPickler(file).dump(objects)
 
 
 class _Nowhere(io.RawIOBase):
@@ -108,109 +113,203 @@ class _Nowhere(io.RawIOBase):
         return memoryview(data).nbytes
 
 
-STOP_SECONDS = 10.0  # for a worker to end by itself
-# Not `-m`: that would put the working directory first, where a user's `queue.py` may lie.
-_START = "import sys; sys.path[:] = {path!r}; from lrexp.runs.worker import main; main()"
-_printing = threading.Lock()  # lines of several workers do not mix
-
-
-class WorkerProcess:
-    """A worker, and what it is doing.
+class LocalProcesses:
+    """Worker processes on this machine.
 
     Args:
-        slot: its place among the workers; one that replaces it takes the same.
-        work: what it is told first.
-        said: gets (this, message) of all it says; the message None is its end.
+        jobs: at most, at a time.
+        spec: of the run: its Python objects travel in a file of the run directory.
+        devices: worker i trains on `devices[i % len(devices)]`; by default all on the config's.
+        threads: of torch in each worker. Sums may be split differently, and so differ in their
+            last bits, with another number.
+        force: as of `resume`.
     """
 
-    def __init__(self, slot: int, work: Work, said: SimpleQueue[tuple[WorkerProcess, Any]]) -> None:
-        self.slot, self._said = slot, said
+    def __init__(
+        self,
+        jobs: int,
+        spec: RunSpec,
+        *,
+        devices: Sequence[str] | None = None,
+        threads: int = 1,
+        force: bool = False,
+    ) -> None:
+        self._limit, self._spec = jobs, spec
+        self._devices = devices or (None,)
+        self._options = WorkerOptions(
+            threads=threads, trust=spec.trust, force=force, parent=os.getpid()
+        )
+        self._workers: dict[int, _Worker] = {}  # by slot
+        self._looked = -math.inf  # when it was last asked whether one more is needed
+        self.deaths: dict[TrialId, list[str]] = {}
+
+    def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
+        """Train groups; see `Executor`."""
+        self._write_objects(run)
+        try:
+            while (left := _undone(run, groups)) and not stop.at_once:
+                if stop.ask():
+                    self._stop(stop)
+                    return
+                for slot, worker in list(self._workers.items()):
+                    if worker.has_ended():
+                        del self._workers[slot]
+                        self._after(worker, run, groups)
+                self._start_missing(run, left)
+                time.sleep(_POLL_SECONDS)
+            for worker in self._workers.values():  # what user code opened is closed
+                worker.wait(LAST_SECONDS)
+        finally:
+            for worker in self._workers.values():
+                worker.kill()
+            self._workers.clear()
+            with suppress(OSError):
+                (run / OBJECTS).unlink(missing_ok=True)
+
+    def _write_objects(self, run: Path) -> None:
+        if self._spec.objects.sections:
+            buffer = io.BytesIO()
+            _dump(self._spec.objects, buffer)
+            write_whole(run / OBJECTS, buffer.getvalue())
+            digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+            self._options = replace(self._options, objects=digest)
+
+    def _stop(self, stop: StopSignal) -> None:
+        """Let every worker end at a checkpoint."""
+        for worker in self._workers.values():
+            worker.terminate()
+        while not stop.at_once and not all(w.has_ended() for w in self._workers.values()):
+            time.sleep(_POLL_SECONDS)
+
+    def _start_missing(self, run: Path, left: Sequence[Unit]) -> None:
+        """Start workers while there is more to do than workers that look for it."""
+        if len(self._workers) >= self._limit or time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        seekers = [worker for worker in self._workers.values() if not worker.is_ready]
+        alone = {name for worker in self._workers.values() if worker.alone for name in worker.names}
+        free = [group for group in left if claimant(lease_path(run, group)) is None]
+        again = [t for g in left for t in g.trials if t in self.deaths and t.name not in alone]
+        again = [t for t in again if claimant(lease_path(run, Unit("", (t,)))) is None]
+        whole = [g for g in free if not self.deaths.keys() & set(g.trials)]
+        for trial in again[: self._limit - len(self._workers)]:
+            # Alone, so that it takes no other trial down. One of a stack may then differ from what
+            # the stack would have given in its last bits.
+            self._start(run, [trial.name], alone=True)
+        names = [trial.name for group in whole for trial in group.trials]
+        missing = len(whole) - sum(not worker.alone for worker in seekers)
+        for _ in range(min(self._limit - len(self._workers), missing)):
+            self._start(run, names, alone=False)
+
+    def _start(self, run: Path, names: Sequence[str], *, alone: bool) -> None:
+        slot = next(i for i in count() if i not in self._workers)
+        device = self._devices[slot % len(self._devices)]
+        options = replace(self._options, device=device, alone=alone)
+        try:
+            self._workers[slot] = _Worker(run, names, options)
+        except OSError as error:
+            self._go_on_with_fewer(f"The system refuses: {error}")
+
+    def _go_on_with_fewer(self, why: str) -> None:
+        """Train in the workers that there are: one more has no room beside them."""
+        self._limit -= 1
+        if self._limit == 0:
+            raise RunError(f"No worker process can be started. {why}. Try --jobs 1.")
+
+    def _after(self, worker: _Worker, run: Path, groups: Sequence[Unit]) -> None:
+        """Give the trials that a dead worker had not ended another try, or up."""
+        code, told = worker.end()
+        if code == WRONG:
+            raise RunError(told)
+        if code in (DONE, FAILED, STOPPED):
+            return
+        how = _ending(code)
+        alone = [Unit("", (TrialId.of(name),)) for name in worker.names if worker.alone]
+        held = [g for g in alone or groups if claimant(lease_path(run, g)) == worker.pid]
+        if not held and not worker.is_ready:
+            self._go_on_with_fewer(f"The last one {how}")
+        for trial in dict.fromkeys(trial for group in held for trial in group.trials):
+            if _has_result(run, trial):
+                continue
+            deaths = self.deaths.setdefault(trial, [])
+            deaths.append(how)
+            if len(deaths) >= ATTEMPTS:
+                _give_up(run, trial, deaths)
+
+
+class _Worker:
+    """A worker process.
+
+    Args:
+        run: the run directory.
+        names: of the trials that it may train.
+        options: what else it is told.
+    """
+
+    def __init__(self, run: Path, names: Sequence[str], options: WorkerOptions) -> None:
+        self.names, self.alone = tuple(names), options.alone
         self.is_ready = False  # it has made its plan
-        self.unit: Unit | None = None
-        self.left: list[TrialId] = []  # trials of its unit that have not ended
-        self._pausing = False
+        self._told = b""
         start = _START.format(path=[entry for entry in sys.path if isinstance(entry, str)])
+        warnings = [f"-W{option}" for option in sys.warnoptions]
+        words = ["worker", str(run.absolute()), *names, *options.words()]
         self._process = subprocess.Popen(
-            [sys.executable, *(f"-W{option}" for option in sys.warnoptions), "-c", start],
-            stdin=subprocess.PIPE,
+            [sys.executable, *warnings, "-c", start, *words],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **_thread_settings(work.threads)},
+            env={**os.environ, **_thread_settings(options.threads)},
             start_new_session=True,  # Ctrl-C reaches the parent only, which then ends its workers
         )
+        self.pid = self._process.pid
         self._threads = [
             threading.Thread(target=listen, daemon=True) for listen in (self._hear, self._show)
         ]
         for thread in self._threads:
             thread.start()
-        self._send(work)
 
-    def train(self, unit: Unit, state: Mapping[str, Any] | None = None) -> None:
-        """Give it a unit, to begin or to go on with from a checkpoint's state."""
-        self.unit, self.left = unit, list(unit.trials)
-        self._send(Train(unit, None if state is None else pack_state(state)))
+    def has_ended(self) -> bool:
+        """Return whether the process is gone."""
+        return self._process.poll() is not None
 
-    def pause(self) -> None:
-        """Let it end its unit at a checkpoint, as soon as it can."""
-        if self.unit is not None and not self._pausing:
-            self._pausing = True
-            self._send(PauseNow())
+    def terminate(self) -> None:
+        """Let it end at a checkpoint, as soon as it can."""
+        with suppress(OSError):
+            self._process.terminate()
 
-    def stop(self) -> None:
-        """Tell it that there is nothing more to do, if it listens already."""
-        if self.is_ready:
-            self._send(Stop())
-
-    def wait(self) -> None:
-        """Wait a while for the end of one that was told to stop."""
-        if self.is_ready:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS)
+    def wait(self, seconds: float) -> None:
+        """Wait a while for its end."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
 
     def kill(self) -> None:
-        """Kill it and what it started; `close` it afterwards."""
+        """Kill it and what it started, and wait until it is gone."""
         with suppress(OSError):
             if hasattr(os, "killpg"):  # it leads a group of its own
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
             else:
                 self._process.kill()
-
-    def close(self) -> None:
-        """Wait until it is gone, and all it said and printed is passed on."""
         self._process.wait()
         for thread in self._threads:
             thread.join(1.0)
-        with suppress(OSError):
-            _pipe(self._process.stdin).close()
 
-    def how_it_ended(self) -> str:
-        """Return how it ended, once it has said None, and clean up after it."""
+    def end(self) -> tuple[int, str]:
+        """Return the exit code of one that has ended, and what it said; kill what it started."""
+        self.kill()
         try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:  # it only closed the pipe
-            self.kill()
-        self.kill()  # what it started may live on
-        self.close()
-        code = self._process.returncode
-        if code >= 0:
-            return f"ended with exit code {code}"
-        known = {number.value: number.name for number in signal.Signals}
-        return f"was killed (signal {-code}, {known.get(-code, 'unknown')})"
-
-    def _send(self, message: Work | Train | PauseNow | Stop) -> None:
-        with suppress(OSError):  # that it is dead is found out by listening
-            send(_pipe(self._process.stdin), message)
+            told = str(json.loads(self._told)["error"])
+        except (ValueError, KeyError, TypeError):
+            told = "A worker process failed."
+        return self._process.returncode, told
 
     def _hear(self) -> None:
+        """Take in what it says: a line when it begins to train, or what went wrong."""
         with _pipe(self._process.stdout) as pipe:
-            message: Any = ...
-            try:
-                while message is not None:
-                    message = receive(pipe)
-                    if message is not None:
-                        self._said.put((self, message))
-            finally:  # also if what it sent cannot be read: then it counts as dead
-                self._said.put((self, None))
+            for line in pipe:
+                if line == READY:
+                    self.is_ready = True
+                else:
+                    self._told += line
 
     def _show(self) -> None:
         """Print what it prints where this process shows its messages."""
@@ -220,6 +319,11 @@ class WorkerProcess:
                     sys.stderr.write(line.decode(errors="replace"))
 
 
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe
+
+
 def _thread_settings(threads: int) -> dict[str, str]:
     """Return what must be in the environment before torch is imported."""
     count = str(threads)
@@ -227,177 +331,32 @@ def _thread_settings(threads: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _pipe(pipe: IO[bytes] | None) -> Any:
-    assert pipe is not None
-    return pipe
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    known = {number.value: number.name for number in signal.Signals}
+    return f"was killed (signal {-code}, {known.get(-code, 'unknown')})"
 
 
-TakeState: TypeAlias = Callable[[TrialId], Mapping[str, Any] | None]
-ATTEMPTS = 2  # of a trial whose worker dies
-_POLL_SECONDS = 0.2  # how long a request to pause may stay unseen
+def _undone(run: Path, groups: Sequence[Unit]) -> list[Unit]:
+    """Return the groups with a trial that has no result."""
+    return [group for group in groups if not all(_has_result(run, t) for t in group.trials)]
 
 
-def run_in_processes(
-    order: Order,
-    units: Sequence[Unit],
-    jobs: int,
-    *,
-    devices: Sequence[str] | None = None,
-    threads: int = 1,
-    pause: Pause | None = None,
-    take_state: TakeState = lambda _: None,
-) -> Iterator[Record]:
-    """Train units in worker processes and yield their records; those of one trial are in order.
-
-    Workers start in the caller's working directory, with its environment, `sys.path` and the flags
-    of torch that change numbers. Closing the iterator kills them.
-
-    Args:
-        order: what the units are part of.
-        units: each is trained in one process, in one go.
-        jobs: workers at a time, at least 1.
-        devices: worker i trains on `devices[i % len(devices)]`; by default all on the order's.
-        threads: of torch in each worker. Sums may be split differently, and so differ in their
-            last bits, with another number.
-        pause: once it is requested, workers end their units at a checkpoint and get no others;
-            trials that have not begun are then passed over. Each worker has its own clock for
-            the checkpoints before.
-        take_state: (first trial of a unit) -> the state of the checkpoint that it goes on from, or
-            None, where it begins; asked when a worker gets the unit, and again if that one dies.
-
-    Raises:
-        ConfigError: the order's Python objects cannot be sent to another process.
-        LrexpError: a worker could not make its plan, or none could be started.
-    """
-    data, flags = packed(order, jobs), torch_flags()
-    work = [Work(data, device, threads, flags) for device in devices or (None,)]
-    pool = _Pool(work, units, jobs, pause or Pause(), take_state)
-    try:
-        yield from pool.records()
-        pool.stop()
-    finally:
-        pool.kill()
+def _has_result(run: Path, trial: TrialId) -> bool:
+    return (trial_path(run, trial.variant, trial.seed) / "result.json").exists()
 
 
-class _Pool:
-    """The workers, what waits for one, and what they have said."""
-
-    def __init__(
-        self,
-        work: Sequence[Work],
-        units: Sequence[Unit],
-        jobs: int,
-        pause: Pause,
-        take_state: TakeState,
-    ) -> None:
-        self._work, self._limit = work, jobs
-        self._pending = deque(units)
-        self._pause, self._take_state = pause, take_state
-        self._workers: dict[int, WorkerProcess] = {}  # by slot
-        self._said: SimpleQueue[tuple[WorkerProcess, Any]] = SimpleQueue()
-        self._begun: set[TrialId] = set()
-        self._deaths: dict[TrialId, list[str]] = {}
-
-    def records(self) -> Iterator[Record]:
-        """Yield the records of all units, or of those that had begun when a pause is requested."""
-        while self._pending or any(worker.unit for worker in self._workers.values()):
-            self._hand_over_a_pause()
-            self._start_missing()
-            try:
-                # A wait without an end could not be interrupted on Windows.
-                worker, message = self._said.get(timeout=_POLL_SECONDS)
-            except Empty:
-                continue
-            match message:
-                case Ready():
-                    worker.is_ready, worker.unit = True, None
-                case Recorded(record):
-                    yield self._noted(worker, record)
-                case Saved():
-                    yield message.restored()
-                case Raised(TrialId() as trial):
-                    yield self._noted(worker, Failed(trial, message.restored()))
-                case Raised():
-                    raise message.restored()
-                case None:
-                    yield from self._after_death(worker)
-            self._hand_out()
-
-    def stop(self) -> None:
-        """Let idle workers end by themselves, so that what user code opened is closed."""
-        for worker in self._workers.values():
-            worker.stop()
-        for worker in self._workers.values():
-            worker.wait()
-
-    def kill(self) -> None:
-        """Kill every worker, and wait until it is gone."""
-        for worker in self._workers.values():
-            worker.kill()
-        for worker in self._workers.values():
-            worker.close()
-
-    def _hand_over_a_pause(self) -> None:
-        if self._pause.ask():
-            self._pending.clear()
-            for worker in self._workers.values():
-                worker.pause()
-
-    def _start_missing(self) -> None:
-        """Start workers while there is more to do than workers to come."""
-        idle = sum(worker.unit is None for worker in self._workers.values())
-        for _ in range(min(self._limit - len(self._workers), len(self._pending) - idle)):
-            slot = next(i for i in count() if i not in self._workers)
-            try:
-                work = self._work[slot % len(self._work)]
-                self._workers[slot] = WorkerProcess(slot, work, self._said)
-            except OSError as error:
-                self._go_on_with_fewer(f"The system refuses: {error}")
-
-    def _go_on_with_fewer(self, why: str) -> None:
-        """Train in the workers that there are: one more has no room beside them."""
-        self._limit -= 1
-        if self._limit == 0:
-            raise RunError(f"No worker process can be started. {why}. Try --jobs 1.")
-
-    def _hand_out(self) -> None:
-        if self._pause.requested:
-            return
-        for worker in self._workers.values():
-            if worker.is_ready and worker.unit is None and self._pending:
-                unit = self._pending.popleft()
-                worker.train(unit, self._take_state(unit.trials[0]))
-
-    def _noted(self, worker: WorkerProcess, record: Record) -> Record:
-        if isinstance(record, Started):
-            self._begun.add(record.trial)
-            if record.trial in self._deaths and record.again is None:
-                record = replace(record, again=f"its worker {self._deaths[record.trial][-1]}")
-            if record.trial not in worker.left:  # a stack that raised trains its ended trials again
-                worker.left.append(record.trial)
-        elif isinstance(record, Ended | Failed):
-            worker.left.remove(record.trial)
-        elif isinstance(record, Interrupted):
-            worker.left = [trial for trial in worker.left if trial not in record.trials]
-        return record
-
-    def _after_death(self, worker: WorkerProcess) -> Iterator[Record]:
-        """Give the trials that a worker had not ended another try, or up."""
-        how = worker.how_it_ended()
-        del self._workers[worker.slot]
-        if not worker.is_ready:
-            self._go_on_with_fewer(f"The last one {how}")
-        for trial in worker.left if worker.unit else ():
-            deaths = self._deaths.setdefault(trial, [])
-            deaths.append(how)
-            if len(deaths) < ATTEMPTS:
-                # Alone, so that it takes no other trial down. One of a stack may then differ from
-                # what the stack would have given in its last bits.
-                self._pending.appendleft(Unit("sequential", (trial,)))
-                continue
-            if trial not in self._begun:
-                yield Started(trial)
-            yield Failed(trial, _died(trial, deaths))
+def _give_up(run: Path, trial: TrialId, deaths: Sequence[str]) -> None:
+    """Write the result of a trial whose workers died: there is nobody else to write it."""
+    folder = trial_path(run, trial.variant, trial.seed)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "steps.csv").exists():
+        write_whole(folder / "steps.csv", ",".join(STEPS_HEADER) + "\n")
+    facts = {"outcome": "failed", "steps": 0, **failure(_died(trial, deaths), trial)}
+    named = {"variant": trial.variant, "seed": trial.seed}
+    write_json(folder / "result.json", {**named, **facts, "final": {}, "best": {}})
 
 
 def _died(trial: TrialId, deaths: Sequence[str]) -> WorkerDiedError:

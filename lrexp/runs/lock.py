@@ -1,35 +1,152 @@
-"""Who writes a run: a process of a host, and whether it still lives.
+"""One run, one writer; one group of trials, one process that trains it: leases on files.
 
-A process number is used again sooner or later, so the time at which the process started belongs
-to it. Where the system does not tell that time, the number has to do. Processes of another host,
-and of another container, cannot be seen from here: their runs show by a lock that they still live.
+A lease names its process and is renewed while that lives. One whose process is gone from this host
+is taken over at once; one of another host, when it was not renewed for `LEASE_SECONDS`.
 
-One run, one writer: a file `lock` in the run directory names the process that writes it.
-
-The file is created exclusively, so that of two processes one gets it. A process that was killed
-leaves its lock behind; it is stale once that process is gone from this host, and is taken over.
-Whether a process of another host lives cannot be asked: while it does, it touches its lock twice
-a minute, and one that was not touched for five minutes is stale, too.
+`Owner` is who a run's status.json says writes it. A process number is used again sooner or later,
+so the time at which the process started belongs to it. Processes of another host, and of another
+container, cannot be seen from here: their runs show by a lock that they still live.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrexp.errors import RunError
-from lrexp.runs.files import disk_errors, find_bytes, write_whole
+from lrexp.runs.files import disk_errors
+
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
+
+LOCK = "lock"
+LEASE_SECONDS = 60.0  # without a sign of life until a lease is another's; all hosts must agree
+SILENT_SECONDS = 300.0  # file systems of a network may show a change a minute late
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[SoftFileLease]:
+    """Hold the lock of a run directory.
+
+    Raises:
+        RunError: another process holds it; the message names it.
+    """
+    from filelock import Timeout
+
+    path = directory / LOCK
+    patience = LEASE_SECONDS * 1.5 if is_silent(path) else 0.0  # an old one has to be watched
+    lease = _lease(path)
+    with disk_errors(path):
+        try:
+            lease.acquire(timeout=patience, poll_interval=0.5)
+        except Timeout:
+            raise _refused(path) from None
+    with _held(lease):
+        yield lease
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[SoftFileLease | None]:
+    """Hold the lease of a group of trials; None where another process trains it."""
+    from filelock import Timeout
+
+    lease = _lease(path)
+    with disk_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        try:
+            lease.acquire(timeout=0)
+        except Timeout:
+            yield None
+            return
+    with _held(lease):
+        yield lease
+
+
+def claimant(path: Path) -> int | None:
+    """Return the number of the process that holds a group's lease, None where nobody does."""
+    return _lease(path).pid
+
+
+def still_ours(run: Path, lease: SoftFileLease) -> Callable[[], None]:
+    """Return a check to be made before a run is written to, with the lease that allows it.
+
+    A process that was suspended for long has lost its lease without hearing of it. The check
+    raises a RunError, as it does where the run was deleted.
+    """
+    home = run.absolute()
+
+    def check() -> None:
+        if not (home / "status.json").is_file():
+            raise RunError(f"{run}: was deleted while the run was writing it. Run it again.")
+        if not lease.is_lock_held_by_us:
+            who = f"process {lease.pid}" if lease.pid else "another process"
+            raise RunError(
+                f"{run}: was taken over by {who}, for this one gave no sign of life. The run goes "
+                "on there."
+            )
+
+    return check
+
+
+def _lease(path: Path) -> SoftFileLease:
+    from filelock import SoftFileLease
+
+    path = path.absolute()  # user code may change the working directory
+    return SoftFileLease(path, lease_duration=LEASE_SECONDS, thread_local=False)
+
+
+@contextmanager
+def _held(lease: SoftFileLease) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the directory may be gone, or the disk
+            lease.release(force=True)
+
+
+def is_silent(path: Path) -> bool:
+    """Return whether nobody touched a lock, or another file, for so long that nobody will."""
+    silence = _silence(path)
+    return silence is not None and silence > SILENT_SECONDS
+
+
+def _silence(path: Path) -> float | None:
+    """Return the seconds since a file was touched; None where there is no file.
+
+    The clock is that of its file system: those of two hosts may be hours apart.
+    """
+    clock = path.with_name(f".clock.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        touched = path.stat().st_mtime
+        try:
+            os.close(os.open(clock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            now = clock.stat().st_mtime
+        except OSError:  # who may only read has only his own clock
+            now = time.time()
+    except OSError:
+        return None
+    finally:
+        with suppress(OSError):
+            clock.unlink(missing_ok=True)
+    return max(0.0, now - touched)
+
+
+def _refused(path: Path) -> RunError:
+    pid = _lease(path).pid
+    who = "another process" if pid is None else f"process {pid}"
+    return RunError(
+        f"{path.parent}: is being written by {who}. Wait for it or stop it; if there is no such "
+        f"process any more, delete {path}."
+    )
 
 
 @dataclass(frozen=True)
@@ -158,199 +275,3 @@ def _windows_start(pid: int) -> str | None:
         finally:
             kernel.CloseHandle(handle)
     return None
-
-
-LOCK = "lock"
-BEAT_SECONDS = 30.0
-SILENT_SECONDS = 300.0  # file systems of a network may show a change a minute late
-_MAX_BYTES = 10_000
-_TAKE_OVER_SECONDS = 30.0  # a take-over is over in milliseconds, or its process was killed in it
-
-
-@contextmanager
-def locked(directory: Path, *, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
-    """Hold the lock of a run directory.
-
-    Args:
-        directory: of the run.
-        beat_seconds: between signs of life, for processes of other hosts.
-
-    Raises:
-        RunError: another process holds it, or may hold it; the message names both.
-    """
-    path = directory / LOCK
-    me = json.dumps(Owner.this().to_plain() | {"lock": secrets.token_hex(8)}) + "\n"
-    with disk_errors(path):
-        _acquire(path, me)
-    path = path.absolute()  # user code may change the working directory
-    ended = Event()
-    beats = Thread(
-        target=_beat, args=(path, me, ended, beat_seconds), name="lrexp-lock", daemon=True
-    )
-    beats.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        beats.join(2.0)  # a file system that hangs does not keep it for ever
-        with suppress(OSError, RunError):  # the directory may be gone, or the disk
-            if _read(path) == me:
-                path.unlink()
-
-
-def holder(directory: Path) -> Owner | None:
-    """Return the process that a directory's lock names; None where there is none to be read."""
-    with suppress(RunError):
-        return _owner(_read(directory / LOCK))
-    return None
-
-
-def is_silent(path: Path) -> bool:
-    """Return whether nobody touched a lock, or another file, for so long that nobody will."""
-    silence = _silence(path)
-    return silence is not None and silence > SILENT_SECONDS
-
-
-def _beat(path: Path, me: str, ended: Event, seconds: float) -> None:
-    while not ended.wait(seconds):
-        with suppress(OSError, RunError):
-            if _read(path) == me:
-                os.utime(path)
-
-
-def _silence(path: Path) -> float | None:
-    """Return the seconds since a file was touched; None where there is no file.
-
-    The clock is that of its file system: those of two hosts may be hours apart.
-    """
-    clock = path.with_name(f".clock.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        touched = path.stat().st_mtime
-        try:
-            os.close(os.open(clock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            now = clock.stat().st_mtime
-        except OSError:  # who may only read has only his own clock
-            now = time.time()
-    except OSError:
-        return None
-    finally:
-        with suppress(OSError):
-            clock.unlink(missing_ok=True)
-    return max(0.0, now - touched)
-
-
-def _acquire(path: Path, me: str) -> None:
-    if _create(path, me):
-        return
-    held = _read(path)
-    if not _is_stale(path, held):
-        raise _refused(path, held)
-    # Of several processes that find a stale lock, one may replace it: the one with this file.
-    guard = path.with_name(f"{LOCK}.takeover")
-    _remove_left_behind(guard)
-    if not _create(guard, me):
-        raise _refused(path, _read(guard))
-    try:
-        now = _read(path)
-        if now is None and _create(path, me):
-            return
-        if now is None or now != held or not _is_stale(path, now):  # its owner may have woken up
-            raise _refused(path, _read(path))
-        write_whole(path, me)
-    finally:
-        guard.unlink(missing_ok=True)
-
-
-def _remove_left_behind(guard: Path) -> None:
-    """Remove the guard of a process that was killed in the middle of a take-over."""
-    found = _read(guard)
-    if found is None:
-        return
-    if _is_stale(guard, found) or (_silence(guard) or 0.0) > _TAKE_OVER_SECONDS:
-        aside = _beside(guard)  # of several that remove it, one gets it
-        with suppress(FileNotFoundError):
-            guard.rename(aside)
-            if _read(aside) != found:  # it is another's by now
-                _link(aside, guard)
-            aside.unlink()
-
-
-def _create(path: Path, content: str) -> bool:
-    """Create a file that does not exist, with its content at once; return whether this call did."""
-    whole = _beside(path)
-    try:
-        whole.write_text(content, encoding="utf-8")
-        if (is_linked := _link(whole, path)) is not None:
-            return is_linked
-    finally:
-        with suppress(OSError):
-            whole.unlink(missing_ok=True)
-    return _create_in_place(path, content)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-
-
-def _link(path: Path, name: Path) -> bool | None:
-    """Give a file one more name; return False where that exists, None where there are no links."""
-    try:
-        os.link(path, name)
-    except FileExistsError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _create_in_place(path: Path, content: str) -> bool:
-    """Create a file where there are no links: who is killed in it leaves it torn."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
-        return False
-    try:
-        os.write(descriptor, content.encode())
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _read(path: Path) -> str | None:
-    """Return what a lock says; one that is being created says it a moment later."""
-    for _ in range(20):
-        content = find_bytes(path, _MAX_BYTES)
-        if content is None or content.endswith(b"\n"):
-            break
-        time.sleep(0.01)
-    return None if content is None else content.decode(errors="replace").replace("\r\n", "\n")
-
-
-def _owner(content: str | None) -> Owner | None:
-    try:
-        return Owner.from_plain(json.loads(content or ""))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_stale(path: Path, content: str | None) -> bool:
-    if content is None or not content.endswith("\n"):  # killed while it was created
-        return True
-    owner = _owner(content)
-    if owner is not None and owner.can_be_seen:
-        return owner.is_gone()
-    return is_silent(path)
-
-
-def _refused(path: Path, content: str | None) -> RunError:
-    owner = _owner(content)
-    who = "another process" if owner is None else f"process {owner.pid} on {owner.host}"
-    what = f"{path.parent}: is being written by {who}"
-    wait = f"Wait for it or stop it; if there is no such process any more, delete {path}"
-    if owner is not None and owner.can_be_seen:
-        return RunError(f"{what}. {wait}.")
-    last = f"which gave its last sign of life {_silence(path) or 0.0:.0f} s ago"
-    return RunError(f"{what}, {last}. {wait}, or wait until that was {SILENT_SECONDS:.0f} s ago.")

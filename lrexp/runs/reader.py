@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from lrexp.analysis.race import Raced, Rung, entrant_of
 from lrexp.analysis.range_curve import Curve
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
-from lrexp.runs.files import find_bytes, find_json, find_text, trial_path
+from lrexp.records import KINDS, Kind
+from lrexp.runs.files import as_written, find_bytes, find_json, find_text, trial_path
 from lrexp.runs.listing import read_status
 
 Draw: TypeAlias = Callable[["Run"], object]  # what draws a run that has just ended
+_Facts: TypeAlias = tuple[Kind, int | None, float | None]  # kind, steps that were planned, LR
 STEPS_COLUMNS = ("step", "epoch", "lr", "loss")
 EVALS_COLUMNS = ("step", "epoch", "train_loss")
 MAX_CURVE_BYTES = 2**31  # of a CSV: sixty million steps
@@ -42,6 +44,9 @@ class TrialRecord:
     variant: str
     seed: int
     path: Path
+    kind: Kind = "compare"
+    total_steps: int | None = None  # that were planned; None where the run does not say so
+    lr: float | None = None  # of a race: the base LR
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -161,7 +166,7 @@ def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
 
     What the status names leads nowhere else: a run may be a stranger's.
     """
-    root = path / "trials"
+    root, known = path / "trials", _known_trials(path)
     on_disk = sorted(child.name for child in root.iterdir()) if root.is_dir() else []
     named = status.get("variants")
     planned = [name for name in named if name in on_disk] if isinstance(named, list) else []
@@ -169,7 +174,31 @@ def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
         folders = (root / variant).glob("seed-*")
         seeds = [int(f.name[5:]) for f in folders if f.name[5:].isdecimal() and f.is_dir()]
         for seed in sorted(seeds):
-            yield TrialRecord(variant, seed, trial_path(path, variant, seed))
+            folder = trial_path(path, variant, seed)
+            facts = known.get(f"{variant}/seed-{seed}") or _facts_of_name(variant, status)
+            yield TrialRecord(variant, seed, folder, *facts)
+
+
+def _known_trials(path: Path) -> dict[str, _Facts]:
+    """Return what engine.json says of each trial, by its name; nothing of an older run."""
+    stages = (find_json(path / "engine.json") or {}).get("stages", [])
+    found: dict[str, _Facts] = {}
+    with as_written(str(path / "engine.json")):
+        for stage in stages:
+            kind = next(known for known in KINDS if known == stage["kind"])
+            for trial in stage["trials"]:
+                lr = None if trial.get("lr") is None else float(trial["lr"])
+                found[str(trial["name"])] = (kind, int(trial["total_steps"]), lr)
+    return found
+
+
+def _facts_of_name(variant: str, status: dict[str, Any]) -> _Facts:
+    """Return what a trial's folder says of it in a run of an older lrexp."""
+    if status.get("command") != "find-lr":
+        return "compare", None, None
+    if (entrant := entrant_of(variant)) is not None:
+        return "race", entrant.horizon, entrant.lr
+    return ("paired_control" if variant == UNTRAINED else "range_test"), None, None
 
 
 def _summary(path: Path) -> dict[str, Any] | None:
@@ -246,9 +275,10 @@ def trained_rungs(trials: Iterable[TrialRecord]) -> list[Raced]:
     """
     ended: dict[int, dict[float, dict[int, TrialRecord]]] = {}
     for trial in trials:
-        entrant = entrant_of(trial.variant)
-        if entrant is not None and trial.result is not None:
-            ended.setdefault(entrant.horizon, {}).setdefault(entrant.lr, {})[trial.seed] = trial
+        if trial.kind == "race" and trial.result is not None:
+            assert trial.total_steps is not None
+            assert trial.lr is not None
+            ended.setdefault(trial.total_steps, {}).setdefault(trial.lr, {})[trial.seed] = trial
     rungs = []
     for horizon, by_lr in sorted(ended.items()):
         seeds = tuple(sorted({seed for found in by_lr.values() for seed in found}))

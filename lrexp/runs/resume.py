@@ -23,7 +23,7 @@ from lrexp.config.trust import find_file, home_of
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.runs.builder import Objects
 from lrexp.runs.files import find_bytes, find_text, read_json
-from lrexp.runs.spec import Order
+from lrexp.runs.spec import RunSpec
 
 FORCE = "or pass --force to go on all the same."
 _IMPORT_PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
@@ -45,10 +45,10 @@ class Origin:
     modules: Mapping[str, str]
 
     @classmethod
-    def of(cls, order: Order, run: Path, modules: Mapping[str, bytes]) -> Origin:
+    def of(cls, spec: RunSpec, run: Path, modules: Mapping[str, bytes]) -> Origin:
         """Return the origin of a run that begins."""
         digests = {name: digest(content) for name, content in modules.items()}
-        return cls(order.directory, _relative(order.directory, run), digests)
+        return cls(spec.directory, _relative(spec.directory, run), digests)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Origin:
@@ -79,7 +79,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
 
 
-def find_home(run: Path, order: Order, origin: Origin) -> Path:
+def find_home(run: Path, spec: RunSpec, origin: Origin) -> Path:
     """Return where relative paths and import paths start.
 
     Modules that were changed where they were are not passed over for those that the run keeps:
@@ -88,8 +88,8 @@ def find_home(run: Path, order: Order, origin: Origin) -> Path:
     Raises:
         ConfigError: a file of data is in none of these places.
     """
-    document = document_from_text(order.text, order.name, Path(order.directory))
-    data = [] if "data" in order.objects.sections else data_paths(document, order.changes)
+    document = document_from_text(spec.text, spec.name, Path(spec.directory))
+    data = [] if "data" in spec.objects.sections else data_paths(document, spec.changes)
     here = run.absolute()
     places = [place for place in _places(here, origin) if place.is_dir()]
     same = [place for place in places if _all_same(place, origin.modules)]
@@ -104,15 +104,15 @@ def find_home(run: Path, order: Order, origin: Origin) -> Path:
     return home
 
 
-def changed_modules(run: Path, order: Order, modules: Mapping[str, str]) -> Iterator[Problem]:
+def changed_modules(run: Path, spec: RunSpec, modules: Mapping[str, str]) -> Iterator[Problem]:
     """Yield each module that is not the one that the run began with.
 
     Args:
         run: its directory.
-        order: of the run, with the directory where it goes on.
+        spec: of the run, with the directory where it goes on.
         modules: those that it began with.
     """
-    home = Path(order.directory)
+    home = Path(spec.directory)
     for name, known in modules.items():
         file = _file(home, name) or home / name
         if _digest(file) == known:
@@ -123,7 +123,7 @@ def changed_modules(run: Path, order: Order, modules: Mapping[str, str]) -> Iter
             what = "was changed after the run began" if file.is_file() else "is missing"
             remedy = "Put it back as it was"
         yield Problem("", what, NOTHING, f"{remedy}, {FORCE}", str(file))
-    for file, inside in _imported(order, [home, Path.cwd()]):
+    for file, inside in _imported(spec, [home, Path.cwd()]):
         if inside.as_posix() not in modules:
             what = "is no module that the run began with, and its config would import it"
             yield Problem("", what, NOTHING, f"Look at both, {FORCE}", str(file))
@@ -176,11 +176,11 @@ def _relative(folder: str, run: Path) -> str | None:
         return None
 
 
-def _imported(order: Order, folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+def _imported(spec: RunSpec, folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield the files of the modules that the config names, and their paths inside a folder."""
-    data = document_from_text(order.text, order.name, Path(order.directory)).data
-    kept = {key: value for key, value in data.items() if key not in order.objects.sections}
-    values = [kept, *(change[1] for change in order.changes)]
+    data = document_from_text(spec.text, spec.name, Path(spec.directory)).data
+    kept = {key: value for key, value in data.items() if key not in spec.objects.sections}
+    values = [kept, *(change[1] for change in spec.changes)]
     for text in dict.fromkeys(_texts(values)):
         match = _IMPORT_PATH.fullmatch(text)
         home = home_of(match[1], folders) if match else None
@@ -226,10 +226,10 @@ def require_plain_files(run: Path) -> None:
                 raise RunError(f"{path}: is {what}. Put a file in its place, or remove it.")
 
 
-def read_order(
+def read_spec(
     run: Path, objects: Objects, trust: Sequence[str], *, force: bool
-) -> tuple[Order, list[Problem]]:
-    """Return the order of a run as it can be planned here, and what was forced.
+) -> tuple[RunSpec, list[Problem]]:
+    """Return the spec of a run as it can be planned here, and what was forced.
 
     Paths start where `find_home` finds what they led to.
 
@@ -240,15 +240,15 @@ def read_order(
     """
     plain = _read_plain(run)
     try:
-        order = Order.from_plain(plain, objects)
+        spec = RunSpec.from_plain(plain, objects)
         origin = Origin.from_plain(plain)
         given = sorted(str(section) for section in plain["objects"])
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / 'order.json'}: is damaged: {error}. Run it anew.") from error
     _check_objects(run, given, objects)
-    _check_trust(run, order.trust, trust)
-    here = replace(order, directory=str(find_home(run, order, origin)))
-    problems = [*_changed_config(run, order), *changed_modules(run, here, origin.modules)]
+    _check_trust(run, spec.trust, trust)
+    here = replace(spec, directory=str(find_home(run, spec, origin)))
+    problems = [*_changed_config(run, spec), *changed_modules(run, here, origin.modules)]
     refuse(problems, force=force)
     return here, problems
 
@@ -293,16 +293,16 @@ def changed_surroundings(
             yield Problem("", what, NOTHING, f"Put the old data back, {FORCE}", place)
 
 
-def changed_settings(run: Path, order: Order, resolved: str) -> Iterator[Problem]:
+def changed_settings(run: Path, spec: RunSpec, resolved: str) -> Iterator[Problem]:
     """Yield a problem if resolved.yaml is not what the config resolves to."""
     path = run / "resolved.yaml"
     saved = str(read_json(run / "order.json").get("directory"))
-    then = _moved(_read_config(path), saved, order.directory)
+    then = _moved(_read_config(path), saved, spec.directory)
     if repr(then) != repr(_parsed(resolved)):  # repr: 1 is not 1.0
         what = "is not what the config comes to now: it was edited, or defaults or data changed"
-        config = Path(order.directory) / Path(order.name or "").name
+        config = Path(spec.directory) / Path(spec.name or "").name
         moved = config if config.is_file() else run / "config.yaml"
-        anew = path if saved == order.directory else moved  # it leads to where data was
+        anew = path if saved == spec.directory else moved  # it leads to where data was
         yield Problem("", what, NOTHING, f"Run {anew} anew instead, {FORCE}", str(path))
 
 
@@ -384,14 +384,14 @@ def _check_trust(run: Path, saved: Sequence[str], given: Sequence[str]) -> None:
         raise ConfigError([Problem("", what, NOTHING, remedy, str(run))])
 
 
-def _changed_config(run: Path, order: Order) -> Iterator[Problem]:
+def _changed_config(run: Path, spec: RunSpec) -> Iterator[Problem]:
     path = run / "config.yaml"
     try:
         content = find_bytes(path)
     except RunError:
         content = None
     text = (content or b"").decode(errors="replace")
-    if text != order.text:
+    if text != spec.text:
         what = "was changed after the run began, which goes on with the settings it had"
         remedy = f"Run the file anew for other settings, {FORCE}"
         yield Problem("", what, NOTHING, remedy, str(path))

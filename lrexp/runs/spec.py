@@ -1,28 +1,24 @@
 """What a command was asked to do, complete enough to be done elsewhere.
 
-A worker process gets an order and makes the same plan from it as the process that wrote it. The
-config travels as its text: the file may have been edited meanwhile.
+Whoever has the run directory makes the same plan from its order.json as the process that wrote it.
+The config travels as its text: the file may have been edited meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lrexp.analysis.race import entrant_of
 from lrexp.config.config import Config
 from lrexp.config.document import document_from_dict, document_from_text, read_document, to_yaml
 from lrexp.config.load import load_config
 from lrexp.config.reader import read_yaml
-from lrexp.engine.stop import Pause
-from lrexp.engine.task import Task
-from lrexp.records import TrialId, Unit
+from lrexp.records import Trial, TrialId
 from lrexp.runs.builder import Objects
 from lrexp.runs.plan import Plan, make_plan, plan_one
-from lrexp.runs.reader import RANGE_TEST, UNTRAINED
-from lrexp.runs.trials import race_task, range_test_task, untrained_task
+from lrexp.runs.reader import RANGE_TEST
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
 Change: TypeAlias = tuple[str, Any] | tuple[str, Any, str]
@@ -30,7 +26,7 @@ Command: TypeAlias = Literal["compare", "find-lr"]
 
 
 @dataclass(frozen=True)
-class Order:
+class RunSpec:
     """Which config, changed how, for which command.
 
     Args:
@@ -43,10 +39,10 @@ class Order:
         objects: Python objects in place of sections. The only part that is not plain data.
 
     Example:
-        >>> order = make_order("compare", "configs/quickstart.yaml")
-        >>> plan = order.plan()
-        >>> next(iter(order.lengths(plan).items()))
-        (TrialId(variant='standard', seed=0), 220)
+        >>> spec = make_spec("compare", "configs/quickstart.yaml")
+        >>> plan = spec.plan()
+        >>> spec.first_trials(plan)[0].total_steps
+        220
     """
 
     command: Command
@@ -78,58 +74,26 @@ class Order:
             return plan_one(config, self.objects, RANGE_TEST)
         return make_plan(config, self.objects)
 
-    def lengths(self, plan: Plan) -> dict[TrialId, int]:
-        """Return the steps of every trial, seed by seed: a seed's initial weights are shared.
+    def first_trials(self, plan: Plan) -> tuple[Trial, ...]:
+        """Return the trials that it begins with, seed by seed: initial weights are shared.
 
-        Those of a race are not among them: which there are, its results decide.
+        Those of a race are not among them: which there are, the results decide.
         """
         experiment = plan.config.experiment
         is_test = self.command == "find-lr"
         count = experiment.find_lr.seeds if is_test else experiment.compare.seeds
-        trials = [
-            TrialId(name, seed)
+        return tuple(
+            Trial(
+                TrialId(name, seed),
+                "range_test" if is_test else "compare",
+                experiment.find_lr.steps if is_test else variant.total_steps,
+            )
             for seed in range(experiment.seed, experiment.seed + count)
-            for name in plan.variants
-        ]
-        return {trial: self.length(plan, trial) for trial in trials}
-
-    def tasks(
-        self,
-        plan: Plan,
-        trials: Iterable[TrialId],
-        pause: Pause | None = None,
-        state: Mapping[str, Any] | None = None,
-    ) -> Iterator[Task]:
-        """Yield the tasks of these trials; for `pause` and `state` see `Task`."""
-        for trial in trials:
-            yield replace(self._task(plan, trial), pause=pause, state=state)
-
-    def unit_tasks(
-        self, plan: Plan, unit: Unit, pause: Pause, state: Mapping[str, Any] | None = None
-    ) -> Iterator[Task]:
-        """Yield what an engine is given for a unit: its trials, in their stack if it has one."""
-        for task in self.tasks(plan, unit.stack or unit.trials, pause, state):
-            yield replace(task, is_over=task.trial not in unit.trials)
-
-    def length(self, plan: Plan, trial: TrialId) -> int:
-        """Return the steps of one trial, be it of a race."""
-        if self.command == "compare":
-            return plan.variants[trial.variant].total_steps
-        entrant = entrant_of(trial.variant)
-        return plan.config.experiment.find_lr.steps if entrant is None else entrant.horizon
-
-    def _task(self, plan: Plan, trial: TrialId) -> Task:
-        if self.command == "compare":
-            return plan.variants[trial.variant].task(trial.seed)
-        variant, entrant = plan.variants[RANGE_TEST], entrant_of(trial.variant)
-        if trial.variant == UNTRAINED:
-            return untrained_task(variant, trial.seed)
-        if entrant is None:
-            return range_test_task(variant, trial.seed)
-        return race_task(variant, plan.config, entrant, trial.seed)
+            for name, variant in plan.variants.items()
+        )
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the order as JSON has it: values as YAML, Python objects as their sections."""
+        """Return the spec as JSON has it: values as YAML, Python objects as their sections."""
         return {
             "command": self.command,
             "name": self.name,
@@ -141,8 +105,8 @@ class Order:
         }
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], objects: Objects | None = None) -> Order:
-        """Return the order that `to_plain` wrote, with the objects that it cannot hold.
+    def from_plain(cls, plain: Mapping[str, Any], objects: Objects | None = None) -> RunSpec:
+        """Return the spec that `to_plain` wrote, with the objects that it cannot hold.
 
         Raises:
             ValueError, KeyError, TypeError: it is damaged.
@@ -161,15 +125,15 @@ class Order:
         )
 
 
-def make_order(
+def make_spec(
     command: Command,
     source: Source,
     changes: Sequence[Change] = (),
     *,
     trust: Sequence[str] = (),
     objects: Objects | None = None,
-) -> Order:
-    """Return the order of a command; the config's file is read here and never again.
+) -> RunSpec:
+    """Return the spec of a command; the config's file is read here and never again.
 
     Raises:
         ConfigError: the file cannot be read, or is no YAML mapping.
@@ -180,7 +144,7 @@ def make_order(
     else:
         document = read_document(source)
         name = document.name
-    return Order(
+    return RunSpec(
         command=command,
         text=document.text,
         name=name,

@@ -1,6 +1,6 @@
 """What a run comes to: summary.json, made from the files of its trials.
 
-What its seeds allow to say is made in `evidence.py`.
+What its seeds allow to say is made in `comparison.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,44 @@ from lrexp.analysis.suggest import CYCLE, Suggestion
 from lrexp.analysis.trace import final_loss
 from lrexp.config.config import Config
 from lrexp.runs.comparison import Results, evidence
-from lrexp.runs.reader import Run, TrialRecord
-from lrexp.runs.recorder import HIGHER_IS_BETTER
+from lrexp.runs.reader import RANGE_TEST, Draw, Run, TrialRecord, load_run
+from lrexp.runs.session import Session
+from lrexp.runs.stages import RangeTests
+from lrexp.runs.trial_files import HIGHER_IS_BETTER
+
+
+def conclude(session: Session, draw: Draw) -> None:
+    """Write what a run comes to and draw it, once its trials have ended.
+
+    Raises:
+        FailedTrialsError: trials failed.
+    """
+    made = _of_comparison if session.spec.command == "compare" else _of_find_lr
+    with session.options.reporter.waiting("Drawing"):
+        session.writer.summary(made(session))
+        draw(load_run(session.run))
+    session.raise_failures()
+
+
+def _of_comparison(session: Session) -> dict[str, Any]:
+    return comparison_summary(load_run(session.run), session.plan.config)
+
+
+def _of_find_lr(session: Session) -> dict[str, Any]:
+    """Return the summary of range tests, and of the race that followed, if one did."""
+    plan, findings = session.plan, session.findings
+    tests = findings.tests
+    if tests is None:  # some have failed
+        rule, share = plan.config.experiment.find_lr.rule, plan.variants[RANGE_TEST].mean_frac
+        tests = RangeTests(load_run(session.run), rule, share)
+        if not tests.seeds:
+            session.raise_failures()
+    if findings.course is None or findings.start is None:
+        return range_test_summary(tests.suggestion, tests.seeds)
+    session.raise_failures()
+    summary = race_summary(tests, findings.course, findings.raced)
+    notes = [note for note in (findings.start.note, summary["note"]) if note]
+    return {**summary, "note": " ".join(notes) or None}
 
 
 def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
@@ -73,26 +109,19 @@ def range_test_summary(suggestion: Suggestion, seeds: Sequence[int]) -> dict[str
     }
 
 
-def race_summary(
-    suggestion: Suggestion,
-    seeds: Sequence[int],
-    course: Course,
-    done: Sequence[Raced],
-    tested_steps: int,
-) -> dict[str, Any]:
+def race_summary(tests: RangeTests, course: Course, done: Sequence[Raced]) -> dict[str, Any]:
     """Return summary.json of range tests and the race that followed.
 
     Args:
-        suggestion: of the range tests.
-        seeds: of the range tests.
+        tests: the range tests.
         course: what the race started from.
         done: its rungs.
-        tested_steps: updates of the range tests.
     """
+    suggestion = tests.suggestion
     answer, rungs = verdict(course, done), by_horizon(done)
     base_lr, max_lr = _cycle(answer, suggestion)
     return {
-        **range_test_summary(suggestion, seeds),
+        **range_test_summary(suggestion, tests.seeds),
         "suggested_lr": answer.lr,
         "interval": answer.interval,
         "base_lr": base_lr,
@@ -104,7 +133,7 @@ def race_summary(
             "suggested_lr": suggestion.suggested_lr,
             "interval": suggestion.interval,
             "reason": suggestion.reason,
-            "steps": tested_steps,
+            "steps": tests.steps,
         },
         "race": {
             "budget": course.budget,

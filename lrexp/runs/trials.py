@@ -1,11 +1,14 @@
-"""Each kind of trial as a task: the config's own, with another schedule and its own end.
+"""Each kind of trial as a task: the config's own training, or that with another schedule and end.
 
-A range test has a ramp; a race's trial has the config's schedule on a short horizon.
+- `compare`: the training of a variant as its config describes it.
+- `range_test`: a ramp of LRs in place of the schedule, until the loss blows up.
+- `paired_control`: the batches of a range test once more at an LR of 0, to compare each with.
+- `race`: the config's schedule compressed to a short horizon, with a base LR of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,16 +18,68 @@ from lrexp.analysis.race import Entrant
 from lrexp.analysis.stopping import RangeTestStop, ramp
 from lrexp.config.config import Config
 from lrexp.config.schema import ExperimentConfig
+from lrexp.engine.stop import Pause
 from lrexp.engine.task import Task
-from lrexp.errors import ConfigError
-from lrexp.records import TrialId
+from lrexp.errors import ConfigError, RunError
+from lrexp.records import Trial, TrialId, Unit
+from lrexp.runs.checkpoint import SavedGroup
 from lrexp.runs.lengths import make_schedule
-from lrexp.runs.plan import VariantPlan, divergence_stop
-from lrexp.runs.reader import UNTRAINED
+from lrexp.runs.plan import Plan, VariantPlan, divergence_stop
+from lrexp.runs.reader import RANGE_TEST, UNTRAINED
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.losses import loss_floor
 
 NEVER = 1e9  # times the best loss: no batch is so much harder than another
+
+
+def task_of(plan: Plan, trial: Trial) -> Task:
+    """Return the task of a trial.
+
+    Raises:
+        RunError: it has the name of another one, as only a file that was changed can have it.
+    """
+    _check_name(plan, trial)
+    if trial.kind == "compare":
+        return plan.variants[trial.id.variant].task(trial.id.seed)
+    variant = plan.variants[RANGE_TEST]
+    if trial.kind == "race":
+        return race_task(variant, plan.config, trial)
+    task = range_test_task(variant, trial.id.seed)
+    return task if trial.kind == "range_test" else control_task(task, trial)
+
+
+def _check_name(plan: Plan, trial: Trial) -> None:
+    """Refuse a trial whose folder is not that of its kind: the name becomes a path."""
+    known: Collection[str] = plan.variants
+    if trial.kind == "paired_control":
+        known = (UNTRAINED,)
+    elif trial.kind == "race":
+        known = (Entrant(trial.total_steps, trial.lr or 0.0).name,)
+    if trial.id.variant not in known:
+        raise RunError(f"engine.json: names a trial {trial.id.name} that the config does not have.")
+
+
+def group_tasks(
+    plan: Plan,
+    group: Unit,
+    trials: Mapping[TrialId, Trial],
+    pause: Pause,
+    saved: Mapping[TrialId, SavedGroup],
+) -> Iterator[Task]:
+    """Yield what an engine is given for a group: its trials, in their stack if it has one.
+
+    Args:
+        plan: of the run.
+        group: with an engine.
+        trials: all that belong to it, by their names.
+        pause: of the tasks.
+        saved: checkpoints, by the first trial of the group that goes on from each.
+    """
+    found = saved.get(group.trials[0])
+    state = None if found is None else found.state
+    for trial in group.stack or group.trials:
+        task = task_of(plan, trials[trial])
+        yield replace(task, pause=pause, state=state, is_over=trial not in group.trials)
 
 
 def range_test_task(variant: VariantPlan, seed: int) -> Task:
@@ -40,31 +95,27 @@ def range_test_task(variant: VariantPlan, seed: int) -> Task:
     )
 
 
-def untrained_task(variant: VariantPlan, seed: int) -> Task:
-    """Return the batches of a seed's range test once more, at an LR of 0."""
-    task = range_test_task(variant, seed)
-    return replace(
-        task,
-        trial=TrialId(UNTRAINED, seed),
-        schedule=Schedule(lambda _: 0.0),
-        stop=RangeTestStop(NEVER),
-    )
+def control_task(task: Task, trial: Trial) -> Task:
+    """Return the batches of a range test once more, at an LR of 0."""
+    schedule = Schedule(lambda _: 0.0)
+    return replace(task, trial=trial.id, schedule=schedule, stop=RangeTestStop(NEVER))
 
 
 SAMPLES = 16  # of the whole schedule, that one step of a short one is the mean of
 
 
-def race_task(variant: VariantPlan, config: Config, entrant: Entrant, seed: int) -> Task:
+def race_task(variant: VariantPlan, config: Config, trial: Trial) -> Task:
     """Return the short training of one LR: same weights, same batches, the schedule compressed.
 
     Raises:
         ConfigError: the config's schedule cannot have this LR as its base.
     """
-    horizon = entrant.horizon
-    whole = make_schedule(_with_lr(variant.settings, entrant.lr), variant.clock, config)
+    assert trial.lr is not None
+    horizon = trial.total_steps
+    whole = make_schedule(_with_lr(variant.settings, trial.lr), variant.clock, config)
     return replace(
-        variant.task(seed),
-        trial=TrialId(entrant.name, seed),
+        variant.task(trial.id.seed),
+        trial=trial.id,
         schedule=shortened(whole, variant.total_steps, horizon),
         total_steps=horizon,
         eval_every=horizon,

@@ -1,209 +1,297 @@
-"""A worker process: makes the plan of a run again and trains the units it is told to train.
+"""Training groups of trials, given a run directory and their names: `lrexp worker RUN TRIAL...`.
 
-It speaks over the pipes that are its stdin and stdout. Both are moved out of the way first, so that
-prints and reads of user code touch neither. It ends when the process that started it is gone.
+Whoever trains a group holds its lease, writes the folders of its trials, and reads nothing but the
+run directory. It can be killed and started again: what has its result is passed over, what has a
+checkpoint goes on from there. Several processes that are given the same names share them out.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
+import json
 import os
-import pickle
 import signal
-import struct
 import sys
 import threading
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lrexp.errors import ConfigError, LrexpError, RunError
 from lrexp.runs.signals import SIGNALS
 
 if TYPE_CHECKING:
     from lrexp.engine.stop import Pause
-    from lrexp.engine.task import Task
-    from lrexp.records import Checkpoint, Record, TrialId, Unit
+    from lrexp.records import Record, Trial, Unit
+    from lrexp.runs.builder import Objects
     from lrexp.runs.plan import Plan
-    from lrexp.runs.spec import Order
+
+OBJECTS = "objects.pkl"  # in the run directory: what was given as Python objects
+DONE, WRONG, FAILED, STOPPED = 0, 2, 3, 130  # exit codes
+READY = b"ready\n"  # on stdout, when it begins to train
+_WATCH_SECONDS = 0.5  # between two looks at who started this process
+_LAST_SECONDS = 20.0  # to reach a checkpoint once that is gone
+_BUSY_SECONDS = 0.2  # between two looks at a group that another process trains
 
 
-_LENGTH = struct.Struct(">Q")
+def train_groups(
+    run: Path,
+    plan: Plan,
+    trials: Iterable[Trial],
+    groups: Sequence[Unit],
+    pause: Pause,
+    *,
+    waits: bool = False,
+) -> Generator[Record, None, None]:
+    """Train what is left of these groups into the run directory, and yield its records.
+
+    Args:
+        run: the run directory.
+        plan: of the run.
+        trials: those of the groups, with what each is for.
+        groups: in order; one that another process trains is passed over.
+        pause: asks for checkpoints, and for an end at one of them.
+        waits: wait for a group that another process trains: one that was orphaned ends soon.
+
+    Raises:
+        RunError: the disk refuses, or the run has become another process's.
+    """
+    from lrexp.engine.engines import ENGINES
+    from lrexp.runs.lock import claimed, still_ours
+    from lrexp.runs.remaining import read_remaining
+    from lrexp.runs.trial_files import TrialFiles
+    from lrexp.runs.trials import group_tasks
+
+    known = {trial.id: trial for trial in trials}
+    digits = 17 if plan.config.experiment.precision == "fp64" else 9
+    for group in groups:
+        while not _is_stopped(pause):
+            with claimed(lease_path(run, group)) as lease:
+                if lease is not None:
+                    left = read_remaining(run, [group])
+                    files = TrialFiles(
+                        run, known.values(), left,
+                        digits=digits, require_ours=still_ours(run, lease),
+                    )  # fmt: skip
+                    with closing(files):
+                        for part in left.groups:
+                            if _is_stopped(pause):
+                                return
+                            tasks = group_tasks(plan, part, known, pause, left.saved)
+                            for record in ENGINES[part.engine](tasks):
+                                files(record)
+                                yield record
+            if lease is not None or not waits:
+                break
+            time.sleep(_BUSY_SECONDS)
+
+
+def _is_stopped(pause: Pause) -> bool:
+    return pause.requested
+
+
+def lease_path(run: Path, group: Unit) -> Path:
+    """Return the file that says who trains a group."""
+    from lrexp.runs.checkpoint import checkpoint_path
+
+    return checkpoint_path(run, group.trials[0]).with_suffix(".lease")
 
 
 @dataclass(frozen=True)
-class Work:
-    """To a worker, first of all: what it will train parts of.
+class WorkerOptions:
+    """What a worker is told besides its run and its trials; no number depends on it.
 
     Args:
-        order: a pickled `Order`; opened late, where its errors can be told.
-        device: replaces the order's, None leaves it.
+        device: in place of the config's.
         threads: of torch.
-        flags: see `worker.torch_flags`.
+        trust: packages that the config may reach: the run may be a stranger's.
+        force: train although files or versions differ from those that the run began with.
+        objects: digest of objects.pkl, which is opened only if it has this one.
+        alone: train each trial on its own, whatever it was grouped with.
+        parent: a process whose end ends this one, at a checkpoint.
     """
 
-    order: bytes
-    device: str | None
-    threads: int
-    flags: Mapping[str, Any]
+    device: str | None = None
+    threads: int = 1
+    trust: tuple[str, ...] = ()
+    force: bool = False
+    objects: str | None = None
+    alone: bool = False
+    parent: int | None = None
+
+    def words(self) -> list[str]:
+        """Return them as the command line has them."""
+        pairs = {
+            "--device": self.device,
+            "--threads": self.threads,
+            "--objects": self.objects,
+            "--parent": self.parent,
+        }
+        words = [
+            word for name, value in pairs.items() if value is not None for word in (name, value)
+        ]
+        words += [word for prefix in self.trust for word in ("--trust", prefix)]
+        words += ["--force"] * self.force + ["--alone"] * self.alone
+        return [str(word) for word in words]
 
 
-@dataclass(frozen=True)
-class Train:
-    """To a worker that is ready: train this.
+def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
+    """Train these trials of a run; return the exit code of the command.
 
-    Args:
-        unit: its trials, by one engine.
-        state: of a checkpoint of this unit, as `pack_state` gives it; None begins it.
+    What went wrong besides a trial is said on stdout, as one JSON document.
     """
-
-    unit: Unit
-    state: bytes | None = None
-
-
-@dataclass(frozen=True)
-class PauseNow:
-    """To a worker that trains: take a checkpoint where it can, and end the unit there."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """To a worker that is ready: there is nothing more to do."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """From a worker: it has its plan, or has trained its unit, and waits for the next."""
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """From a worker: a record of one of its trials; a failed trial comes as `Raised`."""
-
-    record: Record
-
-
-@dataclass(frozen=True)
-class Saved:
-    """From a worker: a `Checkpoint`, its state as `pack_state` gives it."""
-
-    trials: tuple[TrialId, ...]
-    step: int
-    state: bytes
-
-    def restored(self) -> Checkpoint:
-        """Return the checkpoint."""
-        from lrexp.records import Checkpoint
-
-        return Checkpoint(self.trials, self.step, unpack_state(self.state))
-
-
-@dataclass(frozen=True)
-class Raised:
-    """From a worker: an exception of one trial, or, without a trial, of the worker itself."""
-
-    trial: TrialId | None
-    error: Exception
-    trace: str
-
-    def restored(self) -> Exception:
-        """Return the error with the worker's traceback as its cause, for --debug."""
-        self.error.__cause__ = WorkerTraceback(f"\n{self.trace}")
-        return self.error
-
-
-Message: TypeAlias = Work | Train | PauseNow | Stop | Ready | Recorded | Saved | Raised
-
-
-class WorkerTraceback(Exception):  # noqa: N818  # it only carries a text
-    """Where an exception came from in a worker process, as text."""
-
-
-def raised(trial: TrialId | None, error: Exception, origin: BaseException) -> Raised:
-    """Return the message that tells of `error`, made from the exception `origin`."""
-    return Raised(trial, error, "".join(traceback.format_exception(origin)).rstrip())
-
-
-def pack_state(state: Mapping[str, Any]) -> bytes:
-    """Return an engine's state as bytes; its tensors travel in them, not in shared memory."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def unpack_state(data: bytes) -> dict[str, Any]:
-    """Return the state that `pack_state` packed, its tensors on the CPU."""
-    import torch
-
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return state
-
-
-def send(pipe: BinaryIO, message: Message) -> None:
-    """Write one message."""
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    pipe.write(_LENGTH.pack(len(data)))
-    pipe.write(data)
-    pipe.flush()
-
-
-def receive(pipe: BinaryIO) -> Any:
-    """Read one message; None when the other process is gone, or died in the middle of one."""
-    head = _read(pipe, _LENGTH.size)
-    data = None if head is None else _read(pipe, _LENGTH.unpack(head)[0])
-    return None if data is None else pickle.loads(data)
-
-
-def _read(pipe: BinaryIO, size: int) -> bytes | None:
-    """Read `size` bytes; an unbuffered pipe gives them in pieces."""
-    data = bytearray()
-    while len(data) < size:
-        piece = pipe.read(min(size - len(data), 2**20))
-        if not piece:
-            return None
-        data += piece
-    return bytes(data)
-
-
-def main() -> None:
-    """Work until told to stop."""
-    _leave_signals_to_the_parent()
-    incoming, outgoing = _private_pipes()
-    inbox = _Inbox(incoming)
-    work = inbox.get()
-    assert isinstance(work, Work)
+    told = _private_stdout()
     try:
-        with _silence():
-            order, plan = _prepare(work)
         from lrexp.engine.stop import Pause
         from lrexp.runs.signals import quiet_loaders
 
-        pause = inbox.pause = Pause()
-        send(outgoing, Ready())
+        pause = Pause()
+        _stop_at_a_checkpoint(pause, options.parent)
+        with _silence():
+            plan, groups, trials = _prepare(run, names, options)
+        told.write(READY)
+        told.flush()
+        failed = False
         with quiet_loaders(pause), _dying_with_loaders():
-            while isinstance(message := inbox.get(), Train):
-                tasks = _tasks(message, order, plan, pause)
-                _train(message.unit, tasks, outgoing)
-                send(outgoing, Ready())
+            for record in train_groups(run, plan, trials, groups, pause):
+                failed |= _is_failure(record)
+        if pause.requested:
+            return STOPPED
+        return FAILED if failed else DONE
     except BaseException as error:  # user code may raise anything
-        unknown = RunError(f"A worker process failed: {_named(error)}")
-        told = error if isinstance(error, LrexpError) else unknown
-        send(outgoing, raised(None, told, error))
-    finally:
-        outgoing.close()  # it has ended for the parent, whatever threads of user code still run
+        known = isinstance(error, LrexpError)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        with suppress(OSError):
+            told.write(json.dumps({"kind": type(error).__name__, "error": text}).encode())
+            told.flush()
+        return WRONG
+
+
+def _is_failure(record: Record) -> bool:
+    from lrexp.records import Failed
+
+    return isinstance(record, Failed)
+
+
+def _prepare(
+    run: Path, names: Sequence[str], options: WorkerOptions
+) -> tuple[Plan, list[Unit], list[Trial]]:
+    """Return the plan of the run, and the groups and trials that were named."""
+    from lrexp.records import TrialId, Unit
+    from lrexp.runs.resume import read_spec
+    from lrexp.runs.stages import read_stages
+
+    _set_torch(run, options.threads)
+    objects = _objects(run, options.objects)
+    spec, _ = read_spec(run, objects, options.trust, force=options.force)
+    if options.device is not None:
+        spec = replace(spec, changes=(*spec.changes, ("device", options.device, "--device")))
+    wanted = {TrialId.of(name) for name in names}
+    records = read_stages(run)
+    trials = [t for record in records for t in record.stage.trials if t.id in wanted]
+    if missing := wanted - {trial.id for trial in trials}:
+        named = ", ".join(sorted(trial.name for trial in missing))
+        raise RunError(f"{run}: has no trials {named}. See its engine.json.")
+    if options.alone:
+        return spec.plan(), [Unit("sequential", (trial.id,)) for trial in trials], trials
+    every = [group for record in records for group in record.choice.units]
+    groups = [group for group in every if wanted & set(group.trials)]
+    members = {trial for group in groups for trial in group.trials}
+    trials = [t for record in records for t in record.stage.trials if t.id in members]
+    return spec.plan(), groups, trials
+
+
+def _set_torch(run: Path, threads: int) -> None:
+    """Give torch the settings that numbers depend on, as the run began with them."""
+    import torch
+
+    from lrexp.runs.files import read_json
+
+    said = read_json(run / "environment.json")
+    torch.set_num_threads(threads)
+    dtype = getattr(torch, str(said.get("default_dtype")).removeprefix("torch."), None)
+    if isinstance(dtype, torch.dtype):
+        torch.set_default_dtype(dtype)
+    torch.use_deterministic_algorithms(
+        bool(said.get("deterministic_algorithms")),
+        warn_only=bool(said.get("deterministic_warn_only")),
+    )
+    matmul = said.get("matmul_precision")
+    if matmul in ("highest", "high", "medium") and matmul != torch.get_float32_matmul_precision():
+        torch.set_float32_matmul_precision(matmul)
+
+
+def _objects(run: Path, digest: str | None) -> Objects:
+    """Return the Python objects of a run: a pickle runs code, so only the one that is meant.
+
+    Raises:
+        RunError: it is another one, or cannot be opened here.
+    """
+    import cloudpickle
+
+    from lrexp.runs.builder import Objects
+
+    if digest is None:
+        return Objects()
+    path = run / OBJECTS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error}.") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise RunError(f"{path}: is not the file that this worker was started for.")
+    try:
+        objects = cloudpickle.loads(data)
+    except BaseException as error:
+        raise ConfigError.single(
+            "jobs",
+            f"cannot be made again in a worker process ({type(error).__name__}: {error})",
+            "model, data or loss",
+            "Put what is given as a Python object into a module, or use 1.",
+        ) from error
+    assert isinstance(objects, Objects)
+    return objects
+
+
+def _stop_at_a_checkpoint(pause: Pause, parent: int | None) -> None:
+    """Let SIGTERM, and the end of the process that started this one, stop it at a checkpoint.
+
+    Ctrl-C reaches every process of a job: what starts workers says when they stop. SIGTERM is
+    handled, not ignored: what this process starts would ignore it, too.
+    """
+
+    def stop(*_: object) -> None:
+        pause.requested = True
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS[1:]:
+        signal.signal(number, stop)
+    if hasattr(os, "register_at_fork"):  # SIG_DFL lets a DataLoader end its processes
+        os.register_at_fork(after_in_child=lambda: list(map(_end_by, SIGNALS[1:])))
+    if parent is not None:
+        threading.Thread(target=_outlived, args=(parent, stop), daemon=True).start()
+
+
+def _outlived(parent: int, stop: Any) -> None:
+    """Stop when the process that started this one is gone, at once if no checkpoint comes."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    stop()
+    time.sleep(_LAST_SECONDS)
+    os._exit(STOPPED)
+
+
+def _end_by(number: signal.Signals) -> None:
+    with suppress(ValueError):  # forked by another thread than the main one
+        signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
 def _dying_with_loaders() -> Iterator[None]:
-    """End where torch tells between two steps that a process which loads data was killed.
-
-    That is raised anywhere, even in the middle of a message, after which nothing can be said.
-    """
+    """End where torch tells between two steps that a process which loads data was killed."""
     try:
         yield
     except RuntimeError as error:
@@ -214,131 +302,21 @@ def _dying_with_loaders() -> Iterator[None]:
         os._exit(1)
 
 
-def torch_flags() -> dict[str, Any]:
-    """Return the settings of torch that change numbers and are of a process, not of a config."""
-    import torch
-
-    return {
-        "dtype": torch.get_default_dtype(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
-        "matmul": torch.get_float32_matmul_precision(),
-    }
-
-
-def _set_flags(work: Work) -> None:
-    import torch
-
-    flags = work.flags
-    torch.set_num_threads(work.threads)
-    torch.set_default_dtype(flags["dtype"])
-    torch.use_deterministic_algorithms(flags["deterministic"], warn_only=flags["warn_only"])
-    if flags["matmul"] != torch.get_float32_matmul_precision():
-        torch.set_float32_matmul_precision(flags["matmul"])
-
-
-def _tasks(message: Train, order: Order, plan: Plan, pause: Pause) -> Iterator[Task]:
-    state = None if message.state is None else unpack_state(message.state)
-    yield from order.unit_tasks(plan, message.unit, pause, state)
-
-
-def _train(unit: Unit, tasks: Iterator[Task], outgoing: BinaryIO) -> None:
-    from lrexp.engine.engines import ENGINES
-    from lrexp.records import Checkpoint, Failed
-    from lrexp.runs.recorder import readable_error
-
-    for record in ENGINES[unit.engine](tasks):
-        if isinstance(record, Failed):
-            send(outgoing, raised(record.trial, readable_error(record), record.error))
-        elif isinstance(record, Checkpoint):
-            send(outgoing, Saved(record.trials, record.step, pack_state(record.state)))
-        else:
-            send(outgoing, Recorded(record))
-
-
-def _prepare(work: Work) -> tuple[Order, Plan]:
-    """Return the order and its plan."""
-    _set_flags(work)
-    try:
-        order: Order = pickle.loads(work.order)
-    except BaseException as error:
-        what = f"cannot be made again in a worker process ({_named(error)})"
-        remedy = (
-            "Put what is given as a Python object into a module that can be imported, or use 1."
-        )
-        raise ConfigError.single("jobs", what, "model, data or loss", remedy) from error
-    if work.device is not None:
-        order = replace(order, changes=(*order.changes, ("device", work.device, "--device")))
-    return order, order.plan()
-
-
-def _leave_signals_to_the_parent() -> None:
-    """Go on when Ctrl-C or SIGTERM reaches every process of a job: the parent says when to pause.
-
-    Others than SIGINT are handled, not ignored: what this process starts would ignore them, too.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in SIGNALS[1:]:
-        signal.signal(number, lambda *_: None)
-    if hasattr(os, "register_at_fork"):  # SIG_DFL lets a DataLoader end its processes
-        os.register_at_fork(after_in_child=lambda: list(map(_end_by, SIGNALS[1:])))
-
-
-def _end_by(number: signal.Signals) -> None:
-    with suppress(ValueError):  # forked by another thread than the main one
-        signal.signal(number, signal.SIG_DFL)
-
-
-def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Return the pipes to the parent; what user code knows as stdin is empty, stdout is stderr."""
-    private = os.dup(0), os.dup(1)
+def _private_stdout() -> Any:
+    """Return stdout; what user code prints there goes to stderr, and its stdin is empty."""
+    private = os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    if hasattr(os, "register_at_fork"):
-        # A DataLoader's process that outlives this one must not keep the pipes open.
-        os.register_at_fork(after_in_child=lambda: _close(*private))
-    # Unbuffered: a thread that waits in a buffered read cannot be ended cleanly.
-    return os.fdopen(private[0], "rb", buffering=0), os.fdopen(private[1], "wb")
-
-
-def _close(*descriptors: int) -> None:
-    for number in descriptors:
-        os.close(number)
-
-
-class _Inbox:
-    """What the parent says: one message after the other, but a pause at once.
-
-    When the parent is gone, whatever the main thread does is in vain, and the process ends.
-    """
-
-    def __init__(self, incoming: BinaryIO) -> None:
-        self.pause: Pause | None = None  # of the engines; the parent pauses who is ready
-        self._incoming = incoming
-        self._messages: SimpleQueue[Any] = SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def get(self) -> Any:
-        """Return the next message, when there is one."""
-        return self._messages.get()
-
-    def _listen(self) -> None:
-        while (message := receive(self._incoming)) is not None:
-            if isinstance(message, PauseNow):
-                assert self.pause is not None
-                self.pause.requested = True
-            else:
-                self._messages.put(message)
-        os._exit(1)
+    return os.fdopen(private, "wb")
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Drop what is printed meanwhile: the parent has made the same plan and shown it all."""
+    """Drop what is printed meanwhile: who started the run has made its plan and shown it all."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(nothing, number)
@@ -351,11 +329,3 @@ def _silence() -> Iterator[None]:
             os.dup2(kept, number)
         os.close(kept)
         os.close(nothing)
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-if __name__ == "__main__":
-    main()

@@ -12,47 +12,108 @@ import math
 import os
 import re
 import secrets
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from lrexp.errors import ConfigError, RunError
-from lrexp.runs.files import disk_errors, find_json, trial_path, write_json, write_whole
-from lrexp.runs.lock import Owner, holder
+from lrexp.runs.files import (
+    disk_errors,
+    remove_directory,
+    sync_directory,
+    write_json,
+    write_whole,
+)
+from lrexp.runs.lock import Owner
 
 MAX_NAME = 60
+_NEW = ".new"  # at the end of the name of a run that is being described
+_LEFT_SECONDS = 86_400.0  # after which nobody describes it any more
 
 
-def create_run_directory(
-    name: str, command: str, *, out: Path | None = None, runs_dir: Path = Path("runs")
+def create_run(
+    name: str,
+    command: str,
+    describe: Callable[[Path], None],
+    *,
+    out: Path | None = None,
+    runs_dir: Path = Path("runs"),
 ) -> Path:
     """Create and return a new run directory: `out` itself, or a new one inside `runs_dir`.
 
-    A new name is `20261121-210301-digits-lr-compare-3f9c`: local time, experiment, command, and
-    four random digits; mkdir fails where a name is taken, so two commands never share one.
+    It is described under a temporary name and then renamed: whatever ends this process, the
+    directory is whole or not there. A new name is `20261121-210301-digits-lr-compare-3f9c`: local
+    time, experiment, command, and four random digits.
+
+    Args:
+        name: of the experiment.
+        command: that makes the run.
+        describe: writes all that describes the run into the folder that it is given.
+        out, runs_dir: where the run goes.
 
     Raises:
         ConfigError: `out` exists and is not an empty directory.
         RunError: the disk refuses.
     """
-    if out is not None:
-        check_free(out)
-        with disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-        return out
-    with disk_errors(runs_dir):
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        while True:
-            now = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-            path = runs_dir / f"{now}-{slug(name)}-{command}-{secrets.token_hex(2)}"
-            try:
-                path.mkdir()
-            except FileExistsError:
-                continue
+    check_free(out)
+    folder = runs_dir if out is None else out.absolute().parent
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        new = folder / f".{slug(name)}.{os.getpid()}.{secrets.token_hex(4)}{_NEW}"
+        new.mkdir()
+    try:
+        describe(new)
+        with disk_errors(folder):
+            if out is not None:
+                _put_in_place(new, out)
+                return out
+            return _named(new, runs_dir, f"{slug(name)}-{command}")
+    finally:
+        if new.is_dir():
+            with suppress(RunError):
+                remove_directory(new)
+
+
+def _named(new: Path, runs_dir: Path, what: str) -> Path:
+    """Give a run a name that no other has: a rename fails where one lies already."""
+    while True:
+        now = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        path = runs_dir / f"{now}-{what}-{secrets.token_hex(2)}"
+        if not path.exists():
+            new.rename(path)
+            sync_directory(runs_dir)
             return path
+
+
+def _put_in_place(new: Path, out: Path) -> None:
+    """Rename a run to `out`, an empty folder or none.
+
+    Raises:
+        ConfigError: another process has put a run there meanwhile.
+    """
+    check_free(out)
+    with suppress(OSError):  # Windows renames to no folder that exists
+        out.rmdir()
+    try:
+        new.rename(out)
+    except OSError:  # a mount, a link, the working directory: such a folder stays what it is
+        check_free(out)
+        parts = sorted(new.iterdir(), key=lambda part: part.name == "status.json")
+        for part in parts:  # with status.json, the last one, it is a run
+            shutil.move(part, out / part.name)
+    sync_directory(out.parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they described a run have left."""
+    for path in folder.glob(f".*{_NEW}"):
+        if time.time() - path.stat().st_mtime > _LEFT_SECONDS:
+            remove_directory(path)
 
 
 def check_free(out: Path | None) -> None:
@@ -180,27 +241,29 @@ class RunWriter:
     Args:
         directory: of the run.
         status: for status.json.
-        earlier: status.json of a run that is resumed: its start and its time count on.
+        earlier: status.json of a run that goes on: its start and its time count on.
+        require_ours: raises where the run has become another process's.
 
     Raises:
-        RunError: the disk refuses, or the directory is another process's run by now.
+        RunError: the disk refuses, or the run is another process's by now.
     """
 
     def __init__(
-        self, directory: Path, status: Mapping[str, Any], earlier: Mapping[str, Any] | None = None
+        self,
+        directory: Path,
+        status: Mapping[str, Any],
+        earlier: Mapping[str, Any] | None = None,
+        *,
+        require_ours: Callable[[], None] = lambda: None,
     ) -> None:
         self.directory = directory
         self._home = directory.absolute()  # user code may change the working directory
+        self.require_ours = require_ours
         known = {key: value for key, value in (earlier or {}).items() if key != "error"}
         before = known.get("seconds")
         self._begun = time.time() - (before if isinstance(before, int | float) else 0.0)
-        self._owner = Owner.this()
-        if earlier is None:
-            self._require_unused()
-        else:
-            status = {**status, "resumed": _resumed(earlier, status)}
         begun = {"status": "running", "started": _timestamp()}
-        owner = self._owner.to_plain()
+        owner = Owner.this().to_plain()
         self._status = {**begun, **known, **status, "status": "running", **owner}
         self.update_status()
 
@@ -240,51 +303,14 @@ class RunWriter:
         if ranking:
             self.text("summary.csv", _ranking_csv(summary))
 
-    def require_directory(self) -> None:
-        """Refuse to make a part of a run that was deleted, or taken over, while it was written.
 
-        Raises:
-            RunError: there is no status.json any more, or it is another process's run.
-        """
-        self.require_ours()
-        if not (self._home / "status.json").is_file():
-            raise RunError(
-                f"{self.directory}: was deleted while the run was writing it. Run it again."
-            )
-
-    def require_ours(self) -> None:
-        """Refuse to write a run that another host took over while this process was suspended.
-
-        Raises:
-            RunError: the lock is another process's.
-        """
-        found, me = holder(self._home), self._owner
-        if found is not None and (found.host, found.pid, found.namespace) != (
-            me.host, me.pid, me.namespace,
-        ):  # fmt: skip
-            raise RunError(
-                f"{self.directory}: was taken over by process {found.pid} on {found.host}, for "
-                "this one gave no sign of life. The run goes on there."
-            )
-
-    def _require_unused(self) -> None:
-        """Refuse a directory in which another process began a run since it was chosen."""
-        found = None
-        with suppress(RunError):  # a damaged one is of no process
-            found = find_json(self._home / "status.json")
-        if found is not None and Owner.from_plain(found) != self._owner:
-            raise RunError(f"{self.directory}: holds another run by now. Give a new folder.")
-
-    def trial_directory(self, variant: str, seed: int) -> Path:
-        """Return where a trial's files go."""
-        return trial_path(self._home, variant, seed)
-
-
-def _resumed(earlier: Mapping[str, Any], status: Mapping[str, Any]) -> list[Any]:
-    """Return when a run was resumed, and what did not fit each time."""
+def resumed(earlier: Mapping[str, Any], forced: Sequence[object]) -> list[Any]:
+    """Return what status.json says of when a run was resumed, and what did not fit each time."""
     before = earlier.get("resumed")
-    forced = {"forced": list(status["forced"])} if status.get("forced") else {}
-    now = {"at": _timestamp(), **forced}
+    now = {
+        "at": _timestamp(),
+        **({"forced": [str(problem) for problem in forced]} if forced else {}),
+    }
     return [*(before if isinstance(before, list) else []), now][-MAX_RESUMED:]
 
 
