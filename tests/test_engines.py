@@ -15,9 +15,7 @@ from starting import Starter
 
 import lrexp as library
 from lrexp.engine import choice
-from lrexp.records import Failed, Started, Unit
-from lrexp.runs.executor import run_in_processes
-from lrexp.runs.spec import make_order
+from lrexp.records import Failed, Record, Started
 from lrexp.workloads.seeds import derive_seed
 
 Command = Callable[..., Answer]
@@ -111,7 +109,7 @@ def test_the_engine_is_kept_with_the_run_and_repeats_it(
     lrexp: Command, stacked: library.Run
 ) -> None:
     run = stacked
-    kept = json.loads((run.path / "engine.json").read_text())
+    (kept,) = json.loads((run.path / "engine.json").read_text())["stages"]
     trials = [f"{v}/seed-{s}" for s in (0, 1) for v in ("base", "again", "cosine")]
     assert kept["units"] == [
         {"engine": "vectorized", "trials": trials},
@@ -133,7 +131,7 @@ def test_auto_measures_says_what_it_takes_and_gives_the_same(
     answer = lrexp("compare", config, "--json")
     run = ran(answer)
     assert "Engine: 6 trials in " in answer.err
-    kept = json.loads((run.path / "engine.json").read_text())
+    (kept,) = json.loads((run.path / "engine.json").read_text())["stages"]
     assert {unit["engine"] for unit in kept["units"]} == {"vectorized"}
     first = kept["figures"]["families"][0]
     assert first["sequential_seconds_per_step"] > 0
@@ -146,7 +144,7 @@ def test_range_tests_over_seeds_are_one_stack(lrexp: Command, config: Path) -> N
     alone = lrexp("find-lr", config, "--engine", "sequential", "--json")
     stacked = lrexp("find-lr", config, "--engine", "vectorized", "--json")
     run = ran(stacked)
-    kept = json.loads((run.path / "engine.json").read_text())
+    (kept,) = json.loads((run.path / "engine.json").read_text())["stages"]
     assert [len(unit["trials"]) for unit in kept["units"]] == [3]
     ours, theirs = json.loads(stacked.out), json.loads(alone.out)
     assert ours["suggested_lr"] == pytest.approx(theirs["suggested_lr"], rel=1e-6)
@@ -212,9 +210,9 @@ def test_a_stack_that_raises_in_a_worker_is_trained_there_one_by_one(
     config: Path, quick_workers: Starter
 ) -> None:
     write_late(config)
-    order = make_order("compare", config)
-    stack = Unit("vectorized", tuple(order.lengths(order.plan())))
-    records = list(run_in_processes(order, [stack], jobs=1))
+    records: list[Record] = []
+    with pytest.raises(library.UserCodeError):
+        library.compare(config, engine="vectorized", jobs=2, sinks=[records.append])
     again = {
         record.trial.variant: record.again for record in records if isinstance(record, Started)
     }

@@ -21,9 +21,10 @@ from lrexp.runs.resume import (
     changed_settings,
     digest,
     noted_surroundings,
-    read_order,
+    read_spec,
 )
-from lrexp.runs.spec import Order
+from lrexp.runs.spec import RunSpec
+from lrexp.runs.stages import read_stages
 from lrexp.runs.writer import RunWriter
 
 CONFIG = """\
@@ -178,8 +179,8 @@ def test_modules_of_the_working_directory_do_not_stand_in_for_those_of_a_run(
     assert not canary.exists()
 
 
-def order_of(directory: str) -> Order:
-    return Order("compare", CONFIG, "small.yaml", directory)
+def spec_of(directory: str) -> RunSpec:
+    return RunSpec("compare", CONFIG, "small.yaml", directory)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_settings_are_compared_with_their_paths_moved(
     (tmp_path / "order.json").write_text(json.dumps({"directory": "/old"}))
     if then is not None:
         (tmp_path / "resolved.yaml").write_text(then)
-    problems = list(changed_settings(tmp_path, order_of("/new"), now))
+    problems = list(changed_settings(tmp_path, spec_of("/new"), now))
     assert len(problems) == (not fits)
     if problems:  # resolved.yaml leads to where the data was
         assert f"Run {tmp_path / 'config.yaml'} anew instead" in str(problems[0])
@@ -216,22 +217,22 @@ def test_a_moved_run_says_where_it_is(
 ) -> None:
     moved = project.rename(tmp_path / "moved")
     run = moved / "runs/one"
-    order, problems = read_order(run, Objects(), (), force=False)
-    assert (order.directory, problems) == (str(moved / "configs"), [])
-    plan = order.plan()
+    spec, problems = read_spec(run, Objects(), (), force=False)
+    assert (spec.directory, problems) == (str(moved / "configs"), [])
+    plan = spec.plan()
     status = read(run / "status.json")
-    describe_again(RunWriter(run, {}, earlier=status), order, plan)
+    describe_again(RunWriter(run, {}, earlier=status), spec, plan, read_stages(run)[0].choice)
     assert f"path: {moved}/configs/data/table.csv" in (run / "resolved.yaml").read_text()
     saved = read(run / "order.json")
     assert (saved["directory"], saved["from_run"]) == (str(moved / "configs"), "../../configs")
-    assert read_order(run, Objects(), (), force=False)[0].directory == order.directory
-    assert list(changed_settings(run, order, (run / "resolved.yaml").read_text())) == []
+    assert read_spec(run, Objects(), (), force=False)[0].directory == spec.directory
+    assert list(changed_settings(run, spec, (run / "resolved.yaml").read_text())) == []
 
 
 @pytest.mark.usefixtures("at_once")
 def test_a_module_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    [problem] = changed_modules(tmp_path / "run", order_of(str(tmp_path)), {"pipe": digest(b"")})
+    [problem] = changed_modules(tmp_path / "run", spec_of(str(tmp_path)), {"pipe": digest(b"")})
     assert "pipe: is not the module that the run began with" in str(problem)
 
 

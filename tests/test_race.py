@@ -19,9 +19,9 @@ from torch import nn
 
 import lrexp as library
 from lrexp.analysis.race import Entrant
-from lrexp.records import TrialId
-from lrexp.runs.spec import Order, make_order
-from lrexp.runs.trials import race_task, shortened
+from lrexp.records import Trial, TrialId
+from lrexp.runs.spec import RunSpec, make_spec
+from lrexp.runs.trials import race_task, shortened, task_of
 from lrexp.schedules.schedule import Schedule
 
 CONFIG = """\
@@ -124,7 +124,7 @@ def test_a_race_that_is_interrupted_again_and_again_ends_with_the_same_files(
     answer = lrexp("find-lr", "small.yaml", "--out", "run", stop=After(steps))
     in_the_race = 0
     while answer.code == 130:
-        in_the_race += (tmp_path / "run/race.json").exists()
+        in_the_race += len(stages_of(tmp_path / "run")) > 1
         assert not (tmp_path / "run/summary.json").exists()
         answer = lrexp("resume", "run", stop=After(steps))
     assert answer.code == 0, answer.err
@@ -135,15 +135,20 @@ def test_a_race_that_is_interrupted_again_and_again_ends_with_the_same_files(
 
 def test_a_race_is_resumed_between_two_rungs(lrexp: Callable, raced: Path, tmp_path: Path) -> None:
     run = copy_of(raced, tmp_path / "run")
-    race = json.loads((run / "race.json").read_text())
-    for rung in race["rungs"][1:]:
-        for lr in rung["lrs"]:
-            shutil.rmtree(run / f"trials/race-{rung['horizon']}-lr-{lr:.4g}")
-    (run / "race.json").write_text(json.dumps(race | {"rungs": race["rungs"][:1]}))
+    stages = stages_of(run)
+    assert [stage["kind"] for stage in stages] == ["range_test", "race", "race", "race"]
+    for trial in [trial for stage in stages[2:] for trial in stage["trials"]]:
+        shutil.rmtree((run / "trials" / trial["name"]).parent)
+    (run / "engine.json").write_text(json.dumps({"stages": stages[:2]}))
     (run / "summary.json").unlink()
     interrupted(run)
     assert lrexp("resume", "run").code == 0
     assert contents(run) == contents(raced)
+
+
+def stages_of(run: Path) -> list[dict[str, Any]]:
+    """Return the stages that have begun."""
+    return json.loads((run / "engine.json").read_text())["stages"]
 
 
 def interrupted(run: Path) -> None:
@@ -153,19 +158,19 @@ def interrupted(run: Path) -> None:
 
 def test_results_that_were_changed_do_not_fit(lrexp: Callable, raced: Path, tmp_path: Path) -> None:
     run = copy_of(raced, tmp_path / "run")
-    race = json.loads((run / "race.json").read_text())
-    for i, lr in enumerate(race["rungs"][0]["lrs"]):
-        path = run / f"trials/race-25-lr-{lr:.4g}/seed-0/result.json"
+    first = stages_of(run)[1]
+    for i, trial in enumerate(first["trials"]):
+        path = run / "trials" / trial["name"] / "result.json"
         result = json.loads(path.read_text())
         result["final"]["val_loss"] = float(i)  # the lowest LR would have won
         path.write_text(json.dumps(result))
     interrupted(run)
     answer = lrexp("resume", "run")
     assert answer.code == 3
-    assert "race.json: does not fit the results" in answer.err
-    (run / "race.json").write_text('{"rungs": [{"engine": {}}]}')
+    assert "engine.json: does not fit the results" in answer.err
+    (run / "engine.json").write_text('{"stages": [{"kind": "race"}]}')
     answer = lrexp("resume", "run")
-    assert (answer.code, "race.json: is damaged" in answer.err) == (3, True)
+    assert (answer.code, "engine.json: is damaged" in answer.err) == (3, True)
 
 
 def race_in_fp64(folder: Path, engine: str, jobs: int) -> library.RangeTest:
@@ -234,7 +239,9 @@ def test_without_a_signal_nothing_is_raced(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (found.suggested_lr, found.race, found.estimated_regret) == (None, None, None)
     assert found.reason
-    assert not (tmp_path / "run/race.json").exists()
+    assert {stage["kind"] for stage in stages_of(tmp_path / "run")} <= {
+        "range_test", "paired_control",
+    }  # fmt: skip
 
 
 def test_what_does_not_carry_over_to_validation_is_refused(lrexp: Callable, tmp_path: Path) -> None:
@@ -273,26 +280,28 @@ def test_without_validation_data_the_training_loss_counts(tmp_path: Path) -> Non
     assert found.race["rungs"][0]["start"] == [pytest.approx(float(trial.steps["loss"][0]))]
 
 
+def race_trial(horizon: int, lr: float) -> Trial:
+    return Trial(TrialId(Entrant(horizon, lr).name, 0), "race", horizon, lr)
+
+
 def test_trials_share_weights_and_batches(config: Path) -> None:
-    order = make_order("find-lr", config)
-    plan = order.plan()
-    names = [Entrant(25, lr).name for lr in (1e-9, 2e-9)]
-    tasks = list(order.tasks(plan, [TrialId(name, 0) for name in names]))
+    spec = make_spec("find-lr", config)
+    plan = spec.plan()
+    trials = [race_trial(25, lr) for lr in (1e-9, 2e-9)]
+    tasks = [task_of(plan, trial) for trial in trials]
     weights = [next(task.build()[0].parameters()) for task in tasks]
     assert torch.equal(*weights)
     assert {task.kind for task in tasks} == {tasks[0].kind}
     assert [task.total_steps for task in tasks] == [25, 25]
-    assert order.length(plan, TrialId(names[0], 0)) == 25
-    plain = json.loads(json.dumps(order.to_plain()))  # as another process makes them
-    again = Order.from_plain(plain)
-    (other,) = again.tasks(again.plan(), [TrialId(names[1], 0)])
+    plain = json.loads(json.dumps(spec.to_plain()))  # as another process makes them
+    other = task_of(RunSpec.from_plain(plain).plan(), trials[1])
     assert other.schedule.lr(3) == tasks[1].schedule.lr(3)
 
 
 def test_the_schedule_is_that_of_the_config_in_a_shorter_time(config: Path) -> None:
-    plan = make_order("find-lr", config).plan()
+    plan = make_spec("find-lr", config).plan()
     variant = plan.variants["range_test"]
-    task = race_task(variant, plan.config, Entrant(25, 0.4), 0)
+    task = race_task(variant, plan.config, race_trial(25, 0.4))
     lrs = [task.schedule.lr(step) for step in range(25)]
     whole = [4 * variant.schedule.lr(step) for step in range(100)]  # the config's LR is 0.1
     assert lrs == pytest.approx(np.reshape(whole, (25, 4)).mean(axis=1), rel=1e-12)

@@ -6,12 +6,9 @@ import io
 import itertools
 import json
 import os
-import platform
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from holding import held_by_another, left_behind
 from patching import patch_system
 from rich.console import Console
 from stopping import After, contents, copy_of, status
@@ -340,7 +338,7 @@ def test_another_thread_may_stop_a_run(tmp_path: Path) -> None:
         thread.join(MOST_SECONDS)
     assert not thread.is_alive()
     assert "lrexp resume" in told[0]
-    assert (tmp_path / "run/checkpoints/standard-seed-0.pt").exists()
+    assert (tmp_path / "run/checkpoints/standard-seed-0.safetensors").exists()
     assert library.load_run(tmp_path / "run").status["status"] == "interrupted"
 
 
@@ -361,6 +359,12 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_stage(run: Path, **changes: Any) -> None:
+    """Change what engine.json says of the first stage."""
+    (stage,) = json.loads((run / "engine.json").read_text())["stages"]
+    (run / "engine.json").write_text(json.dumps({"stages": [stage | changes]}))
 
 
 @pytest.mark.parametrize(
@@ -516,19 +520,21 @@ def test_trust_is_asked_for_again(lrexp: Callable, config: Path, tmp_path: Path)
         (lambda run: edit_json(run / "order.json", changes=[3]), 3, r"order\.json: is damaged"),
         (lambda run: edit_json(run / "order.json", command="rm"), 3, r"order\.json: is damaged"),
         (lambda run: (run / "engine.json").write_text("[]"), 3, r"engine\.json: is damaged"),
-        (lambda run: edit_json(run / "engine.json", jobs=0), 3, r"engine\.json: is damaged"),
+        (lambda run: edit_stage(run, jobs=0), 3, r"engine\.json: is damaged"),
         (
-            lambda run: edit_json(
-                run / "engine.json", units=[{"engine": "sequential", "trials": ["../x/seed-0"]}]
+            lambda run: edit_stage(
+                run,
+                units=[{"engine": "sequential", "trials": ["../x/seed-0"]}],
+                trials=[{"name": "../x/seed-0", "total_steps": 12}],
             ),
             3,
-            r"engine\.json: is damaged: its trials are not those of the config",
+            r"engine\.json: does not fit the results of the trials",
         ),
         (lambda run: (run / "environment.json").unlink(), 3, r"environment\.json: is damaged"),
         (
-            lambda run: (run / "checkpoints/standard-seed-0.pt").write_bytes(b"x"),
+            lambda run: (run / "checkpoints/standard-seed-0.safetensors").write_bytes(b"x"),
             3,
-            r"standard-seed-0\.pt: is no checkpoint .* Delete it",
+            r"standard-seed-0\.safetensors: is no checkpoint .* Delete it",
         ),
     ],
 )
@@ -555,21 +561,17 @@ def test_without_its_checkpoint_a_trial_begins_anew(
 
 
 def test_a_run_that_another_process_writes_is_left_alone(lrexp: Callable, paused: Path) -> None:
-    other = {"host": platform.node(), "pid": os.getppid(), "process_started": None}
-    (paused / "lock").write_text(json.dumps(other) + "\n")
-    before = {path: path.stat().st_mtime_ns for path in paused.rglob("*")}
-    answer = lrexp("resume", "run", "--force")
-    assert answer.code == 3
-    assert f"run: is being written by process {os.getppid()} on {platform.node()}" in answer.err
-    assert "delete run/lock" in answer.err
-    assert {path: path.stat().st_mtime_ns for path in paused.rglob("*")} == before
+    with held_by_another(paused / "lock") as pid:
+        before = {path: path.stat().st_mtime_ns for path in paused.rglob("*")}
+        answer = lrexp("resume", "run", "--force")
+        assert answer.code == 3
+        assert f"run: is being written by process {pid}" in answer.err
+        assert "delete run/lock" in answer.err
+        assert {path: path.stat().st_mtime_ns for path in paused.rglob("*")} == before
 
 
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(lrexp: Callable, paused: Path) -> None:
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    gone = {"host": platform.node(), "pid": done.pid, "process_started": None}
-    (paused / "lock").write_text(json.dumps(gone) + "\n")
+    left_behind(paused / "lock")
     assert lrexp("resume", "run").code == 0
     assert not (paused / "lock").exists()
 
@@ -771,7 +773,7 @@ def test_status_json_may_be_lost(lrexp: Callable, paused: Path) -> None:
 def test_a_run_that_was_interrupted_before_it_could_go_on_leaves_nothing(
     lrexp: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between status.json and order.json there is nothing to resume, and nothing is kept."""
+    """Before order.json is written there is nothing to resume, and nothing is kept."""
     config, before, seen = write_own(tmp_path / "project"), os.replace, []
 
     def interrupted(source: Any, target: Any) -> None:
@@ -791,7 +793,7 @@ def test_a_run_that_was_interrupted_before_it_could_go_on_leaves_nothing(
     assert lrexp("compare", config, "--out", own).code == 130
     assert (list(own.iterdir()), own.stat().st_mode & 0o777) == ([], 0o700)
     assert len(seen) == 2
-    assert all({"status.json", "config.yaml", "sizes.py"} <= names for names in seen)
+    assert all({"config.yaml", "sizes.py"} <= names for names in seen)
 
 
 INTERRUPTED = """\

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from lrexp.engine.stop import Pause
 from lrexp.records import TrialId, Unit
-from lrexp.runs.spec import make_order
+from lrexp.runs.checkpoint import SavedGroup
+from lrexp.runs.spec import make_spec
+from lrexp.runs.trials import group_tasks
 
 CONFIG = """\
 model: {name: mlp, args: {hidden: [9]}}
@@ -22,18 +24,20 @@ compare: {variants: {a: {}, b: {optimizer.lr: 0.2}, wild: {optimizer.lr: 1e30}, 
 """
 
 
-def test_a_unit_is_given_with_what_is_done_of_its_stack(tmp_path: Path) -> None:
+def test_a_group_is_given_with_what_is_done_of_its_stack(tmp_path: Path) -> None:
     path = tmp_path / "stack.yaml"
     path.write_text(CONFIG)
-    order = make_order("compare", path)
+    spec = make_spec("compare", path)
     a, b, wild = (TrialId(name, 0) for name in ("a", "b", "wild"))
-    pause, plan, state = Pause(), order.plan(), {"engine": "vectorized"}
-    unit = Unit("vectorized", (a, b), stack=(a, wild, b))
-    tasks = list(order.unit_tasks(plan, unit, pause, state))
+    pause, plan, state = Pause(), spec.plan(), {"engine": "vectorized"}
+    trials = {trial.id: trial for trial in spec.first_trials(plan)}
+    saved = {a: SavedGroup(4, state, {})}
+    group = Unit("vectorized", (a, b), stack=(a, wild, b))
+    tasks = list(group_tasks(plan, group, trials, pause, saved))
     assert [(task.trial, task.is_over) for task in tasks] == [(a, False), (wild, True), (b, False)]
     assert all(task.pause is pause and task.state is state for task in tasks)
-    alone = order.unit_tasks(plan, Unit("sequential", (b,)), pause)
-    assert [(task.trial, task.is_over) for task in alone] == [(b, False)]
+    alone = list(group_tasks(plan, Unit("sequential", (b,)), trials, pause, {}))
+    assert [(task.trial, task.is_over, task.state) for task in alone] == [(b, False, None)]
 
 
 def test_a_stack_that_begins_anew_ends_with_the_same_files(lrexp: Callable, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def resume_run(
     """
     reporter = options.reporter
     require_plain_files(path)
-    with _interruption_told(path), locked(path) as lease:
+    with locked(path) as lease:
         with reporter.waiting("Loading data and model"):
             spec, forced = read_spec(path, objects, trust, force=options.force)
             config = spec.config()
@@ -153,6 +153,7 @@ def resume_run(
         if lost := why_anew(earlier.pop(BEGIN_ANEW, None)):
             reporter.say(lost.rstrip())
         notes = {
+            **run_facts(spec, plan, spec.first_trials(plan)),
             "resumed": resumed(earlier, forced),
             "counts": dict(Counter(left.outcomes.values())),
         }

@@ -98,6 +98,7 @@ def _put_in_place(new: Path, out: Path) -> None:
     """
     check_free(out)
     with suppress(OSError):  # Windows renames to no folder that exists
+        new.chmod(out.stat().st_mode & 0o7777)  # its rights stay
         out.rmdir()
     try:
         new.rename(out)
