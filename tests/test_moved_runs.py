@@ -25,7 +25,7 @@ from lrexp.runs.resume import (
 )
 from lrexp.runs.spec import RunSpec
 from lrexp.runs.stages import read_stages
-from lrexp.runs.writer import RunWriter
+from lrexp.runs.writer import RunWriter, resumed
 
 CONFIG = """\
 model: {name: 'own:Net'}
@@ -247,12 +247,11 @@ def test_another_model_of_device_is_noted(tmp_path: Path) -> None:
 
 def test_status_keeps_what_was_forced_each_time(tmp_path: Path) -> None:
     earlier: dict[str, Any] = {}
-    forced = [str(Problem("", "was edited", 1, "Undo it.", "x.py"))]
-    for notes in ({}, {"forced": forced}, {}):
-        RunWriter(tmp_path, notes, earlier=earlier)
+    problem = Problem("", "was edited", 1, "Undo it.", "x.py")
+    for forced in ([], [problem], [], *([] for _ in range(150))):
+        RunWriter(tmp_path, {"resumed": resumed(earlier, forced)}, earlier)
         earlier = read(tmp_path / "status.json")
-    assert [resumed.get("forced") for resumed in earlier["resumed"]] == [None, forced, None]
-    for _ in range(150):
-        RunWriter(tmp_path, {}, earlier=earlier)
-        earlier = read(tmp_path / "status.json")
+        if len(earlier["resumed"]) == 3:
+            told = [entry.get("forced") for entry in earlier["resumed"]]
+            assert told == [None, [str(problem)], None]
     assert len(earlier["resumed"]) == 100

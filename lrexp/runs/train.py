@@ -372,7 +372,7 @@ def _records(
     jobs = session.options.jobs or stage.choice.jobs
     if jobs > 1 and why_not_processes(session.spec) is not None:
         jobs = 1
-    trials = [trial for trial in stage.stage.trials if trial.id in left.trials]
+    trials = stage.stage.trials
     if jobs == 1:
         yield from train_groups(
             session.run, session.plan, trials, stage.choice.units, session.pause, waits=True
@@ -385,7 +385,8 @@ def _records(
         force=session.options.force,
     )
     groups = stage.choice.units
-    yield from followed(workers, session.run, trials, groups, left=left, pause=session.pause)
+    undone = [trial for trial in trials if trial.id in left.trials]
+    yield from followed(workers, session.run, undone, groups, left=left, pause=session.pause)
 
 
 def _lost(session: Session, stage: StageRecord) -> dict[str, str]:
