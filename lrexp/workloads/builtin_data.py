@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
-from lrexp.errors import Problem
-from lrexp.workloads.argument_checks import raise_any, wrong_count, wrong_flag, wrong_number
+from annotated_types import Ge
+
+from lrexp.errors import ConfigError
+from lrexp.signatures import Count, Natural, NonNegative, checked
 from lrexp.workloads.csv_file import csv_file, csv_rows
 from lrexp.workloads.seeds import derive_seed
 from lrexp.workloads.table import BATCH_SIZE, VAL_FRACTION, Rows, Size, Table, no_full_batch
@@ -19,6 +21,8 @@ from lrexp.workloads.text import TextWindows, text, text_windows
 
 if TYPE_CHECKING:
     import torch
+
+TwoOrMore: TypeAlias = Annotated[int, Ge(2)]
 
 
 def digits(image: bool = False) -> Table:
@@ -44,9 +48,9 @@ def digits(image: bool = False) -> Table:
     return Table(inputs, torch.from_numpy(labels).long(), num_classes=10)
 
 
+@checked("data.args")
 def digits_rows(image: bool = False) -> Rows:
     """Return how many there are; the arguments are those of `digits`."""
-    raise_any(wrong_flag("data.args.image", image))
     return Rows(1797)
 
 
@@ -106,7 +110,9 @@ def breast_cancer_rows() -> Rows:
     return Rows(569)
 
 
-def linear(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: int = 0) -> Table:
+def linear(
+    samples: TwoOrMore = 1000, features: Count = 10, noise: NonNegative = 0.1, seed: Natural = 0
+) -> Table:
     """Return a linear regression, y = x·w + noise, with x and w from N(0, 1).
 
     The best mean squared error is noise².
@@ -128,13 +134,15 @@ def linear(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: in
     return Table(inputs, inputs @ weights + noise * _normal((samples, 1), generator))
 
 
-def linear_rows(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: int = 0) -> Rows:
+@checked("data.args")
+def linear_rows(
+    samples: TwoOrMore = 1000, features: Count = 10, noise: NonNegative = 0.1, seed: Natural = 0
+) -> Rows:
     """Return how many there are; the arguments are those of `linear`."""
-    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.features", features))
     return Rows(samples)
 
 
-def sine(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Table:
+def sine(samples: TwoOrMore = 1000, noise: NonNegative = 0.1, seed: Natural = 0) -> Table:
     """Return one period of a sine, y = sin(πx) + noise, with x uniform in [-1, 1).
 
     Args:
@@ -154,13 +162,15 @@ def sine(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Table:
     return Table(inputs, torch.sin(math.pi * inputs) + noise * _normal((samples, 1), generator))
 
 
-def sine_rows(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Rows:
+@checked("data.args")
+def sine_rows(samples: TwoOrMore = 1000, noise: NonNegative = 0.1, seed: Natural = 0) -> Rows:
     """Return how many there are; the arguments are those of `sine`."""
-    raise_any(*_wrong(samples, noise, seed))
     return Rows(samples)
 
 
-def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: int = 0) -> Table:
+def spirals(
+    classes: TwoOrMore = 3, samples: TwoOrMore = 1500, noise: NonNegative = 0.02, seed: Natural = 0
+) -> Table:
     """Return spiral arms around the origin, one per class, each of one turn.
 
     Sample i is of class c = i mod classes. The k-th of an arm's m samples lies at r = k/m,
@@ -192,19 +202,15 @@ def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: in
     return Table(arms + noise * _normal((samples, 2), generator), labels, num_classes=classes)
 
 
-def spirals_rows(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: int = 0) -> Rows:
+@checked("data.args")
+def spirals_rows(
+    classes: TwoOrMore = 3, samples: TwoOrMore = 1500, noise: NonNegative = 0.02, seed: Natural = 0
+) -> Rows:
     """Return how many there are; the arguments are those of `spirals`."""
-    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.classes", classes, at_least=2))
-    raise_any(wrong_count("data.args.samples", samples, at_least=classes))
+    if samples < classes:
+        what, remedy = f"must be at least data.args.classes ({classes})", "Raise it."
+        raise ConfigError.single("data.args.samples", what, samples, remedy)
     return Rows(samples)
-
-
-def _wrong(samples: object, noise: object, seed: object) -> list[Problem | None]:
-    return [
-        wrong_count("data.args.samples", samples, at_least=2),
-        wrong_number("data.args.noise", noise, at_least=0),
-        wrong_count("data.args.seed", seed, at_least=0),
-    ]
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

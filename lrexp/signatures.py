@@ -1,0 +1,435 @@
+"""Arguments against signatures: names, types and ranges, every problem at once.
+
+A signature is the schema. Pydantic checks a value against its parameter's annotation, strictly:
+true is no number, and '3' is text. Ranges are metadata of the annotation (`Positive`). A list
+stands for any tuple or sequence, because YAML has no others. Pydantic would build an object of a
+class that it does not know, or refuse it; the function may do neither, so such a value fits.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import numbers
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import wraps
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args, get_origin
+
+import annotated_types as limits
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
+
+CUSTOM = "lrexp"  # the type of errors whose wording comes from a validator of ours
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Example:
+    """Metadata of an annotation: a value, as a config would hold it."""
+
+    text: str
+
+
+Natural: TypeAlias = Annotated[int, limits.Ge(0)]
+Count: TypeAlias = Annotated[int, limits.Ge(1)]
+Positive: TypeAlias = Annotated[float, limits.Gt(0)]
+NonNegative: TypeAlias = Annotated[float, limits.Ge(0)]
+OneOrMore: TypeAlias = Annotated[float, limits.Ge(1)]
+Share: TypeAlias = Annotated[float, limits.Ge(0), limits.Le(1)]
+Fraction: TypeAlias = Annotated[float, limits.Ge(0), limits.Lt(1)]
+Decay: TypeAlias = Annotated[float, limits.Gt(0), limits.Le(1)]
+
+_UNIONS = (typing.Union, types.UnionType)
+_LISTS = (list, tuple, Sequence, Iterable, Collection)
+
+
+def _plain_number(value: object) -> object:
+    """Return a number of numpy's as Python's: strictly, pydantic takes no others."""
+    if isinstance(value, int):  # a boolean too, which is to stay one
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
+
+
+_NUMBER = BeforeValidator(_plain_number)
+# annotation -> what pydantic is to read it as, its word, and an example as a config would hold it
+_PLAIN: dict[object, tuple[Any, str, str]] = {
+    bool: (Annotated[bool, Strict()], "true or false", "true"),
+    int: (Annotated[int, Strict(), _NUMBER], "a whole number", "2"),
+    float: (Annotated[float, Strict(), _NUMBER], "a number", "0.5"),
+    str: (Annotated[str, Strict()], "text", "..."),
+    Path: (Path, "a path", "..."),
+    None: (None, "null", "null"),
+    type(None): (None, "null", "null"),
+    collections.abc.Callable: (Callable, "a function", "package.module:function"),
+    dict: (dict[Any, Any], "a mapping", "{...}"),
+    Mapping: (dict[Any, Any], "a mapping", "{...}"),
+}
+
+
+def refusal(what: str, remedy: str, key: str = "") -> PydanticCustomError:
+    """Return the error for a validator to raise; `key` is relative to the value."""
+    return PydanticCustomError(CUSTOM, "{what}", {"what": what, "remedy": remedy, "key": key})
+
+
+def require(*problems: Problem | None) -> None:
+    """Raise one `ConfigError` with the problems that there are.
+
+    Example:
+        >>> require(None, None)
+    """
+    found = [problem for problem in problems if problem is not None]
+    if found:
+        raise ConfigError(found)
+
+
+def one_of(key: str, value: object, known: Iterable[str]) -> Problem | None:
+    """Return the problem if `value` is none of the names known at run time."""
+    names = list(known)
+    if isinstance(value, str) and value in names:
+        return None
+    what = f"must be one of {', '.join(names)}"
+    return Problem(key, what, value, did_you_mean(str(value), names))
+
+
+def among(known: Iterable[str]) -> PlainValidator:
+    """Return the metadata of an annotation for one of the names known at run time."""
+
+    def validate(value: object) -> object:
+        problem = one_of("", value, known)
+        if problem is not None:
+            raise refusal(problem.what, problem.remedy)
+        return value
+
+    return PlainValidator(validate)
+
+
+def checked(
+    prefix: str = "", rules: Callable[[Mapping[str, Any]], Iterable[Problem]] = lambda given: ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator: a call with arguments that its signature refuses is a `ConfigError`.
+
+    Args:
+        prefix: the section of a config that the keys of problems start with.
+        rules: what the arguments that fit, defaults included, still do wrong together.
+
+    Example:
+        >>> @checked("model.args")
+        ... def net(width: Count) -> int:
+        ...     return width
+        >>> net(0)
+        Traceback (most recent call last):
+        ...
+        lrexp.errors.ConfigError: model.args.width: must be a whole number of at least 1 (got 0). \
+Give e.g. 2.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = {**dict(zip(named_parameters(function), args, strict=False)), **kwargs}
+            title = function.__name__
+            problems = check_arguments(function, given, title=title, finite=True, rules=rules)
+            if problems:
+                raise ConfigError(problems).under(prefix)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def named_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters that have a name, annotations evaluated where that works."""
+    known = _parameters(function) or {}
+    return {n: p for n, p in known.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def check_arguments(
+    function: Callable[..., Any], args: Mapping[str, object], **options: Any
+) -> list[Problem]:
+    """Return what is wrong with `args`, keyed by their names; see `read_arguments`.
+
+    Example:
+        >>> def net(width: int, depth: int = 2): ...
+        >>> print(check_arguments(net, {"widht": 3}, title="net")[0])
+        widht: is not a parameter of net (got 3). Did you mean 'width'?
+    """
+    return read_arguments(function, args, **options)[1]
+
+
+def read_arguments(
+    function: Callable[..., Any],
+    args: Mapping[str, object],
+    *,
+    title: str,
+    filled: Mapping[str, str] = types.MappingProxyType({}),
+    facts: Collection[str] = (),
+    automatic: Collection[str] = (),
+    finite: bool = False,
+    context: Any = None,
+    rules: Callable[[Mapping[str, Any]], Iterable[Problem]] = lambda given: (),
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the arguments that fit, as validators made them, and what is wrong with the others.
+
+    Args:
+        function: the callable; one that cannot be inspected is not judged.
+        args: its keyword arguments.
+        title: what problems call the callable.
+        filled: parameters that lrexp fills in -> the key or section they come from.
+        facts: what `$name` may stand for in values.
+        automatic: parameters that are filled in when they are not given.
+        finite: whether inf and nan are refused.
+        context: for validators in annotations.
+        rules: what the arguments that fit, defaults included, still do wrong together.
+    """
+    if _parameters(function) is None:
+        return dict(args), []
+    named = named_parameters(function)
+    values: dict[str, Any] = {}
+    problems = []
+    for name, value in args.items():
+        if name in filled:
+            what = f"is given to {title} already, by {filled[name]}"
+            problems.append(Problem(name, what, value, "Remove it."))
+        elif name not in named and not _is_open_ended(function):
+            free = [n for n in named if n not in filled]
+            remedy = did_you_mean(str(name), free) if free else "It takes no arguments."
+            problems.append(Problem(str(name), f"is not a parameter of {title}", value, remedy))
+        elif found := _fact_problems(name, value, facts):
+            problems += found
+        elif name not in named or (facts and _facts_in(value)) or _is_default(value, named[name]):
+            values[name] = value
+        else:
+            read, found = _read(name, value, named[name].annotation, finite, context)
+            problems += found
+            same = isinstance(value, numbers.Real) and read == value  # 2 is to stay 2, not 2.0
+            values.update({} if found else {name: value if same else read})
+    for name, parameter in named.items():
+        if name not in args and name not in filled and name not in automatic:
+            if parameter.default is parameter.empty:
+                example = _example(parameter.annotation, in_config=context is not None)
+                example = f"${name}" if name in facts else example
+                remedy = f"Add it, e.g. {name}: {example}."
+                problems.append(Problem(name, f"is needed by {title}", NOTHING, remedy))
+            else:
+                values[name] = parameter.default
+    problems += rules(values)
+    return {name: value for name, value in values.items() if name in args}, problems
+
+
+def fits(value: object, annotation: Any) -> bool:
+    """Return whether a value fits an annotation.
+
+    Example:
+        >>> fits("no", bool), fits(1, float), fits([0.9, 0.99], tuple[float, float])
+        (False, True, True)
+    """
+    return not _read("", value, annotation)[1]
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    is_class = isinstance(function, type)
+    target: Any = getattr(function, "__init__" if is_class else "__call__", function)
+    # torch imports names such as Callable for type checkers only
+    known = {**vars(collections.abc), **getattr(target, "__globals__", {})}
+    for options in ({"eval_str": True}, {"eval_str": True, "globals": known}, {}):
+        with suppress(Exception):  # an annotation may raise anything
+            return inspect.signature(function, **options).parameters
+    return None
+
+
+def _is_open_ended(function: Callable[..., Any]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in (_parameters(function) or {}).values())
+
+
+def _is_default(value: object, parameter: inspect.Parameter) -> bool:
+    """Return whether this is the default, which may not fit its annotation: `x: int = None`."""
+    plain = (bool, int, float, str, type(None))
+    default = parameter.default
+    return type(value) is type(default) and type(value) in plain and value == default
+
+
+def _fact_problems(name: str, value: object, facts: Collection[str]) -> list[Problem]:
+    unknown = [fact for fact in _facts_in(value) if facts and fact not in facts]
+    if not unknown:
+        return []
+    remedy = did_you_mean(unknown[0], facts).replace("'", "'$", 1)
+    return [Problem(name, f"uses ${unknown[0]}, which is no fact of the data", value, remedy)]
+
+
+def _facts_in(value: object) -> list[str]:
+    """Return the facts that a value uses: `$num_classes`, also inside lists and mappings."""
+    if isinstance(value, list | Mapping):
+        items = value.values() if isinstance(value, Mapping) else value
+        return [fact for item in items for fact in _facts_in(item)]
+    return [value[1:]] if isinstance(value, str) and value.startswith("$") else []
+
+
+def _read(
+    key: str, value: object, hint: Any, finite: bool = False, context: Any = None
+) -> tuple[Any, list[Problem]]:
+    """Return what validators made of the value, or what is wrong with it."""
+    try:
+        adapter = TypeAdapter(_strict(hint), config=ConfigDict(allow_inf_nan=not finite))
+    except Exception:  # metadata of other libraries may be anything; then the value is not judged
+        return value, []
+    try:
+        return adapter.validate_python(value, context=context), []
+    except ValidationError as error:
+        places: dict[tuple[int, ...], list[ErrorDetails]] = {}
+        for details in error.errors(include_url=False):
+            places.setdefault(_place(details), []).append(details)
+        return None, [
+            _problem(key, hint, place, found[0], in_config=context is not None)
+            for place, found in places.items()
+        ]
+
+
+def _strict(hint: Any) -> Any:
+    """Return the annotation as pydantic is to read it."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
+        parts = (_strict(inner[0]), *inner[1:])
+        return Annotated[parts]
+    if kind in _UNIONS:
+        return typing.Union[tuple(map(_strict, inner))]  # noqa: UP007
+    if _is_fixed(hint):
+        return tuple[tuple(map(_strict, inner))]  # type: ignore[misc]
+    if kind in _LISTS:
+        return list[_strict(inner[0]) if inner else Any]  # type: ignore[misc]
+    return hint if kind is Literal else _plain(kind, Any)[0]
+
+
+def _plain(kind: Any, otherwise: Any) -> tuple[Any, str, str]:
+    """Return the row of a plain type; an annotation may be anything, and need not be hashable."""
+    found = [row for plain, row in _PLAIN.items() if kind is plain]
+    return found[0] if found else (otherwise, getattr(kind, "__name__", str(kind)), "...")
+
+
+def _is_fixed(hint: Any) -> bool:
+    """Return whether this is a tuple with a type for each of its items."""
+    return get_origin(hint) is tuple and ... not in get_args(hint)
+
+
+def _place(details: ErrorDetails) -> tuple[int, ...]:
+    """Return where in a list an error is; () in one of several types, or where an item lacks."""
+    indexes = takewhile(lambda part: isinstance(part, int), details["loc"])
+    return () if details["type"] == "missing" else tuple(map(int, indexes))
+
+
+def _problem(
+    key: str, hint: Any, place: tuple[int, ...], details: ErrorDetails, in_config: bool
+) -> Problem:
+    key += "".join(f"[{index}]" for index in place)
+    for index in place:
+        items = get_args(_bare(hint))
+        hint = items[index] if _is_fixed(_bare(hint)) else items[0]
+    kind, value, said = details["type"], details["input"], details.get("ctx", {})
+    if kind == CUSTOM:
+        return Problem(key, said["what"], value, said["remedy"])
+    what = f"must be {_describe(hint)}"
+    if kind == "finite_number":
+        what = what.replace("a number", "a finite number")
+    return Problem(key, what, value, _remedy(value, hint, in_config))
+
+
+def _bare(hint: Any) -> Any:
+    """Return the annotation without metadata and without null."""
+    hint = _not_null(hint)
+    return _bare(get_args(hint)[0]) if get_origin(hint) is Annotated else hint
+
+
+def _not_null(hint: Any) -> Any:
+    members = [m for m in get_args(hint) if m is not type(None)]
+    return members[0] if get_origin(hint) in _UNIONS and len(members) == 1 else hint
+
+
+def _describe(hint: Any) -> str:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
+        return _describe_range(_describe(inner[0]), inner[1:])
+    if kind in _UNIONS:
+        words = dict.fromkeys(_describe(member) for member in inner if member is not type(None))
+        return " or ".join(words)
+    if kind is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if _is_fixed(hint):
+        return f"a list of {len(inner)}: {', '.join(map(_describe, inner))}"
+    if kind in _LISTS:
+        return f"a list, each item {_describe(inner[0])}" if inner else "a list"
+    return _plain(kind, Any)[1]
+
+
+def _describe_range(word: str, metadata: Iterable[object]) -> str:
+    low = next((m for m in metadata if isinstance(m, limits.Gt | limits.Ge)), None)
+    high = next((m for m in metadata if isinstance(m, limits.Lt | limits.Le)), None)
+    start: Any = low.gt if isinstance(low, limits.Gt) else low and low.ge
+    end: Any = high.lt if isinstance(high, limits.Lt) else high and high.le
+    if low and high:
+        left, right = "(["[isinstance(low, limits.Ge)], ")]"[isinstance(high, limits.Le)]
+        return f"{word} in {left}{start}, {end}{right}"
+    if low:
+        positive = isinstance(low, limits.Gt) and start == 0
+        above = "above" if isinstance(low, limits.Gt) else "of at least"
+        return word.replace("a ", "a positive ", 1) if positive else f"{word} {above} {start}"
+    if any(isinstance(m, limits.MinLen) for m in metadata):
+        return word.replace("a list", "a list with an item or more", 1)
+    return word
+
+
+def _remedy(value: object, hint: Any, in_config: bool) -> str:
+    kinds = _kinds(hint)
+    if isinstance(value, str) and bool in kinds:
+        return "Write true or false: yes, no, on and off are text."
+    if isinstance(value, str) and {int, float} & kinds:
+        return "Write a number without quotes."
+    choices = [name for name in kinds if isinstance(name, str)]
+    if choices:
+        return did_you_mean(str(value), choices)
+    example = _example(hint, in_config)
+    return "Correct it." if example == "..." else f"Give e.g. {example}."
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """Return the plain types and the literals among which a value may choose."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _kinds(inner[0])
+    if origin in _UNIONS:
+        return set[Any]().union(*map(_kinds, inner))
+    return set(inner) if origin is Literal else {kind for kind in _PLAIN if hint is kind}
+
+
+def _example(hint: Any, in_config: bool) -> str:
+    """Return a value that fits, for Python or as a config holds it; `...` where none is known."""
+    hint = _not_null(hint)
+    metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    written = [m.text for m in metadata if isinstance(m, Example) and in_config]
+    if written:
+        return written[0]
+    hint = _bare(hint)
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        return str(inner[0])
+    if kind in _LISTS:
+        return f"[{_example(inner[0], in_config)}]" if inner else "[...]"
+    low = [m.ge for m in metadata if isinstance(m, limits.Ge) and isinstance(m.ge, int | float)]
+    return f"{max(low[0], float(_plain(kind, Any)[2])):g}" if low else _plain(kind, Any)[2]
