@@ -15,7 +15,6 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import wraps
 from itertools import takewhile
 from pathlib import Path
@@ -30,6 +29,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
@@ -37,13 +37,6 @@ from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
 CUSTOM = "lrexp"  # the type of errors whose wording comes from a validator of ours
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Example:
-    """Metadata of an annotation: a value, as a config would hold it."""
-
-    text: str
 
 
 Natural: TypeAlias = Annotated[int, limits.Ge(0)]
@@ -56,6 +49,7 @@ Fraction: TypeAlias = Annotated[float, limits.Ge(0), limits.Lt(1)]
 Decay: TypeAlias = Annotated[float, limits.Gt(0), limits.Le(1)]
 
 _UNIONS = (typing.Union, types.UnionType)
+_STAR = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 _LISTS = (list, tuple, Sequence, Iterable, Collection)
 
 
@@ -89,15 +83,15 @@ def refusal(what: str, remedy: str, key: str = "") -> PydanticCustomError:
     return PydanticCustomError(CUSTOM, "{what}", {"what": what, "remedy": remedy, "key": key})
 
 
-def require(*problems: Problem | None) -> None:
-    """Raise one `ConfigError` with the problems that there are.
+def require(*problems: Problem | None, prefix: str = "") -> None:
+    """Raise one `ConfigError` with the problems that there are, keys under `prefix`.
 
     Example:
         >>> require(None, None)
     """
     found = [problem for problem in problems if problem is not None]
     if found:
-        raise ConfigError(found)
+        raise ConfigError(found).under(prefix)
 
 
 def one_of(key: str, value: object, known: Iterable[str]) -> Problem | None:
@@ -142,13 +136,13 @@ Give e.g. 2.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        names = list(inspect.signature(function).parameters)
+
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = {**dict(zip(named_parameters(function), args, strict=False)), **kwargs}
-            title = function.__name__
-            problems = check_arguments(function, given, title=title, finite=True, rules=rules)
-            if problems:
-                raise ConfigError(problems).under(prefix)
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            options = {"title": function.__name__, "finite": True, "rules": rules}
+            require(*check_arguments(function, given, **options), prefix=prefix)
             return function(*args, **kwargs)
 
         return call
@@ -159,7 +153,7 @@ Give e.g. 2.
 def named_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters that have a name, annotations evaluated where that works."""
     known = _parameters(function) or {}
-    return {n: p for n, p in known.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    return {name: p for name, p in known.items() if p.kind not in _STAR}
 
 
 def check_arguments(
@@ -200,16 +194,19 @@ def read_arguments(
         context: for validators in annotations.
         rules: what the arguments that fit, defaults included, still do wrong together.
     """
-    if _parameters(function) is None:
+    known = _parameters(function)
+    if known is None:
         return dict(args), []
-    named = named_parameters(function)
-    values: dict[str, Any] = {}
+    named = {name: p for name, p in known.items() if p.kind not in _STAR}
+    is_open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    absent = {n: p for n, p in named.items() if n not in {*args, *filled, *automatic}}
+    values = {n: p.default for n, p in absent.items() if p.default is not p.empty}
     problems = []
     for name, value in args.items():
         if name in filled:
             what = f"is given to {title} already, by {filled[name]}"
             problems.append(Problem(name, what, value, "Remove it."))
-        elif name not in named and not _is_open_ended(function):
+        elif name not in named and not is_open_ended:
             free = [n for n in named if n not in filled]
             remedy = did_you_mean(str(name), free) if free else "It takes no arguments."
             problems.append(Problem(str(name), f"is not a parameter of {title}", value, remedy))
@@ -220,17 +217,12 @@ def read_arguments(
         else:
             read, found = _read(name, value, named[name].annotation, finite, context)
             problems += found
-            same = isinstance(value, numbers.Real) and read == value  # 2 is to stay 2, not 2.0
-            values.update({} if found else {name: value if same else read})
-    for name, parameter in named.items():
-        if name not in args and name not in filled and name not in automatic:
-            if parameter.default is parameter.empty:
-                example = _example(parameter.annotation, in_config=context is not None)
-                example = f"${name}" if name in facts else example
-                remedy = f"Add it, e.g. {name}: {example}."
-                problems.append(Problem(name, f"is needed by {title}", NOTHING, remedy))
-            else:
-                values[name] = parameter.default
+            values.update({} if found else {name: read})
+    for name in (name for name in absent if name not in values):
+        example = _example(named[name].annotation, in_config=context is not None)
+        example = f"${name}" if name in facts else example
+        remedy = "Add it." if example == "..." else f"Add it, e.g. {name}: {example}."
+        problems.append(Problem(name, f"is needed by {title}", NOTHING, remedy))
     problems += rules(values)
     return {name: value for name, value in values.items() if name in args}, problems
 
@@ -254,10 +246,6 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
         with suppress(Exception):  # an annotation may raise anything
             return inspect.signature(function, **options).parameters
     return None
-
-
-def _is_open_ended(function: Callable[..., Any]) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in (_parameters(function) or {}).values())
 
 
 def _is_default(value: object, parameter: inspect.Parameter) -> bool:
@@ -292,7 +280,9 @@ def _read(
     except Exception:  # metadata of other libraries may be anything; then the value is not judged
         return value, []
     try:
-        return adapter.validate_python(value, context=context), []
+        read = adapter.validate_python(value, context=context)
+        is_same = isinstance(value, numbers.Real) and read == value
+        return value if is_same else read, []  # 2 is to stay 2, not 2.0
     except ValidationError as error:
         places: dict[tuple[int, ...], list[ErrorDetails]] = {}
         for details in error.errors(include_url=False):
@@ -370,7 +360,7 @@ def _describe(hint: Any) -> str:
         words = dict.fromkeys(_describe(member) for member in inner if member is not type(None))
         return " or ".join(words)
     if kind is Literal:
-        return f"one of {', '.join(map(str, inner))}"
+        return f"{'one of ' if len(inner) > 1 else ''}{', '.join(map(str, inner))}"
     if _is_fixed(hint):
         return f"a list of {len(inner)}: {', '.join(map(_describe, inner))}"
     if kind in _LISTS:
@@ -396,35 +386,23 @@ def _describe_range(word: str, metadata: Iterable[object]) -> str:
 
 
 def _remedy(value: object, hint: Any, in_config: bool) -> str:
-    kinds = _kinds(hint)
-    if isinstance(value, str) and bool in kinds:
+    if isinstance(value, str) and fits(True, hint):
         return "Write true or false: yes, no, on and off are text."
-    if isinstance(value, str) and {int, float} & kinds:
+    if isinstance(value, str) and (fits(2, hint) or fits(0.5, hint)):
         return "Write a number without quotes."
-    choices = [name for name in kinds if isinstance(name, str)]
-    if choices:
-        return did_you_mean(str(value), choices)
+    if get_origin(_bare(hint)) is Literal:
+        return did_you_mean(str(value), map(str, get_args(_bare(hint))))
     example = _example(hint, in_config)
     return "Correct it." if example == "..." else f"Give e.g. {example}."
-
-
-def _kinds(hint: Any) -> set[Any]:
-    """Return the plain types and the literals among which a value may choose."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _kinds(inner[0])
-    if origin in _UNIONS:
-        return set[Any]().union(*map(_kinds, inner))
-    return set(inner) if origin is Literal else {kind for kind in _PLAIN if hint is kind}
 
 
 def _example(hint: Any, in_config: bool) -> str:
     """Return a value that fits, for Python or as a config holds it; `...` where none is known."""
     hint = _not_null(hint)
     metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    written = [m.text for m in metadata if isinstance(m, Example) and in_config]
-    if written:
-        return written[0]
+    shown = [m.examples for m in metadata if isinstance(m, FieldInfo) and m.examples]
+    if in_config and shown:
+        return str(shown[0][0])
     hint = _bare(hint)
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:

@@ -6,7 +6,8 @@ A name is a built-in of `SCHEDULES`, a class of torch.optim.lr_scheduler, or an 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -40,12 +41,14 @@ class Maker:
         factory: its keyword-only parameters are those of the config.
         make: (η, T, steps per epoch, parameters of the config) -> schedule.
         args_problems: rules for the parameter `args`.
+        filled: what a config must not give -> the key or section that it comes from.
     """
 
     title: str
     factory: Callable[..., Schedule | Controller]
     make: Callable[[float, int, PerEpoch, Mapping[str, Any]], Schedule | Controller]
     args_problems: Callable[[Mapping[str, object]], list[Problem]] = lambda args: []
+    filled: Mapping[str, str] = field(default_factory=lambda: FILLED)
 
 
 def maker_of(name: Name) -> Maker | None:
@@ -63,22 +66,21 @@ def maker_of(name: Name) -> Maker | None:
 
 
 def _torch_maker(scheduler: type) -> Maker:
-    from lrexp.schedules.torch_adapter import (
-        is_plateau,
-        torch_plateau,
-        torch_problems,
-        torch_schedule,
-    )
+    from lrexp.schedules import torch_adapter as adapter
+
+    is_plateau = adapter.is_plateau(scheduler)
 
     def make(
         lr: float, total_steps: int, per_epoch: PerEpoch, params: Mapping[str, Any]
     ) -> Schedule | Controller:
-        if is_plateau(scheduler):
-            return torch_plateau(lr, total_steps, **params)
-        return torch_schedule(lr, total_steps, scheduler, per_epoch, **params)
+        if is_plateau:
+            return adapter.torch_plateau(lr, total_steps, **params)
+        return adapter.torch_schedule(lr, total_steps, scheduler, per_epoch, **params)
 
-    factory = torch_plateau if is_plateau(scheduler) else torch_schedule
-    return Maker(scheduler.__name__, factory, make, lambda args: torch_problems(scheduler, args))
+    factory = adapter.torch_plateau if is_plateau else adapter.torch_schedule
+    filled = {**FILLED, "scheduler": "schedule.name", "steps_per_epoch": "data"}
+    problems = partial(adapter.torch_problems, scheduler)
+    return Maker(scheduler.__name__, factory, make, problems, filled)
 
 
 def _custom_maker(factory: Callable[..., object]) -> Maker:
@@ -86,7 +88,8 @@ def _custom_maker(factory: Callable[..., object]) -> Maker:
         getattr(factory, "__name__", str(factory)),
         custom_schedule,
         lambda lr, total, per_epoch, p: custom_schedule(lr, total, factory, **p),
-        lambda args: custom_problems(factory, args),
+        partial(custom_problems, factory),
+        {**FILLED, "factory": "schedule.name"},
     )
 
 
@@ -169,7 +172,7 @@ def _read(
         maker.factory,
         params,
         title=maker.title,
-        filled=FILLED,
+        filled=maker.filled,
         finite=True,
         context=to_steps,
         rules=lambda given: common_problems({**given, **common}),

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
+from pydantic import Field
+
 from lrexp.errors import NOTHING, ConfigError, Problem
 from lrexp.schedules.schedule import Schedule, Steps, register, warmed
-from lrexp.signatures import Count, Example, Positive, Share, fits
+from lrexp.signatures import Count, Positive, Share, fits
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Part:
     schedule: Schedule | Callable[[int], float]
 
 
-Parts: TypeAlias = Annotated[list[Part], Example("[{start: 0, end: 50%, schedule: cosine}]")]
+Parts: TypeAlias = Annotated[
+    list[Part], Field(examples=["[{start: 0, end: 50%, schedule: cosine}]"])
+]
 
 
 @register("combined")

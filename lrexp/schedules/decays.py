@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import MinLen
+from pydantic import Field
 
 from lrexp.errors import NOTHING, ConfigError, Problem
 from lrexp.schedules.schedule import (
@@ -31,7 +32,6 @@ from lrexp.schedules.schedule import (
 from lrexp.signatures import (
     Count,
     Decay,
-    Example,
     Fraction,
     NonNegative,
     OneOrMore,
@@ -324,7 +324,7 @@ def step(
     return Schedule(warmed(lr, warmup, warmup_start, after))
 
 
-Milestones: TypeAlias = Annotated[list[Steps], MinLen(1), Example("[50%, 80%]")]
+Milestones: TypeAlias = Annotated[list[Steps], MinLen(1), Field(examples=["[50%, 80%]"])]
 
 
 @register("multi_step")

@@ -68,12 +68,13 @@ def get_lr_scheduler(
         remedy = did_you_mean(str(decay_type), names)
         raise ConfigError.single("decay_type", "is not a schedule of this kind", decay_type, remedy)
     factory = SCHEDULES[decay_type]
-    params = {**parameters_of_type, "warmup": warmup_steps, "warmup_start": warmup_start}
+    params = dict(parameters_of_type)
     if final_div_factor is not None:
         params["final_div_factor"] = final_div_factor
     # A schedule without a floor refuses one that is asked for, and is not bothered by the default.
-    if "min_lr" in named_parameters(factory) or min_lr not in (None, 0):
-        params["min_lr"] = min_lr
+    common = {"warmup": warmup_steps, "warmup_start": warmup_start, "min_lr": min_lr}
+    known = named_parameters(factory)
+    params |= {n: value for n, value in common.items() if n in known or value not in (None, 0)}
     words = {"lr": "max_lr", "total_steps": "max_steps", "warmup": "warmup_steps"}
     try:
         schedule = factory(max_lr, max_steps, **params)

@@ -25,10 +25,10 @@ from typing import (
 )
 
 from annotated_types import Ge
-from pydantic import ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from lrexp.errors import ConfigError, Problem
-from lrexp.signatures import Example, checked, refusal
+from lrexp.signatures import checked, refusal
 
 
 def _steps(value: object, whole: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
@@ -46,8 +46,8 @@ def _steps(value: object, whole: ValidatorFunctionWrapHandler, info: ValidationI
 
 # The annotations of parameters that a config may give as a duration; a factory gets whole steps.
 DURATION = WrapValidator(_steps)
-Steps: TypeAlias = Annotated[int, Ge(0), DURATION, Example("10%")]
-StepOrMore: TypeAlias = Annotated[int, Ge(1), DURATION, Example("10%")]
+Steps: TypeAlias = Annotated[int, Ge(0), DURATION, Field(examples=["10%"])]
+StepOrMore: TypeAlias = Annotated[int, Ge(1), DURATION, Field(examples=["10%"])]
 P = ParamSpec("P")
 # Steps in an epoch, None of data without length; to know it may take loading the data.
 PerEpoch: TypeAlias = int | Callable[[], int | None] | None
@@ -108,13 +108,7 @@ class Controller(Protocol):
 
 Made = TypeVar("Made", bound=Schedule | Controller)
 # What a config says elsewhere: parameters of factories -> the key or section they come from.
-FILLED = {
-    "lr": "optimizer.lr",
-    "total_steps": "train.duration",
-    "factory": "schedule.name",
-    "scheduler": "schedule.name",
-    "steps_per_epoch": "data",
-}
+FILLED = {"lr": "optimizer.lr", "total_steps": "train.duration"}
 SCHEDULES: dict[str, Callable[..., Schedule | Controller]] = {}  # what a config may name
 
 

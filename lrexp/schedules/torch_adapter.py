@@ -115,7 +115,12 @@ def torch_schedule(
     per_epoch = steps_per_epoch
     if callable(per_epoch):
         per_epoch = per_epoch() if kind == "epoch" else None
-    require(_epochs_known(kind, per_epoch), *torch_problems(scheduler, args or {}))
+    problems = torch_problems(scheduler, args or {})
+    if kind == "epoch" and per_epoch is None:
+        what = "epoch needs data with a length, whose steps per epoch are known"
+        remedy = "Use interval: step, and count steps in args."
+        problems.append(Problem("interval", what, kind, remedy))
+    require(*problems)
     length = 1 if kind == "step" else per_epoch or 1
     last = (total_steps - 1) // length
     table = _Table(lr, scheduler, _completed(scheduler, args or {}, lr, last + 1))
@@ -241,10 +246,3 @@ class _Table:
         rule = f"{self._title} refuses its arguments: {type(error).__name__}: {error}"
         remedy = "See the class in torch's documentation."
         return ConfigError.single("args", rule, self._args, remedy)
-
-
-def _epochs_known(kind: str, steps_per_epoch: int | None) -> Problem | None:
-    if kind != "epoch" or steps_per_epoch is not None:
-        return None
-    rule = "epoch needs data with a length, whose steps per epoch are known"
-    return Problem("interval", rule, kind, "Use interval: step, and count steps in args.")

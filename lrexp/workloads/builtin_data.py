@@ -7,13 +7,14 @@ data depend on `data.args.seed` alone, not on the seeds of the trials.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 from annotated_types import Ge
 
-from lrexp.errors import ConfigError
-from lrexp.signatures import Count, Natural, NonNegative, checked
+from lrexp.errors import Problem
+from lrexp.signatures import Count, Natural, NonNegative, checked, named_parameters
 from lrexp.workloads.csv_file import csv_file, csv_rows
 from lrexp.workloads.seeds import derive_seed
 from lrexp.workloads.table import BATCH_SIZE, VAL_FRACTION, Rows, Size, Table, no_full_batch
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 TwoOrMore: TypeAlias = Annotated[int, Ge(2)]
 
 
+def _one_for_each_class(given: Mapping[str, Any]) -> Iterator[Problem]:
+    samples, classes = given.get("samples"), given.get("classes")
+    if samples is not None and classes is not None and samples < classes:
+        what = f"must be at least data.args.classes ({classes})"
+        yield Problem("samples", what, samples, "Raise it.")
+
+
+@checked("data.args")
 def digits(image: bool = False) -> Table:
     """Return 1,797 handwritten digits of 8×8 pixels in [0, 1], ten classes.
 
@@ -41,17 +50,10 @@ def digits(image: bool = False) -> Table:
     import torch
     from sklearn.datasets import load_digits
 
-    digits_rows(image)
     pixels, labels = load_digits(return_X_y=True)
     inputs = torch.from_numpy(pixels) / 16.0
     inputs = inputs.view(-1, 1, 8, 8) if image else inputs
     return Table(inputs, torch.from_numpy(labels).long(), num_classes=10)
-
-
-@checked("data.args")
-def digits_rows(image: bool = False) -> Rows:
-    """Return how many there are; the arguments are those of `digits`."""
-    return Rows(1797)
 
 
 def diabetes() -> Table:
@@ -78,11 +80,6 @@ def diabetes() -> Table:
     )
 
 
-def diabetes_rows() -> Rows:
-    """Return how many there are."""
-    return Rows(442)
-
-
 def breast_cancer() -> Table:
     """Return 569 tumours, 30 features standardised by the training rows, two classes.
 
@@ -105,11 +102,7 @@ def breast_cancer() -> Table:
     )
 
 
-def breast_cancer_rows() -> Rows:
-    """Return how many there are."""
-    return Rows(569)
-
-
+@checked("data.args")
 def linear(
     samples: TwoOrMore = 1000, features: Count = 10, noise: NonNegative = 0.1, seed: Natural = 0
 ) -> Table:
@@ -127,7 +120,6 @@ def linear(
         >>> linear(samples=100, features=3).inputs.shape
         torch.Size([100, 3])
     """
-    linear_rows(samples, features, noise, seed)
     generator = _generator(seed, "linear")
     weights = _normal((features, 1), generator)
     inputs = _normal((samples, features), generator)
@@ -135,13 +127,6 @@ def linear(
 
 
 @checked("data.args")
-def linear_rows(
-    samples: TwoOrMore = 1000, features: Count = 10, noise: NonNegative = 0.1, seed: Natural = 0
-) -> Rows:
-    """Return how many there are; the arguments are those of `linear`."""
-    return Rows(samples)
-
-
 def sine(samples: TwoOrMore = 1000, noise: NonNegative = 0.1, seed: Natural = 0) -> Table:
     """Return one period of a sine, y = sin(πx) + noise, with x uniform in [-1, 1).
 
@@ -156,18 +141,12 @@ def sine(samples: TwoOrMore = 1000, noise: NonNegative = 0.1, seed: Natural = 0)
     """
     import torch
 
-    sine_rows(samples, noise, seed)
     generator = _generator(seed, "sine")
     inputs = 2 * torch.rand(samples, 1, generator=generator, dtype=torch.float64) - 1
     return Table(inputs, torch.sin(math.pi * inputs) + noise * _normal((samples, 1), generator))
 
 
-@checked("data.args")
-def sine_rows(samples: TwoOrMore = 1000, noise: NonNegative = 0.1, seed: Natural = 0) -> Rows:
-    """Return how many there are; the arguments are those of `sine`."""
-    return Rows(samples)
-
-
+@checked("data.args", _one_for_each_class)
 def spirals(
     classes: TwoOrMore = 3, samples: TwoOrMore = 1500, noise: NonNegative = 0.02, seed: Natural = 0
 ) -> Table:
@@ -191,7 +170,6 @@ def spirals(
     """
     import torch
 
-    spirals_rows(classes, samples, noise, seed)
     number = torch.arange(samples)
     labels = number % classes
     on_arm = (samples - 1 - labels) // classes + 1  # samples of the same class
@@ -200,17 +178,6 @@ def spirals(
     arms = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)  # (samples, 2)
     generator = _generator(seed, "spirals")
     return Table(arms + noise * _normal((samples, 2), generator), labels, num_classes=classes)
-
-
-@checked("data.args")
-def spirals_rows(
-    classes: TwoOrMore = 3, samples: TwoOrMore = 1500, noise: NonNegative = 0.02, seed: Natural = 0
-) -> Rows:
-    """Return how many there are; the arguments are those of `spirals`."""
-    if samples < classes:
-        what, remedy = f"must be at least data.args.classes ({classes})", "Raise it."
-        raise ConfigError.single("data.args.samples", what, samples, remedy)
-    return Rows(samples)
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
@@ -248,14 +215,25 @@ class Outline(Protocol):
         """Return the samples that a split leaves for training."""
 
 
+def _rows(make: Callable[..., Table], count: int | None = None) -> Callable[..., Rows]:
+    """Return what tells how many rows `make` gives: `count`, or as many as it is asked for."""
+
+    @checked("data.args", _one_for_each_class)
+    @wraps(make)  # the arguments are the same
+    def rows(**args: Any) -> Rows:
+        return Rows(count or args.get("samples") or named_parameters(make)["samples"].default)
+
+    return rows
+
+
 # Each takes the arguments of the data, refuses what it would refuse, and imports no torch.
 OUTLINES: dict[str, Callable[..., Outline]] = {
-    "digits": digits_rows,
-    "diabetes": diabetes_rows,
-    "breast_cancer": breast_cancer_rows,
-    "linear": linear_rows,
-    "sine": sine_rows,
-    "spirals": spirals_rows,
+    "digits": _rows(digits, 1797),
+    "diabetes": _rows(diabetes, 442),
+    "breast_cancer": _rows(breast_cancer, 569),
+    "linear": _rows(linear),
+    "sine": _rows(sine),
+    "spirals": _rows(spirals),
     "text": text_windows,
     "csv": csv_rows,
 }

@@ -91,7 +91,7 @@ def _add(digest: Any, value: Any) -> None:
         digest.update(repr(value).encode())
 
 
-InMemory = bool | Literal["auto"]
+InMemory = Literal["auto"] | bool
 
 
 def load_data(

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from lrexp.errors import ConfigError, RunError
-from lrexp.signatures import Count, check_arguments, named_parameters
+from lrexp.signatures import Count, check_arguments, named_parameters, require
 from lrexp.workloads.tensors import Images, ImageScaling
 
 
@@ -92,9 +92,7 @@ class TorchvisionDataset:
             ConfigError: for a wrong argument, or files that are not there.
             RunError: if a download is not possible.
         """
-        problems = check_arguments(self, args, title=self.name)
-        if problems:
-            raise ConfigError(problems).under("data.args")
+        require(*check_arguments(self, args, title=self.name), prefix="data.args")
         args = dict(args)
         size = args.pop(self._size_name, None)
         is_plain = args.get("transform") is None
