@@ -30,14 +30,12 @@ from pydantic import (
     ValidationError,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
 
-CUSTOM = "lrexp"  # the type of errors whose wording comes from a validator of ours
 P = ParamSpec("P")
 R = TypeVar("R")
-
 
 Natural: TypeAlias = Annotated[int, limits.Ge(0)]
 Count: TypeAlias = Annotated[int, limits.Ge(1)]
@@ -78,11 +76,6 @@ _PLAIN: dict[object, tuple[Any, str, str]] = {
 }
 
 
-def refusal(what: str, remedy: str, key: str = "") -> PydanticCustomError:
-    """Return the error for a validator to raise; `key` is relative to the value."""
-    return PydanticCustomError(CUSTOM, "{what}", {"what": what, "remedy": remedy, "key": key})
-
-
 def require(*problems: Problem | None, prefix: str = "") -> None:
     """Raise one `ConfigError` with the problems that there are, keys under `prefix`.
 
@@ -107,9 +100,7 @@ def among(known: Iterable[str]) -> PlainValidator:
     """Return the metadata of an annotation for one of the names known at run time."""
 
     def validate(value: object) -> object:
-        problem = one_of("", value, known)
-        if problem is not None:
-            raise refusal(problem.what, problem.remedy)
+        require(one_of("", value, known))
         return value
 
     return PlainValidator(validate)
@@ -284,13 +275,11 @@ def _read(
         is_same = isinstance(value, numbers.Real) and read == value
         return value if is_same else read, []  # 2 is to stay 2, not 2.0
     except ValidationError as error:
-        places: dict[tuple[int, ...], list[ErrorDetails]] = {}
+        first: dict[tuple[int, ...], ErrorDetails] = {}  # of several types, each says its own
         for details in error.errors(include_url=False):
-            places.setdefault(_place(details), []).append(details)
-        return None, [
-            _problem(key, hint, place, found[0], in_config=context is not None)
-            for place, found in places.items()
-        ]
+            first.setdefault(_place(details), details)
+        found = [_problems(key, hint, d, context is not None) for d in first.values()]
+        return None, [problem for problems in found for problem in problems]
 
 
 def _strict(hint: Any) -> Any:
@@ -298,20 +287,20 @@ def _strict(hint: Any) -> Any:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
         parts = (_strict(inner[0]), *inner[1:])
-        return Annotated[parts]
+        return Any if parts[0] is Any else Annotated[parts]
     if kind in _UNIONS:
         return typing.Union[tuple(map(_strict, inner))]  # noqa: UP007
     if _is_fixed(hint):
         return tuple[tuple(map(_strict, inner))]  # type: ignore[misc]
     if kind in _LISTS:
         return list[_strict(inner[0]) if inner else Any]  # type: ignore[misc]
-    return hint if kind is Literal else _plain(kind, Any)[0]
+    return hint if kind is Literal else _plain(kind)[0]
 
 
-def _plain(kind: Any, otherwise: Any) -> tuple[Any, str, str]:
+def _plain(kind: Any) -> tuple[Any, str, str]:
     """Return the row of a plain type; an annotation may be anything, and need not be hashable."""
     found = [row for plain, row in _PLAIN.items() if kind is plain]
-    return found[0] if found else (otherwise, getattr(kind, "__name__", str(kind)), "...")
+    return found[0] if found else (Any, getattr(kind, "__name__", str(kind)), "...")
 
 
 def _is_fixed(hint: Any) -> bool:
@@ -325,20 +314,17 @@ def _place(details: ErrorDetails) -> tuple[int, ...]:
     return () if details["type"] == "missing" else tuple(map(int, indexes))
 
 
-def _problem(
-    key: str, hint: Any, place: tuple[int, ...], details: ErrorDetails, in_config: bool
-) -> Problem:
-    key += "".join(f"[{index}]" for index in place)
-    for index in place:
-        items = get_args(_bare(hint))
+def _problems(key: str, hint: Any, details: ErrorDetails, in_config: bool) -> Iterable[Problem]:
+    for index in _place(details):
+        key, items = f"{key}[{index}]", get_args(_bare(hint))
         hint = items[index] if _is_fixed(_bare(hint)) else items[0]
-    kind, value, said = details["type"], details["input"], details.get("ctx", {})
-    if kind == CUSTOM:
-        return Problem(key, said["what"], value, said["remedy"])
-    what = f"must be {_describe(hint)}"
-    if kind == "finite_number":
+    error = details.get("ctx", {}).get("error")
+    if isinstance(error, ConfigError):  # of a validator of ours
+        return error.under(key).problems
+    what, value = f"must be {_describe(hint)}", details["input"]
+    if details["type"] == "finite_number":
         what = what.replace("a number", "a finite number")
-    return Problem(key, what, value, _remedy(value, hint, in_config))
+    return [Problem(key, what, value, _remedy(value, hint, in_config))]
 
 
 def _bare(hint: Any) -> Any:
@@ -365,7 +351,7 @@ def _describe(hint: Any) -> str:
         return f"a list of {len(inner)}: {', '.join(map(_describe, inner))}"
     if kind in _LISTS:
         return f"a list, each item {_describe(inner[0])}" if inner else "a list"
-    return _plain(kind, Any)[1]
+    return _plain(kind)[1]
 
 
 def _describe_range(word: str, metadata: Iterable[object]) -> str:
@@ -410,4 +396,4 @@ def _example(hint: Any, in_config: bool) -> str:
     if kind in _LISTS:
         return f"[{_example(inner[0], in_config)}]" if inner else "[...]"
     low = [m.ge for m in metadata if isinstance(m, limits.Ge) and isinstance(m.ge, int | float)]
-    return f"{max(low[0], float(_plain(kind, Any)[2])):g}" if low else _plain(kind, Any)[2]
+    return f"{max(low[0], float(_plain(kind)[2])):g}" if low else _plain(kind)[2]

@@ -19,15 +19,22 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
 from lrexp.config.variant_names import NAME_PATTERN, why_unsafe
 from lrexp.errors import ConfigError
 from lrexp.schedules.controllers import Monitor
-from lrexp.signatures import Count, Fraction, Positive, refusal
+from lrexp.signatures import Count, Fraction, Positive
 
+CUSTOM = "lrexp"  # the type of errors whose wording comes from here
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$"
+
+
+def refusal(what: str, remedy: str, key: str = "") -> PydanticCustomError:
+    """Return the error that `schema_errors.py` words like this; `key` is relative to the value."""
+    return PydanticCustomError(CUSTOM, "{what}", {"what": what, "remedy": remedy, "key": key})
 
 
 def _duration(value: object) -> int | str:

@@ -15,10 +15,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from lrexp.config.reader import parse_scalar
-from lrexp.config.schema import ExperimentConfig
+from lrexp.config.schema import CUSTOM, ExperimentConfig
 from lrexp.config.tree import KeyPath, dotted
 from lrexp.errors import NOTHING, Problem, did_you_mean
-from lrexp.signatures import CUSTOM
 
 
 def field_at(path: KeyPath) -> FieldInfo | None:

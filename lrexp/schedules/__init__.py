@@ -5,6 +5,6 @@ config may set. `build.py` makes one from a config's section. Only `torch_adapte
 and only when a class of torch is named.
 """
 
-from lrexp.schedules.schedule import register
+from lrexp.schedules.build import register  # with it, the names of the families are taken
 
 __all__ = ["register"]

@@ -22,10 +22,11 @@ from lrexp.schedules.schedule import (
     PerEpoch,
     Schedule,
     common_problems,
+    register,
 )
 from lrexp.signatures import Count, Positive, fits, read_arguments
 
-__all__ = ["SCHEDULES", "build_schedule", "check_schedule", "known_names"]
+__all__ = ["SCHEDULES", "build_schedule", "check_schedule", "known_names", "register"]
 FAMILIES = (combine, controllers, custom, cycles, decays)  # they fill SCHEDULES
 # A built-in name, the name of a torch class, or what an import path led to: a torch scheduler class
 # or a factory of the user's own.

@@ -28,7 +28,7 @@ from annotated_types import Ge
 from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from lrexp.errors import ConfigError, Problem
-from lrexp.signatures import checked, refusal
+from lrexp.signatures import checked
 
 
 def _steps(value: object, whole: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
@@ -36,11 +36,9 @@ def _steps(value: object, whole: ValidatorFunctionWrapHandler, info: ValidationI
     if info.context is None:  # a factory is called
         return whole(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise refusal("must be a duration", "Give e.g. 500, 10ep or 5%.")
-    try:
-        steps = info.context(value)
-    except ConfigError as error:
-        raise refusal(error.problems[0].what, error.problems[0].remedy) from None
+        remedy = "Give e.g. 500, 10ep or 5%."
+        raise ConfigError.single("", "must be a duration", value, remedy)
+    steps = info.context(value)
     return value if steps is None else whole(steps)
 
 
