@@ -123,8 +123,8 @@ def custom_schedule(
         raise user_error(error, title) from error
     if isinstance(made, Controller):
         if warmup:
-            what, remedy = "cannot be added to a controller of your own", "Leave it out, and let "
-            remedy += "the controller warm up."
+            what = "cannot be added to a controller of your own"
+            remedy = "Leave it out, and let the controller warm up."
             raise ConfigError.single("warmup", what, warmup, remedy)
         return made
     curve = made.lr if isinstance(made, Schedule) else made
