@@ -7,16 +7,15 @@ in it or elsewhere, so that one reading finds every problem.
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from lrexp.config.names import Names
-from lrexp.config.signatures import check_arguments
 from lrexp.config.trust import AnyCallable
 from lrexp.errors import ConfigError, Problem
+from lrexp.schedules.signatures import check_arguments
 
 Section: TypeAlias = Mapping[str, Any]
 
@@ -59,8 +58,8 @@ def _data(name: str, section: Section, names: Names) -> list[Problem]:
 def _optimizer(name: str, section: Section, names: Names) -> list[Problem]:
     function = names.resolve("optimizer", name)
     filled = {"lr": "optimizer.lr", "params": "the model"}
-    problems = _args("optimizer", function, section, filled=filled)
-    problems += _not_finite(section.get("args"))  # torch compares with <, which NaN passes
+    # torch compares with <, which NaN passes
+    problems = _args("optimizer", function, section, filled=filled, finite=True)
     if problems or ":" in name:
         return problems
     return _refused_by_torch(function, section)
@@ -110,14 +109,6 @@ def _args(section: str, function: AnyCallable, value: Section, **options: Any) -
         return []
     problems = check_arguments(function, args, title=str(value["name"]), **options)
     return [replace(p, key=f"{section}.args.{p.key}") for p in problems]
-
-
-def _not_finite(args: object) -> list[Problem]:
-    return [
-        Problem(f"optimizer.args.{key}", "must be a finite number", value, "Correct it.")
-        for key, value in (args.items() if isinstance(args, Mapping) else ())
-        if isinstance(value, float) and not math.isfinite(value)
-    ]
 
 
 def _refused_by_torch(cls: AnyCallable, section: Section) -> list[Problem]:

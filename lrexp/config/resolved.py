@@ -153,9 +153,10 @@ def _in_steps(value: Any, clock: Clock) -> Any:
 def _duration_names(name: object) -> set[str]:
     """Return which of a schedule's parameters are durations; every schedule takes a warmup."""
     from lrexp.schedules.build import SCHEDULES
-    from lrexp.schedules.parameters import parameters
+    from lrexp.schedules.schedule import is_duration
+    from lrexp.schedules.signatures import named_parameters
 
     if name not in SCHEDULES:
         return {"warmup"}
-    known = parameters(SCHEDULES[str(name)])
-    return {key for key, parameter in known.items() if parameter.is_duration}
+    known = named_parameters(SCHEDULES[str(name)])
+    return {key for key, parameter in known.items() if is_duration(parameter.annotation)}

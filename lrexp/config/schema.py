@@ -25,13 +25,15 @@ from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
 from lrexp.config.variant_names import NAME_PATTERN, why_unsafe
 from lrexp.errors import ConfigError
+from lrexp.schedules.controllers import Monitor
+from lrexp.schedules.signatures import Count, Fraction, Positive
 
 CUSTOM = "lrexp"  # the type of errors whose wording comes from here
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$"
 
 
 def refusal(what: str, remedy: str, key: str = "") -> PydanticCustomError:
-    """Return the error that makes `wording.py` say just this; `key` is relative to the value."""
+    """Return the error that `schema_errors.py` words like this; `key` is relative to the value."""
     return PydanticCustomError(CUSTOM, "{what}", {"what": what, "remedy": remedy, "key": key})
 
 
@@ -93,10 +95,6 @@ Text: TypeAlias = Annotated[str, Field(min_length=1)]
 Name: TypeAlias = Annotated[
     str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})
 ]
-
-Count: TypeAlias = Annotated[int, Field(ge=1)]
-Positive: TypeAlias = Annotated[float, Field(gt=0)]
-Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 Duration: TypeAlias = Annotated[
     int | str, PlainValidator(_duration), WithJsonSchema(_duration_schema(list(UNITS)))
@@ -255,9 +253,7 @@ class CompareConfig(BaseModel):
     seeds: int = Field(
         default=1, ge=1, le=10_000, description="Trainings per variant, one per seed."
     )
-    metric: Literal["val_loss", "train_loss", "val_accuracy"] = Field(
-        default="val_loss", description="What ranks the variants."
-    )
+    metric: Monitor = Field(default="val_loss", description="What ranks the variants.")
     reference: Text | None = Field(
         default=None,
         description="The variant that the others are compared with; best is the one that ranks "

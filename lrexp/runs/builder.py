@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from lrexp.config.config import Config
 from lrexp.config.schema import ExperimentConfig
-from lrexp.config.signatures import check_arguments
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
+from lrexp.schedules.signatures import check_arguments
 from lrexp.workloads.batches import Data, Facts
 from lrexp.workloads.loading import data_from_objects, load_data
 from lrexp.workloads.losses import (

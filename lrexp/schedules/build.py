@@ -5,49 +5,29 @@ A name is a built-in of `SCHEDULES`, a class of torch.optim.lr_scheduler, or an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
-from lrexp.schedules.combine import Part, combined, range_problems
-from lrexp.schedules.controllers import adaptive_cycle, plateau
-from lrexp.schedules.custom import custom_problems, custom_schedule, from_function
-from lrexp.schedules.cycles import cosine_restarts, cyclic, one_cycle
-from lrexp.schedules.decays import (
-    constant,
-    cosine,
-    exponential,
-    inverse_sqrt,
-    linear,
-    multi_step,
-    polynomial,
-    rex,
-    step,
-    wsd,
+from lrexp.errors import ConfigError, Problem, did_you_mean
+from lrexp.schedules import combine, controllers, custom, cycles, decays
+from lrexp.schedules.combine import Part, range_problems
+from lrexp.schedules.custom import custom_problems, custom_schedule
+from lrexp.schedules.schedule import (
+    FILLED,
+    SCHEDULES,
+    Controller,
+    PerEpoch,
+    Schedule,
+    common_problems,
+    register,
 )
-from lrexp.schedules.parameters import parameter_problems, parameters, resolved
-from lrexp.schedules.schedule import Controller, PerEpoch, Schedule
+from lrexp.schedules.signatures import Count, Positive, fits, read_arguments
 
-SCHEDULES: dict[str, Callable[..., Schedule | Controller]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "linear": linear,
-    "exponential": exponential,
-    "polynomial": polynomial,
-    "inverse_sqrt": inverse_sqrt,
-    "wsd": wsd,
-    "cosine_restarts": cosine_restarts,
-    "one_cycle": one_cycle,
-    "cyclic": cyclic,
-    "step": step,
-    "multi_step": multi_step,
-    "combined": combined,
-    "rex": rex,
-    "plateau": plateau,
-    "adaptive_cycle": adaptive_cycle,
-    "lambda": from_function,
-}
+__all__ = ["SCHEDULES", "build_schedule", "check_schedule", "known_names", "register"]
+FAMILIES = (combine, controllers, custom, cycles, decays)  # they fill SCHEDULES
 # A built-in name, the name of a torch class, or what an import path led to: a torch scheduler class
 # or a factory of the user's own.
 Name: TypeAlias = str | Callable[..., object]
@@ -62,12 +42,14 @@ class Maker:
         factory: its keyword-only parameters are those of the config.
         make: (η, T, steps per epoch, parameters of the config) -> schedule.
         args_problems: rules for the parameter `args`.
+        filled: what a config must not give -> the key or section that it comes from.
     """
 
     title: str
     factory: Callable[..., Schedule | Controller]
     make: Callable[[float, int, PerEpoch, Mapping[str, Any]], Schedule | Controller]
     args_problems: Callable[[Mapping[str, object]], list[Problem]] = lambda args: []
+    filled: Mapping[str, str] = field(default_factory=lambda: FILLED)
 
 
 def maker_of(name: Name) -> Maker | None:
@@ -85,22 +67,21 @@ def maker_of(name: Name) -> Maker | None:
 
 
 def _torch_maker(scheduler: type) -> Maker:
-    from lrexp.schedules.torch_adapter import (
-        is_plateau,
-        torch_plateau,
-        torch_problems,
-        torch_schedule,
-    )
+    from lrexp.schedules import torch_adapter as adapter
+
+    is_plateau = adapter.is_plateau(scheduler)
 
     def make(
         lr: float, total_steps: int, per_epoch: PerEpoch, params: Mapping[str, Any]
     ) -> Schedule | Controller:
-        if is_plateau(scheduler):
-            return torch_plateau(lr, total_steps, **params)
-        return torch_schedule(lr, total_steps, scheduler, per_epoch, **params)
+        if is_plateau:
+            return adapter.torch_plateau(lr, total_steps, **params)
+        return adapter.torch_schedule(lr, total_steps, scheduler, per_epoch, **params)
 
-    factory = torch_plateau if is_plateau(scheduler) else torch_schedule
-    return Maker(scheduler.__name__, factory, make, lambda args: torch_problems(scheduler, args))
+    factory = adapter.torch_plateau if is_plateau else adapter.torch_schedule
+    filled = {**FILLED, "scheduler": "schedule.name", "steps_per_epoch": "data"}
+    problems = partial(adapter.torch_problems, scheduler)
+    return Maker(scheduler.__name__, factory, make, problems, filled)
 
 
 def _custom_maker(factory: Callable[..., object]) -> Maker:
@@ -108,11 +89,9 @@ def _custom_maker(factory: Callable[..., object]) -> Maker:
         getattr(factory, "__name__", str(factory)),
         custom_schedule,
         lambda lr, total, per_epoch, p: custom_schedule(lr, total, factory, **p),
-        lambda args: custom_problems(factory, args),
+        partial(custom_problems, factory),
+        {**FILLED, "factory": "schedule.name"},
     )
-
-
-_PART = "Write {start: 0, end: 50%, schedule: cosine}."
 
 
 def build_schedule(
@@ -147,25 +126,19 @@ def build_schedule(
         >>> [round(s(i), 3) for i in range(7)]
         [0.5, 1.0, 1.0, 0.775, 0.55, 0.325, 0.1]
     """
-    problems, maker = check_schedule(name, params), maker_of(name)
-    if maker is None:
-        raise ConfigError(problems)
-    wrong = {_parameter(problem.key) for problem in problems}
-    known, values = parameters(maker.factory), dict(params)
-    for key, value in params.items():
-        if key in known and key not in wrong and known[key].is_duration:
-            values[key], found = resolved(key, value, to_steps)
-            problems += found
-    if name == "combined" and not wrong:
+    common = {"lr": lr} if fits(lr, Positive) else {}
+    common |= {"total_steps": total_steps} if fits(total_steps, Count) else {}
+    maker, values, problems = _read(name, params, to_steps, common)
+    if name == "combined" and "parts" in values:
         setting = _Setting(lr, to_steps, steps_per_epoch)
-        values["parts"], found = _built_parts(params["parts"], setting)
+        values["parts"], found = _built_parts(values["parts"], setting)
         problems += found
-    if problems:
-        raise ConfigError(problems)
     try:
-        return maker.make(lr, total_steps, steps_per_epoch, values)
+        if not problems:
+            return maker.make(lr, total_steps, steps_per_epoch, values)
     except ConfigError as error:
-        raise ConfigError([_as_written(p, params, values) for p in error.problems]) from None
+        problems = list(error.problems)
+    raise ConfigError([_as_written(problem, params) for problem in problems])
 
 
 def check_schedule(name: Name, params: Mapping[str, object]) -> list[Problem]:
@@ -175,15 +148,42 @@ def check_schedule(name: Name, params: Mapping[str, object]) -> list[Problem]:
         >>> print(check_schedule("cosine", {"warmpu": "5%"})[0])
         warmpu: is not a parameter of cosine (got '5%'). Did you mean 'warmup'?
     """
+    try:
+        # how long a duration is, no clock tells yet
+        _, values, problems = _read(name, params, to_steps=lambda duration: None)
+        parts = values.get("parts", []) if name == "combined" else []
+        return problems + _section_problems(parts)
+    except ConfigError as error:
+        return list(error.problems)
+
+
+def _read(
+    name: Name,
+    params: Mapping[str, object],
+    to_steps: Callable[[object], int | None],
+    common: Mapping[str, object] = MappingProxyType({}),
+) -> tuple[Maker, dict[str, Any], list[Problem]]:
+    """Return how a schedule is made, the parameters that fit, and what is wrong with the others."""
     maker = maker_of(name)
     if maker is None:
         text = str(name)
-        return [Problem("name", "is not a known schedule", text, did_you_mean(text, known_names()))]
-    problems = parameter_problems(maker.title, maker.factory, params)
-    if name == "combined" and not problems:
-        problems = _part_problems(params["parts"])
+        remedy = did_you_mean(text, known_names())
+        raise ConfigError.single("name", "is not a known schedule", text, remedy)
+    values, problems = read_arguments(
+        maker.factory,
+        params,
+        title=maker.title,
+        filled=maker.filled,
+        finite=True,
+        context=to_steps,
+        rules=lambda given: common_problems({**given, **common}),
+    )
+    if name == "combined" and "parts" in values:
+        values["parts"], found = _read_parts(values["parts"], to_steps)
+        problems += found
     args = params.get("args") or {}
-    return problems + (maker.args_problems(args) if isinstance(args, Mapping) else [])
+    problems += maker.args_problems(args) if isinstance(args, Mapping) else []
+    return maker, values, problems
 
 
 def known_names() -> list[str]:
@@ -202,51 +202,56 @@ class _Setting:
     steps_per_epoch: PerEpoch
 
 
-def _part_problems(parts: Any) -> list[Problem]:
+def _read_parts(
+    parts: Any, to_steps: Callable[[object], int | None]
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Return what fits of each part, and what is wrong with the rest."""
+    read: list[dict[str, Any]] = []
     problems = [] if parts else range_problems([], [])
     for index, part in enumerate(parts):
         key = f"parts[{index}]"
-        problems += [
-            Problem(f"{key}.{word}", "is not a key of a part", part[word], _PART)
-            for word in part
-            if word not in ("start", "end", "schedule")
-        ]
-        problems += [
-            Problem(f"{key}.{word}", "is needed", NOTHING, _PART)
-            for word in ("start", "end", "schedule")
-            if word not in part
-        ]
-        if "schedule" in part:
-            problems += _section_problems(f"{key}.schedule", part["schedule"])
-    return problems
-
-
-def _section_problems(key: str, section: object) -> list[Problem]:
-    name, params = _section(section)
-    if not isinstance(name, str) and not callable(name):
-        return [Problem(key, "must be a schedule", section, "Give a name, or {name: cosine, ...}.")]
-    return _under(key, check_schedule(name, params))
+        values: dict[str, Any] = {}
+        if isinstance(part, Mapping):
+            values, found = read_arguments(Part, part, title="a part", context=to_steps)
+            problems += _under(key, found)
+        else:
+            example = "{start: 0, end: 50%, schedule: cosine}"
+            problems.append(Problem(key, "must be a mapping", part, f"Write e.g. {example}."))
+        read.append(values)
+    return read, problems
 
 
 def _section(section: object) -> tuple[Any, Mapping[str, object]]:
     """Return name and parameters of a schedule; a bare name is one without parameters."""
+    name, params = section, {}
     if isinstance(section, Mapping):
-        return section.get("name"), {k: v for k, v in section.items() if k != "name"}
-    return section, {}
+        name, params = section.get("name"), {k: v for k, v in section.items() if k != "name"}
+    if not isinstance(name, str) and not callable(name):
+        remedy = "Give a name, or {name: cosine, ...}."
+        raise ConfigError.single("", "must be a schedule", section, remedy)
+    return name, params
 
 
-def _built_parts(parts: Any, setting: _Setting) -> tuple[list[Part], list[Problem]]:
-    keys = [f"parts[{index}]" for index in range(len(parts))]
-    ranges: list[tuple[int, int]] = []
+def _section_problems(parts: list[dict[str, Any]]) -> list[Problem]:
     problems: list[Problem] = []
-    for key, part in zip(keys, parts, strict=True):
-        start, at_start = resolved(f"{key}.start", part["start"], setting.to_steps)
-        end, at_end = resolved(f"{key}.end", part["end"], setting.to_steps)
-        ranges.append((start, end))
-        problems += at_start + at_end
-    problems = problems or range_problems(ranges, keys)
-    if problems:
-        return [], problems
+    for index, part in enumerate(parts):
+        try:
+            found = check_schedule(*_section(part["schedule"])) if "schedule" in part else []
+        except ConfigError as error:
+            found = list(error.problems)
+        problems += _under(f"parts[{index}].schedule", found)
+    return problems
+
+
+def _built_parts(
+    parts: list[dict[str, Any]], setting: _Setting
+) -> tuple[list[Part], list[Problem]]:
+    keys = [f"parts[{index}]" for index in range(len(parts))]
+    ranges = [(part.get("start"), part.get("end")) for part in parts]
+    is_whole = bool(parts) and all(len(part) == len(fields(Part)) for part in parts)
+    problems = range_problems(ranges, keys) if is_whole else []
+    if problems or not is_whole:
+        return [], problems + _section_problems(parts)
     built = []
     for key, part, bounds in zip(keys, parts, ranges, strict=True):
         found, wrong = _built_part(part["schedule"], bounds, setting)
@@ -256,11 +261,12 @@ def _built_parts(parts: Any, setting: _Setting) -> tuple[list[Part], list[Proble
 
 
 def _built_part(
-    section: object, bounds: tuple[int, int], setting: _Setting
+    section: object, bounds: tuple[Any, Any], setting: _Setting
 ) -> tuple[list[Part], list[Problem]]:
     """Return one part, or none and what is wrong; its schedule has T = its own length."""
-    (name, params), (start, end) = _section(section), bounds
+    start, end = bounds
     try:
+        name, params = _section(section)
         schedule = build_schedule(
             name,
             params,
@@ -277,20 +283,13 @@ def _built_part(
     return [], [Problem("name", rule, name, "Use it alone, with its own warmup.")]
 
 
-def _under(prefix: str, problems: Sequence[Problem]) -> list[Problem]:
+def _under(prefix: str, problems: list[Problem]) -> list[Problem]:
     return list(ConfigError(problems).under(prefix).problems)
 
 
-def _parameter(key: str) -> str:
-    """Return the parameter that a problem's key belongs to: `milestones[1]` -> `milestones`."""
-    return key.partition(".")[0].partition("[")[0]
-
-
-def _as_written(
-    problem: Problem, params: Mapping[str, object], values: Mapping[str, object]
-) -> Problem:
+def _as_written(problem: Problem, params: Mapping[str, object]) -> Problem:
     """Return the problem with a duration as the user wrote it beside the steps it came to."""
-    written, steps = params.get(problem.key), values.get(problem.key)
+    written, steps = params.get(problem.key), problem.given
     if isinstance(written, str) and isinstance(steps, int):
         return replace(problem, given=f"{written} = {steps} steps")
     return problem

@@ -9,28 +9,37 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
 
 from lrexp.errors import NOTHING, ConfigError, Problem
-from lrexp.schedules import checks
-from lrexp.schedules.schedule import Schedule, Steps, warmed
+from lrexp.schedules.schedule import Schedule, Steps, register, warmed
+from lrexp.schedules.signatures import Count, Positive, Share, fits
 
 
 @dataclass(frozen=True)
 class Part:
     """A schedule on the steps [start, end); it sees `step - start`."""
 
-    start: int
-    end: int
+    start: Steps
+    end: Steps
     schedule: Schedule | Callable[[int], float]
 
 
+Parts: TypeAlias = Annotated[
+    list[Part], Field(examples=["[{start: 0, end: 50%, schedule: cosine}]"])
+]
+
+
+@register("combined")
 def combined(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    parts: list[Part],
+    parts: Parts,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> Schedule:
     """The parts in turn; a warmup replaces the first W steps of the training by a rise to η.
 
@@ -46,7 +55,6 @@ def combined(
         >>> [s(i) for i in range(6)]
         [1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
     """
-    checks.require(*checks.span(lr, total_steps, warmup, warmup_start))
     whole = combine(parts, [f"parts[{i}]" for i in range(len(parts))])
     return Schedule(warmed(lr, warmup, warmup_start, whole.lr), whole.momentum)
 
@@ -73,7 +81,7 @@ def combine(parts: Sequence[Part], keys: Sequence[str]) -> Schedule:
     return Schedule(lr, _momentum(parts, curves))
 
 
-def range_problems(ranges: Sequence[tuple[object, object]], keys: Sequence[str]) -> list[Problem]:
+def range_problems(ranges: Sequence[tuple[Any, Any]], keys: Sequence[str]) -> list[Problem]:
     """Return what keeps the ranges from covering the training once, each step exactly."""
     if not ranges:
         remedy = "Give one range or more, the first from step 0."
@@ -86,7 +94,7 @@ def range_problems(ranges: Sequence[tuple[object, object]], keys: Sequence[str])
         problems.append(Problem(keys[0], rule, ranges[0], "Start it at 0."))
     for before, after, key in zip(ranges, ranges[1:], keys[1:], strict=False):
         if after[0] != before[1]:
-            word = "overlaps with" if _int(after[0]) < _int(before[1]) else "leaves a gap after"
+            word = "overlaps with" if after[0] < before[1] else "leaves a gap after"
             remedy = f"Start it at {before[1]}, where the range before it ends."
             problems.append(
                 Problem(key, f"{_shown(after)} {word} {_shown(before)}", NOTHING, remedy)
@@ -94,19 +102,15 @@ def range_problems(ranges: Sequence[tuple[object, object]], keys: Sequence[str])
     return problems
 
 
-def _bounds(bounds: tuple[object, object], key: str) -> Problem | None:
+def _bounds(bounds: tuple[Any, Any], key: str) -> Problem | None:
     start, end = bounds
-    if checks.is_whole(start) and checks.is_whole(end) and 0 <= start < end:
+    if fits(start, int) and fits(end, int) and 0 <= start < end:
         return None
     rule = "must be a range of whole steps with 0 <= start < end"
     return Problem(key, rule, bounds, "Let it end a step or more after its start.")
 
 
-def _int(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _shown(bounds: tuple[object, object]) -> str:
+def _shown(bounds: tuple[Any, Any]) -> str:
     return f"[{bounds[0]}, {bounds[1]})"
 
 

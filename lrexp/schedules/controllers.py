@@ -11,11 +11,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from lrexp.errors import Problem
-from lrexp.schedules import checks
-from lrexp.schedules.schedule import Steps, warmup_fraction
+from annotated_types import Ge, Gt, Lt
+
+from lrexp.schedules.schedule import (
+    DURATION,
+    StepOrMore,
+    Steps,
+    at_most,
+    floor_of,
+    register,
+    warmup_fraction,
+)
+from lrexp.schedules.signatures import (
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    OneOrMore,
+    Positive,
+    Share,
+    require,
+)
 
 Monitor = Literal["val_loss", "train_loss", "val_accuracy"]
 Mode = Literal["min", "max"]
@@ -23,22 +41,23 @@ ThresholdMode = Literal["rel", "abs"]
 LOWEST_LR = 1e-6  # the default floor
 
 
+@register("plateau")
 def plateau(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
     monitor: Monitor = "val_loss",
     mode: Mode | None = None,
-    factor: float = 0.5,
-    patience: int = 2,
-    threshold: float = 1e-4,
+    factor: Annotated[float, Gt(0), Lt(1)] = 0.5,
+    patience: Natural = 2,
+    threshold: NonNegative = 1e-4,
     threshold_mode: ThresholdMode = "rel",
-    cooldown: int = 0,
-    min_lr: float | None = None,
-    final_div_factor: float | None = None,
-    eps: float = 1e-8,
+    cooldown: Natural = 0,
+    min_lr: NonNegative | None = None,
+    final_div_factor: OneOrMore | None = None,
+    eps: NonNegative = 1e-8,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> Plateau:
     """`lr ← max(m, lr·factor)` after more than `patience` evaluations without a new best.
 
@@ -66,18 +85,6 @@ def plateau(
     Source: torch.optim.lr_scheduler.ReduceLROnPlateau; with |best| where torch has best, whose
     threshold has the wrong sign for a negative metric.
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.one_of("monitor", monitor, get_args(Monitor)),
-        None if mode is None else checks.one_of("mode", mode, get_args(Mode)),
-        checks.inside("factor", factor, 0, 1),
-        checks.at_least("patience", patience, 0, "evaluations"),
-        checks.between("threshold", threshold, 0, math.inf),
-        checks.one_of("threshold_mode", threshold_mode, get_args(ThresholdMode)),
-        checks.at_least("cooldown", cooldown, 0, "evaluations"),
-        _floor(lr, min_lr, final_div_factor),
-        checks.between("eps", eps, 0, math.inf),
-    )
     low = min(LOWEST_LR, lr) if min_lr is None else min_lr
     return Plateau(
         monitor=monitor,
@@ -88,7 +95,7 @@ def plateau(
         threshold=threshold,
         relative=threshold_mode == "rel",
         cooldown=cooldown,
-        low=checks.floor_of(lr, low, final_div_factor),
+        low=floor_of(lr, low, final_div_factor),
         eps=eps,
         warmup=warmup,
         warmup_start=warmup_start,
@@ -166,32 +173,27 @@ class Plateau:
         return self.sign * value < self.sign * bar
 
 
-def _floor(lr: object, min_lr: object, final_div_factor: object) -> Problem | None:
-    if min_lr is None and final_div_factor is None:
-        return None
-    return checks.floor(lr, min_lr, final_div_factor)
-
-
 EXPLOIT, EXPLORE, ESCAPE = "exploit", "explore", "escape"
 _LARGEST = 1e100  # a loss beyond it counts as non-finite: sums of such losses could overflow
 _TINY = 1e-12  # keeps improvement finite where the older losses average 0
 
 
+@register("adaptive_cycle")
 def adaptive_cycle(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    base_lr: float | None = None,
-    max_lr: float | None = None,
-    window_size: Steps = 150,
-    patience: Steps = 600,
-    improvement_threshold: float = 0.01,
-    plateau_threshold: float = 0.005,
-    smoothing: float = 0.99,
-    escape_multiplier: float = 1.5,
-    seed: int = 0,
+    base_lr: Positive | None = None,
+    max_lr: Positive | None = None,
+    window_size: Annotated[int, Ge(2), DURATION] = 150,
+    patience: StepOrMore = 600,
+    improvement_threshold: Positive = 0.01,
+    plateau_threshold: Positive = 0.005,
+    smoothing: Fraction = 0.99,
+    escape_multiplier: OneOrMore = 1.5,
+    seed: Natural = 0,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> AdaptiveCycle:
     """`AdaptiveCycle` with max_lr = η and base_lr = η/10, unless they are given.
 
@@ -213,21 +215,12 @@ def adaptive_cycle(
         >>> round(control.lr(control.init(), 0), 6)
         0.00055
     """
-    checks.require(*checks.span(lr, total_steps, warmup, warmup_start))
     high = lr if max_lr is None else max_lr
     low = lr / 10 if base_lr is None else base_lr
-    checks.require(
-        checks.positive("max_lr", high),
-        checks.up_to("base_lr", low, high, "max_lr"),
-        checks.at_least("window_size", window_size, 2, "steps"),
-        checks.at_least("patience", patience, 1, "steps"),
-        checks.positive("improvement_threshold", improvement_threshold),
-        checks.up_to(
-            "plateau_threshold", plateau_threshold, improvement_threshold, "improvement_threshold"
-        ),
-        checks.inside("smoothing", smoothing, 0, 1, closed="["),
-        checks.between("escape_multiplier", escape_multiplier, 1, math.inf),
-        checks.at_least("seed", seed, 0),
+    limit = improvement_threshold
+    require(
+        *at_most("base_lr", low, high, "max_lr"),
+        *at_most("plateau_threshold", plateau_threshold, limit, "improvement_threshold"),
     )
     thresholds = (improvement_threshold, plateau_threshold, smoothing, escape_multiplier)
     rest = (seed, warmup, warmup_start)
@@ -288,7 +281,7 @@ class AdaptiveCycle:
     escape_multiplier: float
     seed: int
     warmup: int = 0
-    warmup_start: float | None = None
+    warmup_start: Share | None = None
     monitor: str = "loss"
 
     @property

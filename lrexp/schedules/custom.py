@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from inspect import signature
 from typing import Any
 
-from lrexp.errors import LrexpError, Problem, UserCodeError, user_error
-from lrexp.schedules import checks
-from lrexp.schedules.parameters import args_problems
-from lrexp.schedules.schedule import Controller, Schedule, Steps, warmed
+from lrexp.errors import ConfigError, LrexpError, Problem, UserCodeError, user_error
+from lrexp.schedules.schedule import (
+    FILLED,
+    Controller,
+    Schedule,
+    Steps,
+    checked_schedule,
+    register,
+    warmed,
+)
+from lrexp.schedules.signatures import (
+    Count,
+    Positive,
+    Share,
+    check_arguments,
+    named_parameters,
+    require,
+)
 
 
+@register("lambda")
 def from_function(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
     function: Callable[[int], float],
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> Schedule:
     """`lr = η·function(s)`, s from the start of training; the factor of T − 1 is held after it.
 
@@ -33,9 +47,6 @@ def from_function(
         >>> [from_function(0.5, 3, function=lambda s: 1 / (s + 1))(s) for s in (0, 1, 2, 9)]
         [0.5, 0.25, 0.16666666666666666, 0.16666666666666666]
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start), _callable("function", function)
-    )
 
     def after(step: int) -> float:
         # the function may be a table of T rows: it is never asked for a step that is not trained
@@ -67,29 +78,22 @@ def checked_value(value: object, step: int, what: str) -> float:
     )
 
 
-def _callable(key: str, value: object) -> Problem | None:
-    if callable(value):
-        return None
-    remedy = "Give a function step -> factor; in a config its import path, package.module:name."
-    return Problem(key, "must be a function", value, remedy)
-
-
-_FILLED = ("lr", "total_steps")
-
-
 def custom_problems(factory: Callable[..., object], args: Mapping[str, object]) -> list[Problem]:
     """Return where `args` do not fit the factory's signature."""
-    return args_problems(factory, args, filled=_FILLED)
+    title = getattr(factory, "__name__", str(factory))
+    problems = check_arguments(factory, args, title=title, filled=FILLED, finite=True)
+    return list(ConfigError(problems).under("args").problems)
 
 
+@checked_schedule
 def custom_schedule(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     factory: Callable[..., object],
     *,
     args: dict[str, Any] | None = None,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> Schedule | Controller:
     """What `factory(**args)` returns: a `Schedule`, a `Controller` or a function step -> LR.
 
@@ -107,10 +111,9 @@ def custom_schedule(
         >>> custom_schedule(1.0, 10, inverse, args={"power": 2})(1)
         0.25
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start), *custom_problems(factory, args or {})
-    )
-    wanted = _wanted(factory, {"lr": lr, "total_steps": total_steps})
+    require(*custom_problems(factory, args or {}))
+    offered = {"lr": lr, "total_steps": total_steps}
+    wanted = {name: offered[name] for name in named_parameters(factory) if name in offered}
     title = getattr(factory, "__name__", str(factory))
     try:
         made = factory(**wanted, **(args or {}))
@@ -119,7 +122,10 @@ def custom_schedule(
     except Exception as error:
         raise user_error(error, title) from error
     if isinstance(made, Controller):
-        checks.require(_no_warmup(warmup))
+        if warmup:
+            what = "cannot be added to a controller of your own"
+            remedy = "Leave it out, and let the controller warm up."
+            raise ConfigError.single("warmup", what, warmup, remedy)
         return made
     curve = made.lr if isinstance(made, Schedule) else made
     if not callable(curve):
@@ -133,18 +139,3 @@ def custom_schedule(
 
     momentum = made.momentum if isinstance(made, Schedule) else None
     return Schedule(warmed(lr, warmup, warmup_start, after), momentum)
-
-
-def _wanted(factory: Callable[..., object], offered: dict[str, object]) -> dict[str, object]:
-    try:
-        known = signature(factory).parameters
-    except (TypeError, ValueError):
-        return {}
-    return {name: value for name, value in offered.items() if name in known}
-
-
-def _no_warmup(warmup: int) -> Problem | None:
-    if warmup == 0:
-        return None
-    remedy = "Leave it out, and let the controller warm up."
-    return Problem("warmup", "cannot be added to a controller of your own", warmup, remedy)

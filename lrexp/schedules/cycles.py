@@ -6,31 +6,49 @@ LR they start from, so that the LR does not jump there.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from lrexp.errors import Problem
-from lrexp.schedules import checks
 from lrexp.schedules.decays import half_cosine
-from lrexp.schedules.schedule import Schedule, Steps, blend, warmed
+from lrexp.schedules.schedule import (
+    Schedule,
+    StepOrMore,
+    Steps,
+    at_most,
+    blend,
+    floor_of,
+    register,
+    warmed,
+)
+from lrexp.schedules.signatures import (
+    Count,
+    Decay,
+    Fraction,
+    NonNegative,
+    OneOrMore,
+    Positive,
+    Share,
+    require,
+)
 
 CyclicMode = Literal["triangular", "triangular2", "exp_range"]
 
 
+@register("cosine_restarts")
 def cosine_restarts(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    cycle: Steps,
-    cycle_mult: float = 1.0,
-    cycle_decay: float = 1.0,
+    cycle: StepOrMore,
+    cycle_mult: OneOrMore = 1.0,
+    cycle_decay: Decay = 1.0,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """A cosine per cycle, each starting from the peak again.
 
@@ -49,14 +67,7 @@ def cosine_restarts(
 
     Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.floor(lr, min_lr, final_div_factor),
-        checks.at_least("cycle", cycle, 1, "step"),
-        checks.between("cycle_mult", cycle_mult, 1, math.inf),
-        checks.inside("cycle_decay", cycle_decay, 0, 1, closed="]"),
-    )
-    low = checks.floor_of(lr, min_lr, final_div_factor)
+    low = floor_of(lr, min_lr, final_div_factor)
     place = _cycles(cycle, cycle_mult, total_steps - warmup)
 
     def after(step: int) -> float:
@@ -66,20 +77,21 @@ def cosine_restarts(
     return Schedule(warmed(lr, warmup, warmup_start, after))
 
 
+@register("cyclic")
 def cyclic(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    base_lr: float | None = None,
-    step_size_up: Steps | None = None,
-    step_size_down: Steps | None = None,
+    base_lr: Positive | None = None,
+    step_size_up: StepOrMore | None = None,
+    step_size_down: StepOrMore | None = None,
     mode: CyclicMode = "triangular",
-    gamma: float = 1.0,
+    gamma: Decay = 1.0,
     cycle_momentum: bool = False,
-    base_momentum: float = 0.8,
-    max_momentum: float = 0.9,
+    base_momentum: Fraction = 0.8,
+    max_momentum: Fraction = 0.9,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> Schedule:
     """Triangles between `base_lr` and η, as torch's CyclicLR with max_lr = η.
 
@@ -103,18 +115,8 @@ def cyclic(
 
     Source: Smith, https://arxiv.org/abs/1506.01186; torch.optim.lr_scheduler.CyclicLR
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        None if base_lr is None else checks.up_to("base_lr", base_lr, lr, "the peak LR"),
-        None if step_size_up is None else checks.at_least("step_size_up", step_size_up, 1),
-        None if step_size_down is None else checks.at_least("step_size_down", step_size_down, 1),
-        checks.one_of("mode", mode, get_args(CyclicMode)),
-        checks.inside("gamma", gamma, 0, 1, closed="]"),
-        checks.truth("cycle_momentum", cycle_momentum),
-        checks.inside("base_momentum", base_momentum, 0, 1, closed="["),
-        checks.inside("max_momentum", max_momentum, 0, 1, closed="["),
-    )
     low = lr / 10 if base_lr is None else base_lr
+    require(*at_most("base_lr", low, lr, "the peak LR"))
     up = step_size_up or max(1, (total_steps - warmup) // 8)
     height = _triangles(up, step_size_down or up, mode, gamma)
 
@@ -171,20 +173,21 @@ def _triangles(up: int, down: int, mode: str, gamma: float) -> Callable[[int], f
 AnnealStrategy = Literal["cos", "linear"]
 
 
+@register("one_cycle")
 def one_cycle(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    pct_start: float = 0.3,
+    pct_start: Share = 0.3,
     anneal_strategy: AnnealStrategy = "cos",
     cycle_momentum: bool = True,
-    base_momentum: float = 0.85,
-    max_momentum: float = 0.95,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    base_momentum: Fraction = 0.85,
+    max_momentum: Fraction = 0.95,
+    div_factor: OneOrMore = 25.0,
+    final_div_factor: Positive = 1e4,
     three_phase: bool = False,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> Schedule:
     """Up from η/div_factor to η, then down to η/(div_factor·final_div_factor).
 
@@ -207,17 +210,7 @@ def one_cycle(
 
     Source: Smith and Topin, https://arxiv.org/abs/1708.07120; torch.optim.lr_scheduler.OneCycleLR
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        _rising(pct_start, three_phase),
-        checks.one_of("anneal_strategy", anneal_strategy, get_args(AnnealStrategy)),
-        checks.truth("cycle_momentum", cycle_momentum),
-        checks.truth("three_phase", three_phase),
-        checks.inside("base_momentum", base_momentum, 0, 1, closed="["),
-        checks.inside("max_momentum", max_momentum, 0, 1, closed="["),
-        checks.between("div_factor", div_factor, 1, math.inf),
-        _ending(final_div_factor, div_factor),
-    )
+    require(*_one_cycle_problems(pct_start, three_phase, div_factor, final_div_factor))
     start = lr / div_factor
     phases = _phases(total_steps - warmup, pct_start, three_phase)
     anneal = _cos if anneal_strategy == "cos" else blend
@@ -281,11 +274,12 @@ def _cos(low: float, high: float, x: float) -> float:
     return blend(low, high, half_cosine(1 - x))
 
 
-def _rising(pct_start: object, three_phase: object) -> Problem | None:
-    high = 0.5 if three_phase is True else 1
-    return checks.between("pct_start", pct_start, 0, high)
-
-
-def _ending(final_div_factor: object, div_factor: object) -> Problem | None:
-    low = 1 / div_factor if checks.is_number(div_factor) and div_factor >= 1 else 0
-    return checks.between("final_div_factor", final_div_factor, low, math.inf)
+def _one_cycle_problems(
+    pct_start: float, three_phase: bool, div_factor: float, final_div_factor: float
+) -> Iterator[Problem]:
+    if three_phase and pct_start > 0.5:
+        what, remedy = "must be a number in [0, 0.5] with three_phase", "Lower it."
+        yield Problem("pct_start", what, pct_start, remedy)
+    if final_div_factor < 1 / div_factor:
+        what = f"must be at least {1 / div_factor:g} (1/div_factor)"
+        yield Problem("final_div_factor", what, final_div_factor, "Raise it.")

@@ -12,21 +12,43 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal, TypeAlias
 
-from lrexp.errors import NOTHING, Problem
-from lrexp.schedules import checks
-from lrexp.schedules.schedule import Schedule, Steps, blend, progress, warmed
+from annotated_types import MinLen
+from pydantic import Field
+
+from lrexp.errors import NOTHING, ConfigError, Problem
+from lrexp.schedules.schedule import (
+    Schedule,
+    StepOrMore,
+    Steps,
+    blend,
+    floor_of,
+    progress,
+    register,
+    warmed,
+)
+from lrexp.schedules.signatures import (
+    Count,
+    Decay,
+    Fraction,
+    NonNegative,
+    OneOrMore,
+    Positive,
+    Share,
+    require,
+)
 
 
+@register("constant")
 def constant(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
 ) -> Schedule:
     """The peak, after the warmup: `lr = η`.
 
@@ -37,25 +59,19 @@ def constant(
         >>> [constant(0.5, 10, warmup=2)(s) for s in range(4)]
         [0.25, 0.5, 0.5, 0.5]
     """
-    return _decay(
-        lambda r: 1.0,
-        lr,
-        total_steps,
-        warmup=warmup,
-        warmup_start=warmup_start,
-        min_lr=min_lr,
-        final_div_factor=None,
-    )
+    low = floor_of(lr, min_lr, None)
+    return _decay(lambda r: 1.0, (lr, low), total_steps, warmup, warmup_start)
 
 
+@register("cosine")
 def cosine(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """Half a cosine: `lr = m + (η−m)·½(1 + cos πr)`. It stays at m after T and never rises again.
 
@@ -65,25 +81,19 @@ def cosine(
 
     Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
     """
-    return _decay(
-        half_cosine,
-        lr,
-        total_steps,
-        warmup=warmup,
-        warmup_start=warmup_start,
-        min_lr=min_lr,
-        final_div_factor=final_div_factor,
-    )
+    low = floor_of(lr, min_lr, final_div_factor)
+    return _decay(half_cosine, (lr, low), total_steps, warmup, warmup_start)
 
 
+@register("linear")
 def linear(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """A straight line: `lr = m + (η−m)(1−r)`.
 
@@ -91,26 +101,20 @@ def linear(
         >>> [linear(1.0, 4)(s) for s in range(6)]
         [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
-    return _decay(
-        lambda r: 1 - r,
-        lr,
-        total_steps,
-        warmup=warmup,
-        warmup_start=warmup_start,
-        min_lr=min_lr,
-        final_div_factor=final_div_factor,
-    )
+    low = floor_of(lr, min_lr, final_div_factor)
+    return _decay(lambda r: 1 - r, (lr, low), total_steps, warmup, warmup_start)
 
 
+@register("exponential")
 def exponential(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    gamma: float | None = None,
+    gamma: Decay | None = None,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """`lr = m + (η−m)·e^(−3r)`, then m from T on; with `gamma`, `lr = max(m, η·γ^(s−W))`.
 
@@ -123,23 +127,13 @@ def exponential(
         >>> [exponential(1.0, 100, gamma=0.5)(s) for s in range(3)]
         [1.0, 0.5, 0.25]
     """
+    low = floor_of(lr, min_lr, final_div_factor)
     if gamma is None:
         # e^(−3) is not the floor; the fall to m at T is part of the formula.
-        return _decay(
-            lambda r: math.exp(-3 * r) if r < 1 else 0.0,
-            lr,
-            total_steps,
-            warmup=warmup,
-            warmup_start=warmup_start,
-            min_lr=min_lr,
-            final_div_factor=final_div_factor,
-        )
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.floor(lr, min_lr, final_div_factor),
-        checks.inside("gamma", gamma, 0, 1, closed="]"),
-    )
-    low = checks.floor_of(lr, min_lr, final_div_factor)
+        def shape(r: float) -> float:
+            return math.exp(-3 * r) if r < 1 else 0.0
+
+        return _decay(shape, (lr, low), total_steps, warmup, warmup_start)
 
     def after(step: int) -> float:
         return max(low, lr * gamma ** (min(step, total_steps) - warmup))
@@ -147,15 +141,16 @@ def exponential(
     return Schedule(warmed(lr, warmup, warmup_start, after))
 
 
+@register("polynomial")
 def polynomial(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    power: float = 1.0,
+    power: Positive = 1.0,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """`lr = m + (η−m)(1−r)^power`.
 
@@ -167,27 +162,20 @@ def polynomial(
         >>> [polynomial(1.0, 4, power=2)(s) for s in range(5)]
         [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
-    return _decay(
-        lambda r: (1 - r) ** power,
-        lr,
-        total_steps,
-        warmup=warmup,
-        warmup_start=warmup_start,
-        min_lr=min_lr,
-        final_div_factor=final_div_factor,
-        rules=[checks.positive("power", power)],
-    )
+    low = floor_of(lr, min_lr, final_div_factor)
+    return _decay(lambda r: (1 - r) ** power, (lr, low), total_steps, warmup, warmup_start)
 
 
+@register("rex")
 def rex(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    beta: float = 0.5,
+    beta: Fraction = 0.5,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """`lr = m + (η−m)·(1−r)/(1−βr)`: high for long, steep at the end.
 
@@ -200,16 +188,8 @@ def rex(
 
     Source: Chen et al., REX, https://arxiv.org/abs/2107.04197
     """
-    return _decay(
-        lambda r: (1 - r) / (1 - beta * r),
-        lr,
-        total_steps,
-        warmup=warmup,
-        warmup_start=warmup_start,
-        min_lr=min_lr,
-        final_div_factor=final_div_factor,
-        rules=[checks.inside("beta", beta, 0, 1, closed="[")],
-    )
+    low = floor_of(lr, min_lr, final_div_factor)
+    return _decay(lambda r: (1 - r) / (1 - beta * r), (lr, low), total_steps, warmup, warmup_start)
 
 
 def half_cosine(x: float) -> float:
@@ -219,22 +199,13 @@ def half_cosine(x: float) -> float:
 
 def _decay(
     shape: Callable[[float], float],
-    lr: float,
+    ends: tuple[float, float],
     total_steps: int,
-    *,
     warmup: int,
     warmup_start: float | None,
-    min_lr: float | None,
-    final_div_factor: float | None,
-    rules: Sequence[Problem | None] = (),
 ) -> Schedule:
-    """Return warmup, then `m + (η−m)·shape(r)`, once every rule holds."""
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.floor(lr, min_lr, final_div_factor),
-        *rules,
-    )
-    low = checks.floor_of(lr, min_lr, final_div_factor)
+    """Return warmup, then `m + (η−m)·shape(r)` for the ends (η, m)."""
+    lr, low = ends
 
     def after(step: int) -> float:
         return blend(low, lr, shape(progress(step, warmup, total_steps)))
@@ -245,15 +216,16 @@ def _decay(
 DecayType = Literal["linear", "cosine", "1-sqrt"]
 
 
+@register("inverse_sqrt")
 def inverse_sqrt(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    timescale: Steps | None = None,
+    timescale: StepOrMore | None = None,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """`lr = max(m, η/√((s+τ−W)/τ))`.
 
@@ -267,13 +239,8 @@ def inverse_sqrt(
     Source: Vaswani et al., https://arxiv.org/abs/1706.03762; Zhai et al.,
     https://arxiv.org/abs/2106.04560; the default of τ as in Hugging Face transformers.
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.floor(lr, min_lr, final_div_factor),
-        None if timescale is None else checks.at_least("timescale", timescale, 1, "steps"),
-    )
     tau = timescale or warmup or 10_000
-    low = checks.floor_of(lr, min_lr, final_div_factor)
+    low = floor_of(lr, min_lr, final_div_factor)
 
     def after(step: int) -> float:
         return max(low, lr / math.sqrt((min(step, total_steps) + tau - warmup) / tau))
@@ -281,16 +248,17 @@ def inverse_sqrt(
     return Schedule(warmed(lr, warmup, warmup_start, after))
 
 
+@register("wsd")
 def wsd(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    decay: Steps | None = None,
+    decay: StepOrMore | None = None,
     decay_type: DecayType = "linear",
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """Warmup, stable, decay: η until the last `decay` steps, which go to m.
 
@@ -307,17 +275,13 @@ def wsd(
     Source: Hu et al., MiniCPM, https://arxiv.org/abs/2404.06395; 1-sqrt and the length of the decay
     from Hägele et al., https://arxiv.org/abs/2405.18392
     """
-    rules = (
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.floor(lr, min_lr, final_div_factor),
-        checks.one_of("decay_type", decay_type, get_args(DecayType)),
-        None if decay is None else checks.at_least("decay", decay, 1, "steps"),
-    )
-    checks.require(*rules)
-    steps = decay or max(1, (total_steps - warmup) // 5)
-    checks.require(_fits(steps, total_steps - warmup))
+    room = total_steps - warmup
+    steps = decay or max(1, room // 5)
+    if steps > room:
+        what, remedy = f"must fit into the {room} steps after the warmup", "Shorten decay or warmup"
+        raise ConfigError.single("decay", what, decay, f"{remedy}, or train longer.")
     shape = {"linear": lambda x: 1 - x, "cosine": half_cosine, "1-sqrt": _one_minus_sqrt}
-    low, fall = checks.floor_of(lr, min_lr, final_div_factor), shape[decay_type]
+    low, fall = floor_of(lr, min_lr, final_div_factor), shape[decay_type]
 
     def after(step: int) -> float:
         x = progress(max(step, total_steps - steps), total_steps - steps, total_steps)
@@ -330,23 +294,17 @@ def _one_minus_sqrt(x: float) -> float:
     return 1 - math.sqrt(x)
 
 
-def _fits(decay: int, room: int) -> Problem | None:
-    if decay <= room:
-        return None
-    rule = f"must fit into the {room} steps after the warmup"
-    return Problem("decay", rule, decay, "Shorten decay or warmup, or train longer.")
-
-
+@register("step")
 def step(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    size: Steps,
-    gamma: float = 0.1,
+    size: StepOrMore,
+    gamma: Decay = 0.1,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """A drop every `size` steps: `lr = max(m, η·γ^⌊s/size⌋)`.
 
@@ -358,13 +316,7 @@ def step(
         >>> [step(1.0, 6, size=2, gamma=0.5)(s) for s in range(6)]
         [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.floor(lr, min_lr, final_div_factor),
-        checks.at_least("size", size, 1, "step"),
-        checks.inside("gamma", gamma, 0, 1, closed="]"),
-    )
-    low = checks.floor_of(lr, min_lr, final_div_factor)
+    low = floor_of(lr, min_lr, final_div_factor)
 
     def after(now: int) -> float:
         return max(low, lr * gamma ** (min(now, total_steps) // size))
@@ -372,17 +324,21 @@ def step(
     return Schedule(warmed(lr, warmup, warmup_start, after))
 
 
+Milestones: TypeAlias = Annotated[list[Steps], MinLen(1), Field(examples=["[50%, 80%]"])]
+
+
+@register("multi_step")
 def multi_step(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
-    milestones: list[Steps],
-    factors: list[float] | None = None,
-    gamma: float | None = None,
+    milestones: Milestones,
+    factors: list[NonNegative] | None = None,
+    gamma: Decay | None = None,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
-    min_lr: float | None = 0.0,
-    final_div_factor: float | None = None,
+    warmup_start: Share | None = None,
+    min_lr: NonNegative | None = 0.0,
+    final_div_factor: OneOrMore | None = None,
 ) -> Schedule:
     """From milestone i on, `lr = η·factors[i]` (absolute), or `η·γ^(i+1)` (cumulative).
 
@@ -399,13 +355,8 @@ def multi_step(
         >>> [s(i) for i in range(6)]
         [1.0, 1.0, 0.5, 0.5, 0.1, 0.1]
     """
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.floor(lr, min_lr, final_div_factor),
-        *_milestone_problems(milestones),
-        *_factor_problems(milestones, factors, gamma),
-    )
-    low, starts = checks.floor_of(lr, min_lr, final_div_factor), list(milestones)
+    require(*_milestone_problems(milestones, factors, gamma))
+    low, starts = floor_of(lr, min_lr, final_div_factor), list(milestones)
     if factors is None:
         rate = 0.1 if gamma is None else gamma
         values = [rate**count for count in range(len(starts) + 1)]
@@ -420,33 +371,14 @@ def multi_step(
     return Schedule(lambda now: max(low, warm(now)))
 
 
-def _milestone_problems(milestones: object) -> list[Problem | None]:
-    remedy = "List the steps at which the LR changes."
-    if not isinstance(milestones, Sequence) or isinstance(milestones, str) or not milestones:
-        return [
-            Problem("milestones", "must be a list with a milestone or more", milestones, remedy)
-        ]
-    wrong = [
-        checks.at_least(f"milestones[{i}]", milestone, 0) for i, milestone in enumerate(milestones)
-    ]
-    if not any(wrong) and sorted(milestones) != list(milestones):
-        rule = "must be sorted"
-        wrong.append(Problem("milestones", rule, list(milestones), "List them in order."))
-    return wrong
-
-
-def _factor_problems(milestones: object, factors: object, gamma: object) -> list[Problem | None]:
-    if factors is None:
-        return [None if gamma is None else checks.inside("gamma", gamma, 0, 1, closed="]")]
-    if gamma is not None:
+def _milestone_problems(
+    milestones: list[int], factors: list[float] | None, gamma: float | None
+) -> Iterator[Problem]:
+    if sorted(milestones) != list(milestones):
+        yield Problem("milestones", "must be sorted", list(milestones), "List them in order.")
+    if factors is not None and gamma is not None:
         remedy = "Give factors (relative to the peak) or gamma (relative to the last)."
-        return [Problem("gamma", "cannot be given beside factors", gamma, remedy)]
-    if not isinstance(factors, Sequence) or isinstance(factors, str):
-        return [Problem("factors", "must be a list", factors, "Give one number per milestone.")]
-    wrong = [
-        checks.between(f"factors[{i}]", factor, 0, math.inf) for i, factor in enumerate(factors)
-    ]
-    if isinstance(milestones, Sequence) and len(factors) != len(milestones):
-        rule = f"must have one factor per milestone ({len(milestones)}), has {len(factors)}"
-        wrong.append(Problem("factors", rule, NOTHING, "Give as many factors as milestones."))
-    return wrong
+        yield Problem("gamma", "cannot be given beside factors", gamma, remedy)
+    elif factors is not None and len(factors) != len(milestones):
+        what = f"must have one factor per milestone ({len(milestones)}), has {len(factors)}"
+        yield Problem("factors", what, NOTHING, "Give as many factors as milestones.")

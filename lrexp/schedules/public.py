@@ -13,16 +13,21 @@ from math import ceil, floor
 from typing import Any, Protocol, runtime_checkable
 
 from lrexp.errors import ConfigError, Problem, did_you_mean
-from lrexp.schedules import checks
 from lrexp.schedules.build import SCHEDULES
 from lrexp.schedules.combine import Part, combine
 from lrexp.schedules.controllers import AdaptiveCycle, adaptive_cycle
 from lrexp.schedules.decays import multi_step
-from lrexp.schedules.parameters import parameter_problems, parameters
 from lrexp.schedules.schedule import Schedule
-
-# Schedules that take more than numbers, or that are not known ahead of training.
-_OTHERS = ("combined", "plateau", "adaptive_cycle", "lambda")
+from lrexp.schedules.signatures import (
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
+    checked,
+    fits,
+    named_parameters,
+    require,
+)
 
 
 def get_lr_scheduler(
@@ -57,24 +62,25 @@ def get_lr_scheduler(
         >>> [round(schedule(s), 4) for s in (0, 3, 8, 12)]
         [0.25, 1.0, 0.505, 0.01]
     """
-    names = [name for name in SCHEDULES if name not in _OTHERS]
-    if decay_type not in names:
-        remedy = did_you_mean(str(decay_type), names)
-        raise ConfigError.single("decay_type", "is not a schedule of this kind", decay_type, remedy)
+    if decay_type not in SCHEDULES:
+        remedy = did_you_mean(str(decay_type), SCHEDULES)
+        raise ConfigError.single("decay_type", "is not a known schedule", decay_type, remedy)
     factory = SCHEDULES[decay_type]
-    params = {**parameters_of_type, "warmup": warmup_steps, "warmup_start": warmup_start}
+    params = dict(parameters_of_type)
     if final_div_factor is not None:
         params["final_div_factor"] = final_div_factor
     # A schedule without a floor refuses one that is asked for, and is not bothered by the default.
-    if "min_lr" in parameters(factory) or min_lr not in (None, 0):
-        params["min_lr"] = min_lr
+    common = {"warmup": warmup_steps, "warmup_start": warmup_start, "min_lr": min_lr}
+    known = named_parameters(factory)
+    params |= {n: value for n, value in common.items() if n in known or value not in (None, 0)}
     words = {"lr": "max_lr", "total_steps": "max_steps", "warmup": "warmup_steps"}
     try:
-        checks.require(*parameter_problems(decay_type, factory, params))
         schedule = factory(max_lr, max_steps, **params)
     except ConfigError as error:
         raise _renamed(error, words) from None
-    assert isinstance(schedule, Schedule)
+    if not isinstance(schedule, Schedule):
+        what = "is not a schedule of this kind: it reacts to training"
+        raise ConfigError.single("decay_type", what, decay_type, "Use it in a config.")
     return schedule
 
 
@@ -102,21 +108,22 @@ def get_combined_lr_scheduler(
             "schedules", "must map (start, end) to schedules", schedules, remedy
         )
     ranges = sorted(schedules)
-    checks.require(*(_callable(bounds, schedules[bounds]) for bounds in ranges))
+    require(*(_callable(bounds, schedules[bounds]) for bounds in ranges))
     parts = [Part(start, end, schedules[start, end]) for start, end in ranges]
     return combine(parts, [str(bounds) for bounds in ranges])
 
 
+@checked()
 def get_multi_step_lr_scheduler(
-    max_lr: float,
-    warmup_steps: int,
-    total_tokens: float,
-    tokens_per_step: float,
+    max_lr: Positive,
+    warmup_steps: Natural,
+    total_tokens: Positive,
+    tokens_per_step: Positive,
     *,
-    step_milestones: Sequence[float] = (0.8, 0.9),
-    step_factors: Sequence[float] = (0.316, 0.1),
-    min_lr: float | None = None,
-    warmup_start: float | None = None,
+    step_milestones: Sequence[Share] = (0.8, 0.9),
+    step_factors: Sequence[NonNegative] = (0.316, 0.1),
+    min_lr: NonNegative | None = None,
+    warmup_start: Share | None = None,
 ) -> Schedule:
     """Warmup, then max_lr × a factor from each milestone on, given as parts of a token budget.
 
@@ -145,12 +152,9 @@ def get_multi_step_lr_scheduler(
     Source: the schedule of DeepSeek LLM, https://arxiv.org/abs/2401.02954, whose milestones and
     factors are the default.
     """
-    checks.require(
-        checks.positive("total_tokens", total_tokens),
-        checks.positive("tokens_per_step", tokens_per_step),
-        *_fractions("step_milestones", step_milestones),
-        _list_problem("step_factors", step_factors),
-    )
+    parts = list(step_milestones)
+    if sorted(set(parts)) != parts:
+        raise ConfigError.single("step_milestones", "must rise", parts, "List them in order.")
     total_steps = ceil(_exact(total_tokens) / _exact(tokens_per_step))
     words = {"lr": "max_lr", "warmup": "warmup_steps", "factors": "step_factors"}
     words["milestones"] = "step_milestones"
@@ -158,7 +162,7 @@ def get_multi_step_lr_scheduler(
         return multi_step(
             max_lr,
             total_steps,
-            milestones=[floor(_exact(part) * total_steps) for part in step_milestones],
+            milestones=[floor(_exact(part) * total_steps) for part in parts],
             factors=list(step_factors),
             warmup=warmup_steps,
             warmup_start=warmup_start,
@@ -173,24 +177,10 @@ def _exact(value: float) -> Fraction:
     return Fraction(str(value))
 
 
-def _fractions(key: str, parts: Sequence[float]) -> list[Problem]:
-    no_list = _list_problem(key, parts)
-    if no_list is not None:
-        return [no_list]
-    wrong = [p for i, part in enumerate(parts) if (p := checks.between(f"{key}[{i}]", part, 0, 1))]
-    if not wrong and sorted(set(parts)) != list(parts):
-        wrong.append(Problem(key, "must rise", list(parts), "List them in order."))
-    return wrong
-
-
-def _list_problem(key: str, value: object) -> Problem | None:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return None
-    return Problem(key, "must be a list", value, "Give e.g. [0.5, 0.9].")
-
-
 def _is_range(bounds: object) -> bool:
-    return isinstance(bounds, tuple) and len(bounds) == 2 and all(map(checks.is_whole, bounds))
+    return (
+        isinstance(bounds, tuple) and len(bounds) == 2 and all(fits(bound, int) for bound in bounds)
+    )
 
 
 def _callable(bounds: tuple[int, int], schedule: object) -> Problem | None:

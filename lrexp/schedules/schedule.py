@@ -11,15 +11,42 @@ Warmup, with s = step, W = warmup steps, T = total steps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    runtime_checkable,
+)
 
-from lrexp.errors import ConfigError
+from annotated_types import Ge
+from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
-# The annotation of a parameter that a config may give as `5%`, `10ep` or `500`; a factory receives
-# whole steps.
-Steps: TypeAlias = Annotated[int, "duration"]
+from lrexp.errors import ConfigError, Problem
+from lrexp.schedules.signatures import checked
+
+
+def _steps(value: object, whole: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+    """A config may write `5%`, `10ep` or `500`: `info.context` turns it into steps or None."""
+    if info.context is None:  # a factory is called
+        return whole(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        remedy = "Give e.g. 500, 10ep or 5%."
+        raise ConfigError.single("", "must be a duration", value, remedy)
+    steps = info.context(value)
+    return value if steps is None else whole(steps)
+
+
+# The annotations of parameters that a config may give as a duration; a factory gets whole steps.
+DURATION = WrapValidator(_steps)
+Steps: TypeAlias = Annotated[int, Ge(0), DURATION, Field(examples=["10%"])]
+StepOrMore: TypeAlias = Annotated[int, Ge(1), DURATION, Field(examples=["10%"])]
+P = ParamSpec("P")
 # Steps in an epoch, None of data without length; to know it may take loading the data.
 PerEpoch: TypeAlias = int | Callable[[], int | None] | None
 # A controller's own frozen dataclass; opaque to everybody else.
@@ -75,6 +102,90 @@ class Controller(Protocol):
 
     def from_plain(self, plain: Mapping[str, Any]) -> State:
         """Return the state that `to_plain` wrote, exactly."""
+
+
+Made = TypeVar("Made", bound=Schedule | Controller)
+# What a config says elsewhere: parameters of factories -> the key or section they come from.
+FILLED = {"lr": "optimizer.lr", "total_steps": "train.duration"}
+SCHEDULES: dict[str, Callable[..., Schedule | Controller]] = {}  # what a config may name
+
+
+def register(name: str) -> Callable[[Callable[P, Made]], Callable[P, Made]]:
+    """Return a decorator that makes a factory a schedule of that name.
+
+    The factory takes `lr` (η), `total_steps` (T) and, by keyword, what a config may set. Its
+    signature is the schema: types and ranges come from the annotations, and `Steps` is a duration
+    such as `5%`. A call with arguments that do not fit raises `ConfigError`; so does a `warmup` of
+    T steps or more, and a `min_lr` above η.
+
+    The name is known in this process only. Worker processes and `lrexp resume` start afresh: there,
+    a config reaches a schedule of one's own by its import path, `package.module:factory`.
+
+    Raises:
+        ConfigError: the name is taken.
+
+    Example:
+        >>> import lrexp.schedules
+        >>> from lrexp.schedules.signatures import Positive
+        >>> @lrexp.schedules.register("hyperbola")
+        ... def hyperbola(lr: Positive, total_steps: int, *, power: Positive = 1.0) -> Schedule:
+        ...     return Schedule(lambda step: lr / (step + 1) ** power)
+        >>> lrexp.get_lr_scheduler(max_lr=1.0, max_steps=9, decay_type="hyperbola", power=2)(1)
+        0.25
+        >>> del SCHEDULES["hyperbola"]
+    """
+    if name in SCHEDULES:
+        raise ConfigError.single("name", "is the name of another schedule", name, "Choose another.")
+
+    def decorate(factory: Callable[P, Made]) -> Callable[P, Made]:
+        made = checked_schedule(factory)
+        SCHEDULES[name] = made
+        return made
+
+    return decorate
+
+
+def checked_schedule(factory: Callable[P, Made]) -> Callable[P, Made]:
+    """Return the factory with its arguments checked at each call."""
+    return checked(rules=common_problems)(factory)
+
+
+def common_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what the arguments that all schedules share do wrong together: W < T, m <= η."""
+    lr, total_steps, warmup = (given.get(key) for key in ("lr", "total_steps", "warmup"))
+    if total_steps is not None and warmup is not None and warmup >= total_steps:
+        what = f"must be shorter than training ({total_steps} steps)"
+        yield Problem("warmup", what, warmup, "Shorten it, or train longer.")
+    min_lr, factor = given.get("min_lr"), given.get("final_div_factor")
+    if lr is not None and min_lr is not None and factor is None:
+        yield from at_most("min_lr", min_lr, lr, "the peak LR")
+
+
+def at_most(key: str, value: float, limit: float, name: str) -> Iterator[Problem]:
+    """Yield the problem with a number above another one."""
+    if value > limit:
+        what = f"must be at most {name} ({limit:g})"
+        yield Problem(key, what, value, f"Lower it or raise {name}.")
+
+
+def floor_of(lr: float, min_lr: float | None, final_div_factor: float | None) -> float:
+    """Return the floor m: lr / final_div_factor where that is given, else min_lr."""
+    if final_div_factor is not None:
+        return lr / final_div_factor
+    if min_lr is None:
+        what, remedy = "is needed without final_div_factor", "Give a number, or final_div_factor."
+        raise ConfigError.single("min_lr", what, None, remedy)
+    return float(min_lr)
+
+
+def is_duration(annotation: Any) -> bool:
+    """Return whether values are durations, or lists of them.
+
+    Example:
+        >>> is_duration(list[Steps] | None), is_duration(int)
+        (True, False)
+    """
+    return DURATION in get_args(annotation) or any(map(is_duration, get_args(annotation)))
 
 
 def warmup_fraction(step: int, warmup: int, start: float | None = None) -> float:

@@ -7,7 +7,6 @@ optimizer is never touched. This is the only module of the package that imports 
 
 from __future__ import annotations
 
-import inspect
 from array import array
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -16,16 +15,26 @@ import torch
 from torch.optim import lr_scheduler
 
 from lrexp.errors import ConfigError, Problem, UserCodeError
-from lrexp.schedules import checks
 from lrexp.schedules.controllers import Monitor, Plateau, plateau
 from lrexp.schedules.custom import checked_value
-from lrexp.schedules.parameters import args_problems
-from lrexp.schedules.schedule import PerEpoch, Schedule, Steps, warmed
+from lrexp.schedules.schedule import FILLED, PerEpoch, Schedule, Steps, checked_schedule, warmed
+from lrexp.schedules.signatures import (
+    Count,
+    Positive,
+    Share,
+    check_arguments,
+    named_parameters,
+    require,
+)
 
 Interval = Literal["epoch", "step"]
 _PER_STEP = ("OneCycleLR", "CyclicLR")  # stepped per batch in torch's documentation
 # Filled in here, or meant for resuming by hand; `verbose` is deprecated and only warns.
-_FILLED = ("optimizer", "last_epoch", "verbose")
+_FILLED = {
+    "optimizer": "the optimizer section",
+    "last_epoch": "the step of the training",
+    "verbose": "lrexp",
+}
 
 _INSTEAD = {
     "LambdaLR": "Use {name: lambda, function: package.module:name}, a function step -> factor.",
@@ -68,19 +77,24 @@ def torch_problems(scheduler: type, args: Mapping[str, object]) -> list[Problem]
         remedy = "Use plateau, or a controller of your own."
         return [Problem("name", "is a subclass of ReduceLROnPlateau", scheduler.__name__, remedy)]
     peak = {"max_lr": 1.0} if scheduler.__name__ in _PER_STEP else {}  # η, see `_completed`
-    return args_problems(scheduler, {**peak, **args}, filled=_FILLED)
+    title, given = scheduler.__name__, {**peak, **args}
+    problems = check_arguments(scheduler, given, title=title, filled=_FILLED, finite=True)
+    if is_plateau(scheduler) and not problems:  # `plateau` has the ranges, torch only the types
+        problems = check_arguments(plateau, args, title=title, automatic=FILLED, finite=True)
+    return list(ConfigError(problems).under("args").problems)
 
 
+@checked_schedule
 def torch_schedule(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     scheduler: type,
     steps_per_epoch: PerEpoch,
     *,
     args: dict[str, Any] | None = None,
     interval: Interval | None = None,
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> Schedule:
     """The LR that this class gives after k calls of `step()`, k = s or the epochs begun before s.
 
@@ -108,12 +122,12 @@ def torch_schedule(
     per_epoch = steps_per_epoch
     if callable(per_epoch):
         per_epoch = per_epoch() if kind == "epoch" else None
-    checks.require(
-        *checks.span(lr, total_steps, warmup, warmup_start),
-        checks.one_of("interval", kind, ("epoch", "step")),
-        _epochs_known(kind, per_epoch),
-        *torch_problems(scheduler, args or {}),
-    )
+    problems = torch_problems(scheduler, args or {})
+    if kind == "epoch" and per_epoch is None:
+        what = "epoch needs data with a length, whose steps per epoch are known"
+        remedy = "Use interval: step, and count steps in args."
+        problems.append(Problem("interval", what, kind, remedy))
+    require(*problems)
     length = 1 if kind == "step" else per_epoch or 1
     last = (total_steps - 1) // length
     table = _Table(lr, scheduler, _completed(scheduler, args or {}, lr, last + 1))
@@ -129,14 +143,15 @@ def torch_schedule(
     return Schedule(warm, momentum_of if table.cycles_momentum else None)
 
 
+@checked_schedule
 def torch_plateau(
-    lr: float,
-    total_steps: int,
+    lr: Positive,
+    total_steps: Count,
     *,
     args: dict[str, Any] | None = None,
     monitor: Monitor = "val_loss",
     warmup: Steps = 0,
-    warmup_start: float | None = None,
+    warmup_start: Share | None = None,
 ) -> Plateau:
     """ReduceLROnPlateau by its torch name: `plateau` with torch's defaults and `args`.
 
@@ -147,8 +162,8 @@ def torch_plateau(
         0.1
     """
     given = args or {}
-    checks.require(*torch_problems(lr_scheduler.ReduceLROnPlateau, given))
-    known = inspect.signature(lr_scheduler.ReduceLROnPlateau).parameters
+    require(*torch_problems(lr_scheduler.ReduceLROnPlateau, given))
+    known = named_parameters(lr_scheduler.ReduceLROnPlateau)
     # torch's default of mode is min; here it follows the monitor
     defaults = {n: p.default for n, p in known.items() if n not in (*_FILLED, "mode")}
     own: dict[str, Any] = {**defaults, **given}
@@ -238,10 +253,3 @@ class _Table:
         rule = f"{self._title} refuses its arguments: {type(error).__name__}: {error}"
         remedy = "See the class in torch's documentation."
         return ConfigError.single("args", rule, self._args, remedy)
-
-
-def _epochs_known(kind: str, steps_per_epoch: int | None) -> Problem | None:
-    if kind != "epoch" or steps_per_epoch is not None:
-        return None
-    rule = "epoch needs data with a length, whose steps per epoch are known"
-    return Problem("interval", rule, kind, "Use interval: step, and count steps in args.")

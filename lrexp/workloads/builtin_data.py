@@ -7,11 +7,14 @@ data depend on `data.args.seed` alone, not on the seeds of the trials.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
+
+from annotated_types import Ge
 
 from lrexp.errors import Problem
-from lrexp.workloads.argument_checks import raise_any, wrong_count, wrong_flag, wrong_number
+from lrexp.schedules.signatures import Count, Natural, NonNegative, checked, named_parameters
 from lrexp.workloads.csv_file import csv_file, csv_rows
 from lrexp.workloads.seeds import derive_seed
 from lrexp.workloads.table import BATCH_SIZE, VAL_FRACTION, Rows, Size, Table, no_full_batch
@@ -20,7 +23,17 @@ from lrexp.workloads.text import TextWindows, text, text_windows
 if TYPE_CHECKING:
     import torch
 
+TwoOrMore: TypeAlias = Annotated[int, Ge(2)]
 
+
+def _one_for_each_class(given: Mapping[str, Any]) -> Iterator[Problem]:
+    samples, classes = given.get("samples"), given.get("classes")
+    if samples is not None and classes is not None and samples < classes:
+        what = f"must be at least data.args.classes ({classes})"
+        yield Problem("samples", what, samples, "Raise it.")
+
+
+@checked("data.args")
 def digits(image: bool = False) -> Table:
     """Return 1,797 handwritten digits of 8×8 pixels in [0, 1], ten classes.
 
@@ -37,17 +50,10 @@ def digits(image: bool = False) -> Table:
     import torch
     from sklearn.datasets import load_digits
 
-    digits_rows(image)
     pixels, labels = load_digits(return_X_y=True)
     inputs = torch.from_numpy(pixels) / 16.0
     inputs = inputs.view(-1, 1, 8, 8) if image else inputs
     return Table(inputs, torch.from_numpy(labels).long(), num_classes=10)
-
-
-def digits_rows(image: bool = False) -> Rows:
-    """Return how many there are; the arguments are those of `digits`."""
-    raise_any(wrong_flag("data.args.image", image))
-    return Rows(1797)
 
 
 def diabetes() -> Table:
@@ -74,11 +80,6 @@ def diabetes() -> Table:
     )
 
 
-def diabetes_rows() -> Rows:
-    """Return how many there are."""
-    return Rows(442)
-
-
 def breast_cancer() -> Table:
     """Return 569 tumours, 30 features standardised by the training rows, two classes.
 
@@ -101,12 +102,10 @@ def breast_cancer() -> Table:
     )
 
 
-def breast_cancer_rows() -> Rows:
-    """Return how many there are."""
-    return Rows(569)
-
-
-def linear(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: int = 0) -> Table:
+@checked("data.args")
+def linear(
+    samples: TwoOrMore = 1000, features: Count = 10, noise: NonNegative = 0.1, seed: Natural = 0
+) -> Table:
     """Return a linear regression, y = x·w + noise, with x and w from N(0, 1).
 
     The best mean squared error is noise².
@@ -121,20 +120,14 @@ def linear(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: in
         >>> linear(samples=100, features=3).inputs.shape
         torch.Size([100, 3])
     """
-    linear_rows(samples, features, noise, seed)
     generator = _generator(seed, "linear")
     weights = _normal((features, 1), generator)
     inputs = _normal((samples, features), generator)
     return Table(inputs, inputs @ weights + noise * _normal((samples, 1), generator))
 
 
-def linear_rows(samples: int = 1000, features: int = 10, noise: float = 0.1, seed: int = 0) -> Rows:
-    """Return how many there are; the arguments are those of `linear`."""
-    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.features", features))
-    return Rows(samples)
-
-
-def sine(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Table:
+@checked("data.args")
+def sine(samples: TwoOrMore = 1000, noise: NonNegative = 0.1, seed: Natural = 0) -> Table:
     """Return one period of a sine, y = sin(πx) + noise, with x uniform in [-1, 1).
 
     Args:
@@ -148,19 +141,15 @@ def sine(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Table:
     """
     import torch
 
-    sine_rows(samples, noise, seed)
     generator = _generator(seed, "sine")
     inputs = 2 * torch.rand(samples, 1, generator=generator, dtype=torch.float64) - 1
     return Table(inputs, torch.sin(math.pi * inputs) + noise * _normal((samples, 1), generator))
 
 
-def sine_rows(samples: int = 1000, noise: float = 0.1, seed: int = 0) -> Rows:
-    """Return how many there are; the arguments are those of `sine`."""
-    raise_any(*_wrong(samples, noise, seed))
-    return Rows(samples)
-
-
-def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: int = 0) -> Table:
+@checked("data.args", _one_for_each_class)
+def spirals(
+    classes: TwoOrMore = 3, samples: TwoOrMore = 1500, noise: NonNegative = 0.02, seed: Natural = 0
+) -> Table:
     """Return spiral arms around the origin, one per class, each of one turn.
 
     Sample i is of class c = i mod classes. The k-th of an arm's m samples lies at r = k/m,
@@ -181,7 +170,6 @@ def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: in
     """
     import torch
 
-    spirals_rows(classes, samples, noise, seed)
     number = torch.arange(samples)
     labels = number % classes
     on_arm = (samples - 1 - labels) // classes + 1  # samples of the same class
@@ -190,21 +178,6 @@ def spirals(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: in
     arms = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)  # (samples, 2)
     generator = _generator(seed, "spirals")
     return Table(arms + noise * _normal((samples, 2), generator), labels, num_classes=classes)
-
-
-def spirals_rows(classes: int = 3, samples: int = 1500, noise: float = 0.02, seed: int = 0) -> Rows:
-    """Return how many there are; the arguments are those of `spirals`."""
-    raise_any(*_wrong(samples, noise, seed), wrong_count("data.args.classes", classes, at_least=2))
-    raise_any(wrong_count("data.args.samples", samples, at_least=classes))
-    return Rows(samples)
-
-
-def _wrong(samples: object, noise: object, seed: object) -> list[Problem | None]:
-    return [
-        wrong_count("data.args.samples", samples, at_least=2),
-        wrong_number("data.args.noise", noise, at_least=0),
-        wrong_count("data.args.seed", seed, at_least=0),
-    ]
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
@@ -242,14 +215,25 @@ class Outline(Protocol):
         """Return the samples that a split leaves for training."""
 
 
+def _rows(make: Callable[..., Table], count: int | None = None) -> Callable[..., Rows]:
+    """Return what tells how many rows `make` gives: `count`, or as many as it is asked for."""
+
+    @checked("data.args", _one_for_each_class)
+    @wraps(make)  # the arguments are the same
+    def rows(**args: Any) -> Rows:
+        return Rows(count or args.get("samples") or named_parameters(make)["samples"].default)
+
+    return rows
+
+
 # Each takes the arguments of the data, refuses what it would refuse, and imports no torch.
 OUTLINES: dict[str, Callable[..., Outline]] = {
-    "digits": digits_rows,
-    "diabetes": diabetes_rows,
-    "breast_cancer": breast_cancer_rows,
-    "linear": linear_rows,
-    "sine": sine_rows,
-    "spirals": spirals_rows,
+    "digits": _rows(digits, 1797),
+    "diabetes": _rows(diabetes, 442),
+    "breast_cancer": _rows(breast_cancer, 569),
+    "linear": _rows(linear),
+    "sine": _rows(sine),
+    "spirals": _rows(spirals),
     "text": text_windows,
     "csv": csv_rows,
 }

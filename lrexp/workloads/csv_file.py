@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
-from lrexp.workloads.argument_checks import raise_any, wrong_choice
+from lrexp.schedules.signatures import checked, require
 from lrexp.workloads.table import Rows, Table
 from lrexp.workloads.text import read_text
 
@@ -70,7 +70,7 @@ def read_cells(path: object, delimiter: object) -> Cells:
         raise _unreadable(path, error, began, reader.line_num) from None
     header = [name.strip() for name in rows[0]]
     problems = _header_problems(path, header) or _ragged(path, rows, lines, written)
-    raise_any(*problems)
+    require(*problems)
     if len(rows) == 1:
         what = "has a header and no rows"
         raise ConfigError.single(PATH, what, str(path), "Give a file with data below its header.")
@@ -138,13 +138,15 @@ _MOST_CLASSES = 20
 # Columns that a misspelt name is compared with, those that are named, and letters of each.
 _MOST_COMPARED, _MOST_NAMED, _LONG_NAME = 1_000, 30, 60
 
+Task: TypeAlias = Literal["regression", "classification"]
+
 
 def csv_file(
     path: str,
     target: str,
     features: Sequence[str] | None = None,
     delimiter: str = ",",
-    task: str | None = None,
+    task: Task | None = None,
 ) -> Table:
     """Return the columns of a CSV file as standardised features and a target.
 
@@ -180,7 +182,7 @@ def csv_rows(
     target: str,
     features: Sequence[str] | None = None,
     delimiter: str = ",",
-    task: str | None = None,
+    task: Task | None = None,
 ) -> Rows:
     """Return how many there are, of a file that can be used; the arguments are as of `csv_file`."""
     return Rows(len(_read(path, target, features, delimiter, task).targets))
@@ -193,10 +195,11 @@ class _Columns:
     is_class: bool
 
 
-def _read(path: object, target: str, features: object, delimiter: object, task: object) -> _Columns:
+@checked("data.args")
+def _read(
+    path: object, target: Any, features: object, delimiter: object, task: Task | None
+) -> _Columns:
     """Return the columns of a file that can be used, as numbers."""
-    if task is not None:
-        raise_any(wrong_choice("data.args.task", task, ["regression", "classification"]))
     cells = read_cells(path, delimiter)
     names = _feature_names(cells, target, features)
     columns, problems = [], []
@@ -206,7 +209,7 @@ def _read(path: object, target: str, features: object, delimiter: object, task: 
         problems += wrong
     is_class = task == "classification" or (task is None and _looks_like_classes(cells, target))
     labels, wrong = _classes(cells, target) if is_class else _numbers(cells, target, _TARGET)
-    raise_any(*_first_of(problems, "column", "data.args.features"), *wrong)
+    require(*_first_of(problems, "column", "data.args.features"), *wrong)
     return _Columns(np.stack(columns, axis=1), labels, is_class)
 
 
@@ -228,7 +231,7 @@ def _feature_names(cells: Cells, target: object, features: object) -> list[str]:
     else:
         what = "must be a list of column names"
         raise ConfigError.single("data.args.features", what, features, "E.g. [width, height].")
-    raise_any(*problems)
+    require(*problems)
     return names
 
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrexp.errors import ConfigError, Problem
-from lrexp.workloads.argument_checks import raise_any, wrong_count
+from lrexp.errors import ConfigError
+from lrexp.schedules.signatures import Count, Natural, checked
 from lrexp.workloads.batches import Batches, Data, Facts, facts_of, is_tensor
 from lrexp.workloads.builtin_data import DATASETS
 from lrexp.workloads.loaders import IterableBatches, LoaderBatches, resident_loader
@@ -91,7 +91,7 @@ def _add(digest: Any, value: Any) -> None:
         digest.update(repr(value).encode())
 
 
-InMemory = bool | Literal["auto"]
+InMemory = Literal["auto"] | bool
 
 
 def load_data(
@@ -135,12 +135,13 @@ def load_data(
     )
 
 
+@checked("data")
 def data_from_objects(
     made: Any,
     *,
-    batch_size: int | None = None,
+    batch_size: Count | None = None,
     val_fraction: float | None = 0.0,
-    workers: int = 0,
+    workers: Natural = 0,
     in_memory: InMemory = "auto",
 ) -> Data:
     """Return the data that Python objects give: (train, val) or train.
@@ -164,11 +165,6 @@ def data_from_objects(
         >>> data.facts.in_features
         3
     """
-    raise_any(
-        None if batch_size is None else wrong_count("data.batch_size", batch_size),
-        wrong_count("data.workers", workers, at_least=0),
-        _wrong_in_memory(in_memory),
-    )
     source = recognised(made, val_fraction)
     options = _Options(batch_size, workers, _is_kept(source, in_memory), in_memory)
     train = _batched(source.train, source, options)
@@ -253,12 +249,6 @@ def _facts(source: Source, train: Any, val: Batches | None) -> Facts:
         vocab_size=source.vocab_size,
         complete=complete,
     )
-
-
-def _wrong_in_memory(value: object) -> Problem | None:
-    if value == "auto" or isinstance(value, bool):
-        return None
-    return Problem("data.in_memory", "must be auto, true or false", value, "Leave it out.")
 
 
 def _located(

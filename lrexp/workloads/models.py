@@ -7,33 +7,37 @@ built-in model requires and the data knows need not be written at all.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
-from lrexp.workloads.argument_checks import (
-    raise_any,
-    wrong_choice,
-    wrong_count,
-    wrong_counts,
-    wrong_flag,
-    wrong_number,
-)
+from lrexp.schedules.signatures import Count, Fraction, among, checked, named_parameters, require
 from lrexp.workloads.batches import Facts
 from lrexp.workloads.torchvision_models import TorchvisionModel
 
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+}
 
+
+@checked("model.args")
 def cnn(
-    in_channels: int,
-    out_features: int,
-    channels: Sequence[int] = (32, 64),
+    in_channels: Count,
+    out_features: Count,
+    channels: Annotated[Sequence[Count], MinLen(1)] = (32, 64),
     batch_norm: bool = False,
 ) -> nn.Module:
     """Return blocks of 3×3 convolution, ReLU and 2×2 pooling, then a mean over the image.
@@ -50,15 +54,6 @@ def cnn(
         >>> sum(p.numel() for p in cnn(1, 10, channels=[8, 16]).parameters())
         1418
     """
-    raise_any(
-        wrong_count("model.args.in_channels", in_channels),
-        wrong_count("model.args.out_features", out_features),
-        wrong_counts("model.args.channels", channels),
-        wrong_flag("model.args.batch_norm", batch_norm),
-    )
-    if not channels:
-        what = "must have at least one entry"
-        raise ConfigError.single("model.args.channels", what, channels, "E.g. [32, 64].")
     layers: list[nn.Module] = []
     before = in_channels
     for width in channels:
@@ -73,18 +68,8 @@ def cnn(
     )
 
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-}
-
-
-def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Module:
+@checked("model.args")
+def linear(in_features: Count, out_features: Count, bias: bool = True) -> nn.Module:
     """Return one linear layer: linear or softmax regression.
 
     Args:
@@ -96,17 +81,17 @@ def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Module:
         >>> sum(p.numel() for p in linear(64, 10).parameters())
         650
     """
-    raise_any(*_wrong_widths(in_features, out_features), wrong_flag("model.args.bias", bias))
     return nn.Sequential(nn.Flatten(), nn.Linear(in_features, out_features, bias=bias))
 
 
+@checked("model.args")
 def mlp(
-    in_features: int,
-    out_features: int,
+    in_features: Count,
+    out_features: Count,
     *,
-    hidden: Sequence[int] = (128, 128),
-    activation: str = "relu",
-    dropout: float = 0.0,
+    hidden: Sequence[Count] = (128, 128),
+    activation: Annotated[str, among(ACTIVATIONS)] = "relu",
+    dropout: Fraction = 0.0,
     batch_norm: bool = False,
 ) -> nn.Module:
     """Return a multilayer perceptron; each hidden layer is linear, batch norm, activation, dropout.
@@ -123,13 +108,6 @@ def mlp(
         >>> sum(p.numel() for p in mlp(64, 10, hidden=[32]).parameters())
         2410
     """
-    raise_any(
-        *_wrong_widths(in_features, out_features),
-        wrong_counts("model.args.hidden", hidden),
-        wrong_choice("model.args.activation", activation, ACTIVATIONS),
-        wrong_number("model.args.dropout", dropout, at_least=0, below=1),
-        wrong_flag("model.args.batch_norm", batch_norm),
-    )
     layers: list[nn.Module] = [nn.Flatten()]
     width = in_features
     for next_width in hidden:
@@ -143,7 +121,8 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(width, out_features))
 
 
-def regression_net(in_features: int, out_features: int, width: int = 32) -> nn.Module:
+@checked("model.args")
+def regression_net(in_features: Count, out_features: Count, width: Count = 32) -> nn.Module:
     """Return the small regression net of tutorials: two hidden layers of ReLU units.
 
     Args:
@@ -155,23 +134,18 @@ def regression_net(in_features: int, out_features: int, width: int = 32) -> nn.M
         >>> sum(p.numel() for p in regression_net(10, 1).parameters())
         1441
     """
-    raise_any(wrong_count("model.args.width", width))
     return mlp(in_features, out_features, hidden=[width, width])
 
 
-def _wrong_widths(in_features: object, out_features: object) -> Iterator[Problem | None]:
-    yield wrong_count("model.args.in_features", in_features)
-    yield wrong_count("model.args.out_features", out_features)
-
-
+@checked("model.args")
 def gpt(
-    vocab_size: int,
-    seq_len: int,
+    vocab_size: Count,
+    seq_len: Count,
     *,
-    layers: int = 2,
-    heads: int = 4,
-    width: int = 64,
-    dropout: float = 0.0,
+    layers: Count = 2,
+    heads: Count = 4,
+    width: Count = 64,
+    dropout: Fraction = 0.0,
 ) -> nn.Module:
     """Return a GPT; tokens (batch, time) give logits (batch, time, vocab_size).
 
@@ -193,17 +167,6 @@ def gpt(
     Source:
         Radford et al., Language Models are Unsupervised Multitask Learners, 2019; nanoGPT.
     """
-    counts = {
-        "vocab_size": vocab_size,
-        "seq_len": seq_len,
-        "layers": layers,
-        "heads": heads,
-        "width": width,
-    }
-    raise_any(
-        *(wrong_count(f"model.args.{name}", value) for name, value in counts.items()),
-        wrong_number("model.args.dropout", dropout, at_least=0, below=1),
-    )
     if width % heads:
         what = f"must divide model.args.width ({width})"
         raise ConfigError.single("model.args.heads", what, heads, "E.g. heads 4 and width 64.")
@@ -355,7 +318,7 @@ def fill_facts(
                 problems.append(_missing(name))
     if isinstance(factory, TorchvisionModel):
         problems.append(factory.misfit(facts.in_channels))
-    raise_any(*problems)
+    require(*problems)
     return filled
 
 
@@ -392,5 +355,5 @@ def _to_fill(factory: Callable[..., Any]) -> list[str]:
     """Return the names of the facts that this model wants filled in."""
     if not isinstance(factory, TorchvisionModel) and factory not in MODELS.values():
         return []
-    parameters = inspect.signature(factory).parameters.values()
-    return [p.name for p in parameters if p.default is p.empty and p.name in FILLED]
+    known = named_parameters(factory)
+    return [name for name, p in known.items() if p.default is p.empty and name in FILLED]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrexp.errors import ConfigError
-from lrexp.workloads.argument_checks import raise_any, wrong_count
+from lrexp.schedules.signatures import Count, checked
 from lrexp.workloads.table import Parts, num_val_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _wrong(what: str, path: object, remedy: str) -> ConfigError:
     return ConfigError.single("data.args.path", what, path, remedy)
 
 
-def text(path: str, seq_len: int = 64) -> TextWindows:
+def text(path: str, seq_len: Count = 64) -> TextWindows:
     """Return a UTF-8 file as windows of `seq_len` characters.
 
     Characters are numbered in the order of their code points, over the whole file.
@@ -96,7 +96,7 @@ def text(path: str, seq_len: int = 64) -> TextWindows:
     return TextWindows(torch.from_numpy(tokens.astype(np.int64)), seq_len, len(characters))
 
 
-def text_windows(path: str, seq_len: int = 64) -> Windows:
+def text_windows(path: str, seq_len: Count = 64) -> Windows:
     """Return how long the text is; the arguments are those of `text`."""
     return Windows(len(_content(path, seq_len)), seq_len)
 
@@ -169,6 +169,6 @@ class TextWindows:
         return inputs.view(count, self.seq_len), targets.reshape(count, self.seq_len)
 
 
-def _content(path: str, seq_len: int) -> str:
-    raise_any(wrong_count("data.args.seq_len", seq_len))
+@checked("data.args")
+def _content(path: object, seq_len: Count) -> str:
     return read_text(path)[1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from lrexp.errors import ConfigError, Problem, RunError, did_you_mean
-from lrexp.workloads.argument_checks import raise_any, wrong_count, wrong_flag
+from lrexp.errors import ConfigError, RunError
+from lrexp.schedules.signatures import Count, check_arguments, named_parameters, require
 from lrexp.workloads.tensors import Images, ImageScaling
 
 
@@ -92,7 +92,7 @@ class TorchvisionDataset:
             ConfigError: for a wrong argument, or files that are not there.
             RunError: if a download is not possible.
         """
-        raise_any(*self._problems(args))
+        require(*check_arguments(self, args, title=self.name), prefix="data.args")
         args = dict(args)
         size = args.pop(self._size_name, None)
         is_plain = args.get("transform") is None
@@ -105,36 +105,14 @@ class TorchvisionDataset:
     @property
     def __signature__(self) -> inspect.Signature:
         """What a config may write under `data.args`."""
-        kept = {n: p for n, p in _parameters(self.cls).items() if n not in _OURS}
-        by_name = [p.replace(kind=p.KEYWORD_ONLY) for p in kept.values()]
-        size = inspect.Parameter(self._size_name, inspect.Parameter.KEYWORD_ONLY, default=None)
-        return inspect.Signature([*by_name, size])
+        kept = [p for name, p in _parameters(self.cls).items() if name not in _OURS]
+        kind, hint = inspect.Parameter.KEYWORD_ONLY, Count | None
+        size = inspect.Parameter(self._size_name, kind, default=None, annotation=hint)
+        return inspect.Signature([*(p.replace(kind=kind) for p in kept), size])
 
     @property
     def _size_name(self) -> str:
         return "resize" if "size" in _parameters(self.cls) else "size"
-
-    def _problems(self, args: Mapping[str, object]) -> Iterator[Problem | None]:
-        known = self.__signature__.parameters
-        for name in args:
-            if name not in known:
-                what = f"is no argument of {self.name}"
-                remedy = did_you_mean(name, known)
-                yield Problem(f"data.args.{name}", what, args[name], remedy)
-        for name, parameter in known.items():
-            if parameter.default is parameter.empty and name not in args:
-                what = f"{self.name} needs it"
-                yield Problem(f"data.args.{name}", what, None, f"Give data.args.{name}.")
-        if "root" in args and not isinstance(args["root"], str | Path):
-            what = "must be the path of a folder"
-            yield Problem("data.args.root", what, args["root"], "E.g. ../data.")
-        if "download" in args:
-            yield wrong_flag("data.args.download", args["download"])
-        if args.get(self._size_name) is not None:
-            yield wrong_count(f"data.args.{self._size_name}", args[self._size_name])
-        if args.get("transform") is not None and not callable(args["transform"]):
-            what = "must be a function of an image"
-            yield Problem("data.args.transform", what, args["transform"], "Leave it out.")
 
     def _validation(self, parameters: Mapping[str, object], args: dict[str, Any]) -> Any:
         if "train" in parameters:
@@ -223,17 +201,8 @@ def _folder(dataset: TorchvisionDataset, root: object) -> Path:
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:
     """Return the parameters of a class's constructor; `**kwargs` stand for those of its parent."""
     found: dict[str, inspect.Parameter] = {}
-    for kind in cls.__mro__:
-        if "__init__" not in vars(kind):
-            continue
-        init: Callable[..., None] = vars(kind)["__init__"]
-        parameters = inspect.signature(init).parameters
-        passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        named = {n: p for n, p in parameters.items() if n != "self" and p.kind not in _VARIADIC}
-        found = {**named, **found}
-        if not passes_on:
+    for init in (vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind)):
+        found = {**named_parameters(init), **found}
+        if all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(init).parameters.values()):
             break
-    return found
-
-
-_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {name: parameter for name, parameter in found.items() if name != "self"}

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lrexp.errors import ConfigError, Problem, RunError
-from lrexp.workloads.argument_checks import raise_any, wrong_choice, wrong_count
+from lrexp.schedules.signatures import Count, checked, one_of, require
 from lrexp.workloads.torchvision_data import torchvision_module
 
 # With auxiliary heads, which a single loss cannot use; and with a deprecated default of their
@@ -47,14 +47,16 @@ class TorchvisionModel:
     name: str
     builder: Callable[..., nn.Module]
 
-    def __call__(self, num_classes: int, weights: str | None = None, **arguments: Any) -> nn.Module:
+    @checked("model.args")
+    def __call__(
+        self, num_classes: Count, weights: str | None = None, **arguments: Any
+    ) -> nn.Module:
         """Return the model.
 
         Raises:
             ConfigError: for a wrong argument.
             RunError: if the weights are not on disk and cannot be downloaded.
         """
-        raise_any(wrong_count("model.args.num_classes", num_classes))
         if weights is None:
             old = {"aux_logits": False, "init_weights": True} if self.name in _OLD else {}
             return self._built({"num_classes": num_classes, **old, **arguments})
@@ -72,8 +74,8 @@ class TorchvisionModel:
         kind = inspect.Parameter.KEYWORD_ONLY
         return inspect.Signature(
             [
-                *(inspect.Parameter(name, kind) for name in names),
-                inspect.Parameter("weights", kind, default=None),
+                *(inspect.Parameter(name, kind, annotation=Count) for name in names),
+                inspect.Parameter("weights", kind, default=None, annotation=str | None),
                 inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD),
             ]
         )
@@ -90,7 +92,7 @@ class TorchvisionModel:
     def _weights(self, name: object) -> Any:
         models = torchvision_module("models", "model.name")
         known = models.get_model_weights(self.name).__members__
-        raise_any(wrong_choice("model.args.weights", name, known))
+        require(one_of("model.args.weights", name, known))
         return known[str(name)]
 
     def _built(self, arguments: dict[str, Any]) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Optional
 import pytest
 import torch
 
-from lrexp.config.signatures import check_arguments, fits
+from lrexp.schedules.signatures import check_arguments, fits
 
 
 def net(width: int, depth: int = 2, *, rate: float = 0.1, name: str = "n") -> None: ...
@@ -32,27 +32,27 @@ class Model:
 
 TABLE: list[tuple[Callable[..., Any], dict[str, Any], list[tuple[str, str]]]] = [
     (net, {"width": 3}, []),
-    (net, {}, [("width", "is required by f. Add it to args: {width: ...}.")]),
-    (net, {"widht": 3}, [("widht", "is no argument of f (got 3). Did you mean 'width'?"), ("width", "is required")]),
-    (net, {"width": "3"}, [("width", "must be a whole number (got '3'). Correct it.")]),
+    (net, {}, [("width", "is needed by f. Add it, e.g. width: 2.")]),
+    (net, {"widht": 3}, [("widht", "is not a parameter of f (got 3). Did you mean 'width'?"), ("width", "is needed by f")]),
+    (net, {"width": "3"}, [("width", "must be a whole number (got '3'). Write a number without quotes.")]),
     (net, {"width": True}, [("width", "must be a whole number (got true)")]),
     (net, {"width": 3.0}, [("width", "must be a whole number (got 3.0)")]),
     (net, {"width": 3, "rate": 1}, []),
     (net, {"width": 3, "rate": "no"}, [("rate", "must be a number (got 'no'). Write a number without quotes.")]),
     (net, {"width": 3, "name": 5}, [("name", "must be text")]),
     (net, {"width": None}, [("width", "must be a whole number (got null)")]),
-    (net, {"width": 1, "depth": "x", "q": 1}, [("depth", "must be"), ("q", "is no argument")]),
+    (net, {"width": 1, "depth": "x", "q": 1}, [("depth", "must be"), ("q", "is not a parameter of f")]),
     (open_ended, {"width": 1, "anything": object()}, []),
-    (open_ended, {"anything": 1}, [("width", "is required")]),
+    (open_ended, {"anything": 1}, [("width", "is needed by f")]),
     (untyped, {"a": "x", "b": None}, []),
     (broken, {"a": 1, "b": "x"}, []),  # annotations that cannot be evaluated are not judged
-    (broken, {"c": 1}, [("c", "is no argument"), ("a", "is required")]),
+    (broken, {"c": 1}, [("c", "is not a parameter of f"), ("a", "is needed by f")]),
     (nothing, {"a": 1}, [("a", "It takes no arguments.")]),
     (Model, {"hidden": [1, 2]}, []),
     (Model, {"hidden": 5}, [("hidden", "must be a list, each item a whole number (got 5)")]),
-    (Model, {"hidden": [1, "x"]}, [("hidden", "must be a list")]),
+    (Model, {"hidden": [1, "x"]}, [("hidden[1]", "must be a whole number (got 'x')")]),
     (Model, {"hidden": [], "act": "gelu"}, [("act", "must be one of relu, tanh (got 'gelu')")]),
-    (Model, {"hidden": [], "self": 1}, [("self", "is no argument")]),
+    (Model, {"hidden": [], "self": 1}, [("self", "is not a parameter of f")]),
     (torch.nn.Linear, {"in_features": 1, "out_features": 2, "bias": "no"},
      [("bias", "must be true or false (got 'no'). Write true or false: yes, no, on and off are text.")]),
     (dict, {"a": 1}, []),  # no signature to be had
@@ -73,9 +73,7 @@ def test_filled_arguments_must_not_be_given() -> None:
     filled = {"params": "the model", "lr": "optimizer.lr"}
     assert check_arguments(torch.optim.SGD, {"momentum": 0.9}, title="SGD", filled=filled) == []
     (problem,) = check_arguments(torch.optim.SGD, {"lr": 1}, title="SGD", filled=filled)
-    assert str(problem) == (
-        "lr: is given to SGD already, by optimizer.lr (got 1). Remove it from args."
-    )
+    assert str(problem) == ("lr: is given to SGD already, by optimizer.lr (got 1). Remove it.")
 
 
 def test_facts() -> None:
@@ -90,7 +88,7 @@ def test_facts() -> None:
     def needs(in_features: int) -> None: ...
 
     (problem,) = check_arguments(needs, {}, **ask)  # type: ignore[arg-type]
-    assert problem.remedy == "Add it to args: {in_features: $in_features}."
+    assert problem.remedy == "Add it, e.g. in_features: $in_features."
     assert check_arguments(needs, {}, automatic=facts, **ask) == []  # type: ignore[arg-type]
 
 

@@ -137,8 +137,8 @@ def test_a_tensor_lr_stays_the_same_tensor() -> None:
         ({"window_size": 1}, "window_size: must be a whole number of at least 2"),
         ({"window_size": 2.5}, "window_size: must be a whole number"),
         ({"patience": 0}, "patience: must be a whole number of at least 1"),
-        ({"smoothing": 1.0}, r"smoothing: must lie in \[0, 1\)"),
-        ({"escape_multiplier": 0.5}, "escape_multiplier: must be at least 1"),
+        ({"smoothing": 1.0}, r"smoothing: must be a number in \[0, 1\)"),
+        ({"escape_multiplier": 0.5}, "escape_multiplier: must be a number of at least 1"),
         (
             {"plateau_threshold": 0.1},
             r"plateau_threshold: must be at most improvement_threshold \(0.01\)",

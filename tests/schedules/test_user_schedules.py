@@ -51,8 +51,13 @@ def test_a_factory_of_the_users() -> None:
 @pytest.mark.parametrize(
     ("factory", "params", "error", "message"),
     [
-        (inverse, {"args": {"pwer": 1}}, ConfigError, "args.pwer: is not an argument of inverse"),
-        (inverse, {"args": {"lr": 1}}, ConfigError, "args.lr: is not an argument of inverse"),
+        (inverse, {"args": {"pwer": 1}}, ConfigError, "args.pwer: is not a parameter of inverse"),
+        (
+            inverse,
+            {"args": {"lr": 1}},
+            ConfigError,
+            "args.lr: is given to inverse already, by optimizer.lr",
+        ),
         (inverse, {"args": {"power": "2"}}, ConfigError, "args.power: must be a number"),
         (inverse, {"power": 1}, ConfigError, "power: is not a parameter of inverse"),
         (lambda beta: 1, {}, ConfigError, "args.beta: is needed by"),

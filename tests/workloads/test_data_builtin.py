@@ -163,7 +163,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("digits", {"image": 1}, ["image"]),
     ("digits", {"image": "true"}, ["image"]),
     ("linear", {"samples": 1}, ["samples"]),
-    ("linear", {"samples": 2.5, "features": 0, "noise": -1}, ["samples", "noise", "features"]),
+    ("linear", {"samples": 2.5, "features": 0, "noise": -1}, ["samples", "features", "noise"]),
     ("linear", {"noise": math.nan}, ["noise"]),
     ("linear", {"noise": math.inf}, ["noise"]),
     ("linear", {"noise": True}, ["noise"]),

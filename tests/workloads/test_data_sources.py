@@ -125,7 +125,7 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str, str]] = [
     ("iterable split", Stream(), {"val_fraction": 0.2}, "data.val_fraction", "cannot be split"),
     ("loader split", shuffled_loader(2), {"val_fraction": 0.2}, "data.val_fraction", "DataLoader"),
     ("iterable kept", Stream(), {"in_memory": True}, "data.in_memory", "no length"),
-    ("in_memory", PAIR, {"in_memory": "yes"}, "data.in_memory", "auto, true or false"),
+    ("in_memory", PAIR, {"in_memory": "yes"}, "data.in_memory", "auto or true or false"),
     ("workers", PAIR, {"workers": -1}, "data.workers", "at least 0"),
 ]  # fmt: skip
 

@@ -18,10 +18,10 @@ from lrexp.workloads.torchvision_data import torchvision_dataset
 @pytest.mark.parametrize(
     ("name", "args", "key", "words"),
     [
-        ("MNIST", {}, "data.args.root", "MNIST needs it"),
-        ("MNIST", {"root": 3}, "data.args.root", "must be the path of a folder"),
+        ("MNIST", {}, "data.args.root", "is needed by MNIST"),
+        ("MNIST", {"root": 3}, "data.args.root", "must be text or a path (got 3)"),
         ("MNIST", {"root": ".", "rot": 1}, "data.args.rot", "Did you mean 'root'?"),
-        ("MNIST", {"root": ".", "train": True}, "data.args.train", "is no argument of MNIST"),
+        ("MNIST", {"root": ".", "train": True}, "data.args.train", "is not a parameter of MNIST"),
         ("MNIST", {"root": ".", "download": "yes"}, "data.args.download", "true or false"),
         ("MNIST", {"root": ".", "size": 0}, "data.args.size", "at least 1"),
         ("MNIST", {"root": ".", "transform": "ToTensor"}, "data.args.transform", "a function"),
@@ -30,9 +30,19 @@ from lrexp.workloads.torchvision_data import torchvision_dataset
         ("CIFAR10", {"root": "."}, "data.args.root", "cifar-10-batches-py"),
         ("ImageFolder", {"root": "none"}, "data.args.root", "Put the files into"),
         ("ImageFolder", {"root": "."}, "data.args.root", "no usable files of ImageFolder"),
-        ("ImageFolder", {"root": ".", "download": True}, "data.args.download", "is no argument"),
-        ("EMNIST", {"root": "."}, "data.args.split", "EMNIST needs it"),
-        ("FakeData", {"image_size": 3}, "data.name", "cannot be read"),
+        (
+            "ImageFolder",
+            {"root": ".", "download": True},
+            "data.args.download",
+            "is not a parameter of ImageFolder",
+        ),
+        ("EMNIST", {"root": "."}, "data.args.split", "is needed by EMNIST"),
+        (
+            "FakeData",
+            {"image_size": 3},
+            "data.args.image_size",
+            "must be a list of 3: a whole number",
+        ),
     ],
 )
 def test_wrong_arguments(
