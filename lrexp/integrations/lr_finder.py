@@ -210,6 +210,11 @@ class GivenBatches:
     batch_size: int = 0  # as the loader makes them
     batches_per_epoch: int | None = None
 
+    @property
+    def workers(self) -> int:
+        """Processes that load the batches, where the loader says so."""
+        return int(getattr(self.loader, "num_workers", 0))
+
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """Yield the loader's batches without the first `start`."""
         for batch in islice(self.loader, start, None):
