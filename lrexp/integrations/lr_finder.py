@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -29,10 +28,16 @@ from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.batches import Batches, pair_on
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import LossFunction, fit_loss, loss_floor
+from lrexp.workloads.models import copy_of
 from lrexp.workloads.optimizers import fuse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+NOT_COPIED = (
+    "Set it to None first; instead of torch.nn.utils.weight_norm and spectral_norm take those of "
+    "torch.nn.utils.parametrizations."
+)
 
 
 class LRFinder:
@@ -151,8 +156,8 @@ class LRFinder:
         return self.result
 
     def _copies(self) -> tuple[nn.Module, Optimizer]:
-        # one deepcopy of both, so that the copied optimizer holds the copied parameters
-        model, optimizer = copy.deepcopy((self.model, self.optimizer))
+        # one copy of both, so that the copied optimizer holds the copied parameters
+        model, optimizer = copy_of((self.model, self.optimizer), "model", NOT_COPIED)
         fuse(optimizer)
         return model.to(self.device), optimizer
 
