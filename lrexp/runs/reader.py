@@ -242,12 +242,13 @@ def raced_of(rung: Rung, trials: Iterable[TrialRecord]) -> Raced:
 def trained_rungs(trials: Iterable[TrialRecord]) -> list[Raced]:
     """Return the horizons that a race has trained so far, short ones first.
 
-    LRs without a result of every seed are left out: a run may be interrupted at any moment.
+    LRs without a result of every seed are left out: a run may be interrupted at any moment, and a
+    trial that failed has no loss.
     """
     ended: dict[int, dict[float, dict[int, TrialRecord]]] = {}
     for trial in trials:
         entrant = entrant_of(trial.variant)
-        if entrant is not None and trial.result is not None:
+        if entrant is not None and (trial.result or {}).get("outcome") in ("finished", "diverged"):
             ended.setdefault(entrant.horizon, {}).setdefault(entrant.lr, {})[trial.seed] = trial
     rungs = []
     for horizon, by_lr in sorted(ended.items()):
