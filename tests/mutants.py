@@ -155,7 +155,7 @@ MUTANTS = [
         "callers_model_is_trained",
         "lr_finder.py",
         'model, optimizer = copy_of((self.model, self.optimizer), "model", NOT_COPIED)',
-        "model, optimizer = self.model, copy.copy(self.optimizer)",
+        "model, optimizer = self.model, self.optimizer",
         "test_python.py finder",
     ),
     Mutant(
