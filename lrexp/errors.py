@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 
 class LrexpError(Exception):
@@ -178,15 +179,46 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:38]}...{text[-39:]}"
 
 
+Frame: TypeAlias = tuple[str, int, str]  # file, line, function
+
+
+class LoaderProcessError(Exception):
+    """Where another process raised: the `__cause__` of an exception that a data loader sent.
+
+    Its text is the traceback; `frames` is the same for programs, outermost first.
+    """
+
+    def __init__(self, text: str, frames: Sequence[Frame]) -> None:
+        super().__init__(text, frames)  # all arguments, so that it can be pickled
+        self.text, self.frames = text, tuple(frames)
+
+    @classmethod
+    def of(cls, error: BaseException) -> LoaderProcessError:
+        """Return the traceback of an exception."""
+        return cls("".join(traceback.format_exception(error)), _frames(error))
+
+    def __str__(self) -> str:
+        """Return the traceback as Python prints it, apart from the line that it follows."""
+        return f"\n{self.text}"
+
+
+def _frames(error: BaseException) -> list[Frame]:
+    """Return the frames of an exception, outermost first; those of a loader's process are last."""
+    found = traceback.extract_tb(error.__traceback__)
+    frames = [(frame.filename, frame.lineno or 1, frame.name) for frame in found]
+    cause = error.__cause__
+    return frames + list(cause.frames if isinstance(cause, LoaderProcessError) else ())
+
+
 def user_error(error: BaseException, doing: str) -> UserCodeError:
     """Return a UserCodeError that says where the user's own code raised.
 
     The place is the innermost frame outside lrexp and outside installed packages; when there is
     none (the exception came from a library), the innermost frame of all.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not is_library(f.filename)] or list(frames)
-    where = f"{own[-1].filename}:{own[-1].lineno}: in {own[-1].name}: " if own else ""
+    frames = _frames(error)
+    places = [frame for frame in frames if not is_library(frame[0])] or frames
+    where = "{}:{}: in {}: ".format(*places[-1]) if places else ""
     message = f"{where}{type(error).__name__}: {_text(error)}".rstrip(": ")
     found = UserCodeError(f"{doing} raised an exception: {message}")
     found.kind = type(error).__name__

@@ -147,15 +147,15 @@ MUTANTS = [
     Mutant(
         "shared_weights",
         "plan/workshop.py",
-        "model = copy.deepcopy(self._initial_model(settings, data, seed))",
+        "model = self._copied_model(settings, data, seed)",
         "model = self._initial_model(settings, data, seed)",
         "test_fairness.py test_python.py",
     ),
     Mutant(
         "callers_model_is_trained",
         "lr_finder.py",
-        "model, optimizer = copy.deepcopy((self.model, self.optimizer))",
-        "model, optimizer = self.model, copy.copy(self.optimizer)",
+        'model, optimizer = copy_of((self.model, self.optimizer), "model", NOT_COPIED)',
+        "model, optimizer = self.model, self.optimizer",
         "test_python.py finder",
     ),
     Mutant(

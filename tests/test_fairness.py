@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,45 @@ class MovingLoss(nn.Module):
         return functional.cross_entropy(output, target) * (1 + 1 / self.calls)
 
 
+def with_weight_norm(wrap: Any = None) -> nn.Module:
+    """Return a model whose layer keeps its weight as the result of its forward."""
+    model = mlp(nn.Linear(64, 64))
+    if wrap is not None:
+        wrap(model[0])
+        return model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch has another by now
+        nn.utils.weight_norm(model[0])
+    return model
+
+
+class Cached(nn.Module):
+    """Keeps its last output, graph and all, from the time when it was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = mlp()
+        self.last = self.layer(torch.ones(2, 64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.layer(x)
+        return self.last
+
+
+def with_spectral_norm() -> nn.Module:
+    model = mlp(nn.utils.spectral_norm(nn.Linear(64, 64)))
+    model(torch.ones(2, 64))
+    return model
+
+
+class LockedLoss(MovingLoss):
+    """A class can be instantiated again for each trial where an instance cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 def curves(run: lrexp.Run) -> dict[tuple[str, int], str]:
     return {
         (t.variant, t.seed): (t.path / "steps.csv").read_text() + (t.path / "evals.csv").read_text()
@@ -107,8 +148,22 @@ def curves(run: lrexp.Run) -> dict[tuple[str, int], str]:
         TiedWeights,
         lambda: mlp(Counting()),
         lambda: mlp(nn.BatchNorm1d(64)),
+        with_weight_norm,
+        with_spectral_norm,
+        Cached,
     ],
-    ids=["dropout", "lazy", "dropout-in-evaluation", "python-noise", "tied", "buffer", "batchnorm"],
+    ids=[
+        "dropout",
+        "lazy",
+        "dropout-in-evaluation",
+        "python-noise",
+        "tied",
+        "buffer",
+        "batchnorm",
+        "weight-norm",
+        "spectral-norm",
+        "cached",
+    ],
 )
 @pytest.mark.parametrize("loss", [functional.cross_entropy, MovingLoss()], ids=["pure", "stateful"])
 def test_equal_variants_are_equal_to_the_bit(make_model: Any, loss: Any, tmp_path: Path) -> None:
@@ -126,6 +181,67 @@ def test_equal_variants_are_equal_to_the_bit(make_model: Any, loss: Any, tmp_pat
         runs_dir=tmp_path,
     )
     assert curves(alone)["b", 1] == found["b", 1]  # the trials before it do not matter
+
+
+def test_weight_norm_trains_as_torch_s_parametrization_of_it(tmp_path: Path) -> None:
+    def losses(make_model: Any) -> list[Any]:
+        given = {"model": make_model, "data": digits(), "loss": functional.cross_entropy}
+        return [t.steps["loss"] for t in lrexp.compare(SETTINGS, **given, runs_dir=tmp_path).trials]
+
+    old = losses(with_weight_norm)
+    new = losses(lambda: with_weight_norm(nn.utils.parametrizations.weight_norm))
+    np.testing.assert_allclose(old, new, rtol=1e-4)
+
+
+def test_a_loss_of_a_config_that_cannot_be_copied_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "import threading\nfrom torch import nn\nfrom torch.nn import functional\n"
+        "class Loss(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.lock, self.calls = threading.Lock(), 0\n"
+        "    def forward(self, output, target):\n        self.calls += 1\n"
+        "        return functional.cross_entropy(output, target) * (1 + 1 / self.calls)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    given = {"model": mlp, "data": digits(), "runs_dir": tmp_path}
+    found = curves(lrexp.compare({**SETTINGS, "loss": "own:Loss"}, **given))
+    assert found["a", 0] == found["b", 0]
+    assert found == curves(lrexp.compare(SETTINGS, loss=MovingLoss(), **given))
+
+
+SHARED = with_spectral_norm()
+UNCOPIED = {
+    "module": ({"model": with_weight_norm()}, "`0.weight` refuses: RuntimeError: Only Tensors"),
+    "cached": ({"model": Cached()}, "`last` refuses: RuntimeError: Only Tensors"),
+    "same again": ({"model": lambda: SHARED}, "`0.weight` refuses"),
+    "loss": ({"loss": LockedLoss()}, "loss: cannot be copied: its attribute `lock` refuses: TypeE"),
+}
+
+
+@pytest.mark.parametrize("name", UNCOPIED)
+def test_what_cannot_be_copied_is_named_with_what_to_do(name: str, tmp_path: Path) -> None:
+    change, says = UNCOPIED[name]
+    given = {"model": mlp, "data": digits(), "loss": functional.cross_entropy, **change}
+    with pytest.raises(lrexp.ConfigError) as caught:
+        lrexp.compare(SETTINGS, **given, runs_dir=tmp_path)
+    assert says in str(caught.value)
+    assert "Pass a function" in str(caught.value)
+
+
+def test_the_finder_names_what_cannot_be_copied() -> None:
+    model = with_weight_norm()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    finder = lrexp.LRFinder(model, optimizer, functional.cross_entropy)
+    with pytest.raises(
+        lrexp.ConfigError, match=r"^model: cannot be copied: its attribute `0\.weight`"
+    ):
+        finder.run(digits()[0])
+    model[0] = nn.utils.parametrizations.weight_norm(nn.Linear(64, 64))  # as the message says
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    finder = lrexp.LRFinder(model, optimizer, functional.cross_entropy)
+    assert len(finder.run(digits()[0], steps=20, seeds=1).curves) == 1
 
 
 def test_the_trial_after_one_that_raised_is_what_it_would_have_been(tmp_path: Path) -> None:

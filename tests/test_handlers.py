@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ compare: {variants: {a: {}}}
 """
 # It does in its fourth step what it is told to.
 NET = """\
+import os
 import signal
 from torch import nn
 class Net(nn.Linear):
@@ -183,3 +185,22 @@ def test_ctrl_c_during_an_import_does_not_end_the_program(
     assert out == "the program lives: 130 True\nTrue\n"
     assert err == "Interrupted before training; nothing was written.\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_an_interruption_inside_of_a_text_leaves_the_exit_code(tmp_path: Path) -> None:
+    """As in the text that makes a named tuple, while a module is imported."""
+    program = """if True:
+        import sys
+        from lrexp.runs.signals import ignore_signals
+        try:
+            exec("raise KeyboardInterrupt")
+        except KeyboardInterrupt:
+            pass
+        ignore_signals()
+        sys.exit(130)
+    """
+    (tmp_path / "interrupted.py").write_text(program)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    words = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert done.returncode == 130

@@ -100,6 +100,36 @@ def test_no_file_is_long() -> None:
     assert {name: lines for name, lines in long.items() if lines > 500} == {}
 
 
+def test_text_is_run_in_two_named_places_alone() -> None:
+    """`as_function` checks what it is given, and the other text is empty."""
+
+    class Found(ast.NodeVisitor):
+        def __init__(self, path: Path) -> None:
+            self.file, self.function, self.calls = path.name, "", set[str]()
+
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            self.function = node.name
+            self.generic_visit(node)
+
+        def visit_Call(self, node: ast.Call) -> None:
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+            if name in {"exec", "eval", "compile", "__import__", "FunctionType", "CodeType"}:
+                self.calls.add(f"{self.file}: {self.function}: {name}")
+            self.generic_visit(node)
+
+    calls = set[str]()
+    for path in FILES:
+        found = Found(path)
+        found.visit(ast.parse(path.read_text(encoding="utf-8")))
+        calls |= found.calls
+    assert calls == {
+        "program.py: as_function: exec",
+        "program.py: as_function: compile",
+        "signals.py: _forget_interruption: exec",
+        "probe.py: copied: FunctionType",  # a closure's own code, with copies of what it closes over
+    }
+
+
 LIGHT = {  # modules -> what importing them must not import
     "lrexp": "numpy torch matplotlib pydantic rich",
     "lrexp.cli": "numpy torch matplotlib pydantic",

@@ -156,6 +156,49 @@ def interrupted(run: Path) -> None:
     (run / "status.json").write_text(json.dumps(status(run) | {"status": "interrupted"}))
 
 
+def test_a_trial_of_a_race_diverges_also_where_a_range_test_is_trained_again(
+    lrexp: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(LOST_ONCE_EVALUATED)
+    config = CONFIG.replace("{name: mlp, args: {hidden: [16]}}", "{name: 'mine:Net'}")
+    (tmp_path / "mine.yaml").write_text(config)
+    lrexp("find-lr", "mine.yaml", "--out", "straight")
+    straight = tmp_path / "straight"
+    assert set(outcomes(straight, "range_test")) == {"finished"}
+    assert set(outcomes(straight, "race-25-*")) == {"diverged"}
+    run = copy_of(straight, tmp_path / "run")
+    for folder in [run / "trials/range_test/seed-0", *run.glob("trials/race-*")]:
+        shutil.rmtree(folder)
+    first = stages_of(run)[:2]
+    assert [stage["kind"] for stage in first] == ["range_test", "race"]
+    (run / "engine.json").write_text(json.dumps({"stages": first}))
+    (run / "summary.json").unlink(missing_ok=True)
+    interrupted(run)
+    lrexp("resume", "run")
+    assert set(outcomes(run, "range_test")) == {"finished"}
+    assert outcomes(run, "race-25-*") == outcomes(straight, "race-25-*")
+    assert contents(run) == contents(straight)
+
+
+# Range tests are not evaluated; a race is, before its first step.
+LOST_ONCE_EVALUATED = """\
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.is_lost = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)), False
+    def forward(self, x):
+        self.is_lost = self.is_lost or not self.training
+        output = self.layers(x)
+        return output * float("nan") if self.is_lost and self.training else output
+"""
+
+
+def outcomes(run: Path, variants: str) -> list[str]:
+    paths = sorted(run.glob(f"trials/{variants}/*/result.json"))
+    return [json.loads(path.read_text())["outcome"] for path in paths]
+
+
 def test_results_that_were_changed_do_not_fit(lrexp: Callable, raced: Path, tmp_path: Path) -> None:
     run = copy_of(raced, tmp_path / "run")
     first = stages_of(run)[1]

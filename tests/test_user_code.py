@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -298,6 +299,35 @@ def test_a_model_that_cannot_train_is_found_before_anything_is(
     assert answer.code == 3
     assert f"mine.py:{line_of('raises_in_step_0')}: in raises_in_step_0: ValueError" in answer.err
     assert not (tmp_path / "run").exists()
+
+
+THREE = (
+    "variants: {low: {optimizer.lr: 0.001}, mid: {optimizer.lr: 0.01}, high: {optimizer.lr: 0.1}}"
+)
+
+
+def test_trials_that_failed_are_nowhere_said_to_have_diverged(
+    lrexp: Callable, tmp_path: Path
+) -> None:
+    write(tmp_path, loss="'mine:late_raising'")
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(config.read_text().replace("variants: { good: {}}", THREE))
+    answer = lrexp("compare", "config.yaml", "--out", "run")
+    assert answer.code == 3
+    told = answer.out + answer.err
+    assert "failed" in told
+    assert "diverged" not in told
+    summary = json.loads((run / "summary.json").read_text())
+    for row in summary["ranking"]:
+        assert row["diagnosis"]["word"] == "failed"
+        assert row["outcomes"] == {"failed": 2}
+    rows = list(csv.DictReader((run / "summary.csv").read_text().splitlines()))
+    assert [(row["diverged"], row["failed"], row["diagnosis"]) for row in rows] == [
+        ("0", "2", "failed")
+    ] * 3
+    assert {name for v in ("low", "mid", "high") for name in outcomes(run, v)} == {"failed"}
+    [curve] = summary["lr_sensitivity"]
+    assert (curve["best_lr"], curve["diverged"]) == (None, [0, 0, 0])
 
 
 def test_a_trial_that_raises_late(lrexp: Callable, tmp_path: Path) -> None:

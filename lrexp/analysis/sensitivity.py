@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -36,7 +36,10 @@ class Basin:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The curve over LR; all costs, lower is better. None where a seed diverged or nothing fell."""
+    """The curve over LR; all costs, lower is better.
+
+    None where a seed diverged, where every seed failed, or where nothing fell.
+    """
 
     lrs: tuple[float, ...]  # rising
     means: tuple[float | None, ...]
@@ -54,11 +57,12 @@ def lr_sensitivity(lrs: Sequence[float], costs: ArrayLike, initial: Sequence[flo
 
     The basin reaches from the best LR to both sides as far as the mean over the seeds stays within
     5 %. Between two LRs the curve is taken as straight in log LR; next to an LR at which a seed
-    diverged, it ends at the last good one. For the sensitivity alone a diverged seed counts as its
-    initial cost, by the definition of that number.
+    diverged, it ends at the last good one. An LR without any result is as one that was not tried.
+    For the sensitivity alone a diverged seed counts as its initial cost, by the definition of that
+    number.
 
     Args:
-        lrs: at least `MIN_LRS`, rising.
+        lrs: rising; `MIN_LRS` or more say something.
         costs: of every seed, (lrs, seeds); inf where it diverged, nan where it has none.
         initial: cost before training by seed, (seeds,).
 
@@ -70,6 +74,9 @@ def lr_sensitivity(lrs: Sequence[float], costs: ArrayLike, initial: Sequence[flo
         (0.07943282347242814, 0.1)
     """
     y = np.asarray(costs, dtype=np.float64)
+    rows = np.flatnonzero(~np.isnan(y).all(axis=1)).tolist()
+    if 0 < len(rows) < len(lrs):
+        return _among(lrs, lr_sensitivity([lrs[row] for row in rows], y[rows], initial))
     start = np.asarray(initial, dtype=np.float64)
     counts = (~np.isnan(y)).sum(axis=1)
     sums = np.where(np.isnan(y), 0.0, y).sum(axis=1)
@@ -87,7 +94,7 @@ def lr_sensitivity(lrs: Sequence[float], costs: ArrayLike, initial: Sequence[flo
         capped = np.fmin(y, start)  # of nan and a number the number: a failed seed comes out below
     gap = np.where(np.isnan(y), np.nan, capped) - best
     mean_gap = float(np.nanmean(gap)) if finite.all() else None
-    ends = {0: "lowest", len(lrs) - 1: "highest"}
+    ends = {0: "lowest", len(lrs) - 1: "highest"} if len(lrs) > 1 else {}
     # of equals the first is no better than the others, and where nothing falls no end is best
     is_alone = falls and int((means <= best + ROUNDING * way).sum()) == 1
     return Sensitivity(
@@ -101,6 +108,16 @@ def lr_sensitivity(lrs: Sequence[float], costs: ArrayLike, initial: Sequence[flo
         sensitivity=mean_gap,
         sensitivity_relative=mean_gap / way if falls and mean_gap is not None else None,
     )
+
+
+def _among(lrs: Sequence[float], found: Sensitivity) -> Sensitivity:
+    """Return the curve with all LRs, None at those that it does not have."""
+    places = [found.lrs.index(lr) if lr in found.lrs else None for lr in lrs]
+    means, relative = (
+        tuple(None if i is None else row[i] for i in places)
+        for row in (found.means, found.relative)
+    )
+    return replace(found, lrs=tuple(lrs), means=means, relative=relative)
 
 
 def _nothing(lrs: Sequence[float], first: float) -> Sensitivity:

@@ -115,9 +115,10 @@ def train_or_fail(task: Task, graphs: Graphs | None = None) -> Iterator[Record]:
 def is_due_to_stop(task: Task, error: BaseException) -> bool:
     """Return whether an exception was raised while a stop is requested, or right before.
 
-    Processes that load data are killed by the very signal that requests the stop.
+    Processes that load data are killed by the very signal that requests the stop. Where there are
+    none, nothing has to be waited for.
     """
-    if task.pause is not None and may_be_of_loader(error):
+    if task.pause is not None and task.has_loader_processes and may_be_of_loader(error):
         return task.pause.is_coming()
     return task.is_stop_requested
 

@@ -14,6 +14,7 @@ from lrexp.engine.dropout import own_dropout
 from lrexp.engine.task import Task
 from lrexp.workloads.batches import Batches
 from lrexp.workloads.losses import wrong_loss
+from lrexp.workloads.optimizers import unfuse_if_sparse
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def make_update(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     share: Tensor | None = None  # of each micro-batch in the gradient
     on_cuda = task.device.type == "cuda"
+    is_settled = False  # which kernels the optimizer uses
 
     def forward(batch: Any) -> Tensor:
         inputs, targets = batch if gather is None else gather(batch)
@@ -103,6 +105,7 @@ def make_update(
             return forward_backward(batch)
 
     def update(micro_batches: list[Any]) -> Tensor:
+        nonlocal is_settled
         work = forward_backward_on_cuda if on_cuda else forward_backward
         loss = work(micro_batches[0])
         if len(micro_batches) > 1:
@@ -110,6 +113,8 @@ def make_update(
             loss = torch.stack([loss, *others]).mean()
         if task.grad_clip is not None:
             nn.utils.clip_grad_norm_(parameters, task.grad_clip)
+        if not is_settled:
+            is_settled = unfuse_if_sparse(optimizer)
         optimizer.step()
         for parameter in parameters:  # zero_grad() does this and a dozen microseconds of profiling
             parameter.grad = None

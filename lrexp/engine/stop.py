@@ -106,12 +106,16 @@ def _given(value: float | None, otherwise: float) -> float:
 
 
 def is_of_loader(error: object) -> bool:
-    """Return whether torch found that a process which loads data was killed."""
-    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    """Return whether torch found that a process which loads data was killed.
+
+    What a dataset raised in such a process is told in other words: "Caught RuntimeError in
+    DataLoader worker process 0".
+    """
+    return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
 
 
 def may_be_of_loader(error: object) -> bool:
-    """Return whether an exception may come of that.
+    """Return whether an exception may come of that, where processes load data.
 
     torch raises its own wherever Python is. If that is where exceptions are dropped, reading from
     a dead process raises instead.

@@ -82,6 +82,11 @@ class Task:
         batches = self.train.batches_per_epoch
         return None if batches is None else batches // self.accumulate
 
+    @property
+    def has_loader_processes(self) -> bool:
+        """Return whether other processes load its data."""
+        return self.train.workers > 0 or (self.val is not None and self.val.workers > 0)
+
     def evaluates_after(self, steps: int) -> bool:
         """Return whether there is an evaluation after so many updates."""
         every = self.eval_every

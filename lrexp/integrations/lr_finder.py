@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -29,10 +28,16 @@ from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.batches import Batches, pair_on
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import LossFunction, fit_loss, loss_floor
+from lrexp.workloads.models import copy_of
 from lrexp.workloads.optimizers import fuse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+NOT_COPIED = (
+    "Set it to None first; instead of torch.nn.utils.weight_norm and spectral_norm take those of "
+    "torch.nn.utils.parametrizations."
+)
 
 
 class LRFinder:
@@ -151,8 +156,8 @@ class LRFinder:
         return self.result
 
     def _copies(self) -> tuple[nn.Module, Optimizer]:
-        # one deepcopy of both, so that the copied optimizer holds the copied parameters
-        model, optimizer = copy.deepcopy((self.model, self.optimizer))
+        # one copy of both, so that the copied optimizer holds the copied parameters
+        model, optimizer = copy_of((self.model, self.optimizer), "model", NOT_COPIED)
         fuse(optimizer)
         return model.to(self.device), optimizer
 
@@ -209,6 +214,11 @@ class GivenBatches:
     num_samples: int | None = None
     batch_size: int = 0  # as the loader makes them
     batches_per_epoch: int | None = None
+
+    @property
+    def workers(self) -> int:
+        """Processes that load the batches, where the loader says so."""
+        return int(getattr(self.loader, "num_workers", 0))
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """Yield the loader's batches without the first `start`."""

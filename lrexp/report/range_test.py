@@ -49,10 +49,11 @@ OPEN_END = float(np.finfo(np.float32).max)  # as far up as any picture goes
 def run_curves(run: Run) -> list[Curve]:
     """Return the curves of the seeds that have ended; where none has, of the one that goes on.
 
+    One that failed is neither: it would end as one does whose loss has left the picture.
     After a second look they are those in which the fall was looked for.
     """
     tests = [trial for trial in run.trials if trial.variant == RANGE_TEST]
-    begun = [trial for trial in tests if len(trial.steps["lr"])]
+    begun = [trial for trial in tests if len(trial.steps["lr"]) and outcome(trial) != "failed"]
     ended = [trial for trial in begun if outcome(trial) != "open"]
     curves = curves_of(ended or begun[:1])
     return closer_look(curves, untrained_losses(run, ended)) or curves

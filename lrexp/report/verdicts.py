@@ -165,7 +165,11 @@ def _sensitivity_texts(curves: Sequence[Mapping[str, Any]]) -> list[str]:
 def _sensitivity_text(curve: Mapping[str, Any], start: str) -> str:
     lr, basin = curve["best_lr"], curve["basin"]
     if lr is None:
-        return f"{start}: a seed diverged at every one of them."
+        lost = sum(count > 0 for count in curve["diverged"])
+        if lost == 0:
+            return f"{start}: every trial failed."
+        failed = "" if lost == len(curve["lrs"]) else ", or every one failed,"
+        return f"{start}: a seed diverged{failed} at every one of them."
     if basin is None:
         return f"{start}: none got better than before training."
     ends = [

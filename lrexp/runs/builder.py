@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,11 +27,12 @@ from lrexp.workloads.losses import (
     is_token_logits,
     over_tokens,
 )
-from lrexp.workloads.models import fill_facts
+from lrexp.workloads.models import copy_of, fill_facts
 from lrexp.workloads.optimizers import make_optimizer
 from lrexp.workloads.seeds import derive_seed
 
 Build: TypeAlias = Callable[[int], tuple[nn.Module, Optimizer]]
+NOT_COPIED = "Pass a function that makes the model anew and returns it, or remove what it keeps."
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Workshop:
         groups = [(group.match, group.lr_scale) for group in spec.groups]
 
         def build(seed: int) -> tuple[nn.Module, Optimizer]:
-            model = copy.deepcopy(self._initial_model(settings, data, seed))
+            model = self._copied_model(settings, data, seed)
             model = model.to(self.device, dtype_of(settings))
             try:
                 optimizer = make_optimizer(
@@ -106,7 +106,7 @@ class Workshop:
         pristine = self._objects.loss or self._names.loss(settings)
 
         def fresh() -> LossFunction:
-            loss = copy.deepcopy(pristine)
+            loss = self._copied_loss(pristine, settings)
             return loss.to(self.device) if isinstance(loss, nn.Module) else loss
 
         bfloat = settings.precision == "bf16"
@@ -134,7 +134,7 @@ class Workshop:
 
         Left to the first training step, each copy would draw its own.
         """
-        if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        if any(map(is_lazy, _tensors(model))):
             model = model.to(self.device, dtype_of(settings))
             was_training = model.training
             inputs, _ = next(iter(data.train.epoch(settings.seed, 0)))
@@ -156,17 +156,51 @@ class Workshop:
             self._initial, self._initial_seed = {}, seed
         key = json.dumps([settings.model.model_dump(mode="json"), repr(data.facts)])
         if key not in self._initial:
-            with preserved_rng(self.device), user_code(f"model {settings.model.name}"):
-                seed_everything(derive_seed(seed, "init"))
-                model = _checked(self._made(settings, data))
-                self._initial[key] = self._materialised(model, settings, data)
+            self._initial[key] = self._new_model(settings, data, seed)
         return self._initial[key]
+
+    def _copied_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
+        """Return a copy of the seed's initial model.
+
+        Where deepcopy refuses, as with the tensor that `torch.nn.utils.weight_norm` keeps, another
+        is made and gets the same weights and buffers.
+
+        Raises:
+            ConfigError: it was given as a module, or the function gives the same one again.
+        """
+        initial = self._initial_model(settings, data, seed)
+        try:
+            return copy_of(initial, "model", NOT_COPIED)
+        except ConfigError:
+            if isinstance(self._objects.model, nn.Module):
+                raise
+            model = self._new_model(settings, data, seed)
+            if {id(tensor) for tensor in _tensors(model)} & {id(t) for t in _tensors(initial)}:
+                raise  # else the trials would train each other's weights
+        with user_code(f"model {settings.model.name}"):
+            model.load_state_dict(initial.state_dict())
+        return model
+
+    def _copied_loss(self, pristine: LossFunction, settings: ExperimentConfig) -> LossFunction:
+        """Return a copy of a loss or, where it cannot be copied, another one of its class."""
+        try:
+            return copy_of(pristine, "loss", "Pass a function, or a class that can be copied.")
+        except ConfigError:
+            again = pristine if self._objects.loss else self._names.loss(settings)
+            if again is pristine:
+                raise
+            return again
+
+    def _new_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
+        with preserved_rng(self.device), user_code(f"model {settings.model.name}"):
+            seed_everything(derive_seed(seed, "init"))
+            return self._materialised(_checked(self._made(settings, data)), settings, data)
 
     def _made(self, settings: ExperimentConfig, data: Data) -> object:
         """Return what the model section, or the object in its place, gives."""
         given = self._objects.model
         if isinstance(given, nn.Module):
-            return copy.deepcopy(given)
+            return copy_of(given, "model", NOT_COPIED)
         factory = given or self._names.model(settings)
         try:
             args = fill_facts(factory, settings.model.args, data.facts)
@@ -202,6 +236,10 @@ def _checked(model: object) -> nn.Module:
         what, remedy = "has no parameter to train", "Give it a layer, or set requires_grad."
         raise ConfigError.single("model.name", what, type(model).__name__, remedy)
     return model
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    yield from (*model.parameters(), *model.buffers())
 
 
 def _check_outputs(output: Any, facts: Facts) -> None:

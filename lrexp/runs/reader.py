@@ -223,6 +223,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+DONE = ("finished", "diverged")  # outcomes; a trial that failed has no loss
 RANGE_TEST = "range_test"
 UNTRAINED = "untrained"  # the same batches once more, without learning
 
@@ -271,11 +272,12 @@ def raced_of(rung: Rung, trials: Iterable[TrialRecord]) -> Raced:
 def trained_rungs(trials: Iterable[TrialRecord]) -> list[Raced]:
     """Return the horizons that a race has trained so far, short ones first.
 
-    LRs without a result of every seed are left out: a run may be interrupted at any moment.
+    LRs without a result of every seed are left out: a run may be interrupted at any moment, and a
+    trial that failed has no loss.
     """
     ended: dict[int, dict[float, dict[int, TrialRecord]]] = {}
     for trial in trials:
-        if trial.kind == "race" and trial.result is not None:
+        if trial.kind == "race" and (trial.result or {}).get("outcome") in DONE:
             assert trial.total_steps is not None
             assert trial.lr is not None
             ended.setdefault(trial.total_steps, {}).setdefault(trial.lr, {})[trial.seed] = trial

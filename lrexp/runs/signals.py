@@ -113,8 +113,16 @@ def ignore_signals() -> None:
     """Let nothing disturb the end of the program, which does not take long."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    # After a KeyboardInterrupt that left the text of an exec(), as of a named tuple, Python would
-    # end itself by SIGINT, whatever became of it: until another exec() has ended well.
+    _forget_interruption()
+
+
+def _forget_interruption() -> None:
+    """Let Python exit with the code it is given.
+
+    After a KeyboardInterrupt that left a text which Python ran, as that of a named tuple or a
+    dataclass, `python -m` ends itself by SIGINT, whatever became of it (`Modules/main.c`,
+    `unhandled_keyboard_interrupt`): until another text, here the empty one, has ended well.
+    """
     exec("")
 
 

@@ -119,6 +119,10 @@ class Batches(Protocol):
     def batches_per_epoch(self) -> int | None:
         """Training batches in one pass; None for an iterable without length."""
 
+    @property
+    def workers(self) -> int:
+        """Processes that load the batches; 0 where this one does."""
+
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """Yield the training batches of one pass, without the first `start` of them."""
 

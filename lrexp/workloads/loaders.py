@@ -62,6 +62,7 @@ class LoaderBatches:
         self.device = device
         self.dtype = dtype
         self._busy = False
+        self.workers = loader.num_workers
         self.batch_size, self.num_samples, self.batches_per_epoch = _sizes(loader)
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:

@@ -7,10 +7,11 @@ built-in model requires and the data knows need not be written at all.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from annotated_types import MinLen
@@ -22,6 +23,7 @@ from lrexp.schedules.signatures import Count, Fraction, among, checked, named_pa
 from lrexp.workloads.batches import Facts
 from lrexp.workloads.torchvision_models import TorchvisionModel
 
+T = TypeVar("T")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
@@ -320,6 +322,47 @@ def fill_facts(
         problems.append(factory.misfit(facts.in_channels))
     require(*problems)
     return filled
+
+
+def copy_of(value: T, key: str, remedy: str) -> T:
+    """Return a deep copy of an object, or of several in a tuple that refer to each other.
+
+    Args:
+        value: what to copy.
+        key: of the error.
+        remedy: of the error.
+
+    Raises:
+        ConfigError: it cannot be copied; the attribute that is in the way is named.
+    """
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:  # a tensor with a graph, a lock, a `__deepcopy__` of the user's own
+        parts = value if isinstance(value, tuple) else (value,)
+        names = (name for part in parts for name in _in_the_way(part))
+        name, why = next(names, ""), str(error).split(".", maxsplit=1)[0]
+        what = f"its attribute `{name}` refuses: " if name else ""
+        what = f"cannot be copied: {what}{type(error).__name__}: {why}"
+        raise ConfigError.single(key, what, NOTHING, remedy) from error
+
+
+def _in_the_way(value: object) -> Iterator[str]:
+    """Yield the attributes that cannot be copied; those of inner modules by their dotted paths."""
+    parts = value.named_modules() if isinstance(value, nn.Module) else [("", value)]
+    for path, part in parts:
+        held = dict(getattr(part, "__dict__", {}))
+        held.pop("_modules", None)
+        for tensors in ("_parameters", "_buffers"):
+            held |= held.pop(tensors, {})
+        yield from (f"{path}.{name}".lstrip(".") for name in held if not _is_copied(held[name]))
+
+
+def _is_copied(value: object) -> bool:
+    try:
+        copy.deepcopy(value)
+    except Exception:
+        return False
+    return True
 
 
 def _substituted(value: Any, key: str, facts: Facts, problems: list[Problem | None]) -> Any:

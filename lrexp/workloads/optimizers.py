@@ -38,16 +38,16 @@ def make_optimizer(
             relative to the `optimizer` section.
     """
     parameters = group_parameters(model, lr=lr, groups=groups)
-    options = dict(args)
-    if not _CHOICES_OF_KERNEL & options.keys() and _can_fuse(cls, parameters):
-        options["fused"] = True
     try:
         # torch types Optimizer itself without `lr`; every one of its optimizers takes it
-        return cls(parameters, lr=lr, **options)  # type: ignore[call-arg]
+        optimizer = cls(parameters, lr=lr, **args)  # type: ignore[call-arg]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError.single(
             "args", f"{cls.__name__} refused them: {error}", dict(args), "Change the argument."
         ) from error
+    if not _CHOICES_OF_KERNEL & args.keys():
+        fuse(optimizer)
+    return optimizer
 
 
 def group_parameters(
@@ -132,15 +132,35 @@ def has_momentum(cls: type[Optimizer]) -> bool:
 
 
 def fuse(optimizer: Optimizer) -> None:
-    """Let an optimizer that somebody else made use its fused kernels, where nothing forbids it.
+    """Let an optimizer use its fused kernels, where nothing forbids it.
 
     Equal up to rounding. One that has been used, or whose kernels were chosen, stays as it is.
     """
     groups = optimizer.param_groups
     chosen = any(group.get(name) for group in groups for name in _CHOICES_OF_KERNEL)
-    if not chosen and not optimizer.state and _can_fuse(type(optimizer), groups):
+    # Adagrad has a state from the start
+    is_used = any(state and float(state.get("step", 1)) != 0 for state in optimizer.state.values())
+    if not chosen and not is_used and _can_fuse(type(optimizer), groups):
         for group in groups:
             group["fused"] = True
+        for state in filter(None, optimizer.state.values()):
+            state["step"] = state["step"].to(torch.float32)  # what fused kernels read
+
+
+def unfuse_if_sparse(optimizer: Optimizer) -> bool:
+    """Undo `fuse` before a step with a sparse gradient, which fused kernels refuse.
+
+    An optimizer that its author made with `fused=True` stays as it is, and torch says so.
+
+    Returns:
+        whether that is settled: a parameter without a gradient may still get a sparse one.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(p.grad is not None and p.grad.is_sparse for p in parameters):
+        for group in optimizer.param_groups:
+            group["fused"] = optimizer.defaults.get("fused")
+        return True
+    return all(p.grad is not None for p in parameters)
 
 
 def _can_fuse(cls: type[Optimizer], groups: Sequence[dict[str, Any]]) -> bool:

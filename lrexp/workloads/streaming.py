@@ -2,22 +2,21 @@
 
 The workers receive (seed, epoch, index) for every sample and seed the random numbers from it. So
 the augmentation of a sample does not depend on the number of workers or on who reads it. An
-exception travels out of a worker as a value and is raised again with its own message.
+exception travels out of a worker as a value and is raised again as itself, with the worker's
+traceback as its cause.
 """
 
 from __future__ import annotations
 
 import pickle
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from lrexp.errors import ConfigError
+from lrexp.errors import LoaderProcessError
 from lrexp.workloads.batches import EVALUATION, pair_on
 from lrexp.workloads.seeds import derive_seed, permutation, random_state_kept, reseed
 
@@ -29,7 +28,7 @@ class Failure:
     """What a worker sends instead of a batch."""
 
     error: Exception
-    frames: tuple[tuple[str, int, str], ...]  # (file, line, function), outermost first
+    traceback: LoaderProcessError
 
 
 def attempt(read: Callable[[], T]) -> T | Failure:
@@ -39,42 +38,24 @@ def attempt(read: Callable[[], T]) -> T | Failure:
     try:
         return read()
     except Exception as error:
-        found = traceback.extract_tb(error.__traceback__)
-        frames = tuple((frame.filename, frame.lineno or 1, frame.name) for frame in found)
-        return Failure(_picklable(error), frames)
+        return Failure(_picklable(error), LoaderProcessError.of(error))
 
 
 def opened(value: T | Failure) -> T:
     """Return the value that a worker sent, or raise the exception that it had."""
     if not isinstance(value, Failure):
         return value
-    if isinstance(value.error, ConfigError):  # pickling keeps its problems, not its message
-        raise ConfigError(value.error.problems)
-    raise value.error.with_traceback(_replayed(value.frames))
+    raise value.error from value.traceback
 
 
 def _picklable(error: Exception) -> Exception:
     try:
         same = pickle.loads(pickle.dumps(error))
-        if type(same) is type(error) and (str(same) == str(error) or isinstance(same, ConfigError)):
+        if type(same) is type(error) and str(same) == str(error):
             return error
     except Exception:  # whatever a user's exception does when pickled
         pass
     return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _replayed(frames: tuple[tuple[str, int, str], ...]) -> TracebackType | None:
-    """Return a traceback through the same files and lines; the worker's own cannot be pickled."""
-    found: TracebackType | None = None
-    for filename, line, name in reversed(frames):
-        code = compile("\n" * (line - 1) + "raise ValueError", filename, "exec")
-        try:
-            exec(code.replace(co_name=name), {})
-        except ValueError as error:
-            here = error.__traceback__ and error.__traceback__.tb_next
-            if here is not None:
-                found = TracebackType(found, here.tb_frame, here.tb_lasti, here.tb_lineno)
-    return found
 
 
 Key = tuple[int, int, int]  # (seed, epoch, index)

@@ -241,6 +241,11 @@ class ResidentBatches:
         """Full batches in one pass."""
         return self.num_samples // self.batch_size
 
+    @property
+    def workers(self) -> int:
+        """None: there is nothing to load."""
+        return 0
+
     def epoch(
         self, seed: int, epoch: int, start: int = 0
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -23,6 +23,9 @@ LRS = [0.001, 0.01, 0.1, 1.0]
         ([1.0, 0.0, INF, 0.01], 0.01, None, (-2.05, -2.0, False, False, 1)),  # lost between
         ([INF, INF, 0.2, INF], 0.1, None, (-1.0, -1.0, False, False, 1)),
         ([0.0, 0.0, 0.0, 0.0], 0.001, None, (-3.0, 0.0, True, True, 4)),
+        ([1.0, 0.0, NAN, 1.0], 0.01, None, (-2.05, -1.9, False, False, 1)),  # failed: not tried
+        ([NAN, 0.0, 0.5, NAN], 0.01, "lowest", (-2.0, -1.9, True, False, 1)),
+        ([NAN, NAN, 0.0, NAN], 0.1, None, (-1.0, -1.0, True, True, 1)),
     ],
 )  # fmt: skip
 def test_the_basin(costs: list[float], best: float, end: str | None, basin: tuple) -> None:
@@ -41,6 +44,14 @@ def test_one_diverged_seed_takes_an_lr_out_of_the_basin() -> None:
     assert found.best_lr == 0.01
     assert found.means == (0.5, 0.2, None)
     assert found.relative == (pytest.approx(0.375), 0.0, None)
+
+
+def test_an_lr_at_which_every_seed_failed_is_as_one_that_was_not_tried() -> None:
+    found = lr_sensitivity(LRS, [[0.5, 0.5], [NAN, NAN], [0.0, NAN], [0.8, 1.0]], [1.0, 1.0])
+    others = lr_sensitivity([LRS[0], *LRS[2:]], [[0.5, 0.5], [0.0, NAN], [0.8, 1.0]], [1.0, 1.0])
+    assert (found.lrs, found.means) == (tuple(LRS), (0.5, None, 0.0, 0.9))
+    assert found.relative == (0.5, None, 0.0, 0.9)
+    assert (found.basin, found.sensitivity) == (others.basin, others.sensitivity)
 
 
 def test_the_sensitivity_counts_the_lost_as_not_having_moved() -> None:

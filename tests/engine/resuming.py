@@ -34,11 +34,13 @@ class Always(Pause):
 
 
 class Raising:
-    """Training batches; reading the n-th of them raises, once."""
+    """Training batches, said to come from some processes; reading the n-th of them raises, once."""
 
-    def __init__(self, batches: Batches, raise_: Callable[[], None], nth: float = math.inf) -> None:
+    def __init__(
+        self, batches: Batches, raise_: Callable[[], None], nth: float = math.inf, workers: int = 0
+    ) -> None:
         self.batches_per_epoch, self.read, self.nth = batches.batches_per_epoch, 0, nth
-        self._batches, self._raise = batches, raise_
+        self._batches, self._raise, self.workers = batches, raise_, workers
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
         for batch in self._batches.epoch(seed, epoch, start):

@@ -205,7 +205,7 @@ def test_a_learning_rate_is_a_tensor_and_groups_keep_their_ratio() -> None:
 class Batches:
     """Pairs in dicts, of 16 samples but for every fourth batch."""
 
-    batches_per_epoch = 10
+    batches_per_epoch, workers = 10, 0
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

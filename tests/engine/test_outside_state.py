@@ -17,10 +17,9 @@ from engine.counters import count, count_in_a_class, count_inside, draw
 from engine.resuming import Always, Raising, assert_continues, checkpoints, rows, run
 from engine.small_tasks import CLASSES, CPU, NETS, make_task
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
-from lrexp.engine.stop import Pause
+from lrexp.engine.stop import Pause, is_of_loader
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import families
 from lrexp.records import Failed, Interrupted, NoCheckpoint, Started
@@ -367,26 +366,69 @@ def test_a_loader_killed_right_before_the_signal_comes(error: Exception) -> None
 
     calls = 0
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
+    def die() -> None:
         nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise error
-        return functional.cross_entropy(output, target)
+        calls = 3
+        raise error
 
-    records = run("sequential", [make_task(loss=loss, eval_every=0, val=None)], pause=Late())
+    task = make_task(train=Raising(make_task().train, die, 3, workers=1), eval_every=0, val=None)
+    records = run("sequential", [task], pause=Late())
     assert isinstance(records[-1], Interrupted)
 
 
 def test_a_loader_killed_and_no_signal() -> None:
     """Somebody killed it alone, or memory ran out: that is the trial's failure."""
-
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        raise EOFError
-
-    task = make_task(loss=loss, eval_every=0, val=None)
+    task = make_task(train=Raising(make_task().train, end_of_file, 1, workers=1), eval_every=0)
     records = run("sequential", [task], pause=Pause(signal_seconds=0.05))
     assert isinstance(records[-1], Failed)
+
+
+def end_of_file() -> None:
+    raise EOFError
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone", "a.png"), EOFError()])
+@pytest.mark.parametrize("engine", BOTH)
+def test_without_processes_that_load_data_no_signal_is_waited_for(
+    engine: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(Pause, "is_coming", lambda pause: pytest.fail("it waits"))
+    tasks = [make_task(variant=v, total_steps=3, loss=loss, val=None, eval_every=0) for v in "ab"]
+    records = run(engine, tasks, pause=Pause())
+    assert [r.error for r in records if isinstance(r, Failed)] == [error, error]
+
+
+def test_what_a_dataset_raises_in_a_process_is_no_killed_process() -> None:
+    class Broken(Samples):
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            raise RuntimeError("no pixel")
+
+    loader = DataLoader(Broken(), 8, num_workers=1)
+    with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
+        next(iter(loader))
+    assert not is_of_loader(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "workers"),
+    [
+        (lambda: task_on(Samples()), 0),
+        (lambda: task_on(Samples(), workers=2), 2),
+        (lambda: task_on(Stream(), workers=2), 2),
+        (lambda: task_on(DataLoader(Samples(), 8)), 0),
+        (lambda: task_on(DataLoader(Samples(), 8, num_workers=1)), 1),
+        (make_task, 0),
+    ],
+    ids=["dataset", "dataset, 2", "iterable, 2", "loader", "loader, 1", "tensors"],
+)
+def test_data_say_which_processes_load_them(make: Callable[[], Task], workers: int) -> None:
+    task = make()
+    assert (task.train.workers, task.has_loader_processes) == (workers, workers > 0)
+    only_val = replace(make_task(), val=task.train)
+    assert only_val.has_loader_processes == (workers > 0)
 
 
 @pytest.mark.parametrize("follows", [True, False])

@@ -98,6 +98,24 @@ def test_it_is_drawn_at_any_moment(tmp_path: Path, until: int, horizons: int) ->
     assert len(legend_texts(figure)) >= horizons
 
 
+@pytest.mark.parametrize("failed", [[(40, 0.64, 0)], [(40, 0.64, 0), (40, 0.64, 1)]])
+def test_a_trial_that_failed_is_no_diverged_one(
+    tmp_path: Path, failed: list[tuple[int, float, int]]
+) -> None:
+    path = write_race(tmp_path / "run", summary=False)
+    for horizon, lr, seed in failed:
+        result = path / "trials" / Entrant(horizon, lr).name / f"seed-{seed}" / "result.json"
+        result.write_text(json.dumps({"outcome": "failed", "error": "boom", "final": {}}))
+    with house_style():
+        figure = race_figure(load_run(path))
+    upper = figure.axes[0]
+    assert "X" not in {line.get_marker() for line in upper.lines if len(line.get_xdata())}
+    assert "diverged" not in legend_texts(figure)
+    drawn = {x for line in upper.lines for x in line.get_xdata()}
+    assert {0.01, 0.04, 0.16} <= drawn
+    assert 0.64 not in drawn
+
+
 def test_the_table(tmp_path: Path) -> None:
     console = Console(file=StringIO(), width=100)
     console.print(race_panel(SUMMARY))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lrexp.analysis.range_curve import Curve, combine
 from lrexp.analysis.suggest import suggest
 from lrexp.report.notebook import plot_range_test
-from lrexp.report.range_test import range_test_figure, range_test_loss_figure
+from lrexp.report.range_test import range_test_figure, range_test_loss_figure, run_curves
 from lrexp.report.style import ACCENT, house_style
 from lrexp.runs.reader import Run, load_run
 
@@ -129,6 +129,17 @@ def test_a_test_that_goes_on_shows_what_there_is(tmp_path: Path) -> None:
     assert words_of(figure)[0] == "digits-lr: LR range test with 3 seeds"
     assert words_of(figure)[1].startswith("running, 1 of 3 trials ended")
     assert notes(figure.axes[0]) == []
+
+
+def test_a_test_that_failed_is_no_part_of_the_curve(tmp_path: Path) -> None:
+    path = write_find_lr(tmp_path / "run", seeds=3)
+    steps = path / "trials/range_test/seed-2/steps.csv"
+    steps.write_text("".join(steps.read_text().splitlines(keepends=True)[:20]))
+    result = path / "trials/range_test/seed-2/result.json"
+    result.write_text('{"outcome": "failed", "error": "boom", "final": {}}')
+    run = load_run(path)
+    ended = [trial.steps["lr"] for trial in run.trials if trial.seed < 2]
+    assert [list(curve.lr) for curve in run_curves(run)] == [list(lr) for lr in ended]
 
 
 @pytest.mark.parametrize("losses", [[], [np.nan], [2.0], [2.0, np.inf], [2.0, 2.0, 2.0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,9 +119,22 @@ def test_an_exception_arrives_as_itself_with_its_file_and_line(
         read(batches.epoch(0, 0))
     assert message in str(caught.value)
     assert "Traceback" not in str(caught.value)
-    frames = traceback.extract_tb(caught.value.__traceback__)
-    assert [f.line for f in frames if f.filename == DATASET_FILE][-1].startswith("raise ")
-    assert f"{DATASET_FILE}:" in str(user_error(caught.value, "the data"))
+    shown = "".join(traceback.format_exception(caught.value))
+    where = re.findall(rf'File "({DATASET_FILE})", line (\d+), in (\w+)\n    +raise ', shown)[-1]
+    assert "the data raised an exception: {}:{}: in {}: ".format(*where) in str(
+        user_error(caught.value, "the data")
+    )
+
+
+def test_the_traceback_of_a_worker_is_the_cause_and_no_frame_is_made_up() -> None:
+    with pytest.raises(KeyError) as caught:
+        read(batches_of(Raising(KeyError("label")), workers=1).epoch(0, 0))
+    here = traceback.extract_tb(caught.value.__traceback__)
+    assert DATASET_FILE not in {frame.filename for frame in here}
+    told = str(caught.value.__cause__)
+    assert told.startswith("\nTraceback (most recent call last):\n")
+    assert DATASET_FILE in told
+    assert told.endswith("KeyError: 'label'\n")
 
 
 def test_an_exception_that_cannot_be_pickled_still_tells_its_kind() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lrexp.engine.cuda_graphs.capturable import Watch, why_not_capturable
+from lrexp.engine.cuda_graphs.capturable import Watch, why_not_capturable, why_not_optimizer
 from lrexp.engine.step import make_update
 from lrexp.engine.task import Task
 from lrexp.workloads.batches import Batches
@@ -353,6 +353,8 @@ class CapturedUpdate:
         with on_side_stream(self._task.device), watch.synchronisations():
             loss = self._eager(micro_batches)
         why = watch.why_it_waits()
+        if why is None:  # sparse gradients have taken its fused kernel away
+            why = why_not_optimizer(self._optimizer)
         if why is None and self._capturable is None:
             why = watch.what_changed()
         if why is None and callable(self._capturable) and not self._capturable():

@@ -303,7 +303,7 @@ def copied(loss: Any, depth: int = 3) -> Any:
         if depth == 0 or not isinstance(loss, FunctionType) or not loss.__closure__:
             return copy.deepcopy(loss)
         cells = tuple(CellType(copied(c.cell_contents, depth - 1)) for c in loss.__closure__)
-    except (TypeError, ValueError, RuntimeError):  # an open file, a graph's tensor: share it
+    except Exception:  # an open file, a graph's tensor, a `__deepcopy__` that raises: share it
         return loss
     code, scope, name = loss.__code__, loss.__globals__, loss.__name__
     twin = FunctionType(code, scope, name, loss.__defaults__, cells)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
-from lrexp.engine.vectorized.program import NotTraceableError, compile_program
+from lrexp.engine.vectorized.program import NotTraceableError, as_function, compile_program
 
 
 def numbers(*shape: int) -> Tensor:
@@ -183,3 +183,40 @@ def test_a_linear_layer_and_its_gradient_become_few_operations() -> None:
 def test_activations_are_counted() -> None:
     program = compile_program(lambda x: (x.exp().sin(),), [], [numbers(100)])
     assert program.activation_bytes == 2 * 100 * 8
+
+
+HEAD = "def program(x):\n    "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os",
+        HEAD + "return x.__class__",
+        HEAD + "return op(x).numpy()",
+        HEAD + "return [y for y in x]",
+        HEAD + "return (lambda: x)()",
+        HEAD + "return x[0]",
+        HEAD + "return f'{x}'",
+        HEAD + "return op(*x)",
+        HEAD + "global op\n    return op(x)",
+        HEAD + "op(x)",
+        "@op\n" + HEAD + "return x",
+        "def program(x=op()):\n    return x",
+        HEAD + "return x\nop(program)",
+        HEAD + "def inner(y=op()): pass\n    return x",
+        "class program:\n    y = op()",
+    ],
+)
+def test_other_text_than_a_program_s_is_refused(text: str) -> None:
+    def op(*_: object) -> None:
+        pytest.fail("it ran")
+
+    with pytest.raises(ValueError, match=r"^a program must "):
+        as_function(text, {"op": op})
+
+
+def test_a_program_reaches_no_builtin() -> None:
+    program = as_function(HEAD + "y = op(x, [1, -2], None, key='a')\n    del x\n    return open(y)", {"op": lambda *_, **__: 1})  # fmt: skip
+    with pytest.raises(NameError):
+        program(numbers(1))
