@@ -2,7 +2,7 @@
 
 `weights_only=True` runs no code, but a file of a few hundred bytes can still ask for gigabytes, a
 bytearray of any size among them. So it may name nothing that this project's checkpoints do not
-name, and what is made of it is held to what a state may hold (`engine/held.py`).
+name, and what is made of it is held to what a state may hold (`engine/state.py`).
 
 Checkpoints on disk: one file per unit of trials that are trained in one go.
 
