@@ -5,32 +5,31 @@
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from lrexp.engine.cuda_graphs.capture import prepare_update
 from lrexp.engine.device import free_bytes
-from lrexp.engine.rng import Reseed, preserved_rng, preserved_settings
-from lrexp.engine.step import updates
+from lrexp.engine.sequential import evaluate
 from lrexp.engine.task import Task
 from lrexp.engine.training import LrSource
-from lrexp.engine.vectorized.loop import LrWindow, Masks, stacked_updates
-from lrexp.engine.vectorized.probe import Facts, copied
-from lrexp.engine.vectorized.stack import Stack
-from lrexp.schedules.schedule import Schedule
-from lrexp.workloads.optimizers import set_lr, set_momentum
+from lrexp.engine.vectorized.loop import LrWindow, stacked_updates
+from lrexp.engine.vectorized.proof import COMPARED, Alone, Facts, undisturbed
+from lrexp.engine.vectorized.stack import Masks, Stack
+from lrexp.workloads.batches import Batches
+from lrexp.workloads.losses import copy_loss
 
 WARM_UP = {"cpu": 2, "cuda": 6}  # steps not timed: they allocate, choose kernels, are captured
 SECONDS = 0.1  # of timed steps
 MOST_STEPS = 50
-COMPARED = 3  # losses
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Speed:
         seconds: per trial and step, the median of some.
         setup: seconds before that: building the model, compiling a program.
         bytes: of memory per copy, as far as a stack knows it.
-        losses: of the first steps, one list for each copy; to be compared.
+        losses: of short evaluations and the first steps, a list for each copy; to be compared.
     """
 
     seconds: float
@@ -57,27 +56,17 @@ def sequential_speed(task: Task, most_steps: int = MOST_STEPS) -> Speed:
         Exception: what the user's code raises.
     """
     begun = time.perf_counter()
-    task = replace(task, loss=copied(task.loss))
-    with preserved_rng(task.device), preserved_settings():
-        model, optimizer = task.build()
-        if not model.training:
-            model.train()
-        given, update = prepare_update(task, model, optimizer)
-        reseed, source = Reseed(task.trial.seed, task.device), LrSource(task)
-        base = [group["lr"] for group in optimizer.param_groups]
-        momentum = task.schedule.momentum if isinstance(task.schedule, Schedule) else None
-        batches = updates(given, task.trial.seed, task.accumulate)
-
-        def step(number: int) -> Tensor:
-            set_lr(optimizer, base, source.lr(number) / task.base_lr)
-            if momentum is not None:
-                set_momentum(optimizer, momentum(number))
-            reseed(number)
-            return update(next(batches)[1])
-
+    with undisturbed(task):
+        alone = Alone(_evaluated_briefly(task))
+        first = _evaluations(alone.task, partial(_measured, alone))
         setup = time.perf_counter() - begun
-        seconds, losses = _timed(step, task, most_steps)
-    return Speed(seconds, setup, 0, losses)
+        seconds, losses = _timed(alone.step, task, most_steps)
+    return Speed(seconds, setup, 0, _joined(first, losses))
+
+
+def _measured(alone: Alone) -> list[dict[str, float]]:
+    assert alone.task.val is not None
+    return [evaluate(alone.model, alone.task.val, alone.task)]
 
 
 def stacked_speed(tasks: Sequence[Task], facts: Facts) -> Speed:
@@ -87,8 +76,8 @@ def stacked_speed(tasks: Sequence[Task], facts: Facts) -> Speed:
         NotStackable: vmap cannot run them.
     """
     begun = time.perf_counter()
-    tasks = [replace(task, loss=copied(task.loss)) for task in tasks]
-    with preserved_rng(tasks[0].device), preserved_settings():
+    tasks = [replace(_evaluated_briefly(task), loss=copy_loss(task.loss)) for task in tasks]
+    with undisturbed(tasks[0]):
         stack = Stack(tasks, facts)
         masks, batches = Masks(stack, facts), stacked_updates(stack)
         sources = [LrSource(task) for task in tasks]
@@ -98,26 +87,47 @@ def stacked_speed(tasks: Sequence[Task], facts: Facts) -> Speed:
             nonlocal window
             if number == window.end:
                 window = LrWindow.from_sources(stack, sources, number)
-            return stack.update(next(batches)[1], masks.draw(number), window.coefficients(number))
+            losses = stack.update(next(batches)[1], masks.draw(number), window.coefficients(number))
+            if sources[0].wants_loss:
+                for source, loss in zip(sources, losses.tolist(), strict=True):
+                    source.observe(number, loss)
+            return losses
 
+        evaluated = _evaluations(tasks[0], stack.evaluate)
         first = step(0).detach().clone()
         setup = time.perf_counter() - begun
         seconds, losses = _timed(step, tasks[0], first=first)
     tensors = sum(group.flat.nbytes * (2 + len(group.states)) for group in stack.copies.groups)
     size = (tensors + stack.activation_bytes()) // len(stack.tasks)
     stack.close()
-    return Speed(seconds / len(tasks), setup, size, losses)
+    return Speed(seconds / len(tasks), setup, size, _joined(evaluated, losses))
 
 
-def agree(own: Sequence[float], stacked: Sequence[float], task: Task) -> bool:
-    """Return whether two trainings gave the same first losses, up to rounding."""
-    exact = next(iter(task.build()[0].parameters())).dtype == torch.float64
-    tolerance = 1e-6 if exact else 3e-2 if task.autocast else 1e-3
-    return all(
-        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-9)
-        or not (math.isfinite(a) or math.isfinite(b))
-        for a, b in zip(own, stacked, strict=True)
-    )
+@dataclass(frozen=True)
+class _FirstBatches:
+    """The first of the batches that another gives."""
+
+    batches: Batches
+
+    def in_order(self) -> Iterator[Any]:
+        yield from islice(self.batches.in_order(), COMPARED)
+
+
+def _evaluated_briefly(task: Task) -> Task:
+    val = task.val if task.eval_every else None
+    return replace(task, val=None if val is None else cast(Batches, _FirstBatches(val)))
+
+
+def _evaluations(task: Task, evaluate: Callable[[], list[dict[str, float]]]) -> list[list[float]]:
+    """Return the losses of two short evaluations, a list for each copy; none without any data."""
+    if task.val is None:
+        return []
+    both = [evaluate() for _ in range(2)]  # code that counts them gives itself away
+    return [[values["val_loss"] for values in copy] for copy in zip(*both, strict=True)]
+
+
+def _joined(evaluated: list[list[float]], losses: list[list[float]]) -> list[list[float]]:
+    return [a + b for a, b in zip(evaluated, losses, strict=True)] if evaluated else losses
 
 
 def _timed(

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lrexp.engine.calibrate import MOST_STEPS, Machine, Speed, agree
-from lrexp.engine.group import Part
+from lrexp.engine.calibrate import MOST_STEPS, Machine, Speed
+from lrexp.engine.group import Group, groups
 from lrexp.engine.task import Task
-from lrexp.engine.vectorized.copies import Family, NotStackable, families
+from lrexp.engine.vectorized.copies import NotStackable
+from lrexp.engine.vectorized.proof import COMPARED, agree, other_losses, tolerance, witnesses
 from lrexp.errors import ConfigError
 from lrexp.records import Unit
 
@@ -97,28 +98,30 @@ def _count(tasks: Sequence[Task]) -> str:
 
 def _as_stacks(tasks: Sequence[Task], jobs: int, machine: Machine) -> Choice:
     units = []
-    for family in families(tasks):
-        size, reason = _stack_size(family, machine)
-        if reason is not None and not family.raises:
-            others = len({task.trial.variant for task in family.tasks}) - 1
-            who = f"{family.tasks[0].trial.variant}{f' and {others} more' if others else ''}"
+    for group in groups(tasks):
+        size, reason = _stack_size(group, machine)
+        if reason is not None and not group.raises:
+            others = len({task.trial.variant for task in group.tasks}) - 1
+            who = f"{group.tasks[0].trial.variant}{f' and {others} more' if others else ''}"
             remedy = "Leave it to auto, which trains such trials one by one, or in processes."
             what = f"cannot train {who} as a stack: {reason}"
             raise ConfigError.single("engine", what, "vectorized", remedy)
-        size = min(size, math.ceil(len(family.tasks) / jobs))
-        units += [Unit("vectorized", tuple(t.trial for t in b)) for b in family.blocks(size)]
+        size = min(size, math.ceil(len(group.tasks) / jobs))
+        units += [Unit("vectorized", tuple(t.trial for t in b)) for b in group.blocks(size)]
     stacks = "one stack" if len(units) == 1 else f"{len(units)} stacks"
     return Choice(tuple(units), jobs, (f"{_count(tasks)} in {stacks}: as asked for",))
 
 
-def _stack_size(family: Family, machine: Machine) -> tuple[int, str | None]:
+def _stack_size(group: Group, machine: Machine) -> tuple[int, str | None]:
     """Return how many copies a stack may have, or the reason why there can be none."""
-    if family.reason is not None:
-        return 1, family.reason
-    task = family.tasks[0]
+    if group.facts is None:
+        return 1, group.reason
+    first, *others = _in_order_of_trial(group)
     try:
-        speed = _checked_stack(family, [task], machine.alone(task, MOST_STEPS), machine)
-        return _most_copies(family, speed, machine), None
+        speed = _checked_stack(
+            group, [first, *others[:1]], machine.alone(first, MOST_STEPS), machine
+        )
+        return _most_copies(group, speed, machine), None
     except NotStackable as why:
         return 1, str(why)
     except (KeyboardInterrupt, GeneratorExit):
@@ -143,7 +146,7 @@ def _fastest(
     if guess < SHORT or (guess < START and _is_too_short(guess, step)):
         why = f"all of them take about {guess:.1f} s, too short to try stacks"
         return _one_by_one(tasks, 1, why, seconds_in_one_process=guess)
-    parts = [_part(family, machine) for family in families(tasks)]
+    parts = [_with_engine(group, machine) for group in groups(tasks)]
     here = sum(sum(part.times(1)) for part in parts)
     # more than one was asked for, and was granted, before anything was tried
     workers, why = (1, "as asked for") if jobs else _workers(parts, here, places, machine)
@@ -181,92 +184,106 @@ def _is_too_short(total: float, step: float) -> bool:
     return total < times_cost * (TRIAL_COST[0] + TRIAL_COST[1] * step)
 
 
-def _part(family: Family, machine: Machine) -> Part:
-    """Return the faster engine for a family, as far as one process goes."""
-    task = min(family.tasks, key=lambda task: task.base_lr)
+def _in_order_of_trial(group: Group) -> list[Task]:
+    """Return the tasks that a stack is tried with: the tamest of two seeds, then the others."""
+    first, *second = witnesses(group.tasks)
+    seed = group.tasks[first].trial.seed
+    others = [row for row in range(len(group.tasks)) if row not in (first, *second)]
+    tasks = [group.tasks[row] for row in (first, *second, *others)]
+    return [task for task in tasks if task.trial.seed == seed] if group.is_by_seed else tasks
+
+
+def _with_engine(group: Group, machine: Machine) -> Group:
+    """Return the group with the faster engine, as far as one process goes."""
+    task = _in_order_of_trial(group)[0]
     try:
         own = machine.alone(task, MOST_STEPS)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # of user code: as above
-        return Part(family, 0.0, f"{type(error).__name__} was raised in the first steps")
-    why_not = _why_one_by_one(family, own)
+        return replace(group, reason=f"{type(error).__name__} was raised in the first steps")
+    group = replace(group, alone=own.seconds)
+    why_not = _why_one_by_one(group, own)
     if why_not is not None:
-        return Part(family, own.seconds, why_not)
+        return replace(group, reason=why_not)
     try:
-        return _best_stack(family, own, task, machine)
+        return _best_stack(group, own, machine)
     except NotStackable as why_never:
-        return Part(family, own.seconds, str(why_never))
+        return replace(group, reason=str(why_never))
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # no memory, or user code that raises in a stack alone
-        return Part(family, own.seconds, f"a stack raised {type(error).__name__}")
+        return replace(group, reason=f"a stack raised {type(error).__name__}")
 
 
-def _why_one_by_one(family: Family, own: Speed) -> str | None:
+def _why_one_by_one(group: Group, own: Speed) -> str | None:
     """Return why a stack is not even tried."""
-    if len(family.tasks) == 1:
+    if len(group.tasks) == 1:
         return "there is one trial of its kind"
-    if family.reason is not None:
-        return family.reason
-    if own.seconds > SLOW_STEP and family.tasks[0].device.type == "cpu":
+    if group.facts is None:
+        return group.reason
+    if own.seconds > SLOW_STEP and group.tasks[0].device.type == "cpu":
         return f"a step takes {own.seconds:.2f} s of arithmetic, which a stack does not save"
-    total = own.seconds * _steps(family.tasks)
+    total = own.seconds * _steps(group.tasks)
     if _is_too_short(total, own.seconds):
         return f"{total:.0f} s are too short to try stacks of so slow a step"
     return None
 
 
-def _best_stack(family: Family, own: Speed, task: Task, machine: Machine) -> Part:
-    """Return the family in stacks of the fastest size, or one by one where that is faster."""
-    others = [other for other in family.tasks if other is not task]
+def _best_stack(group: Group, own: Speed, machine: Machine) -> Group:
+    """Return the group in stacks of the fastest size, or one by one where that is faster."""
+    members = _in_order_of_trial(group)
     limit, block, best = MOST_COPIES, 1, math.inf
     setup, tried = 0.0, dict[int, float]()
-    if family.by_seed:
-        others = [other for other in others if other.trial.seed == task.trial.seed]
-    most = 1 + len(others)
-    for step in (*BLOCKS, most):
-        size = min(step, most, limit)
+    for step in (*BLOCKS, len(members)):
+        size = min(step, len(members), limit)
         if size in tried:
             continue
-        speed = _checked_stack(family, [task, *others][:size], own, machine)
-        limit = min(limit, _most_copies(family, speed, machine))
+        speed = _checked_stack(group, members[:size], own, machine)
+        limit = min(limit, _most_copies(group, speed, machine))
         tried[size], setup = speed.seconds, speed.setup
         if speed.seconds > 0.95 * best:
             break  # larger stacks leave the caches
         block, best = size, speed.seconds
         if speed.seconds > own.seconds:
             break  # arithmetic: more copies at a time are not cheaper
-    again = machine.alone(task, MOST_STEPS)  # once more: clocks here are noisy
+    again = machine.alone(members[0], MOST_STEPS)  # once more: clocks here are noisy
     alone = min(own.seconds, again.seconds)
-    part = Part(family, alone, "", min(block, limit), tried, setup)
-    together, one_by_one = sum(part.times(1)), alone * _steps(family.tasks)
-    if block == 1 or together > WORTH * one_by_one:
-        why = f"a stack is no faster ({_times(alone / best)})"
-        return Part(family, alone, why, seconds=tried, setup=0.0)
-    return replace(part, reason=f"{_times(alone / best)} as fast as one by one")
+    one_by_one = replace(group, alone=alone, seconds=tried)
+    stacked = replace(one_by_one, block=min(block, limit), setup=setup)
+    if block == 1 or sum(stacked.times(1)) > WORTH * alone * _steps(group.tasks):
+        return replace(one_by_one, reason=f"a stack is no faster ({_times(alone / best)})")
+    return replace(stacked, reason=f"{_times(alone / best)} as fast as one by one")
 
 
-def _checked_stack(family: Family, members: Sequence[Task], own: Speed, machine: Machine) -> Speed:
-    """Measure a stack; refuse one whose first losses are not those of its first trial alone."""
-    assert family.facts is not None
-    speed = machine.stacked(members, family.facts)
-    if not agree(own.losses[0], speed.losses[0], members[0]):
-        raise NotStackable("its losses in a stack are not those of a trial on its own")
+def _checked_stack(group: Group, members: Sequence[Task], own: Speed, machine: Machine) -> Speed:
+    """Measure a stack; refuse one whose first losses are not those of its trials alone.
+
+    Args:
+        own: measured of the first member.
+    """
+    assert group.facts is not None
+    speed = machine.stacked(members, group.facts)
+    allowed = tolerance(next(group.facts.model.parameters()).dtype, members[0])
+    for row in witnesses(members):
+        (alone,) = own.losses if row == 0 else machine.alone(members[row], COMPARED).losses
+        for one, other in zip(alone, speed.losses[row], strict=True):
+            if not agree(one, other, allowed):
+                raise NotStackable(other_losses(one, other))
     return speed
 
 
-def _most_copies(family: Family, speed: Speed, machine: Machine) -> int:
-    room = MEMORY * machine.memory(family.tasks[0].device)
+def _most_copies(group: Group, speed: Speed, machine: Machine) -> int:
+    room = MEMORY * machine.memory(group.tasks[0].device)
     return max(1, min(MOST_COPIES, int(room / max(1, speed.bytes))))
 
 
 def _workers(
-    parts: Sequence[Part], here: float, places: int | None, machine: Machine
+    parts: Sequence[Group], here: float, places: int | None, machine: Machine
 ) -> tuple[int, str]:
     """Return how many worker processes to start, 1 for none, and why."""
-    task = parts[0].family.tasks[0]
-    trials = sum(len(part.family.tasks) for part in parts)
+    task = parts[0].tasks[0]
+    trials = sum(len(part.tasks) for part in parts)
     workers = min(places or machine.cores(), trials)
     if task.device.type == "cpu":
         workers = min(workers, int(machine.memory(task.device) * MEMORY / WORKER_BYTES) or 1)
@@ -294,14 +311,14 @@ def _steps(tasks: Sequence[Task]) -> int:
     return sum(task.total_steps for task in tasks)
 
 
-def _sentence(part: Part, workers: int) -> str:
-    what = _count(part.family.tasks)
-    if part.engine == "sequential":
+def _sentence(group: Group, workers: int) -> str:
+    what = _count(group.tasks)
+    if group.engine == "sequential":
         each = "one by one" if workers == 1 else "each on its own"
-        return f"{what} {each}: {part.reason}"
-    stacks = len(part.units(workers))
+        return f"{what} {each}: {group.reason}"
+    stacks = len(group.units(workers))
     in_stacks = "one stack" if stacks == 1 else f"{stacks} stacks"
-    return f"{what} in {in_stacks}: {part.reason}"
+    return f"{what} in {in_stacks}: {group.reason}"
 
 
 def _times(ratio: float) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 from lrexp.engine.cuda_graphs.capture import Graphs, prepare_update
 from lrexp.engine.rng import preserved_rng, preserved_settings, seed_everything
 from lrexp.engine.state import MisfitError
-from lrexp.engine.step import updates
+from lrexp.engine.step import DataState
 from lrexp.engine.stop import may_be_of_loader
 from lrexp.engine.task import Task
 from lrexp.engine.training import Training
@@ -96,6 +96,7 @@ def train_or_fail(task: Task, graphs: Graphs | None = None) -> Iterator[Record]:
         with (
             preserved_rng(task.device),
             preserved_settings(),
+            DataState(task).kept(),
             closing(train(task, graphs)) as records,
         ):
             for record in records:
@@ -159,11 +160,11 @@ def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[R
         yield initial
     for step, (epoch, micro_batches) in zip(
         range(begin.step, task.total_steps),
-        updates(batches, task.trial.seed, task.accumulate, begin),
+        training.updates(batches, begin),
         strict=False,
     ):
-        lr = training.begin_step(step, epoch)
-        losses.add(epoch, lr, update(micro_batches))
+        lr, loss = training.step(step, epoch, micro_batches)
+        losses.add(epoch, lr, loss)
         if lr_source.wants_loss:
             lr_source.observe(step, losses.read_back())
 
@@ -179,7 +180,7 @@ def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[R
             evaluation = _evaluation(task, model, done, {"train_loss": losses.mean_since_last()})
             yield evaluation
             training.observe(step, evaluation.values)
-        if task.is_pause_due(done) and (yield from training.checkpoint(done)):
+        if task.is_pause_due(done) and (yield from training.checkpoint(done, micro_batches)):
             return True
     losses.end(training.final)
     return False

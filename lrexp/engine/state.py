@@ -1,21 +1,29 @@
-"""Checkpoints: when one is yielded, and the plain values it is made of.
+"""Checkpoints: what they hold, when one is yielded, and whether it can be gone on from.
+
+State is what torch says it is: `state_dict()` of the model, its optimizer and its loss, and of data
+that have one. What else an object keeps is out of contract; a copy that is restored and takes the
+next step shows whether that mattered in this step, and not whether it will in a later one.
 
 A state may hold plain values and dense or sparse tensors, and not too many of them.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lrexp.engine.stop import Pause
+from lrexp.engine.task import Task
 from lrexp.errors import RunError
 from lrexp.records import Checkpoint, Interrupted, NoCheckpoint, Record, TrialId
 
@@ -106,16 +114,13 @@ class MisfitError(RunError):
     """A checkpoint is not of the training that is to go on with it."""
 
 
-def outlives(what: str) -> NotCapturable:
-    """Return why there is no checkpoint where training changes what other trials see as well."""
-    return NotCapturable(
-        f"training changes {what}, which outlives the trial: its numbers depend on what was "
-        "trained before it"
-    )
-
-
-def checkpoint(
-    pause: Pause, trials: tuple[TrialId, ...], step: int, capture: Callable[[], dict[str, Any]]
+def checkpoint(  # noqa: PLR0917 - the last two go together
+    pause: Pause,
+    trials: tuple[TrialId, ...],
+    step: int,
+    capture: Callable[[], dict[str, Any]],
+    check: SelfCheck | None = None,
+    step_ahead: Callable[[], object] = lambda: None,
 ) -> Generator[Record, None, bool]:
     """Yield a checkpoint if there can be one; return whether the training is to stop here.
 
@@ -123,12 +128,21 @@ def checkpoint(
         pause: that found a checkpoint due.
         trials: that are still being trained, step: updates done.
         capture: returns the state; whatever it raises means that there is no checkpoint.
+        check: that it has to pass; the first one waits for the next step.
+        step_ahead: takes that step where the training stops here, and lets `check` compare.
     """
     begun = time.perf_counter()
     why, is_lasting = None, False
     try:
+        _require_passed(check)
         state = capture()
         _require_readable(state)
+        if check is not None and not check.is_over:
+            check.state = state
+            if not pause.requested:
+                return False
+            step_ahead()
+            _require_passed(check)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # objects of the user's code may raise anything when looked at
@@ -144,6 +158,11 @@ def checkpoint(
     if why is not None and is_lasting:
         yield NoCheckpoint(trials, why)
     return False
+
+
+def _require_passed(check: SelfCheck | None) -> None:
+    if check is not None and check.why is not None:
+        raise NotCapturable(check.why)
 
 
 def _require_readable(state: dict[str, Any]) -> None:
@@ -231,3 +250,174 @@ def copied(tensor: Tensor) -> Tensor:
         raise NotCapturable(f"a checkpoint cannot hold a {type(detached).__name__}")
     # a clone, for the next update changes it, and a view would be saved with all it is a part of
     return detached.clone() if detached.device.type == "cpu" else detached.cpu()
+
+
+# What is captured of objects: what they say themselves, by `state_dict()`.
+
+
+def is_stateful(value: object) -> bool:
+    """Return whether an object declares its state, as torch's `Stateful` does."""
+    return all(callable(getattr(value, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
+def capture_objects(task: Task, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Return the states of a model, its optimizer and its loss.
+
+    Raises:
+        NotCapturable: one holds something else than tensors and plain values.
+    """
+    loss = inspect.unwrap(task.loss)
+    return {
+        "parameters": [name for name, _ in model.named_parameters()],
+        "model": _state_of(model, task.device),
+        "loss": _state_of(loss, task.device) if is_stateful(loss) else None,
+        "optimizer": plain(optimizer.state_dict(), task.device),
+    }
+
+
+def restore_objects(
+    task: Task, model: nn.Module, optimizer: Optimizer, saved: Mapping[str, Any]
+) -> None:
+    """Put back what `capture_objects` returned.
+
+    Raises:
+        MisfitError: the model, the loss or the optimizer is another one now.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if names != list(saved["parameters"]):
+        was, now = (", ".join(names) for names in (saved["parameters"], names))
+        raise misfit(f"the parameters were {was}, and are {now}")
+    _load(model, saved["model"], task.device)
+    loss = inspect.unwrap(task.loss)
+    if is_stateful(loss) != (saved["loss"] is not None):
+        raise misfit("the loss is another one now")
+    if saved["loss"] is not None:
+        _load(loss, saved["loss"], task.device)
+    _load_optimizer(optimizer, revived(saved["optimizer"], task.device))
+
+
+def _state_of(value: Any, device: torch.device) -> dict[str, Any]:
+    state = value.state_dict()
+    # modules read the versions of their own formats from it
+    return {"values": plain(state, device), "versions": plain(getattr(state, "_metadata", {}))}
+
+
+def _load(value: Any, saved: Mapping[str, Any], device: torch.device) -> None:
+    state = revived(saved["values"], device)
+    if isinstance(value, nn.Module):
+        state = OrderedDict(state)
+        state._metadata = dict(saved["versions"])  # type: ignore[attr-defined]
+        _make_room(value, state)
+    value.load_state_dict(state)
+
+
+def _make_room(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give a fresh module the buffers that training makes, or makes anew in another shape."""
+    own = module.state_dict(keep_vars=True)
+    for name, value in state.items():
+        now = own.get(name)
+        if not isinstance(value, Tensor) or name.endswith("_extra_state"):
+            continue
+        fits = now is not None and (now.shape, now.dtype) == (value.shape, value.dtype)
+        if isinstance(now, nn.Parameter):
+            if not fits:
+                was, is_now = (f"{tuple(t.shape)} {t.dtype}" for t in (value, now))
+                raise misfit(f"{name} was {was} and is {is_now}")
+        elif now is None or not fits or 0 in now.stride():  # an expanded one cannot be written to
+            path, _, own_name = name.rpartition(".")
+            module.get_submodule(path)._buffers[own_name] = value.clone()
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if type(optimizer).load_state_dict is not Optimizer.load_state_dict:
+        optimizer.load_state_dict(state)
+        return
+    own = {i: held for i, held in state["state"].items() if type(i) is int and i < len(parameters)}
+    for index, held in own.items():
+        _check_state(optimizer, parameters[index], held)
+    optimizer.load_state_dict(state)
+    for index, held in own.items():  # it casts states to the type of their parameter
+        optimizer.state[parameters[index]].update(held)
+
+
+_OF_OTHER_SHAPES = ("Adafactor", "LBFGS")  # optimizers of torch, all in Python
+_NUMBERS_OF_STATES = ("step", "eta", "mu", "mu_product")  # states that are one number
+
+
+def _check_state(optimizer: Optimizer, parameter: Tensor, state: Mapping[str, Any]) -> None:
+    """Refuse tensors that the optimizer's kernels, which ask no questions, would read beyond.
+
+    Raises:
+        MisfitError: one has neither the parameter's form nor that of a number.
+    """
+    is_known = type(optimizer).__module__.startswith("torch.optim.")
+    if not is_known or type(optimizer).__name__ in _OF_OTHER_SHAPES:
+        return
+    for name, saved in state.items():
+        if not isinstance(saved, Tensor) or (name in _NUMBERS_OF_STATES and saved.ndim == 0):
+            continue
+        if (saved.shape, saved.dtype) != (parameter.shape, parameter.dtype):
+            form, own = (f"{tuple(t.shape)} {t.dtype}" for t in (saved, parameter))
+            raise misfit(f"the optimizer's {name} is {form}, and its parameter {own}")
+
+
+class SelfCheck:
+    """Whether a copy that is restored from a state takes the step that the original takes.
+
+    The first checkpoint that is due waits for one step: the copy takes it, then the original, and
+    their numbers are compared. What a copy cannot show is a state that matters later.
+
+    Args:
+        replay: (state, *step) -> the numbers of a copy after this step, by name; it must leave
+            everything else as it is.
+
+    Attributes:
+        state: that is to be checked by the next step; is_over: one was.
+        why: the copy took another step; None as long as that is not known.
+    """
+
+    def __init__(self, replay: Callable[..., Mapping[str, Tensor]]) -> None:
+        self.state: Mapping[str, Any] | None = None
+        self.why: str | None = None
+        self.is_over = False
+        self._replay = replay
+        self._numbers: Mapping[str, Tensor] | None = None
+
+    def rehearse(self, *step: Any) -> None:
+        """Let a copy take the step that the original is about to take."""
+        state, self.state, self.is_over = self.state, None, True
+        try:
+            self._numbers = self._replay(state, *step)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except (MemoryError, torch.OutOfMemoryError):
+            pass  # there is no room for a copy; the state is right by all we know
+        except BaseException as error:  # objects of the user's code may raise anything
+            cause = error.__cause__ or error if isinstance(error, MisfitError) else error
+            reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+            self.why = f"a copy could not be restored from its state_dict() ({reason})"
+
+    def compare(self, numbers: Mapping[str, Tensor]) -> None:
+        """Compare the numbers of the original, after that step, with those of the copy."""
+        copied, self._numbers = self._numbers, None
+        if copied is None:
+            return
+        for name in dict.fromkeys((*numbers, *copied)):
+            ours, theirs = numbers.get(name), copied.get(name)
+            if ours is None or theirs is None or not same_bits(ours, theirs):
+                self.why = (
+                    f"a copy restored from its state_dict() took another step ({name} differs): "
+                    "something that it keeps is not in its state_dict()"
+                )
+                return
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are equal, NaN to NaN."""
+    if (one.shape, one.dtype, one.layout) != (other.shape, other.dtype, other.layout):
+        return False
+    one, other = one.detach(), other.detach()
+    if one.layout != torch.strided:
+        one, other = one.to_dense(), other.to_dense()
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -1,20 +1,27 @@
-"""One optimizer update: forward, backward over the micro-batches, clip, step."""
+"""The batches of each update, and the update: forward, backward, clip, step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+from torch.utils.data import IterableDataset, Subset
 
 from lrexp.engine.dropout import own_dropout
+from lrexp.engine.state import is_stateful, misfit, plain, revived
 from lrexp.engine.task import Task
 from lrexp.workloads.batches import Batches
+from lrexp.workloads.loaders import IterableBatches, LoaderBatches
 from lrexp.workloads.losses import wrong_loss
 from lrexp.workloads.optimizers import unfuse_if_sparse
+from lrexp.workloads.streaming import StreamingBatches
 
 
 @dataclass(frozen=True)
@@ -43,19 +50,122 @@ class Position:
         return at
 
 
+class DataState:
+    """The declared state of a task's data.
+
+    Loaders, samplers and iterable datasets are gone through again from the start of a pass, so
+    theirs is that of this moment. Datasets and collate functions are called for each batch, so
+    theirs is that of the checkpoint.
+    """
+
+    def __init__(self, task: Task) -> None:
+        iterated, called = _parts_of(task.train)
+        self._iterated = _stateful(iterated)
+        # an evaluation goes through all of its data at once
+        self._called = _stateful([*called, *(part for own in _parts_of(task.val) for part in own)])
+        self._all = [*self._iterated, *self._called]
+        self._pass: list[Any] = []
+        self._saved: Mapping[str, Any] | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Give all back their states at the end: every trial begins with the same."""
+        before = [(part, copy.deepcopy(part.state_dict())) for part in self._all]
+        try:
+            yield
+        finally:
+            for part, state in before:
+                part.load_state_dict(state)
+
+    def start_pass(self, batches: Batches, seed: int, epoch: int, start: int) -> Iterator[Any]:
+        """Return the batches of a pass from `start` on; after `restore`, in the states restored."""
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            _put_back(self._iterated, saved["pass"])
+        self._pass = [copy.deepcopy(part.state_dict()) for part in self._iterated]
+        if saved is None or not self._all:
+            return iter(batches.epoch(seed, epoch, start))
+        found = iter(batches.epoch(seed, epoch))
+        for _ in range(start):
+            next(found)
+        _put_back(self._called, saved["now"])
+        return found
+
+    def to_plain(self) -> Any:
+        """Return the states.
+
+        Raises:
+            NotCapturable: one holds something else than tensors and plain values.
+        """
+        return plain({"pass": self._pass, "now": [part.state_dict() for part in self._called]})
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `to_plain` gave, at the next pass.
+
+        Raises:
+            MisfitError: other parts of the data keep a state now.
+        """
+        if (len(saved["pass"]), len(saved["now"])) != (len(self._iterated), len(self._called)):
+            raise misfit("other parts of the data keep a state now")
+        self._saved = saved
+
+
+def _put_back(parts: Sequence[Any], states: Sequence[Any]) -> None:
+    for part, state in zip(parts, states, strict=True):
+        part.load_state_dict(revived(state, torch.device("cpu")))
+
+
+def _stateful(parts: Sequence[Any]) -> list[Any]:
+    return list({id(part): part for part in parts if is_stateful(part)}.values())
+
+
+def _parts_of(batches: Batches | None) -> tuple[list[Any], list[Any]]:
+    """Return the user's own that is gone through in a pass, and that is called for each batch."""
+    if isinstance(batches, IterableBatches):
+        return [batches.dataset], []
+    if isinstance(batches, StreamingBatches):
+        return [], [_whole(batches.dataset), batches.collate]
+    if not isinstance(batches, LoaderBatches):
+        return [], []
+    loader, dataset = batches.loader, batches.loader.dataset
+    if is_stateful(loader):  # it looks after the others
+        return [loader], []
+    samplers = [
+        loader.sampler,
+        loader.batch_sampler,
+        getattr(loader.batch_sampler, "sampler", None),
+    ]
+    if isinstance(dataset, IterableDataset):
+        return [*samplers, dataset], [loader.collate_fn]
+    return samplers, [_whole(dataset), loader.collate_fn]
+
+
+def _whole(dataset: Any) -> Any:
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
 def updates(
-    batches: Batches, seed: int, accumulate: int, begin: Position | None = None
+    batches: Batches,
+    seed: int,
+    accumulate: int,
+    begin: Position | None = None,
+    data: DataState | None = None,
 ) -> Iterator[tuple[int, list[Any]]]:
     """Yield (epoch, its micro-batches) for each update after `begin`, epoch after epoch.
 
-    Every epoch starts afresh: micro-batches that do not fill an update are left out.
+    Every epoch starts afresh: micro-batches that do not fill an update are left out. `data` is
+    what the batches come from, where its state is to be followed.
     """
     begin = begin or Position()
     epoch, done = begin.epoch, begin.step - begin.epoch_start  # updates of this epoch
     while True:
         pending: list[Any] = []
         empty = done == 0
-        for batch in batches.epoch(seed, epoch, done * accumulate):
+        where = (seed, epoch, done * accumulate)
+        one_pass = batches.epoch(*where) if data is None else data.start_pass(batches, *where)
+        for batch in one_pass:
             pending.append(batch)
             if len(pending) == accumulate:
                 yield epoch, pending
@@ -63,6 +173,14 @@ def updates(
         if empty:
             raise RuntimeError(f"the training data gave no full update in epoch {epoch}")
         epoch, done = epoch + 1, 0
+
+
+def copy_batch(micro_batches: list[Any]) -> list[Any]:
+    """Return the micro-batches again, for a model that changes its inputs in place."""
+    copied: list[Any] = tree_map(
+        lambda value: value.clone() if isinstance(value, Tensor) else value, micro_batches
+    )
+    return copied
 
 
 def make_update(

@@ -7,22 +7,39 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrexp.engine.changing import Changing
-from lrexp.engine.cuda_graphs.capture import Update, is_undecided
+from lrexp.engine.cuda_graphs.capture import Rows, Update, is_undecided
 from lrexp.engine.read_back import Losses
-from lrexp.engine.rng import Reseed, generator_states, restore_generators
-from lrexp.engine.state import NotYetCapturable, checkpoint, fitting, misfit, plain, require_made_by
-from lrexp.engine.step import Position
+from lrexp.engine.rng import (
+    Reseed,
+    generator_states,
+    preserved_rng,
+    preserved_settings,
+    restore_generators,
+)
+from lrexp.engine.state import (
+    NotYetCapturable,
+    SelfCheck,
+    capture_objects,
+    checkpoint,
+    fitting,
+    misfit,
+    plain,
+    require_made_by,
+    restore_objects,
+)
+from lrexp.engine.step import DataState, Position, copy_batch, make_update, updates
 from lrexp.engine.task import Task
 from lrexp.records import Record
 from lrexp.schedules.schedule import Schedule
-from lrexp.workloads.optimizers import set_lr, set_momentum, use_tensor_lrs
+from lrexp.workloads.losses import copy_loss
+from lrexp.workloads.optimizers import set_lr, set_momentum
 
 
 class LrSource:
@@ -72,6 +89,7 @@ class Training:
         lr_source: the LR of every step.
         final: the loss of the last evaluation.
         capturable: what `prepare_update` is told: a training that stayed eager does so to its end.
+        check: of its first checkpoint.
 
     Raises:
         MisfitError: the state is of something else.
@@ -87,6 +105,8 @@ class Training:
         self._begun = time.perf_counter()
         schedule = task.schedule
         self._momentum = schedule.momentum if isinstance(schedule, Schedule) else None
+        self._data = DataState(task)
+        self.check = SelfCheck(self._replayed)
         self.capturable: bool | None = None
         if self._state is not None:
             with fitting():
@@ -104,19 +124,19 @@ class Training:
     def begin(self, model: nn.Module, optimizer: Optimizer, update: Update) -> Position:
         """Return where to begin, with the fresh objects brought to that place."""
         task, state = self._task, self._state
-        self._optimizer, self._update = optimizer, update
+        self._model, self._optimizer, self._update = model, optimizer, update
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
-        self._changing = Changing(task, model, optimizer)
+        if task.pause is not None:  # else there is no checkpoint to check
+            self._fresh_loss = copy_loss(task.loss)
         if state is None:
             return Position()
         with fitting():
             return self._go_on(state)
 
     def _go_on(self, state: Mapping[str, Any]) -> Position:
-        task, optimizer = self._task, self._optimizer
-        if state["captured"]:  # the LR is rounded as for the graph, also until there is one again
-            use_tensor_lrs(optimizer, task.device)
-        self._changing.restore(state)
+        task = self._task
+        restore_objects(task, self._model, self._optimizer, state["objects"])
+        self._data.restore(state["data"])
         self.losses.restore(state["losses"])
         self.lr_source.restore(state["controller"])
         self.final, self._lr_in_use = state["final"], state["lr_in_use"]
@@ -126,7 +146,12 @@ class Training:
         self._state = None  # its tensors take memory
         return begin
 
-    def begin_step(self, step: int, epoch: int) -> float:
+    def updates(self, batches: Any, begin: Position) -> Iterator[tuple[int, list[Any]]]:
+        """Yield (epoch, micro-batches) of each update after `begin`."""
+        self._batches = batches
+        return updates(batches, self._task.trial.seed, self._task.accumulate, begin, self._data)
+
+    def _begin_step(self, step: int, epoch: int) -> float:
         """Set LR and momentum for a step, seed the generators for it, and return the LR."""
         if epoch != self._epoch:
             self._epoch, self._epoch_start = epoch, step
@@ -139,17 +164,56 @@ class Training:
         self._reseed(step)
         return lr
 
+    def step(self, step: int, epoch: int, micro_batches: list[Any]) -> tuple[float, Tensor]:
+        """Do an update; return its LR and its loss."""
+        is_checked = self.check.state is not None
+        if is_checked:
+            self.check.rehearse(step, epoch, micro_batches)
+        lr = self._begin_step(step, epoch)
+        loss = self._update(micro_batches)
+        if is_checked:
+            self.check.compare(_numbers(self._model, loss))
+        return lr, loss
+
     def observe(self, step: int, values: dict[str, float]) -> None:
         """Take note of what was evaluated after update `step`."""
         self.lr_source.observe_evaluation(step, values)
         # the lower of both: BatchNorm's young statistics alone can raise val_loss a lot
         self.final = min(values.get("val_loss", math.inf), values["train_loss"])
 
-    def checkpoint(self, steps: int) -> Generator[Record, None, bool]:
-        """Yield a checkpoint, and return whether to stop; all losses were handed out."""
+    def checkpoint(self, steps: int, micro_batches: list[Any]) -> Generator[Record, None, bool]:
+        """Yield a checkpoint, and return whether to stop; all losses were handed out.
+
+        Args:
+            steps: updates done, micro_batches: of the last of them.
+        """
         assert self._task.pause is not None
-        trials = (self._task.trial,)
-        return checkpoint(self._task.pause, trials, steps, lambda: self._capture(steps))
+
+        return checkpoint(
+            self._task.pause,
+            (self._task.trial,),
+            steps,
+            lambda: self._capture(steps),
+            self.check,
+            # of a training that stops here: nothing is recorded of it
+            lambda: self.step(steps, self._epoch, micro_batches),
+        )
+
+    def _replayed(
+        self, state: Mapping[str, Any], step: int, epoch: int, micro_batches: list[Any]
+    ) -> dict[str, Tensor]:
+        """Return the numbers of a copy that went on from a state for one step."""
+        task = replace(self._task, loss=self._fresh_loss, state=state, pause=None)
+        gather = self._batches.gather if isinstance(self._batches, Rows) else None
+        with preserved_rng(task.device), preserved_settings():
+            again = Training(task)
+            model, optimizer = task.build()
+            if not model.training:
+                model.train()
+            update = make_update(task, model, optimizer, gather)
+            again.begin(model, optimizer, update)
+            _, loss = again.step(step, epoch, copy_batch(micro_batches))
+            return _numbers(model, loss)
 
     def _capture(self, steps: int) -> dict[str, Any]:
         captured = any(isinstance(group["lr"], Tensor) for group in self._optimizer.param_groups)
@@ -167,6 +231,13 @@ class Training:
             "seconds": self.seconds,
             "captured": captured,
             "generators": generator_states(self._task.device),
+            "data": self._data.to_plain(),
         }
-        # what `Changing` gives is plain already, and its tensors marked by where they are
-        return {name: plain(value) for name, value in state.items()} | self._changing.capture()
+        # what `capture_objects` gives is plain already, and its tensors marked by where they are
+        objects = capture_objects(self._task, self._model, self._optimizer)
+        return {name: plain(value) for name, value in state.items()} | {"objects": objects}
+
+
+def _numbers(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """Return the loss of a step, and the parameters and buffers after it."""
+    return {"loss": loss.detach(), **dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -7,7 +7,9 @@ would silently broadcast, such as (64, 1) against (64,), are refused.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from types import CellType, FunctionType
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -79,7 +81,25 @@ def over_tokens(loss: LossFunction) -> LossFunction:
         return loss(logits.flatten(0, 1), tokens.flatten())  # (batch · time, classes)
 
     token_loss.__name__ = _name(loss)
+    token_loss.__wrapped__ = loss  # type: ignore[attr-defined]  # where its state is looked for
     return token_loss
+
+
+def copy_loss(loss: Any, depth: int = 3) -> Any:
+    """Return a copy of a loss with all that it keeps; deepcopy takes functions as they are."""
+    try:
+        if depth == 0 or not isinstance(loss, FunctionType) or not loss.__closure__:
+            return copy.deepcopy(loss)
+        cells = tuple(CellType(copy_loss(c.cell_contents, depth - 1)) for c in loss.__closure__)
+    except (TypeError, ValueError, RuntimeError):  # an open file, a graph's tensor: share it
+        return loss
+    twin = FunctionType(loss.__code__, loss.__globals__, loss.__name__, loss.__defaults__, cells)
+    twin.__kwdefaults__ = loss.__kwdefaults__
+    inner = getattr(loss, "__wrapped__", None)
+    for own, copied in zip(loss.__closure__, cells, strict=True):
+        if inner is not None and own.cell_contents is inner:
+            twin.__wrapped__ = copied.cell_contents  # type: ignore[attr-defined]
+    return twin
 
 
 def loss_floor(loss: LossFunction) -> float | None:

@@ -72,6 +72,12 @@ def checkpoints(records: Sequence[Record]) -> list[Checkpoint]:
     return [record for record in records if isinstance(record, Checkpoint)]
 
 
+def at_step(records: Sequence[Record], step: int) -> Checkpoint:
+    """Return the checkpoint after so many updates; the first one that is due waits for one more."""
+    (found,) = (checkpoint for checkpoint in checkpoints(records) if checkpoint.step == step)
+    return found
+
+
 def bits(value: Any) -> Any:
     return value.hex() if isinstance(value, float) else value
 

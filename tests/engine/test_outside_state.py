@@ -1,10 +1,8 @@
-"""State outside of tensors: what a checkpoint holds of it, and what makes it none."""
+"""State outside of the model: what data declare, what nobody declares, and exceptions meanwhile."""
 
 from __future__ import annotations
 
-import random
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,16 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine import counters
-from engine.counters import count, count_in_a_class, count_inside, draw
+from engine.counters import count, draw
 from engine.resuming import Always, Raising, assert_continues, checkpoints, rows, run
 from engine.small_tasks import CLASSES, CPU, NETS, make_task
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    SequentialSampler,
+    default_collate,
+)
 
+from lrexp.engine.group import groups
 from lrexp.engine.stop import Pause, is_of_loader
 from lrexp.engine.task import Task
-from lrexp.engine.vectorized.copies import families
 from lrexp.records import Failed, Interrupted, NoCheckpoint, Started
 from lrexp.runs.signals import quiet_loaders
 from lrexp.workloads.loading import data_from_objects
@@ -35,11 +40,8 @@ class Net(nn.Module):
     def __init__(self, before: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
         self.head, self.before = nn.Linear(16, CLASSES), before
-        self.register_buffer("kept", torch.zeros(()))
-        self.calls, self.rate, self.last, self.word = 0, 0.0, [0.0], ""
-        self.log: dict[str, Any] = {"losses": []}
+        self.calls, self.last = 0, [0.0]
         self.hidden: Any = None
-        self.other: Any = None
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.head(self.before(self, x))
@@ -51,12 +53,9 @@ def task_of(monkeypatch: pytest.MonkeyPatch, before: Callable[[Any, Tensor], Any
     return make_task(before.__name__, "Adam", total_steps=14, eval_every=5)
 
 
-# Attributes of modules.
-
-
 def counting(net: Any, x: Tensor) -> Tensor:
-    net.calls, net.rate, net.word = net.calls + 1, net.rate + 0.1, net.word + "x"
-    return x * (1 + 0.01 * net.calls + net.rate + len(net.word))
+    net.calls += 1
+    return x * (1 + 0.01 * net.calls)
 
 
 def in_a_list(net: Any, x: Tensor) -> Tensor:
@@ -64,68 +63,40 @@ def in_a_list(net: Any, x: Tensor) -> Tensor:
     return x * (1 + sum(net.last))
 
 
-def in_a_new_list(net: Any, x: Tensor) -> Tensor:
-    net.last = [*net.last, float(x.detach().mean())][-3:]
-    return x * (1 + sum(net.last))
-
-
-def in_a_dict(net: Any, x: Tensor) -> Tensor:
-    net.log["losses"].append((net.calls, x.detach().mean()))
-    return x + sum(value for _, value in net.log["losses"])
-
-
 def of_the_step_before(net: Any, x: Tensor) -> Tensor:
     before, net.hidden = net.hidden, x.detach().mean(0)
     return x if before is None else x + 0.1 * before
 
 
-def initialised_by_data(net: Any, x: Tensor) -> Tensor:
-    if net.calls == 0:
-        net.kept.copy_(x.detach().mean())
-        net.calls = 1
-    return x - net.kept
-
-
 def freezing_a_mode(net: Any, x: Tensor) -> Tensor:
     net.calls += net.training
-    net.head.train(net.calls < 6)
-    return x * (1.5 if net.head.training else 1.0)
+    return x * (1.5 if net.calls < 2 else 1.0)
 
 
-HELD = [counting, in_a_list, in_a_new_list, in_a_dict, of_the_step_before, initialised_by_data, freezing_a_mode]  # fmt: skip
+def a_helper(net: Any, x: Tensor) -> Tensor:
+    return x * (1 + 0.01 * count())
 
 
-@pytest.mark.parametrize("before", HELD, ids=lambda before: before.__name__)
-def test_plain_attributes_are_put_back(
+def a_generator(net: Any, x: Tensor) -> Tensor:
+    return x * draw()
+
+
+MATTERS = [counting, in_a_list, of_the_step_before, freezing_a_mode, a_helper, a_generator]
+
+
+@pytest.mark.parametrize("before", MATTERS, ids=lambda before: before.__name__)
+def test_an_attribute_that_matters_in_the_next_step_makes_it_none(
     before: Callable[[Any, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_continues(
-        "sequential", lambda: [task_of(monkeypatch, before)], lambda step: step % 4 == 1
-    )
+    records = run("sequential", [task_of(monkeypatch, before)], pause=Always())
+    assert checkpoints(records) == []
+    told = [record for record in records if isinstance(record, NoCheckpoint)]
+    assert len(told) == 12
+    assert "something that it keeps is not in its state_dict()" in told[0].why
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("before", HELD, ids=lambda before: before.__name__)
-def test_plain_attributes_are_put_back_at_every_step(
-    before: Callable[[Any, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert_continues("sequential", lambda: [task_of(monkeypatch, before)])
-
-
-def two_names(net: Any, x: Tensor) -> Tensor:
-    net.other = net.last
-    net.last[0] += 1
-    return x * net.other[0]
-
-
-def a_view_of_a_parameter(net: Any, x: Tensor) -> Tensor:
-    net.hidden = net.head.weight.detach()[0]
-    return x + net.hidden
-
-
-def two_views(net: Any, x: Tensor) -> Tensor:
-    net.hidden = x.detach().mean(0)
-    net.other = net.hidden[:4]
+def a_log(net: Any, x: Tensor) -> Tensor:
+    net.last.append(float(x.detach().mean()))
     return x
 
 
@@ -134,177 +105,213 @@ def with_a_graph(net: Any, x: Tensor) -> Tensor:
     return x
 
 
-def in_a_deque(net: Any, x: Tensor) -> Tensor:
-    net.other = net.other or deque(maxlen=3)
-    net.other.append(1)
-    return x
+def in_place(net: Any, x: Tensor) -> Tensor:
+    return x.mul_(1.01)
 
 
-def of_numpy(net: Any, x: Tensor) -> Tensor:
-    net.rate = np.float64(net.rate) + 1
-    return x
-
-
-# Globals, which every trial of the process sees.
-
-
-def a_helper(net: Any, x: Tensor) -> Tensor:
-    return x * (1 + 0.01 * count())
-
-
-def a_helper_of_a_module(net: Any, x: Tensor) -> Tensor:
-    return x * (1 + 0.01 * counters.count())
-
-
-def a_function_in_a_helper(net: Any, x: Tensor) -> Tensor:
-    return x * (1 + 0.01 * count_inside())
-
-
-def a_variable_of_a_module(net: Any, x: Tensor) -> Tensor:
-    counters.calls += 1
-    return x * (1 + 0.01 * counters.calls)
-
-
-def a_class(net: Any, x: Tensor) -> Tensor:
-    return x * (1 + 0.01 * count_in_a_class())
-
-
-def a_generator(net: Any, x: Tensor) -> Tensor:
-    return x * draw()
-
-
-OUTLIVES = [a_helper, a_helper_of_a_module, a_function_in_a_helper, a_variable_of_a_module, a_class, a_generator]  # fmt: skip
-NOT_HELD = [two_names, a_view_of_a_parameter, two_views, with_a_graph, in_a_deque, of_numpy, *OUTLIVES]  # fmt: skip
-
-
-@pytest.mark.parametrize("before", NOT_HELD, ids=lambda before: before.__name__)
-def test_what_could_not_be_put_back_has_no_checkpoint(
+@pytest.mark.parametrize("before", [a_log, with_a_graph, in_place], ids=lambda b: b.__name__)
+def test_what_does_not_matter_is_no_hindrance(
     before: Callable[[Any, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = run("sequential", [task_of(monkeypatch, before)], pause=Always())
-    assert checkpoints(records) == []
-    told = [record for record in records if isinstance(record, NoCheckpoint)]
-    assert len(told) == 13
-    assert "training changes" in told[0].why
-    assert ("outlives the trial" in told[0].why) == (before in OUTLIVES)
+    assert_continues(
+        "sequential", lambda: [task_of(monkeypatch, before)], lambda step: step % 4 == 1
+    )
 
 
-class Method(nn.Linear):
-    """Counts in a method that forward calls."""
-
-    def __init__(self) -> None:
-        super().__init__(16, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.scaled(x))
-
-    def scaled(self, x: Tensor) -> Tensor:
-        return x * count()
+# Data that declare a state.
 
 
-def test_methods_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NETS, "method", Method)
-    records = run("sequential", [make_task("method", total_steps=5)], pause=Always())
-    assert checkpoints(records) == []
+class Counted:
+    """Something with a number, and a state that is this number."""
+
+    number = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"number": self.number}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.number = state["number"]
 
 
-# Data.
-
-
-class Samples(Dataset[Any]):
-    """Samples with whatever `noise` adds."""
-
-    def __init__(self, noise: Callable[[Any], float] = lambda data: 0.0) -> None:
-        self.noise, self.calls = noise, 0
-        self.rng, self.random = np.random.default_rng(0), random.Random(0)
-        self.values, self.names = torch.linspace(0, 1, 45), [str(i) for i in range(100_000)]
+class Samples(Counted, Dataset[Any]):
+    """Samples with noise that depends on how many were read."""
 
     def __len__(self) -> int:
         return 45
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.values[index] + torch.arange(16) * 0.1 + self.noise(self), index % CLASSES
+        self.number += 1
+        return torch.arange(16) * 0.01 * index + 0.1 * (self.number % 7), index % CLASSES
 
 
-class Stream(IterableDataset[Any]):
+class Generated(Dataset[Any]):
+    """Samples with noise of a generator of their own."""
+
     def __init__(self) -> None:
         self.rng = np.random.default_rng(0)
 
+    def __len__(self) -> int:
+        return 45
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.arange(16) * 0.01 * index + self.rng.random(), index % CLASSES
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self.rng.bit_generator.state
+        return {**state, "state": {name: str(n) for name, n in state["state"].items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        numbers = {name: int(n) for name, n in state["state"].items()}
+        self.rng.bit_generator.state = {**state, "state": numbers}
+
+
+class Plain(Dataset[Any]):
+    def __len__(self) -> int:
+        return 45
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.arange(16) * 0.01 * index, index % CLASSES
+
+
+class Stream(Counted, IterableDataset[Any]):
+    """Another stream in each pass."""
+
     def __iter__(self) -> Iterator[Any]:
+        self.number += 1
         for index in range(45):
-            yield torch.full((16,), self.rng.random()), index % CLASSES
+            yield torch.full((16,), 0.01 * index * self.number), index % CLASSES
 
 
-class Order(Sampler[int]):
-    def __init__(self) -> None:
-        self.passes = 0
+class Order(Counted, Sampler[int]):
+    """Another order in each pass."""
 
     def __len__(self) -> int:
         return 45
 
     def __iter__(self) -> Iterator[int]:
-        self.passes += 1
-        return iter(torch.randperm(45, generator=torch.Generator().manual_seed(self.passes)).tolist())  # fmt: skip
+        self.number += 1
+        generator = torch.Generator().manual_seed(self.number)
+        return iter(torch.randperm(45, generator=generator).tolist())
 
 
-class Collate:
-    calls = 0
+class Batched(Counted, BatchSampler):
+    """Another order of batches in each pass."""
 
+    def __iter__(self) -> Iterator[list[int]]:
+        self.number += 1
+        return iter([*super().__iter__()][self.number % 3 :])
+
+
+class Loader(Counted, DataLoader[Any]):
+    """Leaves out more batches in each pass."""
+
+    def __iter__(self) -> Any:
+        self.number += 1
+        yield from [*super().__iter__()][self.number % 3 :]
+
+
+class Collate(Counted):
     def __call__(self, samples: Any) -> Any:
-        self.calls += 1
-        return default_collate(samples)
+        self.number += 1
+        inputs, targets = default_collate(samples)
+        return inputs + 0.1 * self.number, targets
 
 
-def counted(data: Any) -> float:
-    data.calls += 1
-    return float(data.calls)
-
-
-DRAWN = {"of its own": lambda d: d.rng.random(), "of Python": lambda d: d.random.random(), "a counter": counted, "of a module": lambda d: draw()}  # fmt: skip
-CHANGED: dict[str, tuple[Callable[[], Any], str]] = {
-    **{name: (lambda noise=noise: DataLoader(Samples(noise), 8), "its dataset") for name, noise in DRAWN.items()},
-    "without a loader": (lambda: Samples(DRAWN["of its own"]), "`rng` of its dataset"),
-    "a stream": (Stream, "`rng` of its dataset"),
-    "a sampler": (lambda: DataLoader(Samples(), 8, sampler=Order()), "`passes` of its sampler"),
-    "a collate function": (lambda: DataLoader(Samples(), 8, collate_fn=Collate()), "`calls` of its collate function"),
+MADE: dict[str, Callable[[], Any]] = {
+    "a dataset": lambda: DataLoader(Samples(), 8),
+    "a dataset without a loader": Samples,
+    "a part of a dataset": lambda: torch.utils.data.Subset(Samples(), range(40)),
+    "a generator": lambda: DataLoader(Generated(), 8, shuffle=True),
+    "a stream": Stream,
+    "a stream in a loader": lambda: DataLoader(Stream(), 8),
+    "a sampler": lambda: DataLoader(Plain(), 8, sampler=Order()),
+    "a batch sampler": lambda: DataLoader(Plain(), batch_sampler=Batched(SequentialSampler(range(45)), 8, drop_last=True)),
+    "a loader": lambda: Loader(Plain(), 8),
+    "a collate function": lambda: DataLoader(Plain(), 8, collate_fn=Collate()),
+    "a sampler and a dataset": lambda: DataLoader(Samples(), 8, sampler=Order()),
 }  # fmt: skip
 
 
-def task_on(made: Any, **options: Any) -> Task:
+def task_on(made: Any, val: Any = None, **options: Any) -> Task:
     options = options if isinstance(made, DataLoader) else {"batch_size": 8, **options}
-    split = data_from_objects((made, None), **options).to(CPU, torch.float32)
+    split = data_from_objects((made, val), **options).to(CPU, torch.float32)
     return make_task(
-        "MLP", dtype=torch.float32, train=split.train, val=None, eval_every=0, total_steps=7
+        "MLP",
+        dtype=torch.float32,
+        train=split.train,
+        val=split.val,
+        eval_every=0 if val is None else 3,
+        total_steps=14,
     )
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_what_data_declare_is_put_back(name: str) -> None:
+    make = MADE[name]
+    assert_continues("sequential", lambda: [task_on(make())], lambda step: step in (2, 5, 8, 13))
+
+
+@pytest.mark.parametrize("name", ["a dataset", "a sampler"])
+def test_what_data_declare_is_put_back_in_a_stack(name: str) -> None:
+    make = MADE[name]
+    assert_continues("vectorized", lambda: [task_on(make())], lambda step: step in (2, 8))
+
+
+def test_evaluations_may_read_the_same_data() -> None:
+    def tasks() -> list[Task]:
+        samples = Samples()
+        return [task_on(DataLoader(samples, 8), DataLoader(samples, 8, sampler=Order()))]
+
+    assert_continues("sequential", tasks, lambda step: step in (2, 5, 8, 13))
+
+
 @pytest.mark.parametrize("engine", BOTH)
-@pytest.mark.parametrize("name", CHANGED)
-def test_data_that_change_have_no_checkpoint(name: str, engine: str) -> None:
-    make, why = CHANGED[name]
-    records = run(engine, [task_on(make())], pause=Always())
-    told = [record for record in records if isinstance(record, NoCheckpoint)]
-    assert why in told[-1].why
-    assert "outlives the trial" in told[-1].why
-    # its first pass gives away nothing of a sampler that counts them
-    assert len(checkpoints(records)) + len(told) == 6
+@pytest.mark.parametrize("name", MADE)
+def test_every_trial_begins_with_the_same_data(name: str, engine: str) -> None:
+    task = task_on(MADE[name]())
+    other = replace(task, trial=replace(task.trial, variant="b"))
+    once = rows(run(engine, [task]))[task.trial]
+    first, second = rows(run("sequential", [task, other])).values()
+    assert first == second
+    assert [row[:2] for row in once] == [row[:2] for row in first]
 
 
-def test_data_in_processes_that_live_on_have_no_checkpoint() -> None:
-    for task, why in (
-        (task_on(DataLoader(Samples(), 8, num_workers=1, persistent_workers=True)), "persistent"),
-        (task_on(Samples(), workers=1), "random numbers of its own"),
-    ):
-        *_, interrupted = run("sequential", [task], pause=Always(stop_at=2))
-        assert isinstance(interrupted, Interrupted)
-        assert why in str(interrupted.why)
+class Odd(Samples):
+    def state_dict(self) -> dict[str, Any]:
+        return {"number": [self, self.number]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.number = state["number"][1]
 
 
-def test_data_that_do_not_change_are_continued() -> None:
-    assert_continues("sequential", lambda: [task_on(Samples())])
-    assert_continues("sequential", lambda: [task_on(DataLoader(Samples(), 8, shuffle=True))])
-    with_workers = task_on(DataLoader(Samples(DRAWN["of its own"]), 8, num_workers=1))
+class OddOrder(Order):
+    state_dict, load_state_dict = Odd.state_dict, Odd.load_state_dict
+
+
+@pytest.mark.parametrize("engine", BOTH)
+@pytest.mark.parametrize(
+    "options", [{"dataset": Odd()}, {"dataset": Plain(), "sampler": OddOrder()}]
+)
+def test_a_state_of_data_that_no_file_can_hold(options: dict[str, Any], engine: str) -> None:
+    records = run(engine, [task_on(DataLoader(batch_size=8, **options))], pause=Always())
+    assert checkpoints(records) == []
+    assert {r.why for r in records if isinstance(r, NoCheckpoint)} >= {
+        f"a checkpoint cannot hold a {type(options.get('sampler', options['dataset'])).__name__}"
+    }
+    assert not any(isinstance(record, Failed) for record in records)
+
+
+def test_data_without_a_state_are_continued() -> None:
+    assert_continues("sequential", lambda: [task_on(Plain())], lambda step: step % 3 == 0)
+    shuffled = DataLoader(Plain(), 8, shuffle=True)
+    assert_continues("sequential", lambda: [task_on(shuffled)], lambda step: step % 3 == 0)
+    with_workers = task_on(DataLoader(Samples(), 8, num_workers=1))
     assert_continues("sequential", lambda: [with_workers], lambda step: step == 3)
+
+
+def of_numpy(net: Any, x: Tensor) -> Tensor:
+    net.last = np.zeros(1)
+    return x
 
 
 # That there is none is told now and then, not at every moment.
@@ -334,7 +341,7 @@ def test_what_raises_while_it_stops_has_not_failed(engine: str, error: BaseExcep
 
     data = Raising(make_task().train, stop)
     tasks = [make_task(variant=v, total_steps=20, train=data) for v in ("a", "b")]
-    families(tasks)  # their first steps are tried before a stack begins
+    groups(tasks)  # a step is tried before a stack begins
     data.nth, data.read = data.read + 3 if engine == "vectorized" else 9, 0
     records = run(engine, tasks, pause=waiting)
     assert isinstance(records[-1], Interrupted)

@@ -6,6 +6,7 @@ import copy
 import math
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -31,7 +32,7 @@ from engine.resuming import (
     rows,
     run,
 )
-from engine.small_tasks import CLASSES, CPU, NETS
+from engine.small_tasks import CLASSES, CPU, NETS, data
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -43,7 +44,7 @@ from lrexp.engine.state import MisfitError
 from lrexp.engine.step import Position
 from lrexp.engine.stop import Pause
 from lrexp.engine.task import Task
-from lrexp.records import Ended, Interrupted, Started, Steps, TrialId
+from lrexp.records import Ended, Interrupted, NoCheckpoint, Started, Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import over_tokens
@@ -96,9 +97,7 @@ def registered(module: Any, x: Tensor) -> Tensor:
 
 
 BUFFERS: dict[str, tuple[Callable[[Any, Tensor], Tensor], list[str]]] = {
-    "counts in a buffer that no file keeps": (
-        lambda module, x: x * (1 + 0.01 * module.count.add_(1)), BOTH,
-    ),
+    "counts in a buffer": (lambda module, x: x * (1 + 0.01 * module.kept.add_(1)), BOTH),
     "noise of torch": (lambda module, x: x + torch.randn_like(x) * module.training, BOTH),
     "noise and dropout": (lambda module, x: functional.dropout(x, 0.3) + torch.rand_like(x), BOTH),
     "noise of Python": (lambda module, x: x * (1 + random.random()), ["sequential"]),
@@ -165,6 +164,29 @@ def test_optimizers_of_torch(
     assert_continues("sequential", tasks, lambda step: at_every_step or at_some(step))
 
 
+class Extra(nn.Linear):
+    """Keeps a number that it declares as extra state."""
+
+    def __init__(self) -> None:
+        super().__init__(16, CLASSES)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        return super().forward(x * (1 + 0.01 * self.calls))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+
+def test_extra_state_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETS, "extra", Extra)
+    assert_continues("sequential", lambda: pair("extra", "Adam"), at_some)
+
+
 class Smoothed(nn.Module):
     """A loss that scales itself by an average over the steps so far."""
 
@@ -178,29 +200,57 @@ class Smoothed(nn.Module):
         return loss / self.average
 
 
-def in_a_closure() -> Callable[[Tensor, Tensor], Tensor]:
-    inner = Smoothed()
+class Declared:
+    """A loss that is no module and says what it keeps."""
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        return inner(output, target)
+    def __init__(self) -> None:
+        self.calls = 0
 
-    return loss
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        self.calls += 1
+        return functional.cross_entropy(output, target) / self.calls
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.calls = state["calls"]
 
 
-@pytest.mark.parametrize("make", [Smoothed, in_a_closure, lambda: Smoothed().forward])
-def test_losses_with_buffers(make: Callable[[], Any]) -> None:
+class Tokens(nn.Linear):
+    """Logits of one token for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).unsqueeze(1)
+
+
+@pytest.mark.parametrize("make", [Smoothed, Declared])
+def test_losses_with_a_state(make: Callable[[], Any]) -> None:
     assert_continues("sequential", lambda: [short("MLP", loss=make())], at_some)
 
 
-def test_losses_of_tokens() -> None:
-    def tasks() -> list[Task]:
-        def as_tokens(output: Tensor, target: Tensor) -> Tensor:
-            return inner(output.unsqueeze(1), target.unsqueeze(1))
+@pytest.mark.parametrize("make", [Smoothed, Declared])
+def test_losses_of_tokens_with_a_state(
+    make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETS, "tokens", Tokens)
+    split = data(torch.float64)
+    inputs, targets = (torch.cat(parts) for parts in zip(*split.train.in_order(), strict=True))
+    tokens = data_from_objects(((inputs, targets[:, None]), None), batch_size=8)
+    train = tokens.to(CPU, torch.float64).train
 
-        inner = over_tokens(Smoothed())
-        return [short("MLP", loss=as_tokens)]
+    def tasks() -> list[Task]:
+        changes = {"train": train, "val": None, "count_correct": None, "eval_every": 0}
+        return [short("tokens", loss=over_tokens(make()), **changes)]
 
     assert_continues("sequential", tasks, at_some)
+
+
+def test_a_loss_with_buffers_in_a_stack() -> None:
+    goes_on_somewhere("vectorized", lambda: pair("MLP", loss=Smoothed()))
 
 
 class Noisy(Dataset[Any]):
@@ -285,11 +335,19 @@ def freezing(module: Any, x: Tensor) -> Tensor:
     return x
 
 
-class Counting(torch.optim.SGD):
+def hidden(module: Any, x: Tensor) -> Tensor:
+    return x * (1 + 0.01 * module.count.add_(1))
+
+
+class Warming(torch.optim.SGD):
+    """Takes smaller steps at first."""
+
     steps = 0
 
     def step(self, closure: Any = None) -> Any:
         self.steps += 1
+        for group in self.param_groups:
+            group["weight_decay"] = 1.0 / self.steps
         return super().step(closure)
 
 
@@ -362,7 +420,7 @@ def with_optimizer() -> Task:
 
     def build() -> tuple[nn.Module, torch.optim.Optimizer]:
         model, _ = task.build()
-        return model, Counting(model.parameters(), lr=task.base_lr)
+        return model, Warming(model.parameters(), lr=task.base_lr)
 
     return replace(task, build=build)
 
@@ -373,40 +431,102 @@ def with_hook() -> Task:
     def build() -> tuple[nn.Module, torch.optim.Optimizer]:
         model, _ = task.build()
         seen: list[int] = []
-        model[0].register_forward_hook(lambda *_: seen.append(1))
+        model[0].register_forward_hook(lambda m, x, y: seen.append(1) or y * len(seen))
         return model, make_optimizer(torch.optim.SGD, model, lr=task.base_lr, args={})
 
     return replace(task, build=build)
 
 
+ANOTHER = "took another step"
 UNCAPTURABLE: dict[str, tuple[Callable[[], Task], str]] = {
-    "freezing": (lambda: short("freezing"), "`frozen`"),
-    "a loss that counts": (lambda: short("MLP", loss=counted_loss()), "`calls`"),
-    "a loss with a tensor": (lambda: short("MLP", loss=Averaged()), "`average`"),
+    "freezing": (lambda: short("freezing"), ANOTHER),
+    "a count in a buffer that no file keeps": (lambda: short("hidden"), ANOTHER),
+    "a loss that counts": (lambda: short("MLP", loss=counted_loss()), ANOTHER),
+    "a loss with a tensor": (lambda: short("MLP", loss=Averaged()), ANOTHER),
     "a loss that counts deep inside": (
-        lambda: short("MLP", loss=partial(apply, loss=[{"deep": [[[Counted()]]]}])), "`keywords`",
+        lambda: short("MLP", loss=partial(apply, loss=[{"deep": [[[Counted()]]]}])), ANOTHER,
     ),
-    "a method that counts": (lambda: short("MLP", loss=Counted().loss), "`__self__`"),
+    "a method that counts": (lambda: short("MLP", loss=Counted().loss), ANOTHER),
+    "a loss in a closure": (lambda: short("MLP", loss=in_a_closure()), ANOTHER),
     "a controller": (lambda: short("MLP", schedule=Unsaved()), "hold a object"),
-    "an optimizer that counts": (with_optimizer, "`steps`"),
-    "a hook that counts": (with_hook, "`seen`"),
+    "an optimizer that counts": (with_optimizer, ANOTHER),
+    "a hook that counts": (with_hook, ANOTHER),
+    "extra state of another kind": (lambda: short("opaque"), "cannot hold a deque"),
+    "a state that cannot be loaded": (lambda: short("stubborn"), "could not be restored"),
 }  # fmt: skip
 
 
+def in_a_closure() -> Callable[[Tensor, Tensor], Tensor]:
+    inner = Smoothed()
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return inner(output, target)
+
+    return loss
+
+
+class Opaque(Extra):
+    def get_extra_state(self) -> Any:
+        return deque([self.calls])
+
+
+class Stubborn(Extra):
+    def set_extra_state(self, state: Any) -> None:
+        raise ValueError("no")
+
+
 @pytest.mark.parametrize("kind", UNCAPTURABLE)
-def test_what_tensors_cannot_hold_has_no_checkpoint(
+def test_what_is_not_declared_has_no_checkpoint_and_is_not_disturbed(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NETS, "freezing", lambda: Layered(freezing))
+    monkeypatch.setitem(NETS, "hidden", lambda: Layered(hidden))
+    monkeypatch.setitem(NETS, "opaque", Opaque)
+    monkeypatch.setitem(NETS, "stubborn", Stubborn)
     make, why = UNCAPTURABLE[kind]
     straight = run("sequential", [make()])
     watched = run("sequential", [make()], pause=Always())
     assert rows(watched) == rows(straight)
-    assert all(checkpoint.step < 4 for checkpoint in checkpoints(watched))
-    assert len(checkpoints(watched)) == (2 if kind == "freezing" else 0)
-    *_, interrupted = run("sequential", [make()], pause=Always(stop_at=10))
-    assert isinstance(interrupted, Interrupted)
-    assert why in str(interrupted.why)
+    assert checkpoints(watched) == []
+    told = [record for record in watched if isinstance(record, NoCheckpoint)]
+    assert len(told) >= STEPS - 2
+    for stop_at in (1, 10):  # at the first that is due, and after one was refused
+        *_, interrupted = run("sequential", [make()], pause=Always(stop_at=stop_at))
+        assert isinstance(interrupted, Interrupted)
+        assert why in str(interrupted.why)
+
+
+def test_what_differs_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETS, "hidden", lambda: Layered(hidden))
+    for make, name in ((lambda: short("hidden"), "loss"), (with_optimizer, "0.weight")):
+        *_, interrupted = run("sequential", [make()], pause=Always(stop_at=1))
+        assert f"({name} differs): something that it keeps is not in its" in interrupted.why
+
+
+def test_a_copy_that_memory_has_no_room_for_is_not_missed() -> None:
+    task, built = short("MLP"), []
+
+    def build() -> Any:
+        built.append(1)
+        if len(built) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return task.build()
+
+    records = run("sequential", [replace(task, build=build)], pause=Always())
+    assert [c.step for c in checkpoints(records)] == list(range(2, STEPS))
+
+
+def test_the_first_checkpoint_alone_is_checked() -> None:
+    task, built = short("MLP"), []
+
+    def build() -> Any:
+        built.append(1)
+        return task.build()
+
+    assert checkpoints(run("sequential", [replace(task, build=build)], pause=Always()))
+    assert len(built) == 2
+    run("sequential", [replace(task, build=build)], pause=Pause())
+    assert len(built) == 3
 
 
 def test_a_stop_leaves_out_what_has_not_begun() -> None:
@@ -471,7 +591,7 @@ def test_checkpoints_come_by_the_clock() -> None:
     assert checkpoints(run("sequential", [short("MLP")], pause=Pause())) == []
     ever = Pause(checkpoint_seconds=0.0, most_share=math.inf)
     records = run("sequential", [short("MLP")], pause=ever)
-    assert [c.step for c in checkpoints(records)] == list(range(1, STEPS))
+    assert [c.step for c in checkpoints(records)] == list(range(2, STEPS))
     chunks = [record for record in records if isinstance(record, Steps)]
     assert sum(len(chunk.loss) for chunk in chunks) == STEPS
 
@@ -530,9 +650,9 @@ def test_states_that_kernels_would_read_beyond_are_refused(
     """A fused kernel takes the sizes of the parameter for granted: it would overwrite memory."""
     task = short("MLP", optimizer, total_steps=4)
     state = checkpoints(run("sequential", [task], pause=Always(stop_at=2)))[-1].state
-    (group,) = state["optimizer"]
-    assert group["states"][0][name].shape == (8, 16)
-    group["states"][0][name] = spoiled
+    states = state["objects"]["optimizer"]["state"]
+    assert states[0][name].shape == (8, 16)
+    states[0][name] = spoiled
     with pytest.raises(MisfitError, match=name):
         run("sequential", [task], state=state)
 

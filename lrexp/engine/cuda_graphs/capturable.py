@@ -6,6 +6,7 @@ host, or waits for the device, has to stay eager.
 
 from __future__ import annotations
 
+import inspect
 import random
 import sys
 import warnings
@@ -19,11 +20,6 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks_of_torch
 
 from lrexp.engine.task import Task
-from lrexp.engine.vectorized.fingerprint import (
-    first_difference,
-    function_fingerprint,
-    model_fingerprint,
-)
 from lrexp.schedules.schedule import Schedule
 
 # A capture costs 10 ms, or 100 where torch collects garbage before it; a replay saves about 0.3.
@@ -131,19 +127,20 @@ class Watch:
 
     def what_changed(self) -> str | None:
         """Return what the update changed that a replay would not change."""
-        tensors, model, loss, drawn = self._before
-        tensors_now, model_now, loss_now, drawn_now = self._state()
-        if model is None or model_now is None:
+        tensors, attributes, drawn = self._before
+        tensors_now, attributes_now, drawn_now = self._state()
+        if attributes is None or attributes_now is None:
             return "its attributes cannot be compared"
         if list(map(id, tensors)) != list(map(id, tensors_now)):
             return "its forward replaces a buffer by another tensor"
-        if found := first_difference(model, model_now) or first_difference(loss, loss_now):
-            return f"the attribute `{found[1]}` changes in every step"
+        for name in dict.fromkeys((*attributes, *attributes_now)):
+            if attributes.get(name) != attributes_now.get(name):
+                return f"the attribute `{name[1]}` changes in every step"
         if drawn != drawn_now:
             return "it draws random numbers on the host"
         return None
 
-    def _state(self) -> tuple[list[Any], Any, Any, Any]:
+    def _state(self) -> tuple[list[Any], dict[tuple[str, str], Any] | None, Any]:
         tensors = [*self._model.parameters(), *self._model.buffers()]
         numpy = sys.modules.get("numpy")
         drawn = (
@@ -152,11 +149,35 @@ class Watch:
             torch.default_generator.get_state().tolist(),
         )
         try:
-            model = model_fingerprint(self._model)
-            loss = function_fingerprint(self._task.loss)
+            return tensors, _attributes(self._model, self._task.loss), drawn
         except Exception:  # objects of the user's code may raise anything when looked at
-            return tensors, None, None, drawn
-        return tensors, model, loss, drawn
+            return tensors, None, drawn
+
+
+def _attributes(model: nn.Module, loss: Any) -> dict[tuple[str, str], Any]:
+    """Return what modules, and the loss, keep in plain attributes, as far as its text shows it."""
+    of_torch = set(vars(nn.Module())) - {"training"}
+    loss = inspect.unwrap(loss)
+    modules = [*model.named_modules()]
+    if isinstance(loss, nn.Module):
+        modules += loss.named_modules(prefix="loss")
+    held = [
+        (path, name, value)
+        for path, module in modules
+        for name, value in vars(module).items()
+        if name not in of_torch
+    ]
+    if inspect.isfunction(loss):
+        held += [("loss", *item) for item in inspect.getclosurevars(loss).nonlocals.items()]
+    elif not isinstance(loss, nn.Module):
+        held += [("loss", *item) for item in getattr(loss, "__dict__", {}).items()]
+    return {(path, name): _mark(value) for path, name, value in held}
+
+
+def _mark(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return id(value), None if value.is_inference() else value._version
+    return repr(value)
 
 
 def _numbers(group: dict[str, Any]) -> list[Any]:

@@ -1,10 +1,9 @@
-"""Which tasks train as one stack, and the tensors of their K models side by side."""
+"""The tensors of K models side by side, and what the models must share for that."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch.optim import Optimizer
 
 from lrexp.engine.state import misfit
 from lrexp.engine.task import Task
-from lrexp.engine.vectorized.probe import Facts, differing_constant, probe, why_not_stackable
 from lrexp.engine.vectorized.update_rules import (
     RULES,
     Table,
@@ -25,7 +23,6 @@ from lrexp.engine.vectorized.update_rules import (
     soft_flags,
 )
 from lrexp.workloads.losses import LossFunction
-from lrexp.workloads.tensors import ResidentBatches
 
 
 class NotStackable(Exception):  # noqa: N818 - an answer, not a failure
@@ -47,7 +44,7 @@ class Objective(nn.Module):
 
 
 @dataclass(frozen=True)
-class Group:
+class ParameterGroup:
     """One parameter group of all copies.
 
     Args:
@@ -86,7 +83,7 @@ class Group:
         parts = coefficients.unbind(0)
         self.rule.apply(self.flags, self.flat, gradient, self.states, parts)
 
-    def keep(self, rows: Tensor) -> Group:
+    def keep(self, rows: Tensor) -> ParameterGroup:
         """Return the group with these copies alone."""
         numbers = {name: values[rows.cpu().numpy()] for name, values in self.numbers.items()}
         states = tuple(state.index_select(0, rows) for state in self.states)
@@ -96,7 +93,7 @@ class Group:
         """Return what training changes, and which operations an update has."""
         return {"flat": self.flat, "states": list(self.states), "flags": self.flags}
 
-    def restored(self, plain: Mapping[str, Any]) -> Group:
+    def restored(self, plain: Mapping[str, Any]) -> ParameterGroup:
         """Return the group as it was when `to_plain` was asked."""
         flat = _put_in_place_of(self.flat, plain["flat"], "the size of a parameter group")
         states = tuple(_put_in_place_of(flat, state, "the optimizer") for state in plain["states"])
@@ -112,7 +109,7 @@ class Copies:
         stacked: other tensors by name, a row per copy; shared: those that need only one.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[ParameterGroup, ...]
     stacked: dict[str, Tensor]
     shared: dict[str, Tensor]
 
@@ -148,20 +145,18 @@ class Copies:
         return Copies(groups, stacked, shared)
 
 
-def gather(
-    tasks: Sequence[Task], mutated_buffers: frozenset[str], *, cycles_momentum: bool
-) -> Copies:
+def gather(tasks: Sequence[Task], mutated: frozenset[str], *, cycles_momentum: bool) -> Copies:
     """Build the model of every task and lay their tensors side by side.
 
     Args:
         tasks: of equal kind.
-        mutated_buffers: names of the model's buffers that training changes.
+        mutated: names of the objective's buffers that training changes.
         cycles_momentum: some schedule sets the momentum.
 
     Raises:
         NotStackable: the models or optimizers differ in form, or an optimizer has no rule here.
     """
-    groups: list[Group] = []
+    groups: list[ParameterGroup] = []
     members: list[list[dict[str, Any]]] = []  # parameter groups of every copy, by group
     fixed: dict[str, list[Tensor]] = {}
     for row, task in enumerate(tasks):
@@ -182,9 +177,7 @@ def gather(
     groups = [_with_numbers(g, m, cycles_momentum) for g, m in zip(groups, members, strict=True)]
     stacked, shared = {}, {}
     for name, tensors in fixed.items():
-        if name.removeprefix("model.") in mutated_buffers or not all(
-            _equal(tensors[0], tensor) for tensor in tensors
-        ):
+        if name in mutated or not all(_equal(tensors[0], tensor) for tensor in tensors):
             stacked[name] = _stack(tensors, name, len(tasks))
         else:
             shared[name] = tensors[0]
@@ -227,7 +220,7 @@ def _rule_of(optimizer: Optimizer) -> UpdateRule:
     return rule
 
 
-def _first_groups(optimizer: Optimizer, names: dict[int, str], copies: int) -> list[Group]:
+def _first_groups(optimizer: Optimizer, names: dict[int, str], copies: int) -> list[ParameterGroup]:
     rule = _rule_of(optimizer)
     made = []
     for group in optimizer.param_groups:
@@ -240,11 +233,13 @@ def _first_groups(optimizer: Optimizer, names: dict[int, str], copies: int) -> l
         shapes = tuple(p.shape for p in parameters)
         own_names = tuple(names[id(p)] for p in parameters)
         flags = hard_flags(group, optimizer)
-        made.append(Group(own_names, shapes, rule, flat.detach(), (), {}, flags))
+        made.append(ParameterGroup(own_names, shapes, rule, flat.detach(), (), {}, flags))
     return made
 
 
-def _check_optimizer(optimizer: Optimizer, groups: Sequence[Group], names: dict[int, str]) -> None:
+def _check_optimizer(
+    optimizer: Optimizer, groups: Sequence[ParameterGroup], names: dict[int, str]
+) -> None:
     """Refuse a copy whose optimizer or parameters are unlike the first's."""
     own = _form_of(optimizer, names)
     form = tuple((g.names, tuple(sorted(g.flags.items()))) for g in groups)
@@ -253,7 +248,9 @@ def _check_optimizer(optimizer: Optimizer, groups: Sequence[Group], names: dict[
         raise NotStackable("its copies differ in the shape of parameters or the optimizer's form")
 
 
-def _with_numbers(group: Group, members: Sequence[dict[str, Any]], cycles: bool) -> Group:
+def _with_numbers(
+    group: ParameterGroup, members: Sequence[dict[str, Any]], cycles: bool
+) -> ParameterGroup:
     numbers = numbers_of(members)
     flags = group.flags | soft_flags(numbers)
     flags["momentum"] = flags["momentum"] or cycles
@@ -284,89 +281,3 @@ def _stack(tensors: Sequence[Tensor], name: str, copies: int) -> Tensor:
     if len(tensors) != copies or len({(t.shape, t.dtype) for t in tensors}) > 1:
         raise NotStackable(f"its copies differ in the shape of {name.removeprefix('model.')}")
     return torch.stack(list(tensors))
-
-
-@dataclass(frozen=True)
-class Family:
-    """Tasks that may share stacks.
-
-    Args:
-        tasks: in the order given.
-        facts: of a probe of the first; None when `reason` says why they cannot be stacked.
-        by_seed: a stack may hold one seed only.
-        raises: the reason is an exception of user code, which the trials themselves will raise.
-    """
-
-    tasks: tuple[Task, ...]
-    facts: Facts | None = None
-    by_seed: bool = False
-    reason: str | None = None
-    raises: bool = False
-
-    def blocks(self, size: int) -> Iterator[tuple[Task, ...]]:
-        """Yield stacks of at most `size` copies, as equal in size as can be."""
-        seeds: dict[int, list[Task]] = {}
-        for task in self.tasks:
-            seeds.setdefault(task.trial.seed if self.by_seed else 0, []).append(task)
-        for members in seeds.values():
-            parts = -(-len(members) // max(1, size))
-            bounds = [len(members) * i // parts for i in range(parts + 1)]
-            for start, stop in pairwise(bounds):
-                yield tuple(members[start:stop])
-
-
-def families(tasks: Iterable[Task]) -> list[Family]:
-    """Return the tasks in families; each was probed, exceptions of user code are reasons."""
-    groups: dict[Hashable, list[Task]] = {}
-    reasons: dict[Hashable, str] = {}
-    raising: set[Hashable] = set()
-    for task in tasks:
-        key: Hashable
-        try:
-            key = (_settings(task), form(task))
-        except NotStackable as why:
-            key = (_settings(task), str(why))
-            reasons[key] = str(why)
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:  # the trial itself will raise it, with its place
-            key = (_settings(task), "raises")
-            reasons[key] = f"{type(error).__name__} was raised"
-            raising.add(key)
-        groups.setdefault(key, []).append(task)
-    return [
-        Family(tuple(group), reason=reasons[key], raises=key in raising)
-        if key in reasons
-        else _probed(group)
-        for key, group in groups.items()
-    ]
-
-
-def _settings(task: Task) -> Hashable:
-    data = (id(task.train), id(task.val))
-    length = (task.total_steps, task.eval_every, task.accumulate)
-    return task.kind, data, length, task.autocast, str(task.device)
-
-
-def _probed(tasks: Sequence[Task]) -> Family:
-    try:
-        facts = probe(tasks[0])
-        reason = why_not_stackable(facts) or _differing(tasks)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # as above
-        why = f"{type(error).__name__} was raised in its first steps"
-        return Family(tuple(tasks), reason=why, raises=True)
-    if reason is not None:
-        return Family(tuple(tasks), reason=reason)
-    alone = facts.torch_random or facts.eval_random
-    by_seed = alone or not isinstance(tasks[0].train, ResidentBatches)
-    return Family(tuple(tasks), facts, by_seed)
-
-
-def _differing(tasks: Sequence[Task]) -> str | None:
-    """Return why models of different seeds cannot share their Python code, if so."""
-    by_seed = {task.trial.seed: task for task in tasks}
-    first, *others = (task.build()[0] for task in by_seed.values())
-    phrases = (differing_constant(first, other) for other in others)
-    return next((phrase for phrase in phrases if phrase is not None), None)

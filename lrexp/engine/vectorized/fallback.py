@@ -10,10 +10,11 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from lrexp.engine.group import Group, groups
 from lrexp.engine.sequential import is_due_to_stop, train_or_fail
 from lrexp.engine.state import MisfitError, misfit
 from lrexp.engine.task import Task
-from lrexp.engine.vectorized.copies import Family, NotStackable, families
+from lrexp.engine.vectorized.copies import NotStackable
 from lrexp.engine.vectorized.loop import train_stack, trials_of
 from lrexp.records import Checkpoint, Ended, Interrupted, Record, Started
 
@@ -96,11 +97,11 @@ def run_vectorized(tasks: Iterable[Task]) -> Iterator[Record]:
     apart = [task for task in tasks if is_apart(task.state) and not task.is_over]
     if apart:
         yield from go_on_apart(apart)
-    for family in families(task for task in tasks if not is_apart(task.state)):
-        for block in family.blocks(len(family.tasks)):
+    for group in groups(task for task in tasks if not is_apart(task.state)):
+        for block in group.blocks(len(group.tasks)):
             for stack in _by_state(block):
                 if not all(task.is_over for task in stack):
-                    yield from _train_block(stack, family)
+                    yield from _train_block(stack, group)
 
 
 def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -116,17 +117,16 @@ def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
     return list(stacks.values())
 
 
-def _train_block(block: Sequence[Task], family: Family) -> Iterator[Record]:
+def _train_block(block: Sequence[Task], group: Group) -> Iterator[Record]:
     if block[0].is_stop_requested:
         return
-    if family.reason is not None:
-        _require_new(block, family.reason)
-        yield from taken_apart(block, f"not as part of a stack: {family.reason}")
+    if group.facts is None:
+        _require_new(block, group.reason)
+        yield from taken_apart(block, f"not as part of a stack: {group.reason}")
         return
-    assert family.facts is not None
     started, left = False, [task.trial for task in block if not task.is_over]
     try:
-        with closing(train_stack(block, family.facts)) as records:
+        with closing(train_stack(block, group.facts)) as records:
             for record in records:
                 started = True
                 if isinstance(record, Ended):

@@ -11,29 +11,39 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lrexp.engine.data_state import DataState
-from lrexp.engine.dropout import draw_masks
 from lrexp.engine.read_back import Losses, is_chunk_due
 from lrexp.engine.rng import (
-    Reseed,
     generator_states,
     preserved_rng,
     preserved_settings,
     restore_generators,
     seed_everything,
 )
-from lrexp.engine.state import checkpoint, fitting, plain, require_made_by
-from lrexp.engine.step import Position, updates
+from lrexp.engine.state import (
+    SelfCheck,
+    checkpoint,
+    fitting,
+    plain,
+    require_made_by,
+)
+from lrexp.engine.step import DataState, Position, copy_batch, updates
 from lrexp.engine.task import Task
 from lrexp.engine.training import LrSource
-from lrexp.engine.vectorized.probe import Facts
-from lrexp.engine.vectorized.stack import Stack
+from lrexp.engine.vectorized.proof import (
+    COMPARED,
+    Facts,
+    first_losses,
+    require_alike,
+    witnesses,
+)
+from lrexp.engine.vectorized.stack import Masks, Stack
 from lrexp.engine.vectorized.update_rules import Table
 from lrexp.records import Ended, Evaluation, Record, Started, TrialId
 from lrexp.schedules.schedule import Schedule
@@ -111,11 +121,13 @@ def _momentum(tasks: Sequence[Task], steps: range) -> Table:
     return table
 
 
-def stacked_updates(stack: Stack, begin: Position | None = None) -> Iterator[tuple[int, list[Any]]]:
+def stacked_updates(
+    stack: Stack, begin: Position | None = None, data: DataState | None = None
+) -> Iterator[tuple[int, list[Any]]]:
     """Yield (epoch, micro-batches) for each update after `begin`, epoch after epoch."""
     first, begin = stack.tasks[0], begin or Position()
     if len(stack.seeds) == 1:
-        yield from updates(first.train, stack.seeds[0], first.accumulate, begin)
+        yield from updates(first.train, stack.seeds[0], first.accumulate, begin, data)
         return
     batches = first.train
     assert isinstance(batches, ResidentBatches)  # others are stacked seed by seed
@@ -138,29 +150,6 @@ def _rows(batches: ResidentBatches, rows: Tensor) -> tuple[Tensor, Tensor]:
         for tensor in (batches.inputs, batches.targets)
     )
     return inputs, targets
-
-
-class Masks:
-    """Dropout masks of every step, the same that the sequential engine draws for each seed."""
-
-    def __init__(self, stack: Stack, facts: Facts) -> None:
-        # A model that also draws other random numbers draws all of them itself, in its own order;
-        # it is in stacks of one seed, where one draw is right for all copies.
-        self._shapes = () if facts.torch_random else facts.dropouts * stack.tasks[0].accumulate
-        self._device = stack.device
-        self._reseed = [Reseed(seed, stack.device) for seed in stack.seeds]
-
-    def draw(self, step: int) -> list[Tensor]:
-        """Seed the generator for a step; with several seeds, return its masks, (seeds, ...) each.
-
-        With one seed the stack draws them itself, so that they can be part of a CUDA graph.
-        """
-        by_seed = []
-        for reseed in self._reseed:
-            reseed(step)
-            if self._shapes and len(self._reseed) > 1:
-                by_seed.append(draw_masks(self._shapes, self._device))
-        return [torch.stack(masks) for masks in zip(*by_seed, strict=True)]
 
 
 DROP_BELOW = 0.75  # of the rows alive: then the rest is worth a program of its own
@@ -209,11 +198,11 @@ def train_stack(tasks: Sequence[Task], facts: Facts) -> Generator[Record, None, 
     Tasks with a state go on from there; it is the same for all of them.
 
     Raises:
-        NotStackable: before the first record.
+        NotStackable: vmap cannot run them, or the first steps are not those of trials on their own.
         MisfitError: the state is of something else.
     """
-    state = tasks[0].state
-    with preserved_rng(tasks[0].device), preserved_settings():
+    state, data = tasks[0].state, DataState(tasks[0])
+    with preserved_rng(tasks[0].device), preserved_settings(), data.kept():
         if state is None:
             columns = [Column(task) for task in tasks]
         else:
@@ -225,12 +214,13 @@ def train_stack(tasks: Sequence[Task], facts: Facts) -> Generator[Record, None, 
             if state is not None:
                 with fitting():
                     stack.restore(state["stack"])
+                    data.restore(state["data"])
             masks = Masks(stack, facts)
             with fitting() if state is not None else nullcontext():
                 begin = _begin(stack, state)
             over = {task.trial for task in tasks if task.is_over}
             yield from (Started(task.trial) for task in tasks if not task.is_over)
-            with closing(_train(stack, columns, masks, begin)) as records:
+            with closing(_train(stack, columns, masks, begin, data)) as records:
                 yield from (record for record in records if record.trial not in over)
         finally:
             stack.close()
@@ -259,24 +249,97 @@ def _columns_of(state: Mapping[str, Any], tasks: Sequence[Task]) -> list[Column]
     return columns
 
 
+class _Steps:
+    """The updates of a stack, with all that a step of it takes, and what its first ones prove.
+
+    Attributes:
+        check: of the first checkpoint.
+    """
+
+    def __init__(
+        self, stack: Stack, columns: Sequence[Column], masks: Masks, begin: Position
+    ) -> None:
+        self._stack, self._masks = stack, masks
+        self.drop_to(columns, begin.step)
+        self.check = SelfCheck(self._replayed)
+        self._alone = {}  # first losses of some trials, one by one; after a checkpoint it is proved
+        if begin.step == 0:
+            for row in witnesses(stack.tasks):
+                task = stack.tasks[row]
+                buffers = {name: rows[row] for name, rows in stack.copies.stacked.items()}
+                self._alone[task.trial] = first_losses(task, buffers)
+
+    def drop_to(self, columns: Sequence[Column], step: int) -> None:
+        """Go on with these columns, which are the rows of the stack by now."""
+        self._sources = [column.lr_source for column in columns]
+        self._window = LrWindow.of_no_steps(step)
+
+    def update(self, step: int, micro_batches: list[Any]) -> Tensor:
+        """Do an update; return the losses of the copies, on the device.
+
+        Raises:
+            NotStackable: they are not those of trials on their own.
+        """
+        losses = self._update(step, micro_batches)
+        if step < COMPARED:
+            require_alike(self._alone, self._stack.tasks, step, losses)
+        return losses
+
+    def _update(self, step: int, micro_batches: list[Any]) -> Tensor:
+        is_checked = self.check.state is not None
+        if is_checked:
+            self.check.rehearse(step, micro_batches)
+        if step == self._window.end:
+            self._window = LrWindow.from_sources(self._stack, self._sources, step)
+        masks = self._masks.draw(step)
+        losses = self._stack.update(micro_batches, masks, self._window.coefficients(step))
+        if is_checked:
+            self.check.compare(self._stack.numbers(losses))
+        return losses
+
+    def lr(self, step: int) -> list[float]:
+        """Return every copy's LR."""
+        return self._window.lr(step)
+
+    def step_ahead(self, at: Position, micro_batches: list[Any]) -> None:
+        """Do the next update of a stack that stops here: nothing is recorded of it."""
+        if len(self._stack.seeds) > 1:  # a row per copy, and copies may have been dropped since
+            _, micro_batches = next(stacked_updates(self._stack, at))
+        self._update(at.step, micro_batches)
+
+    def _replayed(
+        self, state: Mapping[str, Any], step: int, micro_batches: list[Any]
+    ) -> dict[str, Tensor]:
+        """Return the numbers of another stack that went on from a state for one step."""
+        stack = self._stack
+        with preserved_rng(stack.device), preserved_settings():
+            again = Stack(stack.tasks, stack.facts)
+            try:
+                again.restore(state["stack"])
+                restore_generators(state["generators"], stack.device)
+                window = LrWindow.from_sources(again, self._sources, step)
+                masks = Masks(again, stack.facts).draw(step)
+                losses = again.update(copy_batch(micro_batches), masks, window.coefficients(step))
+                return again.numbers(losses)
+            finally:
+                again.close()
+
+
 def _train(
-    stack: Stack, columns: list[Column], masks: Masks, begin: Position
+    stack: Stack, columns: list[Column], masks: Masks, begin: Position, data: DataState
 ) -> Generator[Record, None, None]:
     """Train the stack; `columns` and the rows of the stack are in the same order throughout."""
     first = columns[0].task
-    data = DataState(first) if first.pause is not None else None
     if first.eval_every and begin.step == 0:
         yield from _evaluate_initially(stack, columns)
     held = _Held(time.perf_counter(), begin.epoch, begin.epoch_start)
     read_every_step = any(column.lr_source.wants_loss for column in columns)
-    window = LrWindow.of_no_steps(begin.step)
+    steps = _Steps(stack, columns, masks, begin)
     for step, (epoch, micro_batches) in zip(
-        range(begin.step, first.total_steps), stacked_updates(stack, begin), strict=False
+        range(begin.step, first.total_steps), stacked_updates(stack, begin, data), strict=False
     ):
-        if step == window.end:
-            window = LrWindow.from_sources(stack, [c.lr_source for c in columns], step)
-        losses = stack.update(micro_batches, masks.draw(step), window.coefficients(step))
-        held.add(step, epoch, window.lr(step), losses)
+        losses = steps.update(step, micro_batches)
+        held.add(step, epoch, steps.lr(step), losses)
         if read_every_step:
             _observe(columns, step, losses)
 
@@ -292,12 +355,17 @@ def _train(
             return
         if may_drop and _is_worth_dropping(columns, done):
             columns = _without_ended(stack, columns)
-            window = LrWindow.of_no_steps(done)
+            steps.drop_to(columns, done)
         if evaluate_now:
             yield from _evaluate(stack, columns, step)
-        at = Position(done, held.epoch, held.epoch_start)
-        if first.is_pause_due(done) and (yield from _checkpoint(stack, columns, at, data)):
-            return
+        if first.is_pause_due(done):
+            at = Position(done, held.epoch, held.epoch_start)
+            ahead = partial(steps.step_ahead, at, micro_batches)
+            saved = partial(_saved, stack, columns, at, data)
+            trials = tuple(column.task.trial for column in columns if column.is_wanted)
+            assert first.pause is not None
+            if (yield from checkpoint(first.pause, trials, done, saved, steps.check, ahead)):
+                return
     yield from _end(columns)
 
 
@@ -310,29 +378,21 @@ def _begin(stack: Stack, state: Mapping[str, Any] | None) -> Position:
     return Position.from_plain(state["position"], stack.tasks[0].total_steps)
 
 
-def _checkpoint(
-    stack: Stack, columns: Sequence[Column], at: Position, data: DataState | None
-) -> Generator[Record, None, bool]:
-    """Yield a checkpoint, and return whether to stop; all losses were handed out."""
-    trials = tuple(column.task.trial for column in columns if column.is_wanted)
-    pause = columns[0].task.pause
-    assert pause is not None
-    assert data is not None
-
-    def capture() -> dict[str, Any]:
-        data.require_unchanged()
-        saved: dict[str, Any] = plain(
-            {
-                "engine": "vectorized",
-                "position": vars(at),
-                "stack": stack.to_plain(),
-                "columns": [column.to_plain() for column in columns],
-                "generators": generator_states(stack.device),
-            }
-        )
-        return saved
-
-    return (yield from checkpoint(pause, trials, at.step, capture))
+def _saved(
+    stack: Stack, columns: Sequence[Column], at: Position, data: DataState
+) -> dict[str, Any]:
+    """Return the state of a stack; all losses were handed out."""
+    saved: dict[str, Any] = plain(
+        {
+            "engine": "vectorized",
+            "position": vars(at),
+            "stack": stack.to_plain(),
+            "columns": [column.to_plain() for column in columns],
+            "generators": generator_states(stack.device),
+            "data": data.to_plain(),
+        }
+    )
+    return saved
 
 
 def _end(columns: Sequence[Column]) -> Iterator[Record]:

@@ -19,11 +19,11 @@ from torch.utils import _pytree as pytree
 
 from lrexp.engine.cuda_graphs.capture import CapturedStep
 from lrexp.engine.dropout import draw_masks, explicit_attention, given_masks
-from lrexp.engine.rng import preserved_rng, seed_everything
+from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, Objective, gather
-from lrexp.engine.vectorized.probe import Facts
 from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
+from lrexp.engine.vectorized.proof import Facts
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.seeds import derive_seed
 
@@ -40,7 +40,7 @@ class Stack:
 
     Args:
         tasks: a trial each, a row each.
-        facts: what a probe of one of them found.
+        facts: what a step of one of them told.
 
     Raises:
         NotStackable: with the reason.
@@ -48,10 +48,10 @@ class Stack:
 
     def __init__(self, tasks: Sequence[Task], facts: Facts) -> None:
         self.tasks = list(tasks)
-        self._facts = facts
+        self.facts = facts
         self._one = Objective(facts.model, tasks[0].loss)  # the Python code that all copies share
         cycles = any(isinstance(t.schedule, Schedule) and t.schedule.momentum for t in tasks)
-        self.copies = gather(self.tasks, facts.mutated_buffers, cycles_momentum=cycles)
+        self.copies = gather(self.tasks, facts.mutated, cycles_momentum=cycles)
         self.seeds = list(dict.fromkeys(task.trial.seed for task in tasks))
         self._place()
 
@@ -65,6 +65,11 @@ class Stack:
         """Let go of programs and graphs, which hold the stack in turn."""
         for held in (self._programs, self._graphs, self._eval_programs):
             held.clear()
+
+    def numbers(self, losses: Tensor) -> dict[str, Tensor]:
+        """Return the losses of an update, and all that training changes, by name."""
+        views = dict(view for group in self.copies.groups for view in group.views())
+        return {"loss": losses, **views, **self.copies.stacked}
 
     def to_plain(self) -> dict[str, Any]:
         """Return what it takes to go on with a stack of the same tasks."""
@@ -149,7 +154,7 @@ class Stack:
         self, micro_batches: Sequence[Any], masks: Sequence[Tensor], coefficients: Sequence[Tensor]
     ) -> Tensor:
         if not masks and self._given_masks:
-            shapes = self._facts.dropouts * len(micro_batches)
+            shapes = self.facts.dropouts * len(micro_batches)
             masks = [mask.unsqueeze(0) for mask in draw_masks(shapes, self.device)]
         share = len(masks) // len(micro_batches)
         gradient: list[Tensor] = []
@@ -279,7 +284,7 @@ class Stack:
     @property
     def _given_masks(self) -> bool:
         # a model that draws other random numbers too draws all of them itself, in its own order
-        return bool(self._facts.dropouts) and not self._facts.torch_random
+        return bool(self.facts.dropouts) and not self.facts.torch_random
 
     def _call(self, tensors: Sequence[Tensor], batch: Any, **options: bool) -> Any:
         """Run the Python code of one copy with its tensors in place."""
@@ -320,6 +325,29 @@ class Stack:
                 slow = _operation(str(warning.message))
                 raise NotStackable(f"torch would run its {slow} copy by copy, which is slow")
         return program
+
+
+class Masks:
+    """Dropout masks of every step, the same that the sequential engine draws for each seed."""
+
+    def __init__(self, stack: Stack, facts: Facts) -> None:
+        # A model that also draws other random numbers draws all of them itself, in its own order;
+        # it is in stacks of one seed, where one draw is right for all copies.
+        self._shapes = () if facts.torch_random else facts.dropouts * stack.tasks[0].accumulate
+        self._device = stack.device
+        self._reseed = [Reseed(seed, stack.device) for seed in stack.seeds]
+
+    def draw(self, step: int) -> list[Tensor]:
+        """Seed the generator for a step; with several seeds, return its masks, (seeds, ...) each.
+
+        With one seed the stack draws them itself, so that they can be part of a CUDA graph.
+        """
+        by_seed = []
+        for reseed in self._reseed:
+            reseed(step)
+            if self._shapes and len(self._reseed) > 1:
+                by_seed.append(draw_masks(self._shapes, self._device))
+        return [torch.stack(masks) for masks in zip(*by_seed, strict=True)]
 
 
 def _clip(gradient: Sequence[Tensor], limits: Tensor) -> None:

@@ -20,6 +20,7 @@ from engine.resuming import (
     Raising,
     assert_continues,
     assert_goes_on,
+    at_step,
     checkpoints,
     resumed,
     rows,
@@ -27,9 +28,9 @@ from engine.resuming import (
     saved,
 )
 
+from lrexp.engine.group import groups
 from lrexp.engine.stop import Pace
 from lrexp.engine.task import Task
-from lrexp.engine.vectorized.copies import families
 from lrexp.records import Ended, Started, TrialId
 
 
@@ -63,7 +64,7 @@ def watched() -> list[Any]:
 
 def test_trials_that_ended_since_the_checkpoint_keep_their_rows(watched: list[Any]) -> None:
     """Until they would have been dropped: the others' bits may depend on how many there are."""
-    at_5 = checkpoints(watched)[4]
+    at_5 = at_step(watched, 5)
     assert len(at_5.trials) == 4
     state, tail = saved(at_5.state), rows(watched, 5)
     for left in (at_5.trials[1:], at_5.trials[2:3]):
@@ -73,12 +74,12 @@ def test_trials_that_ended_since_the_checkpoint_keep_their_rows(watched: list[An
         assert {trial for c in checkpoints(rest) for trial in c.trials} == set(left)
         expected, found = rows_of_stacks(watched), rows_of_stacks(rest)
         assert found == {step: expected[step] for step in found}
-        assert found.keys() == set(range(6, tail[left[-1]][-1][1]))  # fmt: skip
+        assert found.keys() == set(range(7, tail[left[-1]][-1][1]))  # fmt: skip
 
 
 def test_a_stack_goes_on_twice(watched: list[Any]) -> None:
     """Rows of what is over are in the second checkpoint, too."""
-    at_5 = checkpoints(watched)[4]
+    at_5 = at_step(watched, 5)
     left = at_5.trials[2:]
     tasks = [replace(task, is_over=task.trial not in left) for task in diverging()]
     first = run("vectorized", tasks, state=saved(at_5.state), pause=Always(stop_at=3))
@@ -90,7 +91,7 @@ def test_a_stack_goes_on_twice(watched: list[Any]) -> None:
 
 
 def test_a_stack_goes_on_without_the_tasks_of_what_is_over(watched: list[Any]) -> None:
-    at_5 = checkpoints(watched)[4]
+    at_5 = at_step(watched, 5)
     left = at_5.trials[2:]
     tasks = [task for task in diverging() if task.trial in left]
     rest, tail = rows(run("vectorized", tasks, state=saved(at_5.state))), rows(watched, 5)
@@ -112,7 +113,7 @@ def test_what_is_over_is_not_told_where_others_begin_anew(engine: str, watched: 
 def test_a_trial_that_a_checkpoint_does_not_know_begins_anew() -> None:
     first, *others = CASES["several seeds"]()
     straight, alone = run("vectorized", others), run("vectorized", [first])
-    at_4 = checkpoints(run("vectorized", others, pause=Always()))[3]
+    at_4 = at_step(run("vectorized", others, pause=Always()), 4)
     rest = run("vectorized", [first, *others], state=saved(at_4.state))
     assert rows(rest) == rows(straight, 4) | rows(alone)
 
@@ -125,7 +126,7 @@ def test_a_stack_that_raised_goes_on_one_by_one(raises_at: float) -> None:
     def tasks(raises_at: float = math.inf) -> list[Task]:
         data = Raising(short().train, no_memory)
         made = pair("MLP", total_steps=12, eval_every=5, train=data)
-        families(made)  # their first steps are tried before
+        groups(made)  # their first steps are tried before
         data.nth, data.read = data.read + raises_at, 0
         return made
 
@@ -135,8 +136,8 @@ def test_a_stack_that_raised_goes_on_one_by_one(raises_at: float) -> None:
     expected = rows(run("sequential", tasks()))
     watched = run("vectorized", tasks(raises_at), pause=Always())
     apart = [c for c in checkpoints(watched) if "apart" in c.state]
-    assert [c.step for c in apart] == [0, *range(1, 12), *range(1, 12)]
-    assert [len(c.trials) for c in apart] == [2] * 12 + [1] * 11
+    assert [c.step for c in apart] == [0, *range(2, 12), *range(2, 12)]
+    assert [len(c.trials) for c in apart] == [2] * 11 + [1] * 10
     for checkpoint in apart[::4]:  # what is left of the stack would not raise any more
         rest = resumed("vectorized", tasks(), checkpoint)
         found = rows(rest)
@@ -153,7 +154,7 @@ def test_what_is_over_is_not_trained_again_where_a_stack_raises() -> None:
 
     data = Raising(short().train, no_memory)
     made = pair("MLP", total_steps=12, eval_every=5, train=data)
-    families(made)
+    groups(made)
     data.nth, data.read = data.read + 3, 0
     records = run("vectorized", [replace(made[0], is_over=True), made[1]])
     assert {record.trial for record in records} == {made[1].trial}
