@@ -98,6 +98,7 @@ LIGHT = {  # modules -> what importing them must not import
     "lrexp.runs.listing": "numpy torch matplotlib yaml",
     "lrexp.analysis.suggest lrexp.analysis.race_answer": "torch scipy matplotlib",
     "lrexp.report.tables lrexp.report.ranking lrexp.report.plots": "torch scipy matplotlib",
+    "lrexp.report.data": "torch scipy matplotlib",
     "lrexp.config.load lrexp.schedules.build lrexp.runs.lengths": "torch sklearn scipy torchvision",
 }
 

@@ -75,12 +75,12 @@ class RangeTest:
 def range_test(run: Run) -> RangeTest:
     """Return what the range tests of a finished run suggest."""
     tests = finished_tests(run)
-    curves = curves_of(tests)
+    curves, untrained = curves_of(tests), untrained_losses(run, tests)
     rule = run.config.get("find_lr", {}).get("rule", "auto")
     summary = run.summary or {}
     with as_written(str(run.path)):
         frac = float(summary.get("mean_frac", 1.0))
-    suggestion = suggest(curves, rule, frac, untrained_losses(run, tests))
+    suggestion = suggest(curves, rule, frac, untrained)
     if summary.get("race"):  # it had the last word
         interval = summary["interval"]
         suggestion = replace(
@@ -90,5 +90,5 @@ def range_test(run: Run) -> RangeTest:
             },
             interval=None if interval is None else (interval[0], interval[1]),
         )
-    shown = tuple(closer_look(curves, untrained_losses(run, tests)) or ())
+    shown = tuple(closer_look(curves, untrained) or ())
     return RangeTest(suggestion, tuple(curves), run, shown)

@@ -385,11 +385,11 @@ def seeds_of(run: Run) -> list[int]:
     return list(planned) if isinstance(planned, list) else sorted({t.seed for t in run.trials})
 
 
-def run_title(run: Run, what: str) -> str:
-    """Return `digits-lr: validation loss of 3 learning rates, 5 seeds`."""
+def run_compared_text(run: Run, what: str) -> str:
+    """Return `validation loss of 3 learning rates, 5 seeds`."""
     seeds = count_text(len(seeds_of(run)), "seed")
     compared = compared_text(len(run.variants), changed_keys(run))
-    return f"{shortened(run.name, 48)}: {what} of {compared}, {seeds}"
+    return f"{what} of {compared}, {seeds}"
 
 
 def run_subtitle(run: Run) -> str:

@@ -1,0 +1,69 @@
+"""What each picture shows, made from a run: a heading, panels of marks, a legend.
+
+`picture.py` has the parts that all are made of; a file for each family of pictures fills them.
+Nothing here draws: `lrexp.report.panel` does so with matplotlib. Neither that nor torch is
+imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lrexp.analysis.race import entrant_of
+from lrexp.report.data.losses import losses, overlaid_losses
+from lrexp.report.data.lr import lrs
+from lrexp.report.data.picture import Picture
+from lrexp.report.data.race import race
+from lrexp.report.data.range_test import (
+    curves_of_run,
+    overlaid_range_tests,
+    range_test,
+    range_test_losses,
+)
+from lrexp.report.data.verdicts import differences, sensitivity
+from lrexp.runs.reader import Run
+
+
+def pictures(run: Run) -> dict[str, Picture]:
+    """Return the pictures of a run, by the names of their files.
+
+    A range test has range_test, loss and lr, and race where one followed. A comparison has loss and
+    lr; a finished one also has verdicts, where there is one against a reference over several
+    seeds, and lr_sensitivity, where three LRs or more were compared.
+
+    Example:
+        >>> list(pictures(load_run("runs/...")))  # doctest: +SKIP
+        ['loss', 'lr']
+    """
+    if run.command == "find-lr":
+        test = curves_of_run(run)
+        found = {
+            "range_test": range_test(run, test),
+            "loss": range_test_losses(run, test),
+            "lr": lrs(run),
+        }
+        return found | ({"race": race(run)} if any(map(entrant_of, run.variants)) else {})
+    found = {"loss": losses(run), "lr": lrs(run)}
+    summary = run.summary or {}  # that of an older version has no verdicts
+    if summary.get("comparisons") and len(summary["seeds"]) > 1:
+        found["verdicts"] = differences(run)
+    if summary.get("lr_sensitivity"):
+        found["lr_sensitivity"] = sensitivity(run)
+    return found
+
+
+def overlays(runs: Sequence[Run]) -> dict[str, Picture]:
+    """Return several runs in one picture, overlay-loss and overlay-range-test for those of find-lr.
+
+    One that is alone of its kind is shown as by itself.
+    """
+    tests = [run for run in runs if run.command == "find-lr"]
+    others = [run for run in runs if run.command != "find-lr"]
+    found = {}
+    if others:
+        shown = losses(others[0]) if len(others) == 1 else overlaid_losses(others)
+        found["overlay-loss"] = shown
+    if tests:
+        shown = range_test(tests[0]) if len(tests) == 1 else overlaid_range_tests(tests)
+        found["overlay-range-test"] = shown
+    return found
