@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -78,9 +79,12 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     _set_axis(ax, "y", panel.y)
     if panel.title:
         panel_title(ax, drawable(panel.title))
+    marks = [mark for mark in panel.marks if isinstance(mark, Mark)]
+    alike = Counter((mark.kind, mark.name, mark.look) for mark in marks)
     for mark in panel.marks:
         if isinstance(mark, Mark):
-            _draw_mark(ax, mark, panel)
+            own = _own_style(mark, marks, alike[mark.kind, mark.name, mark.look])
+            _draw_mark(ax, mark, {**_colored(MARKS[mark.kind], mark.look), **own})
         elif isinstance(mark, Band):
             color = COLORS[mark.look.color]
             ax.fill_between(mark.x, mark.low, mark.high, color=color, **BAND)
@@ -194,38 +198,35 @@ def _scaled(factor: float) -> Callable[[Any], Any]:
     return lambda values: values * factor
 
 
-def _draw_mark(ax: Axes, mark: Mark, panel: Panel) -> None:
-    style = _colored(MARKS[mark.kind], mark.look) | _own_style(mark, panel)
-    if mark.kind == "race.drift":
-        (start, end), (y, _) = mark.x, mark.y
-        ax.annotate(
-            "", (end, y), (start, y), xycoords=("data", "axes fraction"), zorder=5,
-            arrowprops={"arrowstyle": "-|>", "color": style["color"], "linewidth": 1.8,
-                        "shrinkA": 0, "shrinkB": 3, "mutation_scale": 16},
-        )  # fmt: skip
-    points = 1 if mark.kind == "race.drift" else len(mark.x)
-    label = None if mark.kind == "loss.raw" else mark.name
+def _draw_mark(ax: Axes, mark: Mark, style: dict[str, Any]) -> None:
     across = {
         "": ax.transData,
         "x": ax.get_yaxis_transform(),
         "y": ax.get_xaxis_transform(),
         "xy": ax.transAxes,
     }
-    transform = across[mark.within]
-    ax.plot(mark.x[:points], mark.y[:points], transform=transform, label=label, **style)
+    x, y = mark.x, mark.y
+    if mark.kind == "race.drift":
+        ax.annotate(
+            "", (x[1], y[1]), (x[0], y[0]), xycoords=across[mark.within], zorder=5,
+            arrowprops={"arrowstyle": "-|>", "color": style["color"], "linewidth": 1.8,
+                        "shrinkA": 0, "shrinkB": 3, "mutation_scale": 16},
+        )  # fmt: skip
+        x, y = x[:1], y[:1]
+    label = None if mark.kind == "loss.raw" else mark.name
+    ax.plot(x, y, transform=across[mark.within], label=label, **style)
 
 
-def _own_style(mark: Mark, panel: Panel) -> dict[str, Any]:
-    """Return what the look of a mark owes to its points and to other marks of its panel."""
-    like = [m for m in panel.marks if isinstance(m, Mark) and m.kind == mark.kind]
-    if mark.kind in ("range.rule", "strip.rule"):
-        return {"marker": RULE_MARKERS[like.index(mark) % len(RULE_MARKERS)]}
+def _own_style(mark: Mark, marks: Sequence[Mark], num_alike: int) -> dict[str, Any]:
+    """Return what the look of a mark owes to its points and to the other marks of its panel."""
     if mark.kind == "loss.raw":
-        seeds = sum((m.name, m.look) == (mark.name, mark.look) for m in like)
-        return {"alpha": max(0.1, (0.3 if len(mark.x) < DENSE else 0.2) / seeds)}
+        return {"alpha": max(0.1, (0.3 if len(mark.x) < DENSE else 0.2) / num_alike)}
+    if mark.kind in ("range.rule", "strip.rule"):
+        rules = [m for m in marks if m.kind == mark.kind]
+        return {"marker": RULE_MARKERS[rules.index(mark) % len(RULE_MARKERS)]}
     if mark.kind == "lr.trace":
         # equal traces would hide each other: the earlier is the wider, and looks out on both sides
-        later = like[like.index(mark) + 1 :]
+        later = [m for m in marks[marks.index(mark) + 1 :] if m.kind != "lr.seed"]
         hidden = sum(np.array_equal(m.y, mark.y) for m in later)
         return {**_dashed(mark), "linewidth": 2.2 + 2.4 * hidden}
     return _dashed(mark) if mark.kind in DASHED else {}

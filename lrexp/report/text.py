@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -20,7 +20,9 @@ from rich.text import Text
 
 from lrexp.errors import without_controls
 from lrexp.runs.files import to_json
-from lrexp.runs.reader import Run
+
+if TYPE_CHECKING:
+    from lrexp.runs.reader import Run
 
 ELLIPSIS = "…"
 FIRST_SHOWN, LAST_SHOWN = 15, 3  # of a long list of variants
