@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lrexp.errors import RunError
 from lrexp.report.data import overlays, pictures
-from lrexp.report.data.lr import schedules
+from lrexp.report.data.lr import schedule_picture
 from lrexp.report.data.picture import Picture
 from lrexp.runs.files import as_written
 from lrexp.runs.reader import Run
@@ -56,7 +56,7 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
         what = "is a link, which may lead out of the run"
         raise RunError(f"{folder}: {what}. Remove it, or give another folder with --out.")
     with _of_what_runs_write(run):
-        return _draw(pictures(run), folder)
+        return _draw({folder / f"{name}.png": made for name, made in pictures(run).items()})
 
 
 def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
@@ -68,15 +68,15 @@ def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
         out: folder for the pictures.
     """
     with _of_what_runs_write(*runs):
-        return _draw(overlays(runs), out)
+        return _draw({out / f"{name}.png": made for name, made in overlays(runs).items()})
 
 
-def _draw(pictures: Mapping[str, Picture], folder: Path) -> list[Path]:
+def _draw(pictures: Mapping[Path, Picture]) -> list[Path]:
     from lrexp.report.figure import draw, save
     from lrexp.report.style import house_style
 
     with house_style():
-        return [save(draw(picture), folder / f"{name}.png") for name, picture in pictures.items()]
+        return [save(draw(picture), path) for path, picture in pictures.items()]
 
 
 @contextmanager
@@ -106,5 +106,4 @@ def draw_schedules(
         reactive: names of the variants whose LR follows a loss; their traces, as they would be if
             the loss never changed, are thin and dashed.
     """
-    picture = schedules(traces, title, steps_per_epoch, reactive)
-    return _draw({path.stem: picture}, path.parent)[0]
+    return _draw({path: schedule_picture(traces, title, steps_per_epoch, reactive)})[0]

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from lrexp.report.data.curves import Line, smoothed
-from lrexp.report.data.losses import Seen, clipped_view, losses, overlaid_losses, run_labels
+from lrexp.report.data.losses import (
+    Seen,
+    clipped_view,
+    loss_picture,
+    overlaid_loss_picture,
+    run_labels,
+)
 from lrexp.report.data.picture import Entry, Look, Panel, Picture
 from lrexp.runs.reader import Run, load_run
 
@@ -28,7 +34,7 @@ from .synthetic import (
 
 
 def shown(path: Path) -> Picture:
-    return losses(load_run(path))
+    return loss_picture(load_run(path))
 
 
 def training(path: Path) -> Panel:
@@ -351,7 +357,7 @@ def named(folder: Path, names: tuple[str, ...], lrs: dict[str, float]) -> list[R
 
 
 def test_an_overlay_has_a_colour_for_each_run_and_dashes_for_its_variants(tmp_path: Path) -> None:
-    picture = overlaid_losses(
+    picture = overlaid_loss_picture(
         named(tmp_path, ("before", "after"), {"standard": 0.01, "low": 0.001})
     )
     assert picture.title == "before, after: validation loss of 2 runs"
@@ -366,7 +372,7 @@ def test_an_overlay_has_a_colour_for_each_run_and_dashes_for_its_variants(tmp_pa
 
 def test_an_overlay_of_many_curves_has_a_look_for_each(tmp_path: Path) -> None:
     lrs = {f"lr={i}": 0.001 * (i + 1) for i in range(9)}
-    picture = overlaid_losses(named(tmp_path, ("before", "after"), lrs))
+    picture = overlaid_loss_picture(named(tmp_path, ("before", "after"), lrs))
     assert len({entry.look for entry in picture.entries}) == 18
     assert all("±" in entry.note for entry in picture.entries)
     assert picture.entries[0] == Entry(

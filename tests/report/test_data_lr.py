@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrexp.report.data.lr import lr_view, lrs, schedules
+from lrexp.report.data.lr import lr_picture, lr_view, schedule_picture
 from lrexp.report.data.picture import Look
 from lrexp.runs.reader import load_run
 
@@ -47,7 +47,7 @@ def test_the_axis_fits_the_rates(traces: list[np.ndarray], view: tuple[float, fl
 
 
 def test_a_comparison_has_one_line_for_each_variant(tmp_path: Path) -> None:
-    picture = lrs(load_run(write_compare(tmp_path / "run", seeds=3)))
+    picture = lr_picture(load_run(write_compare(tmp_path / "run", seeds=3)))
     [panel] = picture.panels
     assert [(mark.name, mark.y[0], mark.look) for mark in marks(panel, "lr.trace")] == [
         ("high", 0.5, Look(0)), ("standard", 0.01, Look(1)), ("low", 1e-4, Look(2)),
@@ -67,13 +67,13 @@ def test_seeds_whose_rates_differ_are_all_shown(tmp_path: Path) -> None:
     for seed, drop in enumerate((50, 50, 80)):
         lr = np.where(np.arange(100) < drop, 0.1, 0.01)
         write_trial(path / f"trials/plateau/seed-{seed}", learning(seed, 0.01, 100), lr)
-    [panel] = lrs(load_run(path)).panels
+    [panel] = lr_picture(load_run(path)).panels
     [first], [other] = marks(panel, "lr.trace"), marks(panel, "lr.seed")
     assert [int((mark.y == 0.1).sum()) for mark in (first, other)] == [50, 80]
 
 
 def test_the_ramp_of_a_range_test_has_no_legend(tmp_path: Path) -> None:
-    picture = lrs(load_run(write_find_lr(tmp_path / "run")))
+    picture = lr_picture(load_run(write_find_lr(tmp_path / "run")))
     assert picture.entries == ()
     assert picture.panels[0].y.scale == "log"
     assert picture.title == "digits-lr: learning rate of the LR range test"
@@ -82,7 +82,7 @@ def test_the_ramp_of_a_range_test_has_no_legend(tmp_path: Path) -> None:
 def test_a_run_that_just_began_has_no_rates_yet(tmp_path: Path) -> None:
     path = write_compare(tmp_path / "run", summary=False, status="running")
     shutil.rmtree(path / "trials")
-    picture = lrs(load_run(path))
+    picture = lr_picture(load_run(path))
     assert [entry.note for entry in picture.entries] == ["not begun"] * 3
     assert picture.panels[0].marks == []
 
@@ -90,7 +90,7 @@ def test_a_run_that_just_began_has_no_rates_yet(tmp_path: Path) -> None:
 def test_schedules_have_their_epochs_and_words() -> None:
     spike = COSINE.copy()
     spike[500] = 0.3
-    picture = schedules({"cosine": COSINE, "spike": spike}, "demo", steps_per_epoch=50)
+    picture = schedule_picture({"cosine": COSINE, "spike": spike}, "demo", steps_per_epoch=50)
     [panel] = picture.panels
     assert picture.title == "demo: learning rate of 2 variants"
     assert picture.subtitle == "before any training · 1,000 steps"
@@ -103,14 +103,14 @@ def test_schedules_have_their_epochs_and_words() -> None:
 def test_a_long_schedule_keeps_its_peak() -> None:
     lr = np.full(1_000_000, 0.1)
     lr[654_321] = 0.7
-    [trace] = marks(schedules({"a": lr}).panels[0], "lr.trace")
+    [trace] = marks(schedule_picture({"a": lr}).panels[0], "lr.trace")
     assert len(trace.y) <= 3_000
     assert trace.x[np.argmax(trace.y)] == 654_321
 
 
 def test_a_schedule_that_follows_a_loss_is_told() -> None:
     traces = {"cosine": np.linspace(0.1, 0.01, 50), "plateau": np.full(50, 0.1)}
-    picture = schedules(traces, reactive=["plateau"])
+    picture = schedule_picture(traces, reactive=["plateau"])
     assert [mark.kind for mark in picture.panels[0].marks] == ["lr.trace", "lr.reactive"]
     assert [entry.kind for entry in picture.entries] == ["lr.trace", "lr.reactive"]
     assert picture.entries[1].note == "if the loss never changed"

@@ -11,8 +11,13 @@ import pytest
 from lrexp.analysis.range_curve import Curve, combine
 from lrexp.report.data import pictures
 from lrexp.report.data.picture import Look, Panel, Picture
-from lrexp.report.data.race import race
-from lrexp.report.data.range_test import overlaid_range_tests, range_test, range_test_losses
+from lrexp.report.data.race import race_picture
+from lrexp.report.data.range_test import (
+    overlaid_range_test_picture,
+    range_test_loss_picture,
+    range_test_picture,
+)
+from lrexp.runs import reader
 from lrexp.runs.reader import Run, load_run
 
 from .marks import bands, marks, notes, points, spans
@@ -20,7 +25,7 @@ from .synthetic import RACE_SUMMARY, write_find_lr, write_race, write_status, wr
 
 
 def shown(path: Path) -> Picture:
-    return range_test(load_run(path))
+    return range_test_picture(load_run(path))
 
 
 def rows(panel: Panel | None) -> list[tuple[str, str]]:
@@ -37,7 +42,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def picture(tested: Run) -> Picture:
-    return range_test(tested)
+    return range_test_picture(tested)
 
 
 def test_the_seeds_become_one_curve_over_log_lr(tested: Run, picture: Picture) -> None:
@@ -152,8 +157,30 @@ def test_after_a_second_look_the_curves_are_differences_to_the_untrained_model(
     assert over_lr.y is over_steps.y  # made once for both
 
 
+def test_each_file_is_read_once_and_the_curves_are_joined_once_for_all_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    joined: list[int] = []
+    read_columns = reader.read_columns
+    monkeypatch.setattr(
+        reader,
+        "read_columns",
+        lambda path, names: (read.append(path), read_columns(path, names))[1],
+    )
+    monkeypatch.setattr(
+        "lrexp.report.data.range_test.combine",
+        lambda curves: (joined.append(len(curves)), combine(curves))[1],
+    )
+    assert list(pictures(load_run(write_find_lr(tmp_path / "run", seeds=3)))) == [
+        "range_test", "loss", "lr",
+    ]  # fmt: skip
+    assert len(read) == len(set(read)) >= 3
+    assert joined == [3]
+
+
 def test_the_losses_over_the_step(tmp_path: Path) -> None:
-    picture = range_test_losses(load_run(write_find_lr(tmp_path / "run", seeds=3, steps=80)))
+    picture = range_test_loss_picture(load_run(write_find_lr(tmp_path / "run", seeds=3, steps=80)))
     [panel] = picture.panels
     assert (panel.x.scale, panel.x.title) == ("linear", "step")
     assert [mark.x[0] for mark in marks(panel, "range.raw")] == [0, 0, 0]
@@ -166,7 +193,7 @@ def test_several_range_tests_have_a_look_and_a_suggestion_each(tmp_path: Path) -
         load_run(write_find_lr(tmp_path / name, seeds=1, suggested_lr=lr))
         for name, lr in (("first", 0.01), ("second", 0.05), ("third", None))
     ]
-    picture = overlaid_range_tests(runs)
+    picture = overlaid_range_test_picture(runs)
     assert [(entry.name, entry.note, entry.look) for entry in picture.entries] == [
         ("first", "suggests 0.01", Look(0)),
         ("second", "suggests 0.05", Look(1)),
@@ -179,7 +206,7 @@ def test_several_range_tests_have_a_look_and_a_suggestion_each(tmp_path: Path) -
 
 
 def test_a_race_has_a_line_for_each_length(tmp_path: Path) -> None:
-    picture = race(load_run(write_race(tmp_path / "run")))
+    picture = race_picture(load_run(write_race(tmp_path / "run")))
     [panel] = picture.panels
     assert panel.title == "validation loss after a short training"
     short, long = marks(panel, "race.mean")
@@ -197,7 +224,7 @@ def test_a_race_has_a_line_for_each_length(tmp_path: Path) -> None:
 
 
 def test_the_words_of_a_race(tmp_path: Path) -> None:
-    picture = race(load_run(write_race(tmp_path / "run")))
+    picture = race_picture(load_run(write_race(tmp_path / "run")))
     assert picture.title == "digits-lr: race of learning rates suggests 0.05"
     assert picture.legend_title == "trained for"
     assert [(entry.name, entry.note) for entry in picture.entries] == [
@@ -214,7 +241,7 @@ def test_a_race_shows_how_far_the_answer_is_moved_down(
     path = write_race(tmp_path / "run")
     summary = {**RACE_SUMMARY, "suggested_lr": lr, "interval": [lr / 2, lr * 2]}
     (path / "summary.json").write_text(json.dumps(summary))
-    [panel] = race(load_run(path)).panels
+    [panel] = race_picture(load_run(path)).panels
     assert len(marks(panel, "race.drift")) == drifts
     if drifts:
         [way] = marks(panel, "race.drift")
@@ -225,7 +252,7 @@ def test_a_race_shows_how_far_the_answer_is_moved_down(
 
 @pytest.mark.parametrize(("until", "lengths"), [(1, 1), (3, 1), (9, 2)])
 def test_a_race_is_shown_at_any_moment(tmp_path: Path, until: int, lengths: int) -> None:
-    picture = race(load_run(write_race(tmp_path / "run", until=until, summary=False)))
+    picture = race_picture(load_run(write_race(tmp_path / "run", until=until, summary=False)))
     assert len(marks(picture.panels[0], "race.mean")) == lengths
     assert picture.strip is None
     assert picture.title == "digits-lr: race of learning rates"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lrexp.report.data.picture import Look, Note, Picture
-from lrexp.report.data.verdicts import differences, sensitivity
+from lrexp.report.data.verdicts import differences_picture, sensitivity_picture
 from lrexp.runs.reader import Run
 
 from .marks import marks, notes, points, spans
@@ -21,7 +21,7 @@ def schedules(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_differences_are_shown_seed_by_seed(schedules: Run) -> None:
-    [panel] = differences(schedules).panels
+    [panel] = differences_picture(schedules).panels
     dots = marks(panel, "verdicts.seed")
     assert [len(mark.x) for mark in dots] == [8, 8, 1]
     # around 0.8 by 0.03, less around 1.0 by 0.02
@@ -39,7 +39,7 @@ def test_the_differences_are_shown_seed_by_seed(schedules: Run) -> None:
 
 
 def test_each_row_has_its_name_and_its_verdict(schedules: Run) -> None:
-    [panel] = differences(schedules).panels
+    [panel] = differences_picture(schedules).panels
     rows = [mark for mark in panel.marks if isinstance(mark, Note)]
     assert [(row.text, row.kind, row.y) for row in rows] == [
         ("good", "verdicts.claim", 0), ("same", "verdicts.row", 1),
@@ -54,7 +54,7 @@ def test_each_row_has_its_name_and_its_verdict(schedules: Run) -> None:
 
 
 def test_the_words_of_the_differences(schedules: Run) -> None:
-    picture = differences(schedules)
+    picture = differences_picture(schedules)
     assert picture.title == "digits-lr: differences to base, seed by seed, 8 seeds"
     assert picture.caption == (
         "Left of 0 the variant is better. Cross: seeds in which one of the two diverged. "
@@ -69,7 +69,7 @@ def test_the_words_of_the_differences(schedules: Run) -> None:
 def many(path: Path, count: int, seeds: int) -> Picture:
     finals = {f"variant-number-{i}": around(1.0 + i**2 / 10)[:seeds] for i in range(count)}
     settings = {name: {"schedule.warmup": i} for i, name in enumerate(finals)}
-    return differences(write_verdicts(path, finals, settings))
+    return differences_picture(write_verdicts(path, finals, settings))
 
 
 @pytest.mark.parametrize(("count", "left_out"), [(2, 0), (19, 0), (40, 21)])
@@ -94,7 +94,7 @@ def test_differences_of_several_sizes_have_an_axis_that_is_logarithmic_on_both_s
 
 def test_the_curve_over_lr(tmp_path: Path) -> None:
     run = over_lr(tmp_path / "run", {"constant": [2.0, 1.0, 0.5, 0.55, LOST]})
-    picture = sensitivity(run)
+    picture = sensitivity_picture(run)
     [panel] = picture.panels
     [mean] = marks(panel, "sensitivity.mean")
     assert mean.x.tolist() == LRS
@@ -119,7 +119,7 @@ def test_the_curve_over_lr(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("metric", "edge"), [("val_loss", 0.012), ("val_accuracy", 0.988)])
 def test_several_curves_have_a_basin_each(tmp_path: Path, metric: str, edge: float) -> None:
     rows = {"constant": [0.2, 0.4, 0.8, 0.82, LOST], "cosine": [0.3, 0.5, 0.9, 0.2, 0.15]}
-    picture = sensitivity(over_lr(tmp_path / "run", rows, metric=metric))
+    picture = sensitivity_picture(over_lr(tmp_path / "run", rows, metric=metric))
     [panel] = picture.panels
     basins = marks(panel, "sensitivity.basins")
     assert [mark.look for mark in basins] == [Look(0), Look(1)]
@@ -132,13 +132,13 @@ def test_several_curves_have_a_basin_each(tmp_path: Path, metric: str, edge: flo
 
 def test_a_value_far_above_the_start_leaves_the_picture_and_is_counted(tmp_path: Path) -> None:
     run = over_lr(tmp_path / "run", {"constant": [2.0, 1.0, 0.5, 40.0, 900.0]})
-    [panel] = sensitivity(run).panels
+    [panel] = sensitivity_picture(run).panels
     assert panel.y.limits[1] < 5
     assert notes(panel).count("8 of 8 beyond") == 2
     assert points(panel, "sensitivity.beyond") == [(1.0, 0.965), (10.0, 0.965)]
 
 
 def test_all_lost_is_shown_too(tmp_path: Path) -> None:
-    picture = sensitivity(over_lr(tmp_path / "run", {"constant": [LOST] * 5}))
+    picture = sensitivity_picture(over_lr(tmp_path / "run", {"constant": [LOST] * 5}))
     assert picture.entries[0].note == "no LR without divergence"
     assert marks(picture.panels[0], "sensitivity.best") == []

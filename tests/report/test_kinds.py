@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lrexp.report.data import overlays, pictures
-from lrexp.report.data.lr import schedules
+from lrexp.report.data.lr import schedule_picture
 from lrexp.report.data.picture import NUM_COLORS, NUM_DASHES, Mark, Note, Picture, Span
 from lrexp.report.figure import draw
 from lrexp.report.style import (
@@ -82,7 +82,7 @@ def every_picture(folder: Path) -> Iterator[Picture]:
     for run in runs:
         yield from pictures(run).values()
     yield from overlays(tests).values()
-    yield schedules({"a": np.ones(9)}, reactive=["a"])
+    yield schedule_picture({"a": np.ones(9)}, reactive=["a"])
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from lrexp.report.data.losses import losses
+from lrexp.report.data.losses import loss_picture
 from lrexp.report.figure import draw as drawn
 from lrexp.report.style import house_style
 from lrexp.runs.reader import load_run
@@ -20,7 +20,7 @@ from .synthetic import learning, write_compare, write_config, write_status, writ
 
 def draw(path: Path) -> Figure:
     with house_style():
-        return drawn(losses(load_run(path)))
+        return drawn(loss_picture(load_run(path)))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_panel_has_faint_raw_lines_strong_medians_and_bands(compared: Figure) 
 
 
 def test_every_word_of_the_data_is_on_the_sheet(tmp_path: Path) -> None:
-    picture = losses(load_run(write_compare(tmp_path / "run", seeds=2)))
+    picture = loss_picture(load_run(write_compare(tmp_path / "run", seeds=2)))
     with house_style():
         words = words_of(drawn(picture))
     assert words == [picture.title, picture.subtitle, picture.source, picture.caption]

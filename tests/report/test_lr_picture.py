@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lrexp.errors import ConfigError
-from lrexp.report.data.lr import lrs, schedules
+from lrexp.report.data.lr import lr_picture, schedule_picture
 from lrexp.report.figure import draw
 from lrexp.report.notebook import plot_lr_schedule, plot_range_test
 from lrexp.report.style import house_style
@@ -27,7 +27,7 @@ COSINE = 0.05 * (1 + np.cos(np.pi * STEPS / 1000))
 
 def test_a_comparison_has_one_line_for_each_variant(tmp_path: Path) -> None:
     with house_style():
-        figure = draw(lrs(load_run(write_compare(tmp_path / "run", seeds=3))))
+        figure = draw(lr_picture(load_run(write_compare(tmp_path / "run", seeds=3))))
     [ax] = figure.axes
     assert [len(strong(ax, name)) for name in ("high", "standard", "low")] == [1, 1, 1]
     assert legend_texts(figure) == ["high\n0.5", "standard\n0.01", "low\n1e-4"]
@@ -40,7 +40,7 @@ def test_a_comparison_has_one_line_for_each_variant(tmp_path: Path) -> None:
 def test_equal_rates_do_not_hide_each_other() -> None:
     traces = {"a": np.full(9, 0.1), "b": np.full(9, 0.1), "c": np.full(9, 0.1)}
     with house_style():
-        [ax] = draw(schedules(traces)).axes
+        [ax] = draw(schedule_picture(traces)).axes
     widths = [strong(ax, name)[0].get_linewidth() for name in traces]
     assert widths == sorted(widths, reverse=True)
     assert len(set(widths)) == 3
@@ -48,7 +48,7 @@ def test_equal_rates_do_not_hide_each_other() -> None:
 
 def test_schedules_are_drawn_with_their_epochs() -> None:
     with house_style():
-        figure = draw(schedules({"cosine": COSINE}, "demo", steps_per_epoch=50))
+        figure = draw(schedule_picture({"cosine": COSINE}, "demo", steps_per_epoch=50))
     [ax] = figure.axes
     figure.draw_without_rendering()
     top = ax.child_axes[0].get_xticklabels()
@@ -122,7 +122,7 @@ def test_bad_arguments_are_refused(
 
 def test_a_schedule_that_follows_a_loss_is_thin_and_dashed() -> None:
     traces = {"cosine": np.linspace(0.1, 0.01, 50), "plateau": np.full(50, 0.1)}
-    figure = draw(schedules(traces, reactive=["plateau"]))
+    figure = draw(schedule_picture(traces, reactive=["plateau"]))
     [cosine], [plateau] = (strong(figure.axes[0], name) for name in traces)
     assert plateau.is_dashed()
     assert not cosine.is_dashed()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from lrexp.errors import RunError
-from lrexp.report.data.losses import overlaid_losses
-from lrexp.report.data.range_test import overlaid_range_tests
+from lrexp.report.data.losses import overlaid_loss_picture
+from lrexp.report.data.range_test import overlaid_range_test_picture
 from lrexp.report.figure import draw
 from lrexp.report.plots import draw_overlay, draw_run, draw_schedules
 from lrexp.report.style import house_style
@@ -132,7 +132,7 @@ def test_many_curves_keep_run_variant_and_value_in_the_legend(tmp_path: Path) ->
         for name in ("before", "after")
     ]
     with house_style():
-        texts = legend_texts(draw(overlaid_losses(runs)))
+        texts = legend_texts(draw(overlaid_loss_picture(runs)))
     assert all("±" in text for text in texts)
     assert len({text.split("   ")[0] for text in texts}) == 18
 
@@ -156,7 +156,7 @@ def test_an_overlay_names_its_runs(tmp_path: Path) -> None:
         for name in ("before", "after")
     ]
     with house_style():
-        figure = draw(overlaid_losses(runs))
+        figure = draw(overlaid_loss_picture(runs))
     assert len(legend_texts(figure)) == 4
     ours, theirs = strong(figure.axes[0], "standard")
     low = strong(figure.axes[0], "low")[0]
@@ -172,7 +172,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
         for name, lr in (("first", 0.01), ("second", 0.05), ("third", None))
     ]
     with house_style():
-        figure = draw(overlaid_range_tests(runs))
+        figure = draw(overlaid_range_test_picture(runs))
     assert legend_texts(figure) == [
         "first\nsuggests 0.01",
         "second\nsuggests 0.05",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lrexp.report.data.race import race
+from lrexp.report.data.race import race_picture
 from lrexp.report.figure import draw
 from lrexp.report.plots import draw_run
 from lrexp.report.style import house_style
@@ -23,7 +23,7 @@ def test_what_stays_is_full_what_drops_out_is_hollow_what_diverged_is_crossed(
     tmp_path: Path,
 ) -> None:
     with house_style():
-        upper, lower = draw(race(load_run(write_race(tmp_path / "run")))).axes
+        upper, lower = draw(race_picture(load_run(write_race(tmp_path / "run")))).axes
     lines = {tuple(line.get_xdata()): line for line in reversed(upper.lines)}  # the first counts
     assert lines[0.04, 0.16].get_markerfacecolor() != "white"
     assert lines[0.01,].get_markerfacecolor() == "white"
@@ -43,7 +43,7 @@ def test_it_is_drawn_as_soon_as_there_is_one(tmp_path: Path, until: int) -> None
 def test_it_is_drawn_at_any_moment(tmp_path: Path, until: int) -> None:
     run = load_run(write_race(tmp_path / "run", until=until, summary=False))
     with house_style():
-        assert overlaps(draw(race(run))) == []
+        assert overlaps(draw(race_picture(run))) == []
 
 
 def test_the_table(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.suggest import suggest
-from lrexp.report.data.range_test import range_test, range_test_losses
+from lrexp.report.data.range_test import range_test_loss_picture, range_test_picture
 from lrexp.report.figure import draw as drawn
 from lrexp.report.notebook import plot_range_test
 from lrexp.report.style import ACCENT, house_style
@@ -24,7 +24,7 @@ from .synthetic import write_find_lr, write_status, write_trial
 
 def draw(path: Path) -> Figure:
     with house_style():
-        return drawn(range_test(load_run(path)))
+        return drawn(range_test_picture(load_run(path)))
 
 
 def spans(ax: Axes) -> list[tuple[float, float]]:
@@ -94,7 +94,7 @@ def test_very_short_tests_are_drawn(tmp_path: Path, losses: list[float]) -> None
         write_trial(path / f"trials/range_test/seed-{seed}", np.array(losses), lr)
     run = load_run(path)
     with house_style():
-        for picture in (range_test, range_test_losses):
+        for picture in (range_test_picture, range_test_loss_picture):
             figure = drawn(picture(run))
             figure.draw_without_rendering()
             assert np.isfinite([ax.get_ylim() for ax in figure.axes]).all()

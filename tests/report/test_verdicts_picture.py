@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.cells import cell_len
 from rich.console import Console
 
-from lrexp.report.data.verdicts import differences, sensitivity
+from lrexp.report.data.verdicts import differences_picture, sensitivity_picture
 from lrexp.report.figure import draw
 from lrexp.report.plots import draw_run
 from lrexp.report.ranking import ranking_table
@@ -43,7 +43,7 @@ def schedules(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_differences_are_drawn_seed_by_seed(schedules: Run) -> None:
-    figure = drawn(differences, schedules)
+    figure = drawn(differences_picture, schedules)
     dots = [line for line in figure.axes[0].lines if line.get_alpha() == 0.45]
     assert [len(line.get_xdata()) for line in dots] == [8, 8, 1]
     assert notes(figure.axes[0])[:2] == ["good", "good is better, p = 0.023"]
@@ -57,7 +57,7 @@ def test_many_variants_fit(tmp_path: Path, count: int) -> None:
     finals = {f"variant-number-{i}": around(1.0 + i**2 / 10)[:4] for i in range(count)}
     settings = {name: {"schedule.warmup": i} for i, name in enumerate(finals)}
     run = write_verdicts(tmp_path / "run", finals, settings)
-    figure = drawn(differences, run)
+    figure = drawn(differences_picture, run)
     names = [text for text in notes(figure.axes[0]) if text.startswith("variant")]
     assert len(names) == min(count - 1, 18)
     assert figure.axes[0].get_title(loc="left") == "too few seeds to tell (n < 6)"
@@ -77,7 +77,7 @@ def test_many_variants_fit(tmp_path: Path, count: int) -> None:
 def test_the_curves_over_lr_are_drawn(
     tmp_path: Path, rows: dict[str, list[float]], metric: str
 ) -> None:
-    figure = drawn(sensitivity, over_lr(tmp_path / "run", rows, metric=metric))
+    figure = drawn(sensitivity_picture, over_lr(tmp_path / "run", rows, metric=metric))
     [ax] = figure.axes
     assert ax.get_xscale() == "log"
     assert len([line for line in ax.lines if line.get_linewidth() == 2.2]) == len(rows)

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrexp.analysis.race import entrant_of
-from lrexp.report.data.losses import losses, overlaid_losses
-from lrexp.report.data.lr import lrs
+from lrexp.report.data.losses import loss_picture, overlaid_loss_picture
+from lrexp.report.data.lr import lr_picture
 from lrexp.report.data.picture import Picture
-from lrexp.report.data.race import race
+from lrexp.report.data.race import race_picture
 from lrexp.report.data.range_test import (
     curves_of_run,
-    overlaid_range_tests,
-    range_test,
-    range_test_losses,
+    overlaid_range_test_picture,
+    range_test_loss_picture,
+    range_test_picture,
 )
-from lrexp.report.data.verdicts import differences, sensitivity
+from lrexp.report.data.verdicts import differences_picture, sensitivity_picture
 from lrexp.runs.reader import Run
 
 
@@ -38,17 +38,17 @@ def pictures(run: Run) -> dict[str, Picture]:
     if run.command == "find-lr":
         test = curves_of_run(run)
         found = {
-            "range_test": range_test(run, test),
-            "loss": range_test_losses(run, test),
-            "lr": lrs(run),
+            "range_test": range_test_picture(run, test),
+            "loss": range_test_loss_picture(run, test),
+            "lr": lr_picture(run),
         }
-        return found | ({"race": race(run)} if any(map(entrant_of, run.variants)) else {})
-    found = {"loss": losses(run), "lr": lrs(run)}
+        return found | ({"race": race_picture(run)} if any(map(entrant_of, run.variants)) else {})
+    found = {"loss": loss_picture(run), "lr": lr_picture(run)}
     summary = run.summary or {}  # that of an older version has no verdicts
     if summary.get("comparisons") and len(summary["seeds"]) > 1:
-        found["verdicts"] = differences(run)
+        found["verdicts"] = differences_picture(run)
     if summary.get("lr_sensitivity"):
-        found["lr_sensitivity"] = sensitivity(run)
+        found["lr_sensitivity"] = sensitivity_picture(run)
     return found
 
 
@@ -61,9 +61,10 @@ def overlays(runs: Sequence[Run]) -> dict[str, Picture]:
     others = [run for run in runs if run.command != "find-lr"]
     found = {}
     if others:
-        shown = losses(others[0]) if len(others) == 1 else overlaid_losses(others)
-        found["overlay-loss"] = shown
+        alone = len(others) == 1
+        found["overlay-loss"] = loss_picture(others[0]) if alone else overlaid_loss_picture(others)
     if tests:
-        shown = range_test(tests[0]) if len(tests) == 1 else overlaid_range_tests(tests)
+        alone = len(tests) == 1
+        shown = range_test_picture(tests[0]) if alone else overlaid_range_test_picture(tests)
         found["overlay-range-test"] = shown
     return found

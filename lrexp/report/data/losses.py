@@ -87,7 +87,7 @@ class Seen:
     end: float
 
 
-def losses(run: Run) -> Picture:
+def loss_picture(run: Run) -> Picture:
     """Return the losses of a comparison, the legend in the order of the ranking."""
     unit, length = _unit([run])
     looks = {name: look(i) for i, name in enumerate(run.variants)}
@@ -109,7 +109,7 @@ def losses(run: Run) -> Picture:
     )
 
 
-def overlaid_losses(runs: Sequence[Run]) -> Picture:
+def overlaid_loss_picture(runs: Sequence[Run]) -> Picture:
     """Return the losses of several comparisons: a colour for each run, dashes for its variants.
 
     Where that is not enough, every curve has a look of its own.

@@ -31,7 +31,7 @@ TAIL = 1e-3  # of the smallest peak, below which tails are cut
 Traces = Mapping[str, Sequence[Line]]  # by variant: its first line, and those of seeds that differ
 
 
-def lrs(run: Run) -> Picture:
+def lr_picture(run: Run) -> Picture:
     """Return the LRs that a run used, one line for each variant."""
     shown = {
         n: trials for n, trials in run.variants.items() if n != UNTRAINED and entrant_of(n) is None
@@ -49,7 +49,7 @@ def lrs(run: Run) -> Picture:
     )
 
 
-def schedules(
+def schedule_picture(
     traces: Mapping[str, Array],
     title: str = "",
     steps_per_epoch: float | None = None,

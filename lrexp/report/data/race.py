@@ -38,7 +38,7 @@ ARROW = 0.05  # of the axis: where the way from the basin to the answer is drawn
 LOOKS = (Look(0), Look(2), Look(6))
 
 
-def race(run: Run) -> Picture:
+def race_picture(run: Run) -> Picture:
     """Return the losses of a race over the LR."""
     rungs, facts = trained_rungs(run.trials), run.summary or {}
     total = (facts.get("race") or {}).get("total_steps")

@@ -77,7 +77,7 @@ def curves_of_run(run: Run) -> RangeCurves:
     return range_curves(closer or curves, is_closer=closer is not None)
 
 
-def range_test(run: Run, test: RangeCurves | None = None) -> Picture:
+def range_test_picture(run: Run, test: RangeCurves | None = None) -> Picture:
     """Return the losses of a range test over the LR, with what was found marked on them."""
     test, facts = test or curves_of_run(run), run.summary or {}
     result = f"LR range test with {_seeds(run)}"
@@ -92,7 +92,7 @@ def range_test(run: Run, test: RangeCurves | None = None) -> Picture:
     return of_run(run, result, [panel], strip=below, caption=note, entries=key(test, facts))
 
 
-def range_test_losses(run: Run, test: RangeCurves | None = None) -> Picture:
+def range_test_loss_picture(run: Run, test: RangeCurves | None = None) -> Picture:
     """Return the same losses over the step."""
     test = test or curves_of_run(run)
     xs = [np.arange(len(curve.lr), dtype=np.float64) for curve in test.curves]
@@ -102,7 +102,7 @@ def range_test_losses(run: Run, test: RangeCurves | None = None) -> Picture:
     return of_run(run, what, [panel], entries=key(test, {}))
 
 
-def overlaid_range_tests(runs: Sequence[Run]) -> Picture:
+def overlaid_range_test_picture(runs: Sequence[Run]) -> Picture:
     """Return several range tests, each with its suggestion."""
     tests = [curves_of_run(run) for run in runs]
     marks: Marks = []

@@ -45,7 +45,7 @@ MAX_CURVES = NUM_COLORS  # those with the best LRs are drawn
 BLOW_UP = 0.15  # above the values before training, as a share of the way down: still in view
 
 
-def differences(run: Run) -> Picture:
+def differences_picture(run: Run) -> Picture:
     """Return each variant's differences to the reference, in the order of the ranking."""
     summary = run.summary or {}
     declared, found = summary["declared"], summary["comparisons"]
@@ -166,7 +166,7 @@ def _reading(declared: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], fou
     return " ".join(parts)
 
 
-def sensitivity(run: Run) -> Picture:
+def sensitivity_picture(run: Run) -> Picture:
     """Return the final metric over the LR, one curve for each setting beside the LR."""
     summary = run.summary or {}
     direction, what = str(summary["direction"]), measure_text(str(summary["metric"]))
