@@ -230,7 +230,7 @@ MUTANTS = [
     ),
     Mutant(
         "diverged_seed_in_the_band",
-        "report/curves.py",
+        "report/data/curves.py",
         'kept = [_training(trial) for trial in begun if outcome(trial) != "diverged"]',
         "kept = [_training(trial) for trial in begun]",
         "report",

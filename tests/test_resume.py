@@ -25,7 +25,7 @@ from waiting import MOST_SECONDS, wait_for
 
 import lrexp as library
 from lrexp.errors import ConfigError
-from lrexp.report.range_test import loss_title
+from lrexp.report.data.range_test import range_test_picture
 
 CONFIG = """\
 name: small
@@ -170,7 +170,8 @@ def test_a_second_look_that_is_interrupted_goes_on(
     assert 0.003 < summary["suggested_lr"] < 0.5
     found = library.resume(tmp_path / "run")
     assert found.suggested_lr == summary["suggested_lr"]
-    assert "untrained model" in loss_title(library.load_run(tmp_path / "run"))
+    [panel] = range_test_picture(library.load_run(tmp_path / "run")).panels
+    assert "untrained model" in panel.title
     assert "weak signal" in str(found.suggestion.note) or race  # a race has notes of its own
     assert found.shown
     if not race:

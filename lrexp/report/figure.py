@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
-from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from lrexp.report.data.picture import Entry, Picture
+from lrexp.report.panel import draw_panels, handle
 from lrexp.report.style import INK, MUTED, drawable
 from lrexp.report.text import ELLIPSIS, FIRST_SHOWN, shown_of, told_apart
 from lrexp.runs.files import disk_errors, write_whole
@@ -34,7 +33,6 @@ MARGIN = 0.015  # of the width
 PANELS_BOTTOM, PANELS_TOP = 0.045, 0.895  # of the height, between caption and heading
 LEGEND_TOP = 0.86
 LEGEND_WIDTH = 0.34  # at most, of the width
-NAME_WIDTH = 26  # characters in a legend of one column
 MAX_ENTRIES = 32  # as many as marks tell apart
 
 LEGEND_LOOKS = (  # font size, where the notes stand, columns; the first that fits is taken
@@ -48,50 +46,19 @@ LEGEND_LOOKS = (  # font size, where the notes stand, columns; the first that fi
 )
 
 
-@dataclass(frozen=True)
-class Heading:
-    """What a sheet says about itself."""
-
-    title: str  # what is compared
-    subtitle: str = ""  # with what
-    caption: str = ""  # how to read the lines
-    source: str = ""  # which run it was drawn from
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a legend."""
-
-    handle: Artist
-    name: str
-    note: str = ""  # below the name
-
-
-def new_figure() -> Figure:
-    """Return an empty sheet."""
+def draw(picture: Picture) -> Figure:
+    """Return the sheet of a picture: heading and legend, and panels in the space that is left."""
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    return figure
-
-
-def finish(
-    figure: Figure,
-    heading: Heading,
-    entries: Sequence[Entry],
-    legend_title: str = "",
-    name_width: int = NAME_WIDTH,
-) -> None:
-    """Add heading and legend to a sheet, and give its panels the space that is left.
-
-    Names in the legend have at most `name_width` characters, fewer in two columns.
-    """
+    draw_panels(figure, picture.panels, picture.strip)
     right = 1 - MARGIN
-    if entries:
-        right = _add_legend(figure, entries, legend_title, name_width) - MARGIN
-    _add_heading(figure, heading)
-    bottom = PANELS_BOTTOM if heading.caption or heading.source else MARGIN
+    if picture.entries:
+        right = _add_legend(figure, picture) - MARGIN
+    _add_heading(figure, picture)
+    bottom = PANELS_BOTTOM if picture.caption or picture.source else MARGIN
     rect = (MARGIN / 2, bottom, right - MARGIN / 2, PANELS_TOP - bottom)
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=rect, w_pad=0.06, wspace=0.03))
+    return figure
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -112,7 +79,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _add_heading(figure: Figure, heading: Heading) -> None:
+def _add_heading(figure: Figure, heading: Picture) -> None:
     left, full = MARGIN, 1 - 2 * MARGIN
     title = _text(figure, left, 0.972, heading.title, fontsize=17, fontweight="bold", va="top")
     _fit(title, full)
@@ -124,17 +91,17 @@ def _add_heading(figure: Figure, heading: Heading) -> None:
     _fit(caption, full - _width(source) - MARGIN)
 
 
-def _add_legend(figure: Figure, entries: Sequence[Entry], title: str, name_width: int) -> float:
+def _add_legend(figure: Figure, picture: Picture) -> float:
     """Add the legend right of the panels and return where it begins, as a fraction of the width."""
     room = LEGEND_TOP - PANELS_BOTTOM
-    entries = _without_middle(entries)
+    entries = _without_middle(picture.entries)
     for look in LEGEND_LOOKS:
-        legend = _legend(figure, entries, title, name_width, look)
+        legend = _legend(figure, entries, picture, look)
         width, height = _size(figure, legend)
         if height <= room and width <= LEGEND_WIDTH:
             return 1 - MARGIN - width
         legend.remove()
-    legend = _legend(figure, entries, title, name_width, LEGEND_LOOKS[-1])
+    legend = _legend(figure, entries, picture, LEGEND_LOOKS[-1])
     return 1 - MARGIN - _size(figure, legend)[0]
 
 
@@ -143,23 +110,18 @@ def _without_middle(entries: Sequence[Entry]) -> list[Entry]:
     shown = shown_of(len(entries), at_most=MAX_ENTRIES)
     kept = [entries[i] for i in shown]
     if len(kept) < len(entries):
-        nothing = Line2D([], [], linestyle="none")
-        kept.insert(FIRST_SHOWN, Entry(nothing, f"{len(entries) - len(kept)} more"))
+        kept.insert(FIRST_SHOWN, Entry("nothing", f"{len(entries) - len(kept)} more"))
     return kept
 
 
 def _legend(
-    figure: Figure,
-    entries: Sequence[Entry],
-    title: str,
-    name_width: int,
-    look: tuple[float, str, int],
+    figure: Figure, entries: Sequence[Entry], picture: Picture, look: tuple[float, str, int]
 ) -> Legend:
     size, notes, columns = look
     legend = figure.legend(
-        handles=[entry.handle for entry in entries],
+        handles=[handle(entry.kind, entry.look) for entry in entries],
         labels=["-"] * len(entries),  # set below: a label that begins with _ would be left out
-        title=drawable(title, 40) or None,
+        title=drawable(picture.legend_title, 40) or None,
         loc="upper right",
         bbox_to_anchor=(1 - MARGIN, LEGEND_TOP),
         borderaxespad=0,
@@ -172,7 +134,7 @@ def _legend(
         alignment="left",
     )
     legend.get_title().set(fontsize=size - 0.5, color=MUTED, parse_math=False)
-    width = name_width if columns == 1 else 2 * name_width // 3
+    width = picture.name_width if columns == 1 else 2 * picture.name_width // 3
     names = told_apart([entry.name for entry in entries], width)
     joint = "\n" if notes == "below" else "   "
     for label, name, entry in zip(legend.get_texts(), names, entries, strict=True):

@@ -6,12 +6,16 @@ Only here is pyplot used. As in `plots`, matplotlib is imported by the function 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lrexp.errors import ConfigError
-from lrexp.report.curves import Array, Line
+from lrexp.report.data.curves import Line
+from lrexp.report.data.lr import lr_panel
+from lrexp.report.data.picture import Array, Entry, look
+from lrexp.report.data.range_test import key, range_curves, range_test_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +60,7 @@ def plot_lr_schedule(  # noqa: PLR0917 (the order of the arguments is public)
         ... )
         >>> plot_lr_schedule(schedule, total_steps=50_000)  # doctest: +SKIP
     """
-    from lrexp.report.lr import draw_traces
+    from lrexp.report.panel import draw_panel
 
     _check_axes(ax)
     steps = _steps(total_steps, point_interval)
@@ -66,11 +70,12 @@ def plot_lr_schedule(  # noqa: PLR0917 (the order of the arguments is public)
         import matplotlib.pyplot as plt
 
         _, ax = plt.subplots(figsize=figsize, layout="constrained")
-    draw_traces(ax, traces)
+    draw_panel(ax, replace(lr_panel(traces), title=""))
     ax.set_ylabel("learning rate")
     ax.set_title("Learning rate" if title is None else title, loc="left", parse_math=False)
     if isinstance(schedule, Mapping) and schedules:
-        _add_legend(ax, list(schedules))
+        named = enumerate(map(str, schedules))
+        _add_legend(ax, [Entry("lr.trace", name, look=look(i)) for i, name in named])
     return ax
 
 
@@ -95,25 +100,22 @@ def plot_range_test(
         >>> result = finder.run(train_loader)                    # doctest: +SKIP
         >>> plot_range_test(result.curves, result.suggestion)    # doctest: +SKIP
     """
-    from lrexp.report.range_test import draw_range_test, draw_with_strip, key_entries
+    from lrexp.report.panel import draw_panel, draw_panels
 
     _check_axes(ax)
     facts = {} if suggestion is None else {name: getattr(suggestion, name) for name in FACTS}
+    test = range_curves(curves)
+    panel, strip = range_test_panels(test, facts)
+    panel = replace(panel, title="")
     if ax is None:
         import matplotlib.pyplot as plt
 
         figure = plt.figure(figsize=(12, 6.5), layout="constrained")
-        ax = draw_with_strip(figure, curves, facts)
+        ax = draw_panels(figure, [panel], strip)
     else:
-        draw_range_test(ax, curves, facts)
+        draw_panel(ax, panel)
     ax.set_ylabel("loss")
-    entries = key_entries(len(curves), facts)
-    ax.legend(
-        [entry.handle for entry in entries],
-        [" ".join([entry.name, entry.note]).strip() for entry in entries],
-        loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False,
-        fontsize="small",
-    )  # fmt: skip
+    _add_legend(ax, key(test, facts), fontsize="small")
     return ax
 
 
@@ -125,17 +127,18 @@ def _check_axes(ax: object) -> None:
         raise ConfigError.single("ax", "must be a matplotlib Axes", type(ax).__name__, remedy)
 
 
-def _add_legend(ax: Axes, names: list[str]) -> None:
-    from lrexp.report.panels import handle
-    from lrexp.report.style import drawable, mark
+def _add_legend(ax: Axes, entries: Sequence[Entry], **look: Any) -> None:
+    from lrexp.report.panel import handle
+    from lrexp.report.style import drawable
 
     legend = ax.legend(
-        [handle(mark(i)) for i in range(len(names))],
-        ["-"] * len(names),  # set below: a label that begins with _ would be left out
-        loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False,
+        [handle(entry.kind, entry.look) for entry in entries],
+        ["-"] * len(entries),  # set below: a label that begins with _ would be left out
+        loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, **look,
     )  # fmt: skip
-    for label, name in zip(legend.get_texts(), names, strict=True):
-        label.set(parse_math=False, text=drawable(str(name), 40))
+    for label, entry in zip(legend.get_texts(), entries, strict=True):
+        text = f"{drawable(entry.name, 40)} {entry.note}".strip()
+        label.set(parse_math=False, text=text)
 
 
 def _steps(total_steps: int, point_interval: int | None) -> Array:

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lrexp.analysis.race import entrant_of
 from lrexp.errors import RunError
+from lrexp.report.data import overlays, pictures
+from lrexp.report.data.lr import schedule_picture
+from lrexp.report.data.picture import Picture
 from lrexp.runs.files import as_written
 from lrexp.runs.reader import Run
 
@@ -36,12 +38,7 @@ def draw_nothing(run: Run) -> list[Path]:
 
 
 def draw_run(run: Run, out: Path | None = None) -> list[Path]:
-    """Draw the pictures of one run from its files: loss.png, lr.png, and those of find-lr.
-
-    These are range_test.png, and race.png where a race followed.
-
-    A finished comparison also has verdicts.png, where there is one against a reference over
-    several seeds, and lr_sensitivity.png, where three LRs or more were compared.
+    """Draw the pictures of one run from its files; see `lrexp.report.data.pictures`.
 
     Args:
         run: finished, running or interrupted.
@@ -54,64 +51,32 @@ def draw_run(run: Run, out: Path | None = None) -> list[Path]:
         >>> [path.name for path in draw_run(load_run("runs/..."))]  # doctest: +SKIP
         ['loss.png', 'lr.png']
     """
-    from lrexp.report.differences import differences_figure
-    from lrexp.report.figure import save
-    from lrexp.report.loss import loss_figure
-    from lrexp.report.lr import lr_figure
-    from lrexp.report.race import race_figure
-    from lrexp.report.range_test import range_test_figure, range_test_loss_figure
-    from lrexp.report.sensitivity import sensitivity_figure
-    from lrexp.report.style import house_style
-
-    if run.command == "find-lr":
-        figures = {
-            "range_test": range_test_figure,
-            "loss": range_test_loss_figure,
-            "lr": lr_figure,
-        }
-        if any(entrant_of(name) for name in run.variants):
-            figures["race"] = race_figure
-    else:
-        figures = {"loss": loss_figure, "lr": lr_figure}
-        summary = run.summary or {}  # that of an older version has no verdicts
-        if summary.get("comparisons") and len(summary["seeds"]) > 1:
-            figures["verdicts"] = differences_figure
-        if summary.get("lr_sensitivity"):
-            figures["lr_sensitivity"] = sensitivity_figure
     folder = run.path / "plots" if out is None else out
     if out is None and folder.is_symlink():
         what = "is a link, which may lead out of the run"
         raise RunError(f"{folder}: {what}. Remove it, or give another folder with --out.")
-    with house_style(), _of_what_runs_write(run):
-        return [save(draw(run), folder / f"{name}.png") for name, draw in figures.items()]
+    with _of_what_runs_write(run):
+        return _draw({folder / f"{name}.png": made for name, made in pictures(run).items()})
 
 
 def draw_overlay(runs: Sequence[Run], out: Path) -> list[Path]:
-    """Draw several runs on one sheet: overlay-loss.png, and overlay-range-test.png of find-lr.
+    """Draw several runs into one picture: overlay-loss.png, and overlay-range-test.png of find-lr.
 
     Args:
-        runs: at least one; comparisons and range tests go onto different sheets, and one that is
+        runs: at least one; comparisons and range tests go into different pictures, and one that is
             alone of its kind is drawn as by itself.
         out: folder for the pictures.
     """
-    from lrexp.report.figure import save
-    from lrexp.report.loss import loss_figure, overlay_loss_figure, overlay_range_test_figure
-    from lrexp.report.range_test import range_test_figure
+    with _of_what_runs_write(*runs):
+        return _draw({out / f"{name}.png": made for name, made in overlays(runs).items()})
+
+
+def _draw(pictures: Mapping[Path, Picture]) -> list[Path]:
+    from lrexp.report.figure import draw, save
     from lrexp.report.style import house_style
 
-    tests = [run for run in runs if run.command == "find-lr"]
-    comparisons = [run for run in runs if run.command != "find-lr"]
-    paths = []
-    with house_style(), _of_what_runs_write(*runs):
-        if comparisons:
-            alone = len(comparisons) == 1
-            figure = loss_figure(comparisons[0]) if alone else overlay_loss_figure(comparisons)
-            paths.append(save(figure, out / "overlay-loss.png"))
-        if tests:
-            alone = len(tests) == 1
-            figure = range_test_figure(tests[0]) if alone else overlay_range_test_figure(tests)
-            paths.append(save(figure, out / "overlay-range-test.png"))
-    return paths
+    with house_style():
+        return [save(draw(picture), path) for path, picture in pictures.items()]
 
 
 @contextmanager
@@ -141,9 +106,4 @@ def draw_schedules(
         reactive: names of the variants whose LR follows a loss; their traces, as they would be if
             the loss never changed, are thin and dashed.
     """
-    from lrexp.report.figure import save
-    from lrexp.report.lr import schedules_figure
-    from lrexp.report.style import house_style
-
-    with house_style():
-        return save(schedules_figure(traces, title, steps_per_epoch, reactive), path)
+    return _draw({path: schedule_picture(traces, title, steps_per_epoch, reactive)})[0]

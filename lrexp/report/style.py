@@ -1,4 +1,4 @@
-"""The look of every picture: colours, fonts, axes, and which losses a panel shows.
+"""The look of every picture: colours, fonts, and how each kind of mark is drawn by matplotlib.
 
 Colours are those of Okabe & Ito, which people with any colour vision tell apart; their yellow,
 too pale for a line on white, gives way to a brown. From the ninth line on, dashes and markers
@@ -9,83 +9,156 @@ Source: Okabe & Ito, Color Universal Design, 2008.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib import font_manager
-from matplotlib.axes import Axes
 from matplotlib.ft2font import FT2Font
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from lrexp.report.curves import Array, LossCurves
-from lrexp.report.text import lr_text, number_text, shortened, steps_text
+from lrexp.report.text import shortened
 
 COLORS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#222222",
-    "#A0522D",
-)
-
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#A0522D",
+)  # fmt: skip
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
-MARKERS = ("", "o", "s", "^")
+MARKERS = ("", "o", "s", "^")  # on a line, in a few places: one for each of the dashes
+REACTIVE = (0, (5, 3))  # dashes of an LR that follows a loss
+RULE_MARKERS = "osD^vPX*"
 INK = "#222222"
 MUTED = "#6B6B6B"
 GRID = "#E6E6E6"
 ACCENT = "#D55E00"  # what a range test suggests
+RANGE = "#E6E1D3"  # the LRs between base and max
+RANGE_BAR = "#8F8768"
+DECIDED = "#0B7A4B"  # a claim
 FONT = "DejaVu Sans"  # comes with matplotlib
 
 WIDER_FONTS = (  # asked for characters that FONT lacks, where they are installed
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Microsoft YaHei",
-    "Yu Gothic",
-    "Malgun Gothic",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Apple SD Gothic Neo",
-    "Arial Unicode MS",
-)
-
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+    "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS",
+)  # fmt: skip
 MISSING_GLYPH = "□"
-NOTE_BOX = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-NUM_MARKERS = 8  # on a line
-TITLE_PAD = 8.0  # points between a panel and its title
-EPOCHS_HEIGHT = 15.663  # points, of an axis of epochs along the top: ticks and numbers
-LOG_RATIO = 30.0  # of the highest to the lowest value in view, above which an axis is logarithmic
 
 
-@dataclass(frozen=True)
-class Mark:
-    """How one line is told from the others."""
-
-    color: str
-    dashes: Any
-    marker: str = ""  # on the line, in a few places
+def _dots(marker: str, size: float, **more: Any) -> dict[str, Any]:
+    """Return the look of points that no line joins."""
+    return {"marker": marker, "markersize": size, "linestyle": "none", **more}
 
 
-def mark(index: int) -> Mark:
-    """Return the mark of the line number `index`; the first 32 differ."""
-    turn = index // len(COLORS) % len(DASHES)
-    return Mark(COLORS[index % len(COLORS)], DASHES[turn], MARKERS[turn])
+_HOLLOW: dict[str, Any] = {"markerfacecolor": "white"}
+_CROSS = {"markeredgecolor": "white", "clip_on": False}  # also whole where it stands on the edge
+_BAR = {"linewidth": 7, "alpha": 0.35, "solid_capstyle": "butt"}
 
+# By kind of mark; those without a colour have that of their look.
+MARKS: dict[str, dict[str, Any]] = {
+    "loss.raw": {"linewidth": 0.6},
+    "loss.median": {"linewidth": 2.2},
+    "loss.lost": {"linewidth": 1.3},
+    "loss.leaver": _dots("X", 8, **_CROSS, zorder=6),
+    "lr.trace": {"linewidth": 2.2},
+    "lr.reactive": {"linewidth": 1.3, "zorder": 2.5},
+    "lr.seed": {"linewidth": 1.0, "alpha": 0.5},
+    "range.raw": {"linewidth": 0.8, "alpha": 0.35},
+    "range.median": {"linewidth": 2.4},
+    "range.suggested": {"linewidth": 1.5, "linestyle": (0, (4, 2))},
+    "range.rule": _dots("o", 7, color=INK, markeredgewidth=1.3, zorder=4, **_HOLLOW),
+    "suggested": {"linewidth": 2, "color": ACCENT, "zorder": 3},
+    "strip.line": {"linewidth": 0.8, "color": GRID, "zorder": 0},
+    "strip.suggested": _dots("|", 13, color=ACCENT, markeredgewidth=2.4, **_HOLLOW),
+    "strip.suggested_bar": {"color": ACCENT, **_BAR},
+    "strip.range_bar": {"color": RANGE_BAR, **_BAR},
+    "strip.rule": _dots("o", 6, color=INK, markeredgewidth=1.3, **_HOLLOW),
+    "strip.rule_bar": {"color": RANGE_BAR, **_BAR},
+    "race.start": {"linewidth": 1, "color": MUTED, "linestyle": (0, (2, 3)), "zorder": 1},
+    "race.mean": {"linewidth": 1.6, "alpha": 0.5, "zorder": 2},
+    "race.seed": _dots(".", 6, alpha=0.45, zorder=2),
+    "race.kept": _dots("o", 10, markeredgewidth=2, zorder=4),
+    "race.dropped": _dots("o", 10, markeredgewidth=2, zorder=4, **_HOLLOW),
+    "race.worse": _dots("^", 10, markeredgewidth=2, zorder=4, **_HOLLOW),
+    "race.diverged": _dots("X", 11, markeredgecolor="white", zorder=4),
+    "race.drift": _dots("|", 16, markeredgewidth=2, zorder=5),  # where the arrow begins
+    "sensitivity.basins": {"linewidth": 4, "alpha": 0.6, "solid_capstyle": "butt", "zorder": 2},
+    "sensitivity.mean": {"linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},
+    "sensitivity.seed": _dots("o", 6.5, alpha=0.3, markeredgewidth=0, zorder=2.5),
+    "sensitivity.diverged": _dots("X", 9, **_CROSS, zorder=6),
+    "sensitivity.beyond": _dots("d", 9, **_CROSS, zorder=6),
+    "sensitivity.best": _dots("o", 11, markerfacecolor="none", markeredgewidth=1.8, zorder=4),
+    "sensitivity.start": {"linewidth": 1, "color": MUTED, "linestyle": (0, (4, 3)), "zorder": 1},
+    "verdicts.zero": {"linewidth": 1.2, "color": INK, "zorder": 1.5},
+    "verdicts.seed": _dots("o", 5, alpha=0.45, markeredgewidth=0, zorder=2.5),
+    "verdicts.mean": _dots("D", 7, markeredgecolor="white", zorder=4),
+    "verdicts.interval": {**_BAR, "zorder": 3},
+    "verdicts.diverged": _dots("X", 9, **_CROSS, zorder=4),
+}
+BAND: dict[str, Any] = {"alpha": 0.16, "linewidth": 0}
 
-def marker_look(look: Mark, num_points: int) -> dict[str, Any]:
-    """Return what `Axes.plot` is told about the markers on a line of so many points."""
-    if not look.marker:
-        return {}
-    every = max(1, num_points // NUM_MARKERS)
-    return {"marker": look.marker, "markersize": 5.0, "markevery": (every // 2, every)}
+SPANS: dict[str, dict[str, Any]] = {
+    "range": {"color": RANGE, "alpha": 0.7, "zorder": 0},
+    "interval": {"color": ACCENT, "alpha": 0.18, "zorder": 0.5},
+    "sensitivity.basin": {"alpha": 0.13, "zorder": 0},
+    "verdicts.noise": {"color": GRID, "alpha": 0.8, "zorder": 0},
+}
+
+_IN_BOX = {
+    "bbox": {
+        "boxstyle": "round,pad=0.25",
+        "facecolor": "white",
+        "edgecolor": "none",
+        "alpha": 0.85,
+    },
+    "zorder": 5,
+}
+# By kind of note: how far from its point it stands, in points to its side and up; and its look.
+NOTES: dict[str, tuple[float, float, dict[str, Any]]] = {
+    "loss.leaver": (8, 0, {"fontsize": 9.5, "color": INK, **_IN_BOX}),
+    "loss.empty": (0, 0, {"color": MUTED, "va": "baseline"}),
+    "suggested": (9, 0, {"fontsize": 12, "color": ACCENT, "fontweight": "bold", **_IN_BOX}),
+    "strip.suggested": (9, 0, {"fontsize": 9.5, "color": ACCENT, "fontweight": "bold"}),
+    "strip.range": (9, 0, {"fontsize": 9.5, "color": MUTED}),
+    "strip.rule": (9, 0, {"fontsize": 9.5, "color": INK}),
+    "race.drift": (9, 0, {"fontsize": 9.5, "color": INK, **_IN_BOX}),
+    "sensitivity.lost": (8, 0, {"fontsize": 8.5, "color": MUTED, **_IN_BOX}),
+    "sensitivity.start": (0, 4, {"fontsize": 9, "color": MUTED, "va": "baseline"}),
+}
+REASON: dict[str, Any] = {  # why there is no suggestion, in a box of its own
+    "fontsize": 11.5,
+    "color": INK,
+    "linespacing": 1.5,
+    "ha": "center",
+    "va": "top",
+    "bbox": {"boxstyle": "round,pad=0.7", "facecolor": "white", "edgecolor": ACCENT},
+    "zorder": 5,
+}
+
+# How a legend shows a kind of mark where that is not by its dashes: as a line, or as a patch.
+LEGEND_LINES: dict[str, dict[str, Any]] = {
+    "range.median": {"linewidth": 2.4},
+    "range.raw": {"linewidth": 1, "alpha": 0.5},
+    "suggested": {"linewidth": 2, "color": ACCENT},
+    "race.mean": {"linewidth": 1.6, "marker": "o", "markersize": 8},
+    "race.dropped": _dots("o", 8, color=MUTED, markeredgewidth=1.8, **_HOLLOW),
+    "race.worse": _dots("^", 8, color=MUTED, markeredgewidth=1.8, **_HOLLOW),
+    "race.diverged": _dots("X", 9, color=MUTED),
+    "race.start": {"linewidth": 1, "color": MUTED, "linestyle": (0, (2, 3))},
+    "sensitivity.mean": {"linewidth": 2.2, "marker": "o", "markersize": 3.5},
+    "sensitivity.seed": _dots("o", 6.5, color=MUTED, alpha=0.45),
+    "sensitivity.best": _dots("o", 10, color=MUTED, markerfacecolor="none"),
+    "sensitivity.diverged": _dots("X", 9, color=MUTED),
+    "verdicts.seed": _dots("o", 5, color=MUTED, alpha=0.6),
+    "verdicts.mean": _dots("D", 7, color=MUTED),
+    "nothing": {"linestyle": "none"},
+}
+LEGEND_PATCHES: dict[str, dict[str, Any]] = {
+    "band": {"alpha": 0.16},
+    "interval": {"color": ACCENT, "alpha": 0.18},
+    "range": {"color": RANGE},
+    "sensitivity.basin": {"alpha": 0.13},
+    "sensitivity.basins": {"color": MUTED, "alpha": 0.6},
+    "verdicts.interval": {"color": MUTED, "alpha": 0.35},
+    "verdicts.noise": {"color": GRID},
+}
 
 
 def house_style() -> AbstractContextManager[None]:
@@ -114,113 +187,13 @@ def _is_look(key: str) -> bool:
 
 def drawable(text: str, width: int = 200) -> str:
     """Return user text on one line of at most `width` characters, made of glyphs that exist."""
+    return in_glyphs(shortened(text, width))
+
+
+def in_glyphs(text: str) -> str:
+    """Return a text with a box in place of every character that no font has."""
     known = _glyphs()
-    return "".join(c if ord(c) in known else MISSING_GLYPH for c in shortened(text, width))
-
-
-def dress(ax: Axes) -> None:
-    """Give axes a quiet grid and two thin spines."""
-    ax.set_axisbelow(True)
-    ax.grid(True, which="major", color=GRID, linewidth=0.8)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    ax.tick_params(which="both", color="#9A9A9A", labelcolor=INK, length=3.5)
-    ax.tick_params(which="minor", length=2)
-
-
-def wants_log(low: float, high: float) -> bool:
-    """Return whether values in this range are easier to read on a logarithmic axis."""
-    return low > 0 and high > LOG_RATIO * low
-
-
-def log_limits(low: float, high: float, foot: float, head: float) -> tuple[float, float]:
-    """Return limits of a logarithmic axis, with room as fractions of the range in decades."""
-    bottom, top = float(np.log10(low)), float(np.log10(high))
-    span = (top - bottom) or 1.0
-    return 10 ** max(bottom - foot * span, -250.0), 10 ** min(top + head * span, 250.0)
-
-
-def pad_x(ax: Axes, first: float, last: float) -> None:
-    """Set the limits of a linear x axis with a little room for the marks at its ends."""
-    room = 0.012 * (last - first) or 0.5
-    ax.set_xlim(first - room, last + room)
-
-
-def panel_title(ax: Axes, text: str, **look: Any) -> Text:
-    """Write a title above a panel, and above its axis of epochs where it has one; return it.
-
-    The last title of a panel says how high all of them stand.
-    """
-    pad = TITLE_PAD + (EPOCHS_HEIGHT if ax.child_axes else 0.0)
-    usual: dict[str, Any] = {"loc": "left", "fontsize": 12, "color": INK, "parse_math": False}
-    return ax.set_title(text, pad=pad, **(usual | look))
-
-
-def log_axis(ax: Axes, which: str, text: Callable[[float], str] = number_text) -> None:
-    """Make the x or y axis logarithmic; few decades also get labels at 2 and 5.
-
-    Call it when the limits are set: they decide the labels.
-    """
-    getattr(ax, f"set_{which}scale")("log")
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
-    decades = abs(float(np.log10(high) - np.log10(low)))
-    subs = [1.0, 2.0, 5.0] if decades < 2.5 else [1.0]
-    if decades < 0.7:
-        subs = [float(digit) for digit in range(1, 10)]
-    if decades < 0.4:  # may hold none of those digits
-        axis.set_major_locator(MaxNLocator(nbins=6))
-        axis.set_minor_locator(NullLocator())
-    else:
-        axis.set_major_locator(LogLocator(base=10, subs=subs))
-        axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(1, 10)), numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def lr_axis(ax: Axes, which: str, *, log: bool) -> None:
-    """Label an axis of learning rates: 0.01, 1e-4."""
-    if log:
-        log_axis(ax, which, lr_text)
-        return
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: lr_text(value)))
-
-
-def number_axis(ax: Axes, which: str, *, log: bool) -> None:
-    """Label an axis of losses or accuracies."""
-    if log:
-        log_axis(ax, which)
-        return
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
-
-
-def step_axis(ax: Axes, *, unit: str = "step", steps_per_epoch: float | None = None) -> None:
-    """Label the x axis in steps (or epochs), with epochs along the top where their length is known.
-
-    Call it when the limits are set: an axis of epochs is drawn where it has an epoch to show.
-    """
-    ax.set_xlabel(unit)
-    ax.xaxis.set_major_locator(_whole_numbers())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: steps_text(value)))
-    if unit != "step" or not steps_per_epoch or ax.get_xlim()[1] < steps_per_epoch:
-        return
-    length = steps_per_epoch
-    top = ax.secondary_xaxis("top", functions=(_scaled(1 / length), _scaled(length)))
-    top.xaxis.set_major_locator(_whole_numbers())
-    top.tick_params(color=GRID, labelcolor=MUTED, labelsize="small", length=3)
-    top.spines["top"].set_visible(False)
-    # a title at the right, not a label of the axis: that would take a line of its own
-    panel_title(ax, "epoch", loc="right", fontsize="small", color=MUTED)
-
-
-def _whole_numbers() -> MaxNLocator:
-    return MaxNLocator(nbins=7, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
-
-
-def _scaled(factor: float) -> Callable[[Any], Any]:
-    return lambda values: values * factor
+    return "".join(c if ord(c) in known else MISSING_GLYPH for c in text)
 
 
 @lru_cache(maxsize=1)
@@ -238,71 +211,3 @@ def _glyphs() -> frozenset[int]:
 def _glyphs_of(weight: str) -> set[int]:
     fonts = [font_manager.FontProperties(family=name, weight=weight) for name in _fonts()]
     return {glyph for font in fonts for glyph in FT2Font(font_manager.findfont(font)).get_charmap()}
-
-
-BLOW_UP = 4.0  # times the fall of the best curve, that a curve in view may rise above its start
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one variant would have shown."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-
-def loss_view(curves: Sequence[LossCurves]) -> tuple[float, float]:
-    """Return the lowest and the highest loss to show.
-
-    Seeds that diverged have no say, unless all did; nor do rare peaks of the raw losses, nor
-    losses of exactly 0 (a loss that underflows), which no logarithmic axis could show.
-    """
-    seen = []
-    for curve in curves:
-        if curve.smooth is not None:
-            raw = np.concatenate([line.y for line in curve.kept_raw])
-            start = float(np.median([line.y[0] for line in curve.kept_raw if len(line.y)]))
-            low, high = (float(loss) for loss in np.percentile(raw, [1, 99]))
-            middle = curve.smooth.middle
-            lowest = float(middle.min(where=middle != 0.0, initial=middle.max()))
-            low = lowest if low == 0.0 == raw.min() else min(low, lowest)
-            seen.append(Seen(low, high, start, float(middle[-1])))
-    if seen:
-        return clipped_view(seen)
-    return view_of_lost([line.y for curve in curves for line in curve.diverged])
-
-
-def clipped_view(seen: Sequence[Seen]) -> tuple[float, float]:
-    """Return the range that holds all curves but for their blow-ups.
-
-    A curve may rise above its start by a few times what the best curve falls below it; the end of
-    the best curve is always in view.
-    """
-    low = min(s.low for s in seen)
-    tops = [s.start + BLOW_UP * ((s.start - low) or abs(s.start)) for s in seen]
-    best_end = min(s.end for s in seen)
-    high = max(max(min(s.high, top), s.start) for s, top in zip(seen, tops, strict=True))
-    return low, max(high, best_end + 0.5 * (best_end - low))
-
-
-def set_loss_axis(ax: Axes, low: float, high: float, *, log: bool, head: float = 0.06) -> None:
-    """Set the y axis; `head` is the room above the highest loss, as a fraction of the range."""
-    if log:
-        ax.set_ylim(*log_limits(low, high, 0.06, head))
-    else:
-        span = (high - low) or abs(high) or 1.0
-        ax.set_ylim(low - 0.06 * span, high + head * span)
-    number_axis(ax, "y", log=log)
-
-
-def view_of_lost(losses: Sequence[Array]) -> tuple[float, float]:
-    """Return the view where every seed diverged: around the losses that they began with."""
-    losses = [loss for loss in losses if len(loss)]
-    if not losses:
-        return 0.0, 1.0
-    start = float(np.median([loss[0] for loss in losses]))
-    low = min(float(loss.min()) for loss in losses)
-    high = max(float(loss.max()) for loss in losses)
-    return low, min(high, start + 10 * max(start - low, abs(start)))

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrexp.analysis.rules import BELOW_EDGE
-from lrexp.analysis.suggest import LOWEST_MEAN
 from lrexp.report.text import (
     cell,
     column,
@@ -29,6 +26,9 @@ from lrexp.report.text import (
 from lrexp.runs.files import as_written
 from lrexp.runs.listing import RunEntry
 from lrexp.runs.writer import slug
+
+if TYPE_CHECKING:
+    import numpy as np
 
 STATUS_STYLES = {"complete": "green", "running": "cyan", "failed": "red", "damaged": "red"}
 
@@ -162,6 +162,9 @@ def _suggestion(summary: Mapping[str, Any]) -> RenderableType:
 
 def _origin(summary: Mapping[str, Any]) -> str:
     """Return how `auto` came to its LR: its readings, and what they were combined with."""
+    from lrexp.analysis.rules import BELOW_EDGE  # here: a list of runs needs no numpy
+    from lrexp.analysis.suggest import LOWEST_MEAN
+
     readings = summary.get("readings")
     if not readings:
         return ""
@@ -207,7 +210,7 @@ class _Schedules:
 def _lr_numbers(lr: np.ndarray) -> tuple[str, str, str, str, str]:
     if not len(lr):
         return ("0", "–", "–", "–", "–")
-    peak = int(np.argmax(lr))
+    peak = int(lr.argmax())
     first, highest, last = (lr_text(float(lr[step])) for step in (0, peak, -1))
     return (f"{len(lr):,}", first, highest, f"{peak:,}", last)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -20,7 +20,9 @@ from rich.text import Text
 
 from lrexp.errors import without_controls
 from lrexp.runs.files import to_json
-from lrexp.runs.reader import Run
+
+if TYPE_CHECKING:
+    from lrexp.runs.reader import Run
 
 ELLIPSIS = "…"
 FIRST_SHOWN, LAST_SHOWN = 15, 3  # of a long list of variants
@@ -385,11 +387,11 @@ def seeds_of(run: Run) -> list[int]:
     return list(planned) if isinstance(planned, list) else sorted({t.seed for t in run.trials})
 
 
-def run_title(run: Run, what: str) -> str:
-    """Return `digits-lr: validation loss of 3 learning rates, 5 seeds`."""
+def run_compared_text(run: Run, what: str) -> str:
+    """Return `validation loss of 3 learning rates, 5 seeds`."""
     seeds = count_text(len(seeds_of(run)), "seed")
     compared = compared_text(len(run.variants), changed_keys(run))
-    return f"{shortened(run.name, 48)}: {what} of {compared}, {seeds}"
+    return f"{what} of {compared}, {seeds}"
 
 
 def run_subtitle(run: Run) -> str:

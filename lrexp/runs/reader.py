@@ -84,6 +84,10 @@ class Run:
         names = dict.fromkeys([*planned, *(trial.variant for trial in self.trials)])
         return {name: tuple(t for t in self.trials if t.variant == name) for name in names}
 
+    def of_kind(self, kind: Kind) -> tuple[TrialRecord, ...]:
+        """Return the trials of a kind that have begun."""
+        return tuple(trial for trial in self.trials if trial.kind == kind)
+
 
 def load_run(path: str | Path) -> Run:
     """Return a run as its directory shows it; curves are read when they are asked for.

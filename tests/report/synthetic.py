@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lrexp.analysis.race import Entrant
+
 CONFIG = {
     "name": "digits-lr",
     "model": {"name": "mlp", "args": {"hidden": [128, 128]}},
@@ -219,3 +221,52 @@ def write_find_lr(
     }
     (path / "summary.json").write_text(json.dumps(result), encoding="utf-8")
     return path
+
+
+RACE_LOSSES = {  # horizon -> LR -> final loss; None diverged
+    40: {0.01: [1.8, 1.7], 0.04: [0.9, 1.0], 0.16: [0.7, 0.8], 0.64: [None, 1.9]},
+    80: {0.03: [0.5, 0.5], 0.12: [0.3, 0.6]},
+}
+
+
+def write_race(path: Path, *, until: int = 99, summary: bool = True) -> Path:
+    """Write the files of a race, or of its first trials."""
+    path.mkdir()
+    owner = {"status": "complete" if summary else "interrupted", "num_trials": 12}
+    facts = {"command": "find-lr", "name": "digits-lr", "seeds": [0, 1], "variants": ["range_test"]}
+    (path / "status.json").write_text(json.dumps(owner | facts))
+    trials = [
+        (horizon, lr, seed, loss)
+        for horizon, by_lr in RACE_LOSSES.items()
+        for lr, losses in by_lr.items()
+        for seed, loss in enumerate(losses)
+    ]
+    for horizon, lr, seed, loss in trials[:until]:
+        folder = path / "trials" / Entrant(horizon, lr).name / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "steps.csv").write_text("step,epoch,lr,loss\n0,0,0.1,2.2\n")
+        (folder / "evals.csv").write_text(
+            f"step,epoch,train_loss,val_loss\n0,0,nan,2.1\n1,1,1,{loss or 1e9}\n"
+        )
+        outcome = "diverged" if loss is None else "finished"
+        final = {} if loss is None else {"val_loss": loss}
+        (folder / "result.json").write_text(json.dumps({"outcome": outcome, "final": final}))
+    if summary:
+        (path / "summary.json").write_text(json.dumps(RACE_SUMMARY))
+    return path
+
+
+RACE_SUMMARY = {
+    "suggested_lr": 0.05, "interval": [0.03, 0.08], "base_lr": 0.01, "max_lr": 0.1, "reason": None,
+    "estimated_regret": 0.012, "seeds": [0, 1],
+    "range_test": {"suggested_lr": 0.02, "interval": [0.01, 0.03], "steps": 280},
+    "race": {
+        "budget": 4.0, "budget_steps": 640, "steps": 640, "total_steps": 160,
+        "rungs": [
+            {"horizon": 40, "seeds": [0, 1], "start": [2.1, 2.1], "drift": 0.3, "lrs": [
+                {"lr": 0.16, "losses": [0.7, 0.8], "diverged": 0, "regret": 0.0, "dropped": False},
+                {"lr": 0.64, "losses": [None, 1.9], "diverged": 1, "regret": 0.9, "dropped": True},
+            ]},
+        ],
+    },
+}  # fmt: skip

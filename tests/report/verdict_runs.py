@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lrexp.config.load import load_config
+from lrexp.runs.files import write_json
 from lrexp.runs.reader import Run, load_run
 from lrexp.runs.summary import comparison_summary
 
@@ -54,7 +55,35 @@ def write_verdicts(
             (trial / "result.json").write_text(json.dumps(result))
     config = load_config({**CONFIG, "loss": "cross_entropy", "compare": section})
     summary = comparison_summary(load_run(path), config)
-    from lrexp.runs.files import write_json
-
     write_json(path / "summary.json", summary)
     return load_run(path)
+
+
+SEEDS = 8
+LRS = [0.001, 0.01, 0.1, 1.0, 10.0]
+
+
+def around(mean: float, spread: float = 0.02) -> list[float]:
+    return (mean + spread * np.linspace(-1, 1, SEEDS)).tolist()
+
+
+def four_schedules(path: Path) -> Run:
+    """Write a comparison with a variant that is better, one that is not, and one that diverges."""
+    finals = {
+        "base": around(1.0),
+        "good": around(0.8, 0.03),
+        "same": [value + 0.1 * (-1) ** i for i, value in enumerate(around(1.0))],
+        "half_lost": [LOST] * 7 + [0.5],
+    }
+    return write_verdicts(path, finals, {n: {"schedule.warmup": i} for i, n in enumerate(finals)})
+
+
+def over_lr(path: Path, rows: Mapping[str, list[float]], **compare: Any) -> Run:
+    """Write a comparison over LRs; every row is a schedule with a mean value for each LR."""
+    finals, settings = {}, {}
+    for schedule, means in rows.items():
+        for lr, mean in zip(LRS, means, strict=True):
+            name = f"{schedule}-{lr:g}"
+            finals[name] = [LOST, *around(1.0)[1:]] if mean == LOST else around(mean)
+            settings[name] = {"optimizer.lr": lr, "schedule": schedule}
+    return write_verdicts(path, finals, settings, reference="best", **compare)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrexp.analysis.smoothing import anchored, thin
+from lrexp.report.data.picture import Array
 from lrexp.runs.reader import Run, TrialRecord
 
-Array = NDArray[np.float64]
 HUGE = 1e30  # far above any picture, and safe to calculate with
 FEW_POINTS = 40  # of a line, that are marked one by one
 Transform = Callable[[Array], Array]

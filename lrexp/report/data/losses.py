@@ -1,0 +1,389 @@
+"""The losses of a comparison over its steps, and those of several runs in one picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lrexp.report.data.curves import (
+    Line,
+    LossCurves,
+    Spread,
+    loss_curves,
+    measure_curves,
+    outcome,
+    shared_epoch,
+    steps_per_epoch,
+)
+from lrexp.report.data.picture import (
+    NAME_WIDTH,
+    NUM_COLORS,
+    NUM_DASHES,
+    Array,
+    Band,
+    Entry,
+    Look,
+    Mark,
+    Marks,
+    Note,
+    Panel,
+    Picture,
+    look,
+    mark,
+    of_run,
+    step_axis,
+    value_axis,
+    wants_log,
+)
+from lrexp.report.text import (
+    count_text,
+    measure_text,
+    number_text,
+    ranking_note,
+    run_compared_text,
+    run_subtitle,
+    seeds_of,
+    shortened,
+    told_apart,
+)
+from lrexp.runs.reader import Run, TrialRecord
+
+PANEL_TITLES = {"loss": "training loss", "train_loss": "training loss, mean between evaluations"}
+MAX_LABELS = 6  # of variants that leave the picture; more would cover the others
+LABEL_HEIGHT = 0.05  # of the panel
+BLOW_UP = 4.0  # times the fall of the best curve, that a curve in view may rise above its start
+RUN_WIDTH, VARIANT_WIDTH = 16, 24  # characters of a legend
+_BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")  # how a folder begins that no --out has named
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One variant on its way into a picture."""
+
+    name: str
+    trials: tuple[TrialRecord, ...]
+    look: Look
+    curves: LossCurves
+    scale: float  # x axis units in a step
+
+    @property
+    def end(self) -> float:
+        """Where its curves end, in units of the x axis."""
+        columns = [rows["step"] for trial in self.trials for rows in (trial.steps, trial.evals)]
+        return max((float(steps[-1]) for steps in columns if len(steps)), default=0.0) * self.scale
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one variant would have shown."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+
+def loss_picture(run: Run) -> Picture:
+    """Return the losses of a comparison, the legend in the order of the ranking."""
+    unit, length = _unit([run])
+    looks = {name: look(i) for i, name in enumerate(run.variants)}
+    variants = {
+        name: _variant(name, trials, looks[name], unit) for name, trials in run.variants.items()
+    }
+    measures = evaluated(run)
+    rows = _ranking(run)
+    others = {name: progress_note(run, name) for name in variants if name not in rows}
+    notes = {name: ranking_note(row) for name, row in rows.items() if name in variants} | others
+    metric = str((run.summary or {}).get("metric", ""))
+    return of_run(
+        run,
+        run_compared_text(run, measure_text(metric or (measures or ["train_loss"])[-1])),
+        _panels(list(variants.values()), measures, unit, length),
+        caption=_caption(list(variants.values())),
+        entries=[Entry("loss.median", name, note, looks[name]) for name, note in notes.items()],
+        legend_title=f"ranked by {measure_text(metric)}" if metric else "variants",
+    )
+
+
+def overlaid_loss_picture(runs: Sequence[Run]) -> Picture:
+    """Return the losses of several comparisons: a colour for each run, dashes for its variants.
+
+    Where that is not enough, every curve has a look of its own.
+    """
+    unit, length = _unit(runs)
+    widest = max(len(run.variants) for run in runs)
+    by_run = len(runs) <= NUM_COLORS and widest <= NUM_DASHES
+    entries: list[Entry] = []
+    variants: list[Variant] = []
+    labels = told_apart(run_labels(runs), RUN_WIDTH)
+    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        names = told_apart(list(run.variants), VARIANT_WIDTH)
+        notes = {name: ranking_note(row) for name, row in _ranking(run).items()}
+        for j, (name, trials) in enumerate(run.variants.items()):
+            variants.append(
+                _variant(name, trials, Look(i, j) if by_run else look(len(variants)), unit)
+            )
+            note = notes.get(name, "") or progress_note(run, name)
+            label_of_line = f"{label} · {names[j]}"
+            entries.append(Entry("loss.median", label_of_line, note, variants[-1].look))
+    measures = list(dict.fromkeys(m for run in runs for m in evaluated(run)))
+    return Picture(
+        title=overlay_title(runs, measure_text((measures or ["train_loss"])[-1])),
+        subtitle=shared_subtitle(runs),
+        caption=_caption(variants),
+        panels=_panels(variants, measures, unit, length),
+        entries=entries,
+        legend_title="runs",
+        name_width=max(NAME_WIDTH, RUN_WIDTH + VARIANT_WIDTH + 3),
+    )
+
+
+def evaluated(run: Run) -> list[str]:
+    """Return the measures that get a panel: validation loss, and the metric that ranks.
+
+    Training loss, evaluated, is a mean over many batches: beside the batch losses it gets a panel
+    only where it ranks, and where there is a curve of it.
+    """
+    metric = str((run.summary or run.config.get("compare") or {}).get("metric", ""))
+    candidates = dict.fromkeys(["val_loss", metric])
+    return [
+        measure
+        for measure in candidates
+        if any(
+            np.isfinite(t.evals.get(measure, np.empty(0))).sum() > (measure == "train_loss")
+            for t in run.trials
+        )
+    ]
+
+
+def progress_note(run: Run, name: str) -> str:
+    """Return how far a variant is: seeds that ended, diverged, failed; empty when all went well."""
+    outcomes = [outcome(trial) for trial in run.variants[name]]
+    planned = max(len(seeds_of(run)), len(outcomes))
+    ended = len(outcomes) - outcomes.count("open")
+    if not outcomes:
+        return "not begun"
+    progress = "not ended" if planned == 1 else f"{ended} of {planned} ended"
+    notes = [
+        kind if count == planned else f"{count} of {planned} {kind}"
+        for kind in ("diverged", "failed")
+        if (count := outcomes.count(kind))
+    ]
+    return ", ".join(notes if ended == planned else [progress, *notes])
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the runs; where names are equal, when they began, or the folders."""
+    names = [run.name for run in runs]
+    twins = [run for run in runs if names.count(run.name) > 1]
+    found = [_BEGAN.match(run.path.name) for run in twins]
+    times = [match[0] for match in found if match]
+    if len(set(times)) < len(twins):
+        times = [run.path.name for run in twins]
+    elif len({time[:9] for time in times}) == 1:
+        times = [f"{time[9:11]}:{time[11:13]}:{time[13:]}" for time in times]  # of one day
+    labels = dict(zip((run.path for run in twins), times, strict=True))
+    return [labels.get(run.path, run.name) for run in runs]
+
+
+def overlay_title(runs: Sequence[Run], what: str) -> str:
+    """Return what of which runs is compared."""
+    names = list(dict.fromkeys(shortened(run.name, 40) for run in runs))
+    listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{listed}: {what} of {count_text(len(runs), 'run')}"
+
+
+def shared_subtitle(runs: Sequence[Run]) -> str:
+    """Return what the runs have in common."""
+    told = [run_subtitle(run).split(" · ") for run in runs]
+    return " · ".join(part for part in told[0] if all(part in other for other in told))
+
+
+def _ranking(run: Run) -> dict[str, Mapping[str, Any]]:
+    return {row["variant"]: row for row in (run.summary or {}).get("ranking") or ()}
+
+
+def _caption(variants: Sequence[Variant]) -> str:
+    """Return how to read the lines."""
+    if max((len(v.trials) for v in variants), default=0) > 1:
+        return (
+            "Line: median of the seeds, training loss smoothed. Band: lowest to highest seed. "
+            "Faint: raw loss of every step."
+        )
+    return "Training loss: smoothed strong, raw loss of every step faint."
+
+
+def _unit(runs: Sequence[Run]) -> tuple[str, float | None]:
+    """Return the unit of x that the runs can share, and the updates in an epoch where all agree.
+
+    The unit is the step, but the epoch where epochs differ in length.
+    """
+    found = [shared_epoch(run) for run in runs]
+    lengths = {length for length, _ in found}
+    if len(lengths) <= 1 and all(shared for _, shared in found):
+        return "step", found[0][0] if found else None
+    return "step" if None in lengths else "epoch", None
+
+
+def _variant(name: str, trials: tuple[TrialRecord, ...], look: Look, unit: str) -> Variant:
+    length = steps_per_epoch(trials) if unit == "epoch" else None
+    return Variant(name, trials, look, loss_curves(trials), 1 / length if length else 1.0)
+
+
+def _panels(
+    variants: Sequence[Variant], measures: Sequence[str], unit: str, length: float | None
+) -> list[Panel]:
+    """Return a panel of the training loss and one for each evaluated measure."""
+    x = step_axis(max((v.end for v in variants), default=0.0), unit, length)
+    shown = {"loss": _training(variants)} | {m: _evaluated(variants, m) for m in measures}
+    views = [view for name, (_, view) in shown.items() if "loss" in name]
+    log = any(wants_log(*view) for view in views) and all(low > 0 for low, _ in views)
+    leaving = _leavers(variants, shown["loss"][1][1], name_width=12 if len(shown) > 2 else 20)
+    panels = []
+    for name, (marks, view) in shown.items():
+        room = 1.1 * LABEL_HEIGHT * min(MAX_LABELS, len(leaving)) if name == "loss" else 0.0
+        y = value_axis(*view, 0.06, 0.06 + room, log=log and "loss" in name)
+        empty = [] if marks else [Note("loss.empty", "no steps yet", 0.5, 0.5, "xy", "center")]
+        labels = _labels(leaving) if name == "loss" else []
+        title = shortened(PANEL_TITLES.get(name) or measure_text(name), 60)
+        panels.append(Panel(x, y, [*marks, *empty, *labels], title))
+    return panels
+
+
+View = tuple[float, float]  # the lowest and the highest value to show
+
+
+def _training(variants: Sequence[Variant]) -> tuple[Marks, View]:
+    """Return raw losses, the smoothed median, its band, seeds that diverged; and the view."""
+    raw = [
+        _line("loss.raw", v, line)
+        for v in variants
+        for line in v.curves.kept_raw + v.curves.diverged_raw
+    ]
+    marks: Marks = [*raw]
+    for v in variants:
+        marks += _spread(v, v.curves.smooth)
+        marks += [_line("loss.lost", v, line) for line in v.curves.diverged]
+    return marks, loss_view([v.curves for v in variants])
+
+
+def _evaluated(variants: Sequence[Variant], measure: str) -> tuple[Marks, View]:
+    """Return what was evaluated, the median of the seeds in a band; and the view."""
+    marks: Marks = []
+    seen, lost_values = [], []
+    for v in variants:
+        kept, lost = measure_curves(v.trials, measure)
+        marks += _spread(v, kept)
+        if kept is not None:
+            low, high = float(kept.low.min()), float(kept.high.max())
+            seen.append(Seen(low, high, float(kept.middle[0]), float(kept.middle[-1])))
+        marks += [_line("loss.lost", v, line) for line in lost]
+        lost_values += [line.y for line in lost]
+    if not seen:
+        return marks, _view_of_lost(lost_values)
+    if "loss" not in measure:
+        return marks, (min(s.low for s in seen), max(s.high for s in seen))
+    # the first value of an unstable variant may be its blow-up: all begin where most of them do
+    start = float(np.median([s.start for s in seen]))
+    return marks, clipped_view([replace(s, start=start) for s in seen])
+
+
+def _line(kind: str, v: Variant, line: Line) -> Mark:
+    return Mark(kind, line.x * v.scale, line.y, v.look, v.name)
+
+
+def _spread(v: Variant, spread: Spread | None) -> Marks:
+    if spread is None:
+        return []
+    band = Band(spread.x * v.scale, spread.low, spread.high, v.look)
+    median = _line("loss.median", v, Line(spread.x, spread.middle))
+    return [band, median] if spread.seeds > 1 else [median]
+
+
+def _leavers(variants: Sequence[Variant], top: float, name_width: int) -> list[tuple[Variant, str]]:
+    """Return the variants that leave the picture for good, and a text about each."""
+    rows = []
+    for v in variants:
+        name = shortened(v.name, name_width)
+        if v.curves.diverged_at:
+            rows.append((v, f"{name} diverged at {_diverged_steps(v)}"))
+        if v.curves.smooth is not None and v.curves.smooth.middle[-1] > top:
+            end = number_text(float(v.curves.smooth.middle[-1]), 2)
+            rows.append((v, f"{name} ends above, at {end}"))
+    return rows
+
+
+def _diverged_steps(v: Variant) -> str:
+    first, last = min(v.curves.diverged_at), max(v.curves.diverged_at)
+    steps = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+    num_lost, num_seeds = len(v.curves.diverged_at), len(v.trials)
+    share = f"all {num_seeds}" if num_lost == num_seeds else f"{num_lost} of {num_seeds}"
+    seeds = f" ({share} seeds)" if num_seeds > 1 else ""
+    return steps + seeds
+
+
+def _labels(leavers: Sequence[tuple[Variant, str]]) -> Marks:
+    """List below the top edge which variants leave the picture; mark where they diverged."""
+    shown = leavers if len(leavers) <= MAX_LABELS else leavers[: MAX_LABELS - 1]
+    texts = [text for _, text in shown]
+    if len(leavers) > len(shown):
+        texts.append(f"and {len(leavers) - len(shown)} more")
+    heights = [0.965 - LABEL_HEIGHT * row for row in range(len(texts))]
+    marks: Marks = []
+    for text, y in zip(texts, heights, strict=True):
+        marks.append(Note("loss.leaver", text, 0.03, y, "xy"))
+    for (v, _), y in zip(shown, heights, strict=False):
+        marks.append(mark("loss.leaver", [0.03], [y], v.look, "xy"))
+        if v.curves.diverged_at:
+            at = min(v.curves.diverged_at) * v.scale
+            marks.append(mark("loss.leaver", [at], [1.0], v.look, "y"))
+    return marks
+
+
+def loss_view(curves: Sequence[LossCurves]) -> View:
+    """Return the lowest and the highest loss to show.
+
+    Seeds that diverged have no say, unless all did; nor do rare peaks of the raw losses, nor
+    losses of exactly 0 (a loss that underflows), which no logarithmic axis could show.
+    """
+    seen = []
+    for curve in curves:
+        if curve.smooth is not None:
+            raw = np.concatenate([line.y for line in curve.kept_raw])
+            start = float(np.median([line.y[0] for line in curve.kept_raw if len(line.y)]))
+            low, high = (float(loss) for loss in np.percentile(raw, [1, 99]))
+            middle = curve.smooth.middle
+            lowest = float(middle.min(where=middle != 0.0, initial=middle.max()))
+            low = lowest if low == 0.0 == raw.min() else min(low, lowest)
+            seen.append(Seen(low, high, start, float(middle[-1])))
+    if seen:
+        return clipped_view(seen)
+    return _view_of_lost([line.y for curve in curves for line in curve.diverged])
+
+
+def clipped_view(seen: Sequence[Seen]) -> View:
+    """Return the range that holds all curves but for their blow-ups.
+
+    A curve may rise above its start by a few times what the best curve falls below it; the end of
+    the best curve is always in view.
+    """
+    low = min(s.low for s in seen)
+    tops = [s.start + BLOW_UP * ((s.start - low) or abs(s.start)) for s in seen]
+    best_end = min(s.end for s in seen)
+    high = max(max(min(s.high, top), s.start) for s, top in zip(seen, tops, strict=True))
+    return low, max(high, best_end + 0.5 * (best_end - low))
+
+
+def _view_of_lost(losses: Sequence[Array]) -> View:
+    """Return the view where every seed diverged: around the losses that they began with."""
+    losses = [loss for loss in losses if len(loss)]
+    if not losses:
+        return 0.0, 1.0
+    start = float(np.median([loss[0] for loss in losses]))
+    low = min(float(loss.min()) for loss in losses)
+    high = max(float(loss.max()) for loss in losses)
+    return low, min(high, start + 10 * max(start - low, abs(start)))

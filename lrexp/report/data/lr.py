@@ -1,0 +1,136 @@
+"""Learning rates over the steps, as a run used them or as schedules give them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from lrexp.report.data.curves import Line, lr_traces, shared_epoch, thinned
+from lrexp.report.data.picture import (
+    Array,
+    Axis,
+    Entry,
+    Mark,
+    Panel,
+    Picture,
+    log_limits,
+    look,
+    of_run,
+    step_axis,
+)
+from lrexp.report.text import count_text, lr_text, shortened
+from lrexp.runs.reader import Run
+
+PEAK_RATIO = 10.0  # of the largest to the smallest peak, from which the axis is logarithmic
+MEDIAN_RATIO = 20.0  # of a trace's peak to its median: most of it would lie on the floor
+UNCHANGED = "if the loss never changed"
+TAIL = 1e-3  # of the smallest peak, below which tails are cut
+
+Traces = Mapping[str, Sequence[Line]]  # by variant: its first line, and those of seeds that differ
+
+
+def lr_picture(run: Run) -> Picture:
+    """Return the LRs that a run used, one line for each variant."""
+    own = ("compare", "range_test")  # a race and a control have other schedules than the config's
+    shown = {
+        name: trials
+        for name, trials in run.variants.items()
+        if all(trial.kind in own for trial in trials)
+    }
+    traces = {name: lr_traces(trials) for name, trials in shown.items()}
+    length, shared = shared_epoch(run)
+    is_test = run.command == "find-lr"
+    of_what = "the LR range test" if is_test else count_text(len(traces), "variant")
+    return of_run(
+        run,
+        f"learning rate of {of_what}",
+        [lr_panel(traces, length if shared else None)],
+        entries=() if is_test else _entries(traces),
+        legend_title="variants",
+    )
+
+
+def schedule_picture(
+    traces: Mapping[str, Array],
+    title: str = "",
+    steps_per_epoch: float | None = None,
+    reactive: Collection[str] = (),
+) -> Picture:
+    """Return LR traces that hold one value for each step.
+
+    Those of the `reactive` variants, which follow a loss, are what a constant loss would give.
+    """
+    lines = {name: [_trace(lr)] for name, lr in traces.items()}
+    start = f"{shortened(title, 48)}: " if title else ""
+    steps = max(map(len, traces.values()), default=0)
+    return Picture(
+        title=f"{start}learning rate of {count_text(len(traces), 'variant')}",
+        subtitle=f"before any training · {count_text(steps, 'step')}",
+        caption=f"Thin, dashed: follows a loss, drawn as {UNCHANGED}." if reactive else "",
+        panels=[lr_panel(lines, steps_per_epoch, reactive)],
+        entries=_entries(lines, reactive),
+        legend_title="variants",
+    )
+
+
+def lr_panel(
+    traces: Traces, steps_per_epoch: float | None = None, reactive: Collection[str] = ()
+) -> Panel:
+    """Return LR traces on axes that fit them."""
+    marks = [
+        Mark("lr.seed" if rank else _kind(name, reactive), line.x, line.y, look(i), name)
+        for i, (name, lines) in enumerate(traces.items())
+        for rank, line in enumerate(lines)
+    ]
+    drawn = [mark for mark in marks if len(mark.x)]
+    last = max((float(mark.x[-1]) for mark in drawn), default=1.0)
+    low, high, log = lr_view([mark.y for mark in drawn])
+    limits = log_limits(low, high, 0.06, 0.06) if log else (-0.015 * high, 1.06 * high)
+    y = Axis(limits, scale="log" if log else "linear", numbers="lr")
+    return Panel(step_axis(last, steps_per_epoch=steps_per_epoch), y, marks, "learning rate")
+
+
+def lr_view(traces: Sequence[Array]) -> tuple[float, float, bool]:
+    """Return the lowest and highest LR to show, and whether on a logarithmic axis.
+
+    It is logarithmic where a trace spends most of its time decades below its peak, as a ramp does,
+    and where variants peak a decade apart. In the latter case the tails of schedules that end near
+    0 are cut: they would take most of the axis.
+    """
+    positive = [lr[lr > 0] for lr in traces if (lr > 0).any()]
+    if not positive:
+        return 0.0, 1.0, False
+    peaks = [float(lr.max()) for lr in positive]
+    low, high = min(float(lr.min()) for lr in positive), max(peaks)
+    if any(float(np.median(lr)) * MEDIAN_RATIO < lr.max() for lr in positive):
+        return low, high, True
+    if high > 0.999 * PEAK_RATIO * min(peaks):
+        return max(low, min(peaks) * TAIL), high, True
+    return 0.0, high, False
+
+
+def _entries(traces: Traces, reactive: Collection[str] = ()) -> list[Entry]:
+    return [
+        Entry(_kind(name, reactive), name, UNCHANGED if name in reactive else _note(lines), look(i))
+        for i, (name, lines) in enumerate(traces.items())
+    ]
+
+
+def _kind(name: str, reactive: Collection[str]) -> str:
+    return "lr.reactive" if name in reactive else "lr.trace"
+
+
+def _trace(lr: Array) -> Line:
+    values = np.asarray(lr, dtype=np.float64)
+    return thinned(Line(np.arange(len(values), dtype=np.float64), values))
+
+
+def _note(lines: Sequence[Line]) -> str:
+    """Return `0.01`, or `peak 0.01, end 1e-5`."""
+    lr = lines[0].y if lines else np.empty(0)
+    if not len(lr):
+        return "not begun"
+    if lr.min() == lr.max():
+        return lr_text(float(lr[0]))
+    return f"peak {lr_text(float(lr.max()))}, end {lr_text(float(lr[-1]))}"
