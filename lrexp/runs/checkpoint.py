@@ -104,8 +104,7 @@ def peek_checkpoint(path: Path) -> SavedGroup:
         parts = dict(_header(file)[1:])
         state = dict(parts["state"][1:])
         contents = {name: _decoded(parts[name], {}) for name in ("step", "trials")}
-        for position in contents["trials"].values():
-            _check_position(position)
+        _check_progress(contents)
         return _saved(contents, {"engine": str(state.get("engine"))})
 
 
@@ -133,7 +132,11 @@ def _readable(path: Path) -> Iterator[Any]:
 
 
 def _header(file: Any) -> Any:
-    header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
+    from lrexp.engine.state import MAX_NODES
+
+    text = (file.metadata() or {}).get(_HEADER, "null")
+    _require(text.count("[") <= 2 * MAX_NODES, "it holds too many values outside of tensors")
+    header = json.loads(text)
     if not isinstance(header, list) or ["format", FORMAT] not in header:
         raise ValueError(f"it has not the format {FORMAT}")
     return header
@@ -233,13 +236,18 @@ def check_payload(payload: Any, num_bytes: int) -> None:
     from lrexp.engine.state import check_held
 
     check_held(payload, num_bytes)
-    step, state, trials = payload["step"], payload["state"], payload["trials"]
-    _require(_is_count(step), "its step is no number of steps")
+    state = payload["state"]
     _require(isinstance(state, dict), "its state is no mapping")
     _require(isinstance(state.get("engine", ""), str), "its engine has no name")
     for own in (state, state.get("apart")):  # `apart`: of one trial of a stack that fell apart
         if isinstance(own, dict) and "generators" in own:
             _check_generators(own["generators"])
+    _check_progress(payload)
+
+
+def _check_progress(payload: Mapping[str, Any]) -> None:
+    step, trials = payload["step"], payload["trials"]
+    _require(_is_count(step), "its step is no number of steps")
     _require(isinstance(trials, dict), "its trials are no mapping")
     for name, position in trials.items():
         _require(isinstance(name, str) and isinstance(position, dict), "its trials have no names")
