@@ -106,6 +106,9 @@ def _is_acquired(lease: SoftFileLease, path: Path) -> bool:
 
     patience = LEASE_SECONDS * 1.5 if is_silent(path) else 0.0  # an old one has to be watched
     with disk_errors(path):
+        path.parent.stat()  # filelock would make a folder that was deleted
+        if patience and path.stat().st_size == 0:  # the machine crashed; filelock waits for ever
+            path.unlink()
         try:
             lease.acquire(timeout=patience, poll_interval=0.5)
         except Timeout:
