@@ -188,7 +188,7 @@ def test_a_deleted_run_is_written_no_more(tmp_path: Path, monkeypatch: pytest.Mo
         for file in (tmp_path / "run").iterdir():
             file.unlink()
         (tmp_path / "run").rmdir()
-        with pytest.raises(RunError, match="^run: was deleted while the run was writing it"):
+        with pytest.raises(RunError, match=r"^run: was deleted while the run was writing it"):
             check()
     assert not (tmp_path / "run").exists()
     monkeypatch.chdir(tmp_path)
