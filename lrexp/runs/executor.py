@@ -26,7 +26,7 @@ from typing import IO, Any, Protocol
 from lrexp.errors import RunError, WorkerDiedError
 from lrexp.records import TrialId, Unit
 from lrexp.runs.files import disk_errors, trial_path, write_json, write_whole
-from lrexp.runs.lock import claimant, is_claimed
+from lrexp.runs.lock import claimant
 from lrexp.runs.spec import RunSpec
 from lrexp.runs.trial_files import failure
 from lrexp.runs.worker import (
@@ -188,9 +188,9 @@ class LocalProcesses:
         self._looked = time.monotonic()
         seekers = [worker for worker in self._workers.values() if not worker.is_ready]
         alone = {name for worker in self._workers.values() if worker.alone for name in worker.names}
-        free = [group for group in left if not is_claimed(lease_path(run, group))]
+        free = [group for group in left if claimant(lease_path(run, group)) is None]
         again = [t for g in left for t in g.trials if t in self.deaths and t.name not in alone]
-        again = [t for t in again if not is_claimed(lease_path(run, Unit("", (t,))))]
+        again = [t for t in again if claimant(lease_path(run, Unit("", (t,)))) is None]
         whole = [g for g in free if not self.deaths.keys() & set(g.trials)]
         for trial in again[: self._limit - len(self._workers)]:
             # Alone, so that it takes no other trial down. One of a stack may then differ from what

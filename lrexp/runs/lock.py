@@ -66,12 +66,6 @@ def claimant(path: Path) -> int | None:
     return _lease(path).pid
 
 
-def is_claimed(path: Path) -> bool:
-    """Return whether a process that may be alive holds a group's lease."""
-    pid = claimant(path)
-    return pid is not None and not Owner(platform.node(), pid).is_gone() and not is_silent(path)
-
-
 def still_ours(run: Path, lease: SoftFileLease) -> Callable[[], None]:
     """Return a check to be made before a run is written to, with the lease that allows it.
 

@@ -71,7 +71,7 @@ def train_groups(
         while not _is_stopped(pause):
             with claimed(lease_path(run, group)) as lease:
                 if lease is not None:
-                    left = read_remaining(run, _parts(run, group))
+                    left = read_remaining(run, [group])
                     files = TrialFiles(
                         run, known.values(), left,
                         digits=digits, require_ours=still_ours(run, lease),
@@ -95,25 +95,9 @@ def _is_stopped(pause: Pause) -> bool:
 
 def lease_path(run: Path, group: Unit) -> Path:
     """Return the file that says who trains a group."""
-    return _beside_checkpoint(run, group, ".lease")
-
-
-def one_by_one_path(run: Path, group: Unit) -> Path:
-    """Return the file that says that a group is no stack any more: the process of one died."""
-    return _beside_checkpoint(run, group, ".one-by-one")
-
-
-def _beside_checkpoint(run: Path, group: Unit, suffix: str) -> Path:
     from lrexp.runs.checkpoint import checkpoint_path
 
-    return checkpoint_path(run, group.trials[0]).with_suffix(suffix)
-
-
-def _parts(run: Path, group: Unit) -> list[Unit]:
-    """Return a group, or each of its trials alone: one takes no other down then."""
-    if not one_by_one_path(run, group).exists():
-        return [group]
-    return [replace(group, engine="sequential", trials=(t,), stack=()) for t in group.trials]
+    return checkpoint_path(run, group.trials[0]).with_suffix(".lease")
 
 
 @dataclass(frozen=True)
@@ -126,6 +110,7 @@ class WorkerOptions:
         trust: packages that the config may reach: the run may be a stranger's.
         force: train although files or versions differ from those that the run began with.
         objects: digest of objects.pkl, which is opened only if it has this one.
+        alone: train each trial on its own, whatever it was grouped with.
         parent: a process whose end ends this one, at a checkpoint.
     """
 
@@ -134,6 +119,7 @@ class WorkerOptions:
     trust: tuple[str, ...] = ()
     force: bool = False
     objects: str | None = None
+    alone: bool = False
     parent: int | None = None
 
     def words(self) -> list[str]:
@@ -148,7 +134,7 @@ class WorkerOptions:
             word for name, value in pairs.items() if value is not None for word in (name, value)
         ]
         words += [word for prefix in self.trust for word in ("--trust", prefix)]
-        words += ["--force"] * self.force
+        words += ["--force"] * self.force + ["--alone"] * self.alone
         return [str(word) for word in words]
 
 
@@ -194,7 +180,7 @@ def _prepare(
     run: Path, names: Sequence[str], options: WorkerOptions
 ) -> tuple[Plan, list[Unit], list[Trial]]:
     """Return the plan of the run, and the groups and trials that were named."""
-    from lrexp.records import TrialId
+    from lrexp.records import TrialId, Unit
     from lrexp.runs.resume import read_spec
     from lrexp.runs.stages import read_stages
 
@@ -209,6 +195,8 @@ def _prepare(
     if missing := wanted - {trial.id for trial in trials}:
         named = ", ".join(sorted(trial.name for trial in missing))
         raise RunError(f"{run}: has no trials {named}. See its engine.json.")
+    if options.alone:
+        return spec.plan(), [Unit("sequential", (trial.id,)) for trial in trials], trials
     every = [group for record in records for group in record.choice.units]
     groups = [group for group in every if wanted & set(group.trials)]
     members = {trial for group in groups for trial in group.trials}
