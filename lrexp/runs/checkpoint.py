@@ -3,12 +3,14 @@
 A file holds an engine's state and, for each trial, how long its CSV files were at that moment and
 which values it had: so rows past the checkpoint can be cut, and none is written twice. Tensors lie
 in it as safetensors, all else as JSON in its header: reading it can run no code, whoever made it,
-and what it unfolds to is bounded by its size.
+and what it unfolds to is bounded by its size. Checksums tell a byte that a disk has changed: no run
+goes on to other numbers.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 FORMAT = 2
 _HEADER = "lrexp"  # the entry of the header with all that is no tensor
+_CHECKSUM = "crc32"  # of that text, and in it of the tensors
 _SETTINGS = {"final", "best", "steps"}
 
 
@@ -75,10 +78,12 @@ def save_checkpoint(path: Path, group: SavedGroup) -> None:
     }
     contents = {"format": FORMAT, "step": group.step, "state": dict(group.state), "trials": trials}
     tensors: dict[str, Tensor] = {}
-    header = json.dumps(_encoded(contents, tensors))
+    encoded = _encoded(contents, tensors)
+    header = json.dumps([*encoded, [_CHECKSUM, _checksum(tensors)]])
     with disk_errors(path.parent):
         path.parent.mkdir(exist_ok=True)  # not its parents: a run that was deleted stays deleted
-    write_whole(path, save(tensors, {_HEADER: header}))
+    checksum = str(zlib.crc32(header.encode()))
+    write_whole(path, save(tensors, {_HEADER: header, _CHECKSUM: checksum}))
 
 
 def load_checkpoint(path: Path) -> SavedGroup:
@@ -91,6 +96,7 @@ def load_checkpoint(path: Path) -> SavedGroup:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         contents = _decoded(_header(file), tensors)
         check_payload(contents, path.stat().st_size)
+        _require(contents[_CHECKSUM] == _checksum(tensors), "its tensors were changed")
         return _saved(contents, contents["state"])
 
 
@@ -134,12 +140,25 @@ def _readable(path: Path) -> Iterator[Any]:
 def _header(file: Any) -> Any:
     from lrexp.engine.state import MAX_NODES
 
-    text = (file.metadata() or {}).get(_HEADER, "null")
+    metadata = file.metadata() or {}
+    text = metadata.get(_HEADER, "null")
+    _require(metadata.get(_CHECKSUM) == str(zlib.crc32(text.encode())), "it was changed")
     _require(text.count("[") <= 2 * MAX_NODES, "it holds too many values outside of tensors")
     header = json.loads(text)
     if not isinstance(header, list) or ["format", FORMAT] not in header:
         raise ValueError(f"it has not the format {FORMAT}")
     return header
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    import torch
+
+    checksum = 0
+    for name, tensor in sorted(tensors.items()):
+        described = f"{name} {tensor.dtype} {list(tensor.shape)}"
+        checksum = zlib.crc32(described.encode(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+    return checksum
 
 
 def _encoded(value: Any, tensors: dict[str, Tensor]) -> Any:

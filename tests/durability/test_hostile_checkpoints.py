@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -43,14 +44,21 @@ class Bomb:
 
 Make = Callable[[Path], object]
 ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-NUMBERS = {  # a float; 7; 7 and 7; two floats
+NUMBERS: dict[str, Any] = {  # a float; 7; 7 and 7; two floats
     "0": ONE,
     "1": {"dtype": "I64", "shape": [1, 1], "data_offsets": [4, 12]},
     "2": {"dtype": "I64", "shape": [1, 2], "data_offsets": [12, 28]},
     "3": {"dtype": "F32", "shape": [2], "data_offsets": [28, 36]},
 }
 POSITION = {"sizes": {"steps.csv": 19}, "values": {"final": {"loss": 1.0}, "best": {}, "steps": 3}}
-PAYLOAD = {"format": 2, "step": 1, "state": {"engine": "sequential"}, "trials": {}}
+DATA = b"\0" * 4 + (7).to_bytes(8, "little") * 3 + b"\0" * 8
+DESCRIBED = {"0": "torch.float32 [1]", "1": "torch.int64 [1, 1]", "2": "torch.int64 [1, 2]",
+             "3": "torch.float32 [2]"}  # fmt: skip
+CRC = 0
+for name, described in DESCRIBED.items():
+    begin, end = NUMBERS[name]["data_offsets"]
+    CRC = zlib.crc32(DATA[begin:end], zlib.crc32(f"{name} {described}".encode(), CRC))
+PAYLOAD = {"format": 2, "step": 1, "state": {"engine": "sequential"}, "trials": {}, "crc32": CRC}
 
 
 def _raw(path: Path, header: bytes, data: bytes = b"", size: int | None = None) -> None:
@@ -59,17 +67,20 @@ def _raw(path: Path, header: bytes, data: bytes = b"", size: int | None = None) 
     path.write_bytes(length + header + data)
 
 
+def _metadata(text: str) -> dict[str, str]:
+    return {"lrexp": text, "crc32": str(zlib.crc32(text.encode()))}
+
+
 def _tensors(data: bytes = b"", **entries: Any) -> Make:
     """Return what writes a whole checkpoint with these tensors in its header."""
-    metadata = {"lrexp": json.dumps(_of(PAYLOAD))}
+    metadata = _metadata(json.dumps(_of(PAYLOAD)))
     return lambda p: _raw(p, json.dumps({"__metadata__": metadata, **entries}).encode(), data)
 
 
 def _text(lrexp: str) -> Make:
     """Return what writes a checkpoint whose contents are this JSON, beside some tensors."""
-    header = {"__metadata__": {"lrexp": lrexp}, **NUMBERS}
-    data = b"\0" * 4 + (7).to_bytes(8, "little") * 3 + b"\0" * 8
-    return lambda p: _raw(p, json.dumps(header).encode(), data)
+    header = {"__metadata__": _metadata(lrexp), **NUMBERS}
+    return lambda p: _raw(p, json.dumps(header).encode(), DATA)
 
 
 def _of(value: Any) -> Any:
@@ -114,7 +125,7 @@ def _many_times(path: Path) -> None:
     state = ["list", *[["tensor", "0"]] * 1000]
     contents = [["format", 2], ["step", 1], ["state", ["dict", ["a", state]]], ["trials", ["dict"]]]
     tensor = {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}
-    header = {"__metadata__": {"lrexp": json.dumps(["dict", *contents])}, "0": tensor}
+    header = {"__metadata__": _metadata(json.dumps(["dict", *contents])), "0": tensor}
     _raw(path, json.dumps(header).encode(), b"\0" * 4000)
 
 
@@ -159,6 +170,7 @@ AT_A_GLANCE: list[tuple[str, Make]] = [
     ("a header that is not UTF-8", lambda p: _raw(p, b'{"\xff": 1}')),
     ("a deep header", lambda p: _raw(p, b'{"a":' * 100_000)),
     ("a huge header", lambda p: _raw(p, b" " * 100_000_001)),
+    ("contents that were changed", lambda p: (_saved()(p), p.write_bytes(p.read_bytes().replace(b"sequential", b"sequentiaL")))),
     ("tensors of others", lambda p: _raw(p, json.dumps({"0": ONE}).encode(), b"\0" * 4)),
     ("an unknown dtype", _tensors(b"\0" * 4, a={**ONE, "dtype": "PY"})),
     ("a tensor outside of the file", _tensors(b"\0" * 4, a={**ONE, "data_offsets": [0, 8]})),
@@ -201,6 +213,8 @@ AT_A_GLANCE: list[tuple[str, Make]] = [
 IN_THE_STATE: list[tuple[str, Make]] = [
     ("a state of another type", _parts(state=[])),
     ("an engine of another type", _parts(state={"engine": []})),
+    ("tensors that were changed", _parts(crc32=CRC + 1)),
+    ("tensors without a checksum", _parts(crc32=None)),
     ("a tensor that is not there", _holding(["tensor", "9"])),
     ("a tensor without a name", _holding(["tensor"])),
     ("a tensor of a list", _holding(["tensor", ["0"]])),

@@ -70,7 +70,7 @@ def half_done(run: Path) -> Path:
 
 
 def checkpoint(run: Path) -> Path:
-    (path,) = run.glob("checkpoints/*")
+    (path,) = run.glob("checkpoints/*.safetensors")
     return path
 
 
