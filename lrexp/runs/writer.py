@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -64,8 +65,11 @@ def create_run(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        new = folder / f".{slug(name)}.{os.getpid()}.{secrets.token_hex(4)}{NEW}"
-        new.mkdir()
+        if out is not None and out.is_dir() and not os.access(folder, os.W_OK):
+            new = Path(tempfile.mkdtemp(suffix=NEW))  # a mount in a container, say
+        else:
+            new = folder / f".{slug(name)}.{os.getpid()}.{secrets.token_hex(4)}{NEW}"
+            new.mkdir()
     try:
         describe(new)
         with disk_errors(folder):

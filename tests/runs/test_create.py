@@ -129,6 +129,32 @@ def test_a_mount_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_the_folder_around_out_need_not_be_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    mkdir = Path.mkdir
+
+    def refused(path: Path, *words: object, **options: object) -> None:
+        if path.parent == tmp_path and path != out:
+            raise PermissionError(13, "Permission denied")
+        mkdir(path, *words, **options)
+
+    def rename(path: Path, target: Path) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr(Path, "mkdir", refused)
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "rmdir", rename)
+    assert create(out) == out
+    assert_whole(out)
+    assert list(tmp_path.iterdir()) == [out]
+    with pytest.raises(RunError, match="Permission denied"):
+        create(tmp_path / "new")
+
+
 def test_a_part_that_cannot_be_moved_leaves_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,4 +363,4 @@ def test_of_two_that_want_the_same_out_one_gets_it(tmp_path: Path, exists: bool)
 def test_a_directory_that_cannot_be_made_is_a_run_error(tmp_path: Path, option: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
-        create_run("x", "compare", describe, **{option: tmp_path / "file/runs/a"})  # type: ignore[arg-type]
+        create_run("x", "compare", describe, **{option: tmp_path / "file/runs/a"})

@@ -357,7 +357,7 @@ def test_a_sink_that_raises_is_dropped_and_ends_nothing() -> None:
         if isinstance(record, Steps):
             raise OSError("no network")
 
-    sink = GuardedSink(picky, reporter)  # type: ignore[arg-type]
+    sink = GuardedSink(picky, reporter)
     for record in (Started(A), steps(A, 0, 1), Ended(A, 1, None, 1.0)):
         sink(record)
     assert len(got) == 2
@@ -372,4 +372,4 @@ def test_a_sink_may_end_the_run_on_purpose(stop: type[BaseException]) -> None:
         raise stop
 
     with pytest.raises(stop):
-        GuardedSink(ends, Silent())(Started(A))  # type: ignore[arg-type]
+        GuardedSink(ends, Silent())(Started(A))
