@@ -141,7 +141,7 @@ def test_the_folder_around_out_need_not_be_writable(
             raise PermissionError(13, "Permission denied")
         mkdir(path, *words, **options)
 
-    def rename(path: Path, target: Path) -> None:
+    def rename(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
