@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lrexp.runs.spec import make_order
+from lrexp.runs.spec import make_spec
 from lrexp.workloads.tensors import ResidentBatches
 
 HERE = Path(__file__).parent / "benchmarks"
@@ -53,7 +53,7 @@ def updates() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("name", ["usual_loop", "tuned_loop"])
 def test_a_loop_by_hand_does_all_its_updates(load: Any, updates: list[int], name: str) -> None:
-    work = load("workloads").WORKLOADS[SMALL]
+    work = load("nets").WORKLOADS[SMALL]
     losses = getattr(load("baselines"), name)(work, STEPS, CPU)
     assert len(losses) == updates[0] == STEPS
 
@@ -61,7 +61,7 @@ def test_a_loop_by_hand_does_all_its_updates(load: Any, updates: list[int], name
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", [SMALL, "GPT"])
 def test_the_graphed_loop_trains(load: Any, name: str) -> None:
-    work = load("workloads").WORKLOADS[name]
+    work = load("nets").WORKLOADS[name]
     graphed = load("baselines").graphed_loop(work, 200, torch.device("cuda"))
     tuned = load("baselines").tuned_loop(work, 200, torch.device("cuda"))
     assert len(graphed) == len(tuned) == 200
@@ -71,7 +71,7 @@ def test_the_graphed_loop_trains(load: Any, name: str) -> None:
 
 
 def test_the_sequential_engine_does_all_its_updates(load: Any, updates: list[int]) -> None:
-    work = load("workloads").WORKLOADS[SMALL]
+    work = load("nets").WORKLOADS[SMALL]
     watch = load("ours").train_with("sequential", work, COPIES, STEPS, CPU)
     assert [len(losses) for losses in watch.losses.values()] == [STEPS] * COPIES
     assert updates[0] == STEPS * COPIES
@@ -81,7 +81,7 @@ def test_the_sequential_engine_does_all_its_updates(load: Any, updates: list[int
     "engine", ["vectorized", "auto", pytest.param("processes", marks=pytest.mark.long)]
 )
 def test_every_engine_trains_the_same(load: Any, engine: str) -> None:
-    ours, work = load("ours"), load("workloads").WORKLOADS[SMALL]
+    ours, work = load("ours"), load("nets").WORKLOADS[SMALL]
     found = ours.available(jobs=2)
     if engine not in found:
         pytest.skip(f"no {engine} in this lrexp")
@@ -179,9 +179,9 @@ def test_the_range_test_does_all_its_updates(load: Any) -> None:
 def test_the_script_by_hand_does_the_steps_of_the_command(load: Any, tmp_path: Path) -> None:
     whole = load("whole_commands")
     words = whole.commands(2, tmp_path)
-    order = make_order("compare", whole.config_of(2))
+    spec = make_spec("compare", whole.config_of(2))
     _, rows = whole.timed(words["tuned script"])
-    assert rows == sum(order.lengths(order.plan()).values())
+    assert rows == sum(trial.total_steps for trial in spec.first_trials(spec.plan()))
 
 
 @pytest.mark.long
@@ -198,9 +198,9 @@ def test_the_quick_mode_prints_what_reads_take(
 
 
 def test_every_network_learns_from_its_data(load: Any) -> None:
-    workloads = load("workloads")
-    for name, work in workloads.WORKLOADS.items():
-        inputs, targets = workloads.data(name)
+    nets = load("nets")
+    for name, work in nets.WORKLOADS.items():
+        inputs, targets = nets.data(name)
         assert len(inputs) == len(targets) >= 20 * work.batch_size
         if name == "ResNet-9":  # a step of it takes more than a second
             continue

@@ -122,12 +122,15 @@ def test_text_is_run_in_two_named_places_alone() -> None:
         found = Found(path)
         found.visit(ast.parse(path.read_text(encoding="utf-8")))
         calls |= found.calls
-    assert calls == {
-        "program.py: as_function: exec",
-        "program.py: as_function: compile",
-        "signals.py: _forget_interruption: exec",
-        "losses.py: copy_loss: FunctionType",  # a closure's own code, with copies of what it closes over
-    }
+    assert (
+        calls
+        == {
+            "program.py: as_function: exec",
+            "program.py: as_function: compile",
+            "signals.py: _forget_interruption: exec",
+            "losses.py: copy_loss: FunctionType",  # a closure's own code, with copies of what it closes over
+        }
+    )
 
 
 LIGHT = {  # modules -> what importing them must not import

@@ -3,12 +3,14 @@
 A file holds an engine's state and, for each trial, how long its CSV files were at that moment and
 which values it had: so rows past the checkpoint can be cut, and none is written twice. Tensors lie
 in it as safetensors, all else as JSON in its header: reading it can run no code, whoever made it,
-and what it unfolds to is bounded by its size.
+and what it unfolds to is bounded by its size. Checksums tell a byte that a disk has changed: no run
+goes on to other numbers.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 FORMAT = 2
 _HEADER = "lrexp"  # the entry of the header with all that is no tensor
+_CHECKSUM = "crc32"  # of that text, and in it of the tensors
 _SETTINGS = {"final", "best", "steps"}
 
 
@@ -75,10 +78,12 @@ def save_checkpoint(path: Path, group: SavedGroup) -> None:
     }
     contents = {"format": FORMAT, "step": group.step, "state": dict(group.state), "trials": trials}
     tensors: dict[str, Tensor] = {}
-    header = json.dumps(_encoded(contents, tensors))
+    encoded = _encoded(contents, tensors)
+    header = json.dumps([*encoded, [_CHECKSUM, _checksum(tensors)]])
     with disk_errors(path.parent):
         path.parent.mkdir(exist_ok=True)  # not its parents: a run that was deleted stays deleted
-    write_whole(path, save(tensors, {_HEADER: header}))
+    checksum = str(zlib.crc32(header.encode()))
+    write_whole(path, save(tensors, {_HEADER: header, _CHECKSUM: checksum}))
 
 
 def load_checkpoint(path: Path) -> SavedGroup:
@@ -91,6 +96,7 @@ def load_checkpoint(path: Path) -> SavedGroup:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         contents = _decoded(_header(file), tensors)
         check_payload(contents, path.stat().st_size)
+        _require(contents[_CHECKSUM] == _checksum(tensors), "its tensors were changed")
         return _saved(contents, contents["state"])
 
 
@@ -104,8 +110,7 @@ def peek_checkpoint(path: Path) -> SavedGroup:
         parts = dict(_header(file)[1:])
         state = dict(parts["state"][1:])
         contents = {name: _decoded(parts[name], {}) for name in ("step", "trials")}
-        for position in contents["trials"].values():
-            _check_position(position)
+        _check_progress(contents)
         return _saved(contents, {"engine": str(state.get("engine"))})
 
 
@@ -133,10 +138,27 @@ def _readable(path: Path) -> Iterator[Any]:
 
 
 def _header(file: Any) -> Any:
-    header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
+    from lrexp.engine.state import MAX_NODES
+
+    metadata = file.metadata() or {}
+    text = metadata.get(_HEADER, "null")
+    _require(metadata.get(_CHECKSUM) == str(zlib.crc32(text.encode())), "it was changed")
+    _require(text.count("[") <= 2 * MAX_NODES, "it holds too many values outside of tensors")
+    header = json.loads(text)
     if not isinstance(header, list) or ["format", FORMAT] not in header:
         raise ValueError(f"it has not the format {FORMAT}")
     return header
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    import torch
+
+    checksum = 0
+    for name, tensor in sorted(tensors.items()):
+        described = f"{name} {tensor.dtype} {list(tensor.shape)}"
+        checksum = zlib.crc32(described.encode(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+    return checksum
 
 
 def _encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -233,13 +255,18 @@ def check_payload(payload: Any, num_bytes: int) -> None:
     from lrexp.engine.state import check_held
 
     check_held(payload, num_bytes)
-    step, state, trials = payload["step"], payload["state"], payload["trials"]
-    _require(_is_count(step), "its step is no number of steps")
+    state = payload["state"]
     _require(isinstance(state, dict), "its state is no mapping")
     _require(isinstance(state.get("engine", ""), str), "its engine has no name")
     for own in (state, state.get("apart")):  # `apart`: of one trial of a stack that fell apart
         if isinstance(own, dict) and "generators" in own:
             _check_generators(own["generators"])
+    _check_progress(payload)
+
+
+def _check_progress(payload: Mapping[str, Any]) -> None:
+    step, trials = payload["step"], payload["trials"]
+    _require(_is_count(step), "its step is no number of steps")
     _require(isinstance(trials, dict), "its trials are no mapping")
     for name, position in trials.items():
         _require(isinstance(name, str) and isinstance(position, dict), "its trials have no names")

@@ -14,6 +14,7 @@ from typing import Any
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.runs.files import find_json
 from lrexp.runs.lock import LOCK, Owner, is_silent
+from lrexp.runs.writer import NEW
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -60,7 +61,8 @@ def list_runs(directory: str | Path) -> list[RunEntry]:
     if not directory.is_dir():
         what, remedy = "is not a folder of runs", "Give the folder that holds the runs."
         raise ConfigError([Problem("", what, NOTHING, remedy, str(directory))])
-    folders = [path for path in directory.iterdir() if (path / "status.json").is_file()]
+    named = (path for path in directory.iterdir() if not path.name.endswith(NEW))
+    folders = [path for path in named if (path / "status.json").is_file()]
     entries = [_entry(path) for path in folders]
     oldest = datetime.min.replace(tzinfo=timezone.utc)
     return sorted(entries, key=lambda e: (e.started or oldest, e.path.name), reverse=True)

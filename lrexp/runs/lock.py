@@ -40,16 +40,10 @@ def locked(directory: Path) -> Iterator[SoftFileLease]:
     Raises:
         RunError: another process holds it; the message names it.
     """
-    from filelock import Timeout
-
     path = directory / LOCK
-    patience = LEASE_SECONDS * 1.5 if is_silent(path) else 0.0  # an old one has to be watched
     lease = _lease(path)
-    with disk_errors(path):
-        try:
-            lease.acquire(timeout=patience, poll_interval=0.5)
-        except Timeout:
-            raise _refused(path) from None
+    if not _is_acquired(lease, path):
+        raise _refused(path)
     with _held(lease):
         yield lease
 
@@ -57,22 +51,18 @@ def locked(directory: Path) -> Iterator[SoftFileLease]:
 @contextmanager
 def claimed(path: Path) -> Iterator[SoftFileLease | None]:
     """Hold the lease of a group of trials; None where another process trains it."""
-    from filelock import Timeout
-
     lease = _lease(path)
     with disk_errors(path):
         path.parent.mkdir(exist_ok=True)
-        try:
-            lease.acquire(timeout=0)
-        except Timeout:
-            yield None
-            return
+    if not _is_acquired(lease, path):
+        yield None
+        return
     with _held(lease):
         yield lease
 
 
 def claimant(path: Path) -> int | None:
-    """Return the number of the process that holds a group's lease, None where nobody does."""
+    """Return the process that a group's lease names, be it alive or killed; None without one."""
     return _lease(path).pid
 
 
@@ -102,6 +92,24 @@ def _lease(path: Path) -> SoftFileLease:
 
     path = path.absolute()  # user code may change the working directory
     return SoftFileLease(path, lease_duration=LEASE_SECONDS, thread_local=False)
+
+
+def _is_acquired(lease: SoftFileLease, path: Path) -> bool:
+    """Take a lease; return False where another process may hold it."""
+    from filelock import LeaseSettingsMismatch, Timeout
+
+    patience = LEASE_SECONDS * 1.5 if is_silent(path) else 0.0  # an old one has to be watched
+    with disk_errors(path):
+        path.parent.stat()  # filelock would make a folder that was deleted
+        if patience and path.stat().st_size == 0:  # the machine crashed; filelock waits for ever
+            path.unlink()
+        try:
+            lease.acquire(timeout=patience, poll_interval=0.5)
+        except Timeout:
+            return False
+        except LeaseSettingsMismatch:  # of a program with another `LEASE_SECONDS`
+            raise _refused(path) from None
+    return True
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lrexp.analysis.race import Raced, Rung, entrant_of
 from lrexp.analysis.range_curve import Curve
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
-from lrexp.records import KINDS, Kind
+from lrexp.records import KINDS, Kind, Trial, TrialId
 from lrexp.runs.files import as_written, find_bytes, find_json, find_text, trial_path
 from lrexp.runs.listing import read_status
 
@@ -186,14 +186,28 @@ def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
 def _known_trials(path: Path) -> dict[str, _Facts]:
     """Return what engine.json says of each trial, by its name; nothing of an older run."""
     stages = (find_json(path / "engine.json") or {}).get("stages", [])
-    found: dict[str, _Facts] = {}
     with as_written(str(path / "engine.json")):
-        for stage in stages:
-            kind = next(known for known in KINDS if known == stage["kind"])
-            for trial in stage["trials"]:
-                lr = None if trial.get("lr") is None else float(trial["lr"])
-                found[str(trial["name"])] = (kind, int(trial["total_steps"]), lr)
-    return found
+        trials = [trial for stage in stages for trial in planned_trials(stage)]
+    return {trial.id.name: (trial.kind, trial.total_steps, trial.lr) for trial in trials}
+
+
+def planned_trials(stage: Mapping[str, Any]) -> list[Trial]:
+    """Return the trials of a stage as engine.json holds it.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    kind = stage["kind"]
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind {kind!r}")
+    trials = []
+    for plain in stage["trials"]:
+        lr = float(plain["lr"]) if kind == "race" else None
+        trial = Trial(TrialId.of(str(plain["name"])), kind, int(plain["total_steps"]), lr)
+        if trial.total_steps < 1 or not (lr is None or 0 < lr < math.inf):
+            raise ValueError(f"{trial.id.name} has no length or no LR")
+        trials.append(trial)
+    return trials
 
 
 def _facts_of_name(variant: str, status: dict[str, Any]) -> _Facts:

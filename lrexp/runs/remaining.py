@@ -12,7 +12,13 @@ from pathlib import Path
 
 from lrexp.engine.engines import ENGINES
 from lrexp.records import TrialId, Unit
-from lrexp.runs.checkpoint import Position, SavedGroup, checkpoint_path, load_checkpoint
+from lrexp.runs.checkpoint import (
+    Position,
+    SavedGroup,
+    checkpoint_path,
+    load_checkpoint,
+    peek_checkpoint,
+)
 from lrexp.runs.files import disk_errors, remove_directory, trial_path
 from lrexp.runs.reader import TrialRecord
 
@@ -25,11 +31,13 @@ class Remaining:
         groups: in order, without the trials that are done.
         saved: checkpoints, by the first trial of the group that goes on from each.
         outcomes: of the trials that have a result.
+        files: the trial that the file of each checkpoint is named after, by the same trials.
     """
 
     groups: tuple[Unit, ...]
     saved: Mapping[TrialId, SavedGroup] = field(default_factory=dict)
     outcomes: Mapping[TrialId, str] = field(default_factory=dict)
+    files: Mapping[TrialId, TrialId] = field(default_factory=dict)
 
     @property
     def trials(self) -> tuple[TrialId, ...]:
@@ -83,27 +91,25 @@ def read_remaining(
     groups = list(groups)
     outcomes = read_outcomes(run, [trial for group in groups for trial in group.trials])
     saved: dict[TrialId, SavedGroup] = {}
+    files: dict[TrialId, TrialId] = {}
     parts = []
     for group in groups:
         waiting = [trial for trial in group.trials if trial not in outcomes]
-        for path in _checkpoints(run, group):
+        for name in group.trials:  # a file of its own where the group fell apart
+            path = checkpoint_path(run, name)
+            if not path.is_file():
+                continue
             found = load(path)
             here = tuple(trial for trial in waiting if _is_at(run, trial, found))
             if here:
-                saved[here[0]] = found
+                saved[here[0]], files[here[0]] = found, name
                 engine = str(found.state.get("engine"))
                 parts.append(Unit(engine, here, _stack(group, engine, here, outcomes)))
                 waiting = [trial for trial in waiting if trial not in here]
         if waiting:
             fresh = tuple(waiting)
             parts.append(Unit(group.engine, fresh, _stack(group, group.engine, fresh, outcomes)))
-    return Remaining(tuple(parts), saved, outcomes)
-
-
-def _checkpoints(run: Path, group: Unit) -> list[Path]:
-    """Return the checkpoints of a group, or of those that it fell into: each is named after one."""
-    paths = [checkpoint_path(run, trial) for trial in group.trials]
-    return [path for path in paths if path.is_file()]
+    return Remaining(tuple(parts), saved, outcomes, files)
 
 
 def _stack(
@@ -135,7 +141,9 @@ def forget_failed(run: Path, trials: Iterable[TrialId]) -> None:
     for trial, outcome in read_outcomes(run, trials).items():
         if outcome not in ("finished", "diverged"):
             remove_directory(trial_path(run, trial.variant, trial.seed))
-            remove_checkpoint(run, trial)
+            path = checkpoint_path(run, trial)
+            if path.is_file() and peek_checkpoint(path).trials.keys() <= {trial.name}:
+                remove_checkpoint(run, trial)  # others of its stack may go on from it
 
 
 def remove_checkpoint(run: Path, first: TrialId) -> None:

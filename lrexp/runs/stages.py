@@ -18,10 +18,11 @@ from lrexp.analysis.race import Course, Outset, Raced, next_rung, outset
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import is_buried
 from lrexp.analysis.suggest import Suggestion, suggest
+from lrexp.config.variant_names import why_unsafe
 from lrexp.engine.choice import Choice
 from lrexp.engine.engines import ENGINES
 from lrexp.errors import ConfigError, RunError
-from lrexp.records import KINDS, Kind, Trial, TrialId, Unit
+from lrexp.records import Kind, Trial, TrialId, Unit
 from lrexp.runs.files import read_json, write_json
 from lrexp.runs.plan import Plan
 from lrexp.runs.reader import (
@@ -31,6 +32,7 @@ from lrexp.runs.reader import (
     curves_of,
     finished_tests,
     load_run,
+    planned_trials,
     read_raced,
     untrained_losses,
 )
@@ -216,17 +218,10 @@ def _plain(record: StageRecord) -> dict[str, Any]:
 
 
 def _record(plain: Mapping[str, Any]) -> StageRecord:
-    if plain["kind"] not in KINDS:
-        raise ValueError(f"there is no kind {plain['kind']!r}")
-    trials = tuple(
-        Trial(
-            TrialId.of(str(trial["name"])),
-            plain["kind"],
-            int(trial["total_steps"]),
-            None if trial.get("lr") is None else float(trial["lr"]),
-        )
-        for trial in plain["trials"]
-    )
+    trials = tuple(planned_trials(plain))
+    for trial in trials:
+        if (why := why_unsafe(trial.id.variant)) is not None:  # it becomes a folder of the run
+            raise ValueError(f"the variant {trial.id.variant!r} {why}")
     choice = _choice(plain)
     named = [trial for group in choice.units for trial in group.trials]
     if sorted(named) != sorted(trial.id for trial in trials):

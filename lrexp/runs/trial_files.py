@@ -66,7 +66,7 @@ class TrialFiles:
         self._first: dict[TrialId, TrialId] = {}  # of the group that a trial belongs to
         self._running: dict[TrialId, set[TrialId]] = {}  # those of its group, which share the set
         for group in remaining.groups:
-            self._belong_together(group.trials)
+            self._belong_together(group.trials, remaining.files.get(group.trials[0]))
         self._writers: dict[TrialId, TrialWriter] = {}
         self._values: dict[TrialId, _Values] = {}
 

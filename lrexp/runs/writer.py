@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ from lrexp.runs.files import (
 from lrexp.runs.lock import Owner
 
 MAX_NAME = 60
-_NEW = ".new"  # at the end of the name of a run that is being described
+NEW = ".new-run"  # at the end of the name of a run that is being described
 _LEFT_SECONDS = 86_400.0  # after which nobody describes it any more
 
 
@@ -64,8 +65,11 @@ def create_run(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        new = folder / f".{slug(name)}.{os.getpid()}.{secrets.token_hex(4)}{_NEW}"
-        new.mkdir()
+        if out is not None and out.is_dir() and not os.access(folder, os.W_OK):
+            new = Path(tempfile.mkdtemp(suffix=NEW))  # a mount in a container, say
+        else:
+            new = folder / f".{slug(name)}.{os.getpid()}.{secrets.token_hex(4)}{NEW}"
+            new.mkdir()
     try:
         describe(new)
         with disk_errors(folder):
@@ -84,10 +88,16 @@ def _named(new: Path, runs_dir: Path, what: str) -> Path:
     while True:
         now = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         path = runs_dir / f"{now}-{what}-{secrets.token_hex(2)}"
-        if not path.exists():
+        if path.exists():
+            continue
+        try:
             new.rename(path)
-            sync_directory(runs_dir)
-            return path
+        except OSError:
+            if path.exists():  # by now
+                continue
+            raise
+        sync_directory(runs_dir)
+        return path
 
 
 def _put_in_place(new: Path, out: Path) -> None:
@@ -97,12 +107,7 @@ def _put_in_place(new: Path, out: Path) -> None:
         ConfigError: another process has put a run there meanwhile.
     """
     check_free(out)
-    with suppress(OSError):  # Windows renames to no folder that exists
-        new.chmod(out.stat().st_mode & 0o7777)  # its rights stay
-        out.rmdir()
-    try:
-        new.rename(out)
-    except OSError:  # a mount, a link, the working directory: such a folder stays what it is
+    if not _is_renamed(new, out):
         check_free(out)
         parts = sorted(new.iterdir(), key=lambda part: part.name == "status.json")
         for part in parts:  # with status.json, the last one, it is a run
@@ -110,11 +115,27 @@ def _put_in_place(new: Path, out: Path) -> None:
     sync_directory(out.parent)
 
 
+def _is_renamed(new: Path, out: Path) -> bool:
+    """Rename a run, if a mount, a link or the working directory need not stay what it is."""
+    if out.is_dir() and out.samefile(Path.cwd()):  # who is in there would be nowhere
+        return False
+    try:
+        if out.is_dir():
+            new.chmod(out.stat().st_mode & 0o7777)  # its rights stay
+        with suppress(OSError):  # Windows renames to no folder that exists
+            out.rmdir()
+        new.rename(out)
+    except OSError:
+        return False
+    return True
+
+
 def _sweep(folder: Path) -> None:
     """Remove what processes that were killed while they described a run have left."""
-    for path in folder.glob(f".*{_NEW}"):
-        if time.time() - path.stat().st_mtime > _LEFT_SECONDS:
-            remove_directory(path)
+    for path in folder.glob(f".*{NEW}"):
+        with suppress(OSError, RunError):  # another process may sweep, or give one its name
+            if not path.is_symlink() and time.time() - path.stat().st_mtime > _LEFT_SECONDS:
+                remove_directory(path)
 
 
 def check_free(out: Path | None) -> None:

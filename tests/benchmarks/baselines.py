@@ -7,8 +7,8 @@ write, which lrexp has: what they leave out is in their favour.
 from __future__ import annotations
 
 import torch
+from nets import Workload, data
 from torch.utils.data import DataLoader, TensorDataset
-from workloads import Workload, data
 
 WARM_UP = 3  # updates before a graph is captured; they are not counted
 

@@ -54,7 +54,7 @@ def one_checkpoint(case: Case, count: int) -> list[str]:
         folder = Path(name)
 
         def after() -> None:
-            (file,) = (folder / "checkpoints").glob("*.pt")
+            (file,) = (folder / "checkpoints").glob("*.safetensors")
             sizes.append(file.stat().st_size)
             by_hand.append(_written_by_hand(file.read_bytes(), folder / "by-hand"))
 

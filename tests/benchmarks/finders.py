@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 from measuring import spread
+from nets import WORKLOADS, data
 from torch import nn
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
-from workloads import WORKLOADS, data
 
 import lrexp
 

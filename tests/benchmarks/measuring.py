@@ -11,9 +11,9 @@ from functools import partial
 
 import torch
 from baselines import graphed_loop, tuned_loop, usual_loop
+from nets import Workload, data
 from ours import Watch, available, choice_for, train_chosen
 from torch.utils.flop_counter import FlopCounterMode
-from workloads import Workload, data
 
 MAX_STEPS = 20_000
 SHORT = 0.1  # length of the training that is subtracted from the long one

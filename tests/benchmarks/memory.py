@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nets import WORKLOADS
 from ours import available, train_in_processes
-from workloads import WORKLOADS
 
 MANY = 16
 FEWER = {"ResNet-9": 4}  # an unrolled step of 16 takes half a minute on one core

@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from workloads import Workload
+from nets import Workload
 
 from lrexp.config.load import load_config
+from lrexp.engine.choice import Choice, choose
 from lrexp.engine.engines import ENGINES
 from lrexp.engine.rng import preserved_rng
-from lrexp.records import Ended, Failed, Record, Started, Steps, TrialId
+from lrexp.engine.stop import Pause
+from lrexp.engine.task import Task
+from lrexp.records import Ended, Failed, Record, Started, Steps, Trial, TrialId, Unit
+from lrexp.runs.environment import describe_run, run_facts
+from lrexp.runs.executor import LocalProcesses
+from lrexp.runs.follow import followed
 from lrexp.runs.plan import make_plan
-from lrexp.runs.recorder import Recorder
+from lrexp.runs.remaining import Remaining
+from lrexp.runs.spec import make_spec
+from lrexp.runs.stages import Stage, StageRecord, write_stages
+from lrexp.runs.trial_files import TrialFiles
 from lrexp.runs.writer import RunWriter
 
-TRUST = ("workloads",)
+TRUST = ("nets",)
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,9 @@ def config_of(work: Workload, copies: int, steps: int, device: torch.device) -> 
     return {
         "name": "throughput",
         "device": str(device),
-        "model": {"name": f"workloads:{work.model}"},
+        "model": {"name": f"nets:{work.model}"},
         "data": {
-            "name": "workloads:data",
+            "name": "nets:data",
             "args": {"of": work.name},
             "batch_size": work.batch_size,
             "val_fraction": 0,
@@ -115,23 +123,21 @@ def config_of(work: Workload, copies: int, steps: int, device: torch.device) -> 
 def train_with(engine: str, work: Workload, copies: int, steps: int, device: torch.device) -> Watch:
     """Train with one engine in this process."""
     plan = make_plan(load_config(config_of(work, copies, steps, device), trust=TRUST))
-    watch = Watch()
-    with _recorder() as recorder:
-        recorder.write_all(ENGINES[engine](plan.tasks([0])), watch)
+    watch, tasks = Watch(), list(plan.tasks([0]))
+    with recorded(tasks) as files:
+        _pass_on(ENGINES[engine](tasks), files, watch)
     return watch
 
 
-def choice_for(work: Workload, copies: int, steps: int, device: torch.device) -> Any:
+def choice_for(work: Workload, copies: int, steps: int, device: torch.device) -> Choice:
     """Return what lrexp chooses for a run of so many steps: units, worker processes, reasons."""
-    from lrexp.engine.choice import choose
-
     plan = make_plan(load_config(config_of(work, copies, steps, device), trust=TRUST))
     with preserved_rng(device):
         return choose(list(plan.tasks([0])))
 
 
 def train_chosen(
-    choice: Any, work: Workload, copies: int, steps: int, device: torch.device
+    choice: Choice, work: Workload, copies: int, steps: int, device: torch.device
 ) -> Watch:
     """Train as was chosen, for so many steps."""
     if choice.jobs > 1:
@@ -139,9 +145,9 @@ def train_chosen(
     plan = make_plan(load_config(config_of(work, copies, steps, device), trust=TRUST))
     tasks = {task.trial: task for task in plan.tasks([0])}
     watch = Watch()
-    with _recorder() as recorder:
+    with recorded(tasks.values()) as files:
         for unit in choice.units:
-            recorder.write_all(ENGINES[unit.engine]([tasks[t] for t in unit.trials]), watch)
+            _pass_on(ENGINES[unit.engine]([tasks[t] for t in unit.trials]), files, watch)
     return watch
 
 
@@ -151,19 +157,29 @@ def train_auto(work: Workload, copies: int, steps: int, device: torch.device) ->
 
 
 def train_units(
-    units: Any, jobs: int, work: Workload, copies: int, steps: int, device: torch.device
+    units: Sequence[Unit] | None,
+    jobs: int,
+    work: Workload,
+    copies: int,
+    steps: int,
+    device: torch.device,
 ) -> Watch:
     """Train units in worker processes; None is a unit for each trial."""
-    from lrexp.records import Unit
-    from lrexp.runs.executor import run_in_processes
-    from lrexp.runs.spec import make_order
-
-    order = make_order("compare", config_of(work, copies, steps, device), trust=TRUST)
-    trials = order.lengths(order.plan())
-    units = units or [Unit("sequential", (trial,)) for trial in trials]
+    spec = make_spec("compare", config_of(work, copies, steps, device), trust=TRUST)
+    plan = spec.plan()
+    trials = spec.first_trials(plan)
+    units = units or [Unit("sequential", (trial.id,)) for trial in trials]
     watch = Watch(units=[unit.trials for unit in units])
-    with _recorder() as recorder:
-        recorder.write_all(run_in_processes(order, units, jobs), watch)
+    choice = Choice(tuple(units), jobs)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        write_stages(run, [StageRecord(Stage("compare", trials), choice)])
+        describe_run(run, spec, plan, choice)
+        RunWriter(run, run_facts(spec, plan, trials))
+        workers, left = LocalProcesses(jobs, spec), Remaining(choice.units)
+        records = followed(workers, run, trials, units, left=left, pause=Pause())
+        with closing(records):
+            _pass_on(records, watch)
     return watch
 
 
@@ -180,16 +196,26 @@ def available(jobs: int) -> dict[str, Callable[[Workload, int, int, torch.device
     def with_engine(name: str) -> Callable[[Workload, int, int, torch.device], Watch]:
         return lambda *arguments: train_with(name, *arguments)
 
-    found = {name: with_engine(name) for name in ("sequential", "vectorized") if name in ENGINES}
-    if find_spec("lrexp.runs.executor"):
-        found["processes"] = lambda *arguments: train_in_processes(*arguments, jobs)
-    if find_spec("lrexp.engine.choice"):
-        found["auto"] = train_auto
+    found = {name: with_engine(name) for name in ENGINES}
+    found["processes"] = lambda *arguments: train_in_processes(*arguments, jobs)
+    found["auto"] = train_auto
     return found
 
 
+def files_of(run: Path, tasks: Iterable[Task]) -> TrialFiles:
+    """Return what writes the folders of these trials, as a process that trains them does."""
+    trials = [Trial(task.trial, "compare", task.total_steps) for task in tasks]
+    return TrialFiles(run, trials, Remaining(()))
+
+
 @contextmanager
-def _recorder() -> Iterator[Recorder]:
-    with tempfile.TemporaryDirectory() as folder:
-        writer = RunWriter(Path(folder), {"command": "benchmark"})
-        yield Recorder(writer, stop_is_outcome=True, loss_digits=9)
+def recorded(tasks: Iterable[Task]) -> Iterator[TrialFiles]:
+    """Give what writes the folders of these trials into a directory that is removed."""
+    with tempfile.TemporaryDirectory() as folder, closing(files_of(Path(folder), tasks)) as files:
+        yield files
+
+
+def _pass_on(records: Iterable[Record], *sinks: Callable[[Record], None]) -> None:
+    for record in records:
+        for sink in sinks:
+            sink(record)

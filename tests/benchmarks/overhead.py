@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from ours import recorded
 from sklearn.datasets import load_breast_cancer, load_digits
 from torch import nn
 from torch.nn import functional
@@ -36,8 +37,6 @@ from lrexp.config.load import load_config
 from lrexp.engine.sequential import run_sequentially
 from lrexp.runs.builder import Objects
 from lrexp.runs.plan import make_plan
-from lrexp.runs.recorder import Recorder
-from lrexp.runs.writer import RunWriter
 
 BATCH, LR, MOMENTUM = 64, 0.05, 0.9
 CONFIG = {
@@ -120,10 +119,10 @@ def lrexp_trial(work: Workload, steps: int) -> None:
     objects = Objects(model=work.make_model, data=(work.inputs, work.targets))
     config = {**CONFIG, "train": {"duration": steps, "eval_every": steps}}
     plan = make_plan(load_config(config, given=objects.sections), objects)
-    with tempfile.TemporaryDirectory() as folder:
-        writer = RunWriter(Path(folder), {"command": "benchmark"})
-        recorder = Recorder(writer, stop_is_outcome=True, loss_digits=9)
-        recorder.write_all(run_sequentially(plan.tasks([0])), lambda record: None)
+    tasks = list(plan.tasks([0]))
+    with recorded(tasks) as files:
+        for record in run_sequentially(tasks):
+            files(record)
 
 
 def seconds(contender: Callable[[Workload, int], None], work: Workload, steps: int) -> float:

@@ -1,6 +1,6 @@
 """Trainings as `lrexp compare` records them, with the time that records and checkpoints took.
 
-A case is one unit: a training, or a stack of them. It goes through engine and `Recorder` into a
+A case is one unit: a training, or a stack of them. It goes through engine and `TrialFiles` into a
 real directory. Nothing inside lrexp is replaced: what is timed lies between the moments at which
 the engine asks its pause, yields a record and is asked for the next one.
 """
@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from ours import config_of
+from nets import WORKLOADS, Workload
+from ours import config_of, files_of
 from torch import nn
-from workloads import WORKLOADS, Workload
 
 from lrexp.config.load import load_config
 from lrexp.engine.engines import ENGINES
 from lrexp.engine.stop import Pause
 from lrexp.records import Checkpoint, Ended, Failed, Record, Started, Steps
 from lrexp.runs.plan import Plan, make_plan
-from lrexp.runs.recorder import Recorder
-from lrexp.runs.writer import RunWriter
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Case:
         config = config_of(self.work, self.copies, steps, torch.device("cpu"))
         if self.widths:
             config["model"] = {"name": "recording:mlp", "args": {"widths": list(self.widths)}}
-        return make_plan(load_config(config, trust=("workloads", "recording")))
+        return make_plan(load_config(config, trust=("nets", "recording")))
 
 
 def mlp(widths: Sequence[int]) -> nn.Module:
@@ -133,7 +132,7 @@ class Recorded:
     seconds: float = 0.0
     cpu: float = 0.0  # seconds of this process on a core: without waiting for the disk, or others
     row_seconds: float = 0.0  # rows of steps.csv
-    trial_seconds: float = 0.0  # directories when trials begin; results and status when they end
+    trial_seconds: float = 0.0  # directories when trials begin, results when they end
     rows: int = 0
     checkpoints: list[float] = field(default_factory=list)
 
@@ -148,8 +147,9 @@ def train(case: Case, steps: int, folder: Path | None, pause: TimedPause | None 
         for _ in records:
             pass
     else:
-        writer = RunWriter(folder, {"command": "benchmark"})
-        Recorder(writer, stop_is_outcome=True, loss_digits=9).write_all(records, lambda _: None)
+        with closing(files_of(folder, tasks)) as files:
+            for record in records:
+                files(record)
     found.seconds, found.cpu = time.perf_counter() - begun, time.process_time() - cpu
     if not (pause and pause.requested) and found.rows != steps * case.copies:
         raise RuntimeError(f"{case.name}: {found.rows} of {steps * case.copies} steps were done")

@@ -39,8 +39,8 @@ from measuring import (
     take_turns,
 )
 from memory import memory_table
+from nets import WORKLOADS, Workload
 from whole_commands import MANY_STEPS, reads, whole_commands
-from workloads import WORKLOADS, Workload
 
 import lrexp
 

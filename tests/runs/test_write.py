@@ -1,4 +1,4 @@
-"""Run directories are created once, written whole, and readable by others at any moment."""
+"""The files of a run are written whole, and readable by others at any moment."""
 
 from __future__ import annotations
 
@@ -7,41 +7,15 @@ import errno
 import json
 import math
 import os
-import secrets
 import struct
+from contextlib import closing
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
-from lrexp.errors import ConfigError, RunError
+from lrexp.errors import RunError
 from lrexp.runs.files import to_json, write_whole
-from lrexp.runs.writer import RunWriter, TrialWriter, create_run_directory, slug
-
-
-def test_a_new_run_directory_says_when_what_and_how(tmp_path: Path) -> None:
-    path = create_run_directory("Digits: LR!", "compare", runs_dir=tmp_path / "deep" / "runs")
-    assert path.is_dir()
-    date, time, *name, digits = path.name.split("-")
-    assert (len(date), len(time), len(digits)) == (8, 6, 4)
-    assert name == ["digits", "lr", "compare"]
-
-
-def test_simultaneous_runs_never_share_a_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digits = iter("aaaabbbbccccdddd")  # every name is tried while it is taken
-    monkeypatch.setattr(secrets, "token_hex", lambda n: next(digits))
-    paths: list[Path] = []
-    threads = [
-        Thread(target=lambda: paths.append(create_run_directory("x", "c", runs_dir=tmp_path)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(paths)) == 4
+from lrexp.runs.writer import RunWriter, TrialWriter, slug
 
 
 @pytest.mark.parametrize(
@@ -50,18 +24,6 @@ def test_simultaneous_runs_never_share_a_directory(
 )
 def test_names_become_safe_parts_of_a_path(name: str, expected: str) -> None:
     assert slug(name) == expected
-
-
-def test_out_must_be_new_or_empty(tmp_path: Path) -> None:
-    empty, new, full = tmp_path / "empty", tmp_path / "a" / "new", tmp_path / "full"
-    empty.mkdir()
-    full.mkdir()
-    (full / "file").touch()
-    assert create_run_directory("x", "compare", out=empty) == empty
-    assert create_run_directory("x", "compare", out=new).is_dir()
-    for taken in (full, full / "file"):
-        with pytest.raises(ConfigError, match="exists and is not an empty folder"):
-            create_run_directory("x", "compare", out=taken)
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(
@@ -78,12 +40,6 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
         write_whole(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_directory_that_cannot_be_made_is_a_run_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot be written"):
-        create_run_directory("x", "compare", runs_dir=tmp_path / "file" / "runs")
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
@@ -144,3 +100,39 @@ def test_summary_csv_has_a_row_per_variant_and_a_column_per_seed(tmp_path: Path)
     assert row["variant"] == "a, b"
     assert (row["seed-3"], row["seed-4"]) == ("0.25", "")
     assert (row["finished"], row["diverged"], row["failed"]) == ("1", "1", "0")
+
+
+def test_trials_that_end_together_are_counted_in_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = RunWriter(tmp_path, {"num_trials": 64})
+    written = []
+    replace = os.replace
+    monkeypatch.setattr(Path, "replace", lambda a, b: (written.append(b), replace(a, b)))
+    for count in range(1, 65):
+        writer.note_counts({"finished": count})
+    assert len(written) <= 1  # a second may have begun
+    writer.update_status("complete")
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["counts"] == {"finished": 64}
+    assert status["status"] == "complete"
+
+
+def test_only_files_that_have_grown_are_flushed_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (flushed.append(file), fsync(file)))
+    with closing(TrialWriter(tmp_path / "trial")) as trial:
+        trial.steps(0, [0], [0.1], [1.0])
+        trial.evaluation(1, 1.0, {"train_loss": 1.0})
+        first = trial.sync()
+        assert len(flushed) == 2
+        assert trial.sync() == first
+        assert len(flushed) == 2
+        trial.steps(1, [0], [0.1], [0.5])
+        second = trial.sync()
+        assert len(flushed) == 3
+    assert second["evals.csv"] == first["evals.csv"]
+    assert second["steps.csv"] > first["steps.csv"]

@@ -20,7 +20,7 @@ from accuracy.training import (
     outcomes,
 )
 from accuracy.workloads import Workload
-from lrexp.analysis.race import Course, Entrant, Raced, Rung, next_rung, outset
+from lrexp.analysis.race import Course, Raced, Rung, next_rung, outset
 from lrexp.analysis.race_answer import verdict
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import is_buried
@@ -28,6 +28,7 @@ from lrexp.analysis.suggest import Suggestion, suggest
 from lrexp.config.config import Config
 from lrexp.config.load import load_config
 from lrexp.engine.rng import preserved_rng
+from lrexp.records import Trial, TrialId
 from lrexp.runs.plan import Plan, plan_one
 from lrexp.runs.reader import RANGE_TEST
 from lrexp.runs.trials import can_have, race_task
@@ -90,9 +91,13 @@ def _race(plan: Plan, group: Sequence[Curve], untrained: Sequence[Array], seed: 
 
 
 def _train(plan: Plan, config: Config, rung: Rung) -> Raced:
-    variant, entrants = plan.variants[RANGE_TEST], [Entrant(rung.horizon, lr) for lr in rung.lrs]
+    variant, lrs = plan.variants[RANGE_TEST], rung.lrs * len(rung.seeds)
     with preserved_rng(plan.device):
-        tasks = (race_task(variant, config, one, seed) for seed in rung.seeds for one in entrants)
+        trials = [
+            Trial(TrialId(*trial), "race", rung.horizon, lr)
+            for trial, lr in zip(rung.trials, lrs, strict=True)
+        ]
+        tasks = (race_task(variant, config, trial) for trial in trials)
         found = list(outcomes(tasks, "sequential").values())
     shape = len(rung.seeds), len(rung.lrs)
     start = np.array([outcome.val[0] for outcome in found]).reshape(shape)

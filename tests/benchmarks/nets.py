@@ -2,7 +2,7 @@
 
 The data has the shapes of the real thing and a rule that can be learned, so that losses fall and
 no copy diverges; what the numbers mean does not change what a step costs. A config names these
-functions by import path (`workloads:lenet`), so that worker processes can make them too.
+functions by import path (`nets:lenet`), so that worker processes can make them too.
 """
 
 from __future__ import annotations
