@@ -157,7 +157,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     for name, tensor in sorted(tensors.items()):
         described = f"{name} {tensor.dtype} {list(tensor.shape)}"
         checksum = zlib.crc32(described.encode(), checksum)
-        values = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        values = tensor.reshape(-1).view(torch.uint8).numpy().data
         checksum = zlib.crc32(values, checksum)
     return checksum
 
