@@ -40,16 +40,12 @@ def locked(directory: Path) -> Iterator[SoftFileLease]:
     Raises:
         RunError: another process holds it; the message names it.
     """
-    from filelock import Timeout
-
     path = directory / LOCK
     patience = LEASE_SECONDS * 1.5 if is_silent(path) else 0.0  # an old one has to be watched
     lease = _lease(path)
     with disk_errors(path):
-        try:
-            lease.acquire(timeout=patience, poll_interval=0.5)
-        except Timeout:
-            raise _refused(path) from None
+        if not _acquired(lease, patience):
+            raise _refused(path)
     with _held(lease):
         yield lease
 
@@ -57,18 +53,27 @@ def locked(directory: Path) -> Iterator[SoftFileLease]:
 @contextmanager
 def claimed(path: Path) -> Iterator[SoftFileLease | None]:
     """Hold the lease of a group of trials; None where another process trains it."""
-    from filelock import Timeout
-
     lease = _lease(path)
     with disk_errors(path):
         path.parent.mkdir(exist_ok=True)
-        try:
-            lease.acquire(timeout=0)
-        except Timeout:
-            yield None
-            return
+        is_ours = _acquired(lease, 0.0)
+        if not is_ours and is_silent(path):  # of a host that is gone: that has to be watched
+            is_ours = _acquired(lease, LEASE_SECONDS * 1.5)
+    if not is_ours:
+        yield None
+        return
     with _held(lease):
         yield lease
+
+
+def _acquired(lease: SoftFileLease, timeout: float) -> bool:
+    from filelock import Timeout
+
+    try:
+        lease.acquire(timeout=timeout, poll_interval=0.5)
+    except Timeout:
+        return False
+    return True
 
 
 def claimant(path: Path) -> int | None:
