@@ -46,6 +46,7 @@ def train_groups(
     pause: Pause,
     *,
     waits: bool = False,
+    watched: bool = False,
 ) -> Generator[Record, None, None]:
     """Train what is left of these groups into the run directory, and yield its records.
 
@@ -56,12 +57,13 @@ def train_groups(
         groups: in order; one that another process trains is passed over.
         pause: asks for checkpoints, and for an end at one of them.
         waits: wait for a group that another process trains: one that was orphaned ends soon.
+        watched: leave a group whose process has died to who started that one: it counts.
 
     Raises:
         RunError: the disk refuses, or the run has become another process's.
     """
     from lrexp.engine.engines import ENGINES
-    from lrexp.runs.lock import claimed, still_ours
+    from lrexp.runs.lock import claimant, claimed, is_silent, still_ours
     from lrexp.runs.remaining import read_remaining
     from lrexp.runs.trial_files import TrialFiles
     from lrexp.runs.trials import group_tasks
@@ -69,8 +71,11 @@ def train_groups(
     known = {trial.id: trial for trial in trials}
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
     for group in groups:
+        lease_file = lease_path(run, group)
         while not _is_stopped(pause):
-            with claimed(lease_path(run, group)) as lease:
+            if watched and claimant(lease_file) is not None and not is_silent(lease_file):
+                break
+            with claimed(lease_file) as lease:
                 if lease is not None:
                     left = read_remaining(run, _parts(run, group))
                     files = TrialFiles(
@@ -163,16 +168,17 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
         from lrexp.engine.stop import Pause
         from lrexp.runs.signals import quiet_loaders
 
-        pause, trains = Pause(), threading.Event()
-        _stop_when_told(pause, trains, options.parent)
+        pauses: list[Pause] = []
+        _stop_when_told(pauses, options.parent)
         with _silence():
             plan, groups, trials = _prepare(run, names, options)
-        trains.set()
+        pauses.append(pause := Pause())
         told.write(READY)
         told.flush()
         failed = False
         with quiet_loaders(pause), _dying_with_loaders():
-            for record in train_groups(run, plan, trials, groups, pause):
+            watched = options.parent is not None
+            for record in train_groups(run, plan, trials, groups, pause, watched=watched):
                 failed |= _is_failure(record)
         if pause.requested:
             return STOPPED
@@ -270,18 +276,18 @@ def _objects(run: Path, digest: str | None) -> Objects:
     return objects
 
 
-def _stop_when_told(pause: Pause, trains: threading.Event, parent: int | None) -> None:
+def _stop_when_told(pauses: Sequence[Pause], parent: int | None) -> None:
     """Let SIGTERM, and the end of the process that started this one, stop it at a checkpoint.
 
-    Before it trains, it ends at once. Ctrl-C reaches every process of a job: what starts workers
-    says when they stop. SIGTERM is handled, not ignored: what this process starts would ignore it,
-    too.
+    While `pauses` is empty, it trains nothing yet and ends at once. Ctrl-C reaches every process of
+    a job: what starts workers says when they stop. SIGTERM is handled, not ignored: what this
+    process starts would ignore it, too.
     """
 
     def stop(*_: object) -> None:
-        pause.requested = True
-        if not trains.is_set():
+        if not pauses:
             os._exit(STOPPED)
+        pauses[0].requested = True
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in SIGNALS[1:]:
