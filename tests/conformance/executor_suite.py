@@ -378,7 +378,7 @@ class ExecutorConformance:
         self.only_processes()
         run = describe(tmp_path, seconds=0.05)
         with in_a_process(run, self.factory, starter) as process:
-            wait_for((run.path / "trials/b/seed-0/evals.csv").exists, process)
+            wait_for((run.path / "checkpoints/b-seed-0.safetensors").exists, process)
             process.send_signal(number)
         wait_for(lambda: not self.living(run))
         trained = len(self.noted(run, "trained"))
