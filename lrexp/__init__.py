@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lrexp import records
 from lrexp.errors import ConfigError, InterruptedRunError, LrexpError, RunError, UserCodeError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "get_multi_step_lr_scheduler",
     "load_run",
     "plot_lr_schedule",
+    "records",
     "resume",
 ]
 

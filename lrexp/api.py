@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lrexp.config.config import Config
     from lrexp.config.load import Overrides
     from lrexp.engine.stop import Stop
-    from lrexp.records import Reporter
+    from lrexp.records import Reporter, Sink
     from lrexp.runs.builder import Objects
     from lrexp.runs.plan import Plan
     from lrexp.runs.spec import Change, Command, RunSpec, Source
@@ -114,6 +114,7 @@ def compare(
     runs_dir: str | Path = "runs",
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
+    sinks: Sequence[Sink] = (),
     console: Console = QUIET,
 ) -> Run:
     """Train every variant × seed of a config and return the finished run.
@@ -134,6 +135,8 @@ def compare(
         stop: is called at the end of every step (with worker processes, a few times a second) and
             ends the training there, with a checkpoint, when it returns something true: the
             `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too.
+        sinks: functions that get each record of the training as it comes; see `lrexp.records`. Of
+            one trial they come in order, every step once. One that raises gets no more of them.
         console: where progress is shown; by default nowhere.
 
     Raises:
@@ -152,7 +155,9 @@ def compare(
     from lrexp.runs.comparison import too_few_seeds
 
     reporter = ConsoleReporter(console)
-    launch = _Launch(out, runs_dir, _drawing(draw), _stopping(stop), jobs, reporter)
+    launch = _Launch(
+        out, runs_dir, _drawing(draw), _stopping(stop), _listening(sinks), jobs, reporter
+    )
     objects, names = _objects(model, data, loss)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
     changes = changes_of(overrides, names, flags)
@@ -182,6 +187,7 @@ def find_lr(
     force: bool = False,
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
+    sinks: Sequence[Sink] = (),
     console: Console = QUIET,
 ) -> RangeTest:
     """Run LR range tests over the config's seeds and return what they suggest.
@@ -203,7 +209,9 @@ def find_lr(
     from lrexp.runs.stages import check_budget
 
     reporter = ConsoleReporter(console)
-    launch = _Launch(out, runs_dir, _drawing(draw), _stopping(stop), jobs, reporter)
+    launch = _Launch(
+        out, runs_dir, _drawing(draw), _stopping(stop), _listening(sinks), jobs, reporter
+    )
     objects, names = _objects(model, data, loss)
     flags = {
         "find_lr.seeds": seeds,
@@ -234,6 +242,7 @@ def resume(
     write: str | Path | None = None,
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
+    sinks: Sequence[Sink] = (),
     console: Console = QUIET,
 ) -> Run | RangeTest:
     """Continue an interrupted run to the very result it would have had.
@@ -250,7 +259,7 @@ def resume(
         trust: the packages that the run was made to trust; it is asked for again because a run
             directory may come from a stranger.
         write: as of `find_lr`.
-        draw, stop: as of `compare`.
+        draw, stop, sinks: as of `compare`; the records begin where the training goes on.
         console: where progress is shown; by default nowhere.
 
     Returns:
@@ -272,6 +281,7 @@ def resume(
 
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
     drawing, stop, reporter = _drawing(draw), _stopping(stop), ConsoleReporter(console)
+    sinks = _listening(sinks)
     found, objects = load_run(path), Objects(model=model, data=data, loss=loss)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
@@ -283,7 +293,7 @@ def resume(
             loaded = read_spec(path, objects, trust, force=force)[0].config()
     else:
         again = "" if copy is None else copy.option
-        options = RunOptions(reporter, jobs, stop, force=force, again=again)
+        options = RunOptions(reporter, jobs, stop, sinks, force=force, again=again)
         loaded = resume_run(path, objects, trust, options, partial(conclude, draw=drawing))
         found = load_run(path)
     if found.command == "compare":
@@ -406,6 +416,19 @@ def _stopping(stop: Any) -> Stop | None:
     return asked
 
 
+def _listening(sinks: Any) -> Sequence[Sink]:
+    """Return what gets the records.
+
+    Raises:
+        ConfigError: one is no function, or they are no list.
+    """
+    found = [sinks] if callable(sinks) or not isinstance(sinks, Sequence) else list(sinks)
+    if wrong := [sink for sink in found if not callable(sink)]:
+        what, remedy = "must be functions of a record", "Give a list, e.g. [print]."
+        raise ConfigError.single("sinks", what, wrong[0], remedy)
+    return found
+
+
 def _objects(model: Any, data: Any, loss: Any) -> tuple[Objects, dict[str, Any]]:
     """Return what was given as Python objects, and what was given as names, by its key."""
     from lrexp.runs.builder import Objects
@@ -423,6 +446,7 @@ class _Launch:
     runs_dir: str | Path
     draw: Draw
     stop: Stop | None
+    sinks: Sequence[Sink]
     jobs: int | None
     reporter: ConsoleReporter
 
@@ -450,6 +474,6 @@ class _Launch:
         from lrexp.runs.train import start_run
 
         out, runs_dir = None if self.out is None else Path(self.out), Path(self.runs_dir)
-        options = RunOptions(self.reporter, self.jobs, self.stop, again=again)
+        options = RunOptions(self.reporter, self.jobs, self.stop, self.sinks, again=again)
         finish = partial(conclude, draw=self.draw)
         return load_run(start_run(spec, plan, options, finish, out=out, runs_dir=runs_dir))

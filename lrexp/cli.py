@@ -303,12 +303,11 @@ def worker(
     parent: Annotated[int | None, typer.Option(help="Ends when this process does.")] = None,
     trust: Trust = None,
     force: Annotated[bool, typer.Option("--force", help="As of resume.")] = False,
-    alone: Annotated[bool, typer.Option("--alone", help="One by one, not as a stack.")] = False,
 ) -> None:
     """Train these trials of a run; exits with 0 done, 3 some failed, 130 stopped, 2 could not."""
     from lrexp.runs.worker import WorkerOptions, work
 
-    options = WorkerOptions(device, threads, tuple(trust or ()), force, objects, alone, parent)
+    options = WorkerOptions(device, threads, tuple(trust or ()), force, objects, parent)
     raise typer.Exit(work(run, trials, options))
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import itertools
 import json
 import os
 import runpy
@@ -37,8 +38,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PREPARED = (
-    "lrexp.cli", "lrexp.api", "lrexp.runs.stages", "lrexp.report.plots", "lrexp.runs.worker", "rich.progress",
-    "scipy.stats", "sklearn.datasets", "torch._dynamo",
+    "lrexp.cli", "lrexp.api", "lrexp.runs.train", "lrexp.report.plots", "rich.progress", "cloudpickle",
+    "filelock", "safetensors.torch", "scipy.stats", "sklearn.datasets", "torch._dynamo",
 )  # fmt: skip
 _LENGTH = struct.Struct(">I")
 _STREAMS = 3
@@ -62,8 +63,10 @@ class Starter:
 
     def popen(self, words: Any, *arguments: Any, **options: Any) -> Any:
         """Do as `subprocess.Popen`: fork what is Python, start all else truly."""
-        if isinstance(words, list) and words[0] == sys.executable and words[1] in {"-c", "-m"}:
-            return self.start(words[1:], *arguments, **options)
+        if isinstance(words, list) and words[0] == sys.executable:
+            rest = list(itertools.dropwhile(lambda word: word.startswith("-W"), words[1:]))
+            if rest and rest[0] in {"-c", "-m"}:
+                return self.start(rest, *arguments, **options)
         return _true_popen(words, *arguments, **options)
 
     def asked_by(self, pid: int) -> list[int]:
@@ -146,6 +149,10 @@ class Started:
         if self.poll() is None:
             with suppress(ProcessLookupError):  # the server may wait for it first
                 os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it."""

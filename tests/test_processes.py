@@ -5,9 +5,9 @@ Workers are forked from a process that has torch; those of a script without a gu
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 import torch
+from described import Described, described
+from rich.console import Console
 from starting import Started as StartedProcess
 from starting import Starter
 from stopping import contents as results
@@ -29,22 +31,12 @@ from waiting import is_alive, wait_for
 
 import lrexp as library
 from lrexp.engine.stop import Pause
-from lrexp.errors import ConfigError, RunError, UserCodeError
-from lrexp.records import (
-    Checkpoint,
-    Ended,
-    Failed,
-    Interrupted,
-    Record,
-    Started,
-    Steps,
-    TrialId,
-    Unit,
-)
+from lrexp.errors import ConfigError, RunError
+from lrexp.records import Ended, Failed, Record, Started, Steps, TrialId, Unit
 from lrexp.runs.builder import Objects
-from lrexp.runs.executor import refuse_processes, run_in_processes, why_not_processes
-from lrexp.runs.spec import make_order
-from lrexp.runs.worker import raised, receive, send
+from lrexp.runs.executor import LocalProcesses, StopSignal, why_not_processes
+from lrexp.runs.spec import RunSpec, make_spec
+from lrexp.runs.worker import one_by_one_path
 
 ROOT = Path(__file__).parents[1]
 SMALL = """\
@@ -209,11 +201,12 @@ def test_a_worker_whose_plan_raises_ends_the_run(
 
     (tmp_path / "fragile.py").write_text(source)
     made_here = types.ModuleType("made_here")  # a name that no other process can import
-    exec("def loss(output, target): return (output - target).mean()", vars(made_here))
+    exec("def loss(output, target): return output.square().mean()", vars(made_here))
     monkeypatch.setitem(sys.modules, "made_here", made_here)
-    order = make_order("compare", config, objects=Objects(loss=made_here.loss))
-    with pytest.raises(ConfigError, match=r"^jobs: cannot be made again in a worker.*made_here"):
-        list(run_in_processes(order, [Unit("sequential", (TrialId("one", 0),))], jobs=1))
+    run = described(tmp_path / "other", config, objects=Objects(loss=made_here.loss))
+    with pytest.raises(RunError, match=r"^jobs: cannot be made again in a worker.*made_here"):
+        run.train_by(LocalProcesses(1, run.spec))
+    assert not (run.path / "objects.pkl").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -255,7 +248,7 @@ def command(folder: Path, starter: Starter, *words: str) -> Iterator[StartedProc
             process.kill()
 
 
-def test_python_objects_of_a_module_reach_the_workers(tmp_path: Path) -> None:
+def test_python_objects_of_a_script_reach_the_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"  # without a guard, and with a queue.py beside it
     (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')\n")
     (tmp_path / "parts.py").write_text(
@@ -267,18 +260,16 @@ def test_python_objects_of_a_module_reach_the_workers(tmp_path: Path) -> None:
         "import torch, lrexp, parts\n"
         "torch.set_num_threads(1)\n"
         "torch.use_deterministic_algorithms(True)\n"
+        "print('runs')\n"
         "x = torch.randn(300, 64, generator=torch.Generator().manual_seed(1))\n"
         "config = {'optimizer': {'name': 'SGD', 'lr': 0.1}, 'train': {'duration': 9},\n"
         "          'compare': {'variants': {'a': {}, 'b': {'optimizer.lr': 0.01}}}}\n"
-        "given = dict(model=parts.make, data=(x, x.argmax(1) % 10),\n"
-        "             loss=torch.nn.functional.cross_entropy)\n"
-        "for jobs in (1, 2):\n"
-        "    lrexp.compare(config, **given, out=f'run{jobs}', jobs=jobs)\n"
-        "def make(): return parts.make()\n"
-        "try:\n"
-        "    lrexp.compare(config, **{**given, 'model': make}, jobs=2)\n"
-        "except lrexp.ConfigError as error:\n"
-        "    print(error)\n"
+        "def own():\n    return parts.make()\n"
+        "given = dict(data=(x, x.argmax(1) % 10),\n"
+        "             loss=lambda output, target: torch.nn.functional.cross_entropy(output, target))\n"
+        "for name, model, jobs in (('here', parts.make, 1), ('module', parts.make, 2),\n"
+        "                          ('script', lambda: own(), 2)):\n"
+        "    lrexp.compare(config, model=model, **given, out=name, jobs=jobs)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, script]
@@ -286,10 +277,10 @@ def test_python_objects_of_a_module_reach_the_workers(tmp_path: Path) -> None:
         words, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "run1") == contents(tmp_path / "run2")
-    assert done.stdout.startswith("jobs: needs what can be sent to another process, and")
-    assert "make is defined in the notebook or script itself (got 2). Put it into" in done.stdout
-    assert not (tmp_path / "runs").exists()
+    assert done.stdout == "runs\n"
+    for name in ("module", "script"):
+        assert contents(tmp_path / name) == contents(tmp_path / "here")
+    assert not list(tmp_path.glob("*/objects.pkl"))
 
 
 class Unsendable:
@@ -297,33 +288,58 @@ class Unsendable:
         raise ValueError("a socket")
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        ({"model": lambda: nn.Linear(64, 10)}, "lambda"),
-        ({"loss": lambda y, t: (y - t).mean()}, "lambda"),
-        ({"data": (torch.zeros(9, 2), Unsendable())}, "a socket"),
-    ],
-)
-def test_objects_that_cannot_be_sent_are_refused_before_anything_runs(
-    given: dict[str, Any], reason: str, tmp_path: Path
-) -> None:
-    order = make_order("compare", {"optimizer": {}}, objects=Objects(**given))
-    assert reason in str(why_not_processes(order))
-    with pytest.raises(ConfigError, match=rf"^jobs: .*{reason}.*or use 1"):
-        refuse_processes(order, 4)
+def test_a_run_whose_objects_cannot_be_sent_trains_here(tmp_path: Path) -> None:
+    data, kept = (torch.zeros(9, 2), torch.zeros(9, 1)), Unsendable()
+    config = {
+        "optimizer": {"name": "SGD", "lr": 0.1},
+        "train": {"duration": 2},
+        "compare": {"variants": {"a": {}}},
+    }
+    said = io.StringIO()
+    run = library.compare(
+        config, model=nn.Linear(2, 1), data=data, jobs=2, out=tmp_path / "run",
+        loss=lambda output, target: (kept, functional.mse_loss(output, target))[1],
+        console=Console(file=said, width=200),
+    )  # fmt: skip
+    assert run.status["counts"] == {"finished": 1}
+    what = "data or loss or model cannot be sent to another process (a socket)"
+    assert f"Training in this process: {what}." in said.getvalue()
 
 
-def test_what_is_importable_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def spec_of(**objects: Any) -> RunSpec:
+    return make_spec("compare", {"optimizer": {}}, objects=Objects(**objects))
+
+
+def test_what_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     data = (torch.zeros(9, 2), torch.zeros(9, 1))
-    objects = Objects(model=nn.Linear(2, 1), data=data, loss=functional.mse_loss)
-    order = make_order("compare", {"optimizer": {}}, [("seed", 3)], objects=objects)
-    assert why_not_processes(order) is None
-    assert why_not_processes(make_order("compare", {})) is None
-    monkeypatch.setattr(functional.mse_loss, "__module__", "__main__")
-    assert "mse_loss is defined in the notebook" in str(why_not_processes(order))
+    for model in (nn.Linear(2, 1), lambda: nn.Linear(2, 1)):
+        assert why_not_processes(spec_of(model=model, data=data, loss=functional.mse_loss)) is None
+    assert why_not_processes(spec_of()) is None
+    why = why_not_processes(spec_of(data=(torch.zeros(9, 2), Unsendable())))
+    assert why == "data cannot be sent to another process (a socket)"
     monkeypatch.setattr(sys, "executable", "")
-    assert "interpreter" in str(why_not_processes(make_order("compare", {})))
+    assert "interpreter" in str(why_not_processes(spec_of()))
+
+
+def test_a_worker_opens_only_the_objects_it_was_started_for(
+    tmp_path: Path, quick_workers: Starter
+) -> None:
+    """A pickle runs code: one that was put in its place is not opened."""
+    objects = Objects(loss=functional.cross_entropy)
+    run = described(
+        tmp_path / "run", fragile_config(tmp_path, {"one": {"mode": "well"}}), objects=objects
+    )
+
+    class Replacing(LocalProcesses):
+        def _write_objects(self, run: Path) -> None:
+            super()._write_objects(run)
+            (run / "objects.pkl").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+
+    with pytest.raises(
+        RunError, match=r"objects.pkl: is not the file that this worker was started"
+    ):
+        run.train_by(Replacing(1, run.spec))
+    assert not Path("executed").exists()
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "2"])
@@ -334,164 +350,164 @@ def test_jobs_is_a_count(jobs: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_order_keeps_the_config_as_it_was_read(tmp_path: Path) -> None:
+def test_a_spec_keeps_the_config_as_it_was_read(tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(SMALL)
-    order = make_order("find-lr", file, [("find_lr.steps", 50), ("find_lr.seeds", 2, "--seeds")])
+    spec = make_spec("find-lr", file, [("find_lr.steps", 50), ("find_lr.seeds", 2, "--seeds")])
     file.write_text("broken: [")
-    again = pickle.loads(pickle.dumps(order))
-    assert again == order
+    again = RunSpec.from_plain(json.loads(json.dumps(spec.to_plain())))
+    assert again == spec
     config = again.config()
     assert config.document.directory == tmp_path
     assert config.document.text == SMALL
-    plan = again.plan(config)
-    assert again.lengths(plan) == {
-        TrialId("range_test", 0): 50, TrialId("range_test", 1): 50,
-    }  # fmt: skip
-    (task,) = again.tasks(plan, [TrialId("range_test", 1)])
-    assert (task.trial.seed, task.total_steps, task.eval_every) == (1, 50, 0)
+    trials = again.first_trials(again.plan(config))
+    assert [(t.id, t.kind, t.total_steps) for t in trials] == [
+        (TrialId("range_test", seed), "range_test", 50) for seed in (0, 1)
+    ]
 
 
-def test_an_order_of_a_dict_has_no_lines() -> None:
-    order = make_order("compare", {"optimizer": {"name": "SGD", "lr": 1e-3, "x": None}})
+def test_a_spec_of_a_dict_has_no_lines() -> None:
+    spec = make_spec("compare", {"optimizer": {"name": "SGD", "lr": 1e-3, "x": None}})
     with pytest.raises(ConfigError, match=r"(?m)^optimizer.x: ") as caught:
-        order.config()
+        spec.config()
     assert "config:" not in str(caught.value)
 
 
-def test_an_exception_crosses_as_text() -> None:
-    class LocalError(Exception):
-        pass
-
-    read, write = os.pipe()
-    with os.fdopen(read, "rb", buffering=0) as incoming, os.fdopen(write, "wb") as outgoing:
-        try:
-            raise LocalError("here")
-        except LocalError as error:
-            message = raised(TrialId("a", 1), UserCodeError("it raised"), error)
-        send(outgoing, message)
-        error = receive(incoming).restored()
-        assert str(error) == "it raised"
-        assert 'raise LocalError("here")' in str(error.__cause__)
-        outgoing.write(b"\0\0\0\0\0\0\0\x09half")  # the other process died in the middle
-        outgoing.close()
-        assert receive(incoming) is None
-
-
-def order_of(tmp_path: Path, modes: list[str]) -> Any:
+def run_of(
+    tmp_path: Path, modes: list[str], groups: list[Unit] | None = None, name: str = "run"
+) -> Described:
     notes = {mode: {"mode": mode, "note": str(tmp_path / f"{mode}.txt")} for mode in modes}
-    return make_order("compare", fragile_config(tmp_path, notes))
+    return described(tmp_path / name, fragile_config(tmp_path, notes), groups)
 
 
 def kinds(records: list[Record], variant: str) -> list[str]:
     return [type(r).__name__ for r in records if r.trial.variant == variant]
 
 
-def test_the_trials_of_a_dead_unit_are_tried_again_one_by_one(
+def test_in_a_group_that_dies_the_others_lose_nothing(
     tmp_path: Path, quick_workers: Starter
 ) -> None:
     modes = ["raises", "well", "once", "loud"]
-    order = order_of(tmp_path, modes)
     unit = Unit("sequential", tuple(TrialId(mode, 0) for mode in modes))
-    records = list(run_in_processes(order, [unit], jobs=1))
+    run = run_of(tmp_path, modes, [unit])
+    records = run.train_by(LocalProcesses(1, run.spec))
     assert kinds(records, "well").count("Started") == 1  # it had ended when the worker died
     assert kinds(records, "once").count("Started") == 2
     assert kinds(records, "loud").count("Started") == 1
+    again = [r.again for r in records if isinstance(r, Started) and r.again]
+    assert again == ["its worker was killed (signal 9, SIGKILL)"]
     assert [type(r) for r in records].count(Ended) == 3
     (failed,) = (r for r in records if isinstance(r, Failed))
     assert 'raise Odd("this", "that")' in str(failed.error.__cause__)  # --debug shows it
     steps = [r for r in records if isinstance(r, Steps) and r.trial.variant == "well"]
-    assert [r.first for r in steps] == [0, 6]
+    assert [n for r in steps for n in range(r.first, r.first + len(r.loss))] == list(range(12))
     assert not workers_of(os.getpid(), quick_workers)
 
 
+@pytest.mark.parametrize("moment", ["in its first steps", "after a checkpoint"])
+def test_a_stack_that_dies_is_trained_one_by_one(
+    moment: str, tmp_path: Path, quick_workers: Starter
+) -> None:
+    text = SMALL.replace("30st", "1500st").replace("7st", "700st")
+    (tmp_path / "small.yaml").write_text(text)
+    names = [TrialId(variant, seed) for variant in ("standard", "low") for seed in (0, 1)]
+    run = described(tmp_path / "run", tmp_path / "small.yaml", [Unit("vectorized", tuple(names))])
+    executor = LocalProcesses(2, run.spec)
+    if moment == "after a checkpoint":
+        pause = Pause()
+        for record in run.records_of(executor, pause):
+            pause.requested = pause.requested or isinstance(record, Steps)
+        assert list(run.path.glob("checkpoints/*.safetensors"))
+    records, killed = [], False
+    for record in run.records_of(executor):
+        records.append(record)
+        if isinstance(record, Steps) and not killed:
+            (worker,) = workers_of(os.getpid(), quick_workers)
+            os.kill(worker, signal.SIGKILL)
+            killed = True
+    assert {trial: len(how) for trial, how in executor.deaths.items()} == dict.fromkeys(names, 1)
+    assert one_by_one_path(run.path, run.groups[0]).exists()
+    assert [type(r) for r in records].count(Ended) == 4
+    alone = described(
+        tmp_path / "alone", tmp_path / "small.yaml", [Unit("sequential", (n,)) for n in names]
+    )
+    alone.train_here()
+    for path in alone.path.glob("trials/*/*/*.csv"):
+        assert path.read_bytes() == (run.path / path.relative_to(alone.path)).read_bytes()
+
+
 def test_closing_the_records_kills_the_workers(tmp_path: Path, quick_workers: Starter) -> None:
-    order = order_of(tmp_path, ["well"])
-    units = [Unit("sequential", (TrialId("well", 0),))]
-    records: Iterator[Record] = run_in_processes(order, units, jobs=3, devices=["cpu"])
+    run = run_of(tmp_path, ["well"])
+    records = run.records_of(LocalProcesses(3, run.spec, devices=["cpu"]))
     assert isinstance(next(records), Started)
     (worker,) = workers_of(os.getpid(), quick_workers)  # more would have nothing to do
-    records.close()  # type: ignore[attr-defined]
+    records.close()
     assert not is_alive(worker)
 
 
 def test_workers_that_cannot_start_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = order_of(tmp_path, ["well"])
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    units = [Unit("sequential", (TrialId("well", seed),)) for seed in range(3)]
-    with pytest.raises(RunError, match="The last one ended with exit code 1"):
-        list(run_in_processes(order, units, jobs=2))
-    monkeypatch.setattr(sys, "executable", "/no/such/file")
-    with pytest.raises(RunError, match=r"The system refuses: .*No such file"):
-        list(run_in_processes(order, units, jobs=2))
-
-
-def rows_of(records: list[Record]) -> dict[TrialId, list[tuple[int, float, float]]]:
-    found: dict[TrialId, list[tuple[int, float, float]]] = {}
-    for r in records:
-        if isinstance(r, Steps):
-            numbers = range(r.first, r.first + len(r.loss))
-            found.setdefault(r.trial, []).extend(zip(numbers, r.lr, r.loss, strict=True))
-    return found
+    groups = [Unit("sequential", (TrialId("well", 0),))]
+    run = run_of(tmp_path, ["well"], groups)
+    for program, message in (
+        ("/bin/false", "The last one ended with exit code 1"),
+        ("/no/such/file", r"The system refuses: .*No such file"),
+    ):
+        monkeypatch.setattr(sys, "executable", program)
+        with pytest.raises(RunError, match=message):
+            run.train_by(LocalProcesses(2, run.spec))
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-def test_workers_pause_and_others_continue(
+def test_workers_pause_and_others_go_on(
     engine: str, tmp_path: Path, quick_workers: Starter
 ) -> None:
     """What was trained up to the pause, and what comes after it elsewhere, is the whole."""
     (tmp_path / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
-    order = make_order("compare", tmp_path / "small.yaml")
-    names = ("standard", "low")
+    names = [TrialId(v, s) for v in ("standard", "low") for s in (0, 1)]
+    groups = [Unit(engine, (name,)) for name in names]
     if engine == "vectorized":
-        units = [Unit(engine, tuple(TrialId(v, s) for v in names for s in (0, 1)))]
-    else:
-        units = [Unit(engine, (TrialId(v, s),)) for v in names for s in (0, 1)]
-    whole = rows_of(list(run_in_processes(order, units, jobs=2)))
+        groups = [Unit(engine, tuple(names))]
+    whole = described(tmp_path / "whole", tmp_path / "small.yaml", groups)
+    whole.train_by(LocalProcesses(2, whole.spec))
 
+    run = described(tmp_path / "run", tmp_path / "small.yaml", groups)
     pause, first = Pause(), []
-    for record in run_in_processes(order, units, jobs=2, pause=pause):
+    for record in run.records_of(LocalProcesses(2, run.spec), pause):
         first.append(record)
         pause.requested = pause.requested or isinstance(record, Steps)
-    saved = [r for r in first if isinstance(r, Checkpoint)]
-    stopped = {trial for r in first if isinstance(r, Interrupted) for trial in r.trials}
-    assert saved
-    assert stopped == {trial for r in saved for trial in r.trials}
-    assert not any(isinstance(r, Ended | Failed) for r in first)
-    begun = {r.trial for r in first if isinstance(r, Started)}
-    assert stopped == begun  # the others were passed over
     assert not workers_of(os.getpid(), quick_workers)
+    saved = {path.name for path in run.path.glob("checkpoints/*.safetensors")}
+    begun = {r.trial for r in first if isinstance(r, Started)}
+    ended = {r.trial for r in first if isinstance(r, Ended | Failed)}
+    firsts = [g.trials[0] for g in groups if begun - ended & set(g.trials)]
+    assert saved == {f"{t.variant}-seed-{t.seed}.safetensors" for t in firsts if t in begun - ended}
+    assert saved
+    run.train_by(LocalProcesses(2, run.spec))
+    assert results_of(run) == results_of(whole)
 
-    states = {r.trial: r.state for r in saved}  # the last of each unit
-    second = list(run_in_processes(order, units, jobs=2, take_state=states.get))
-    before, after = rows_of(first), rows_of(second)
-    for trial, rows in whole.items():
-        steps = next((r.step for r in reversed(saved) if trial in r.trials), 0)
-        assert before.get(trial, [])[:steps] + after[trial] == rows
-    assert sum(isinstance(r, Ended) for r in second) == 4
+
+def results_of(run: Described) -> dict[str, object]:
+    return {name: found for name, found in results(run.path).items() if name.startswith("trials/")}
 
 
 def test_a_pause_before_anything_has_begun(tmp_path: Path) -> None:
-    order, pause = order_of(tmp_path, ["well"]), Pause()
+    run, pause = run_of(tmp_path, ["well"]), Pause()
     pause.requested = True
-    units = [Unit("sequential", (TrialId("well", 0),))]
-    assert list(run_in_processes(order, units, jobs=2, pause=pause)) == []
+    assert run.train_by(LocalProcesses(2, run.spec), pause) == []
 
 
 def test_a_worker_that_dies_in_a_pause_is_not_tried_again(
     tmp_path: Path, quick_workers: Starter
 ) -> None:
-    order, pause = order_of(tmp_path, ["killed"]), Pause()
-    records = []
-    for record in run_in_processes(
-        order, [Unit("sequential", (TrialId("killed", 0),))], 1, pause=pause
-    ):
-        records.append(record)
-        pause.requested = True  # it dies in its fifth step, before it looks
-    assert isinstance(records[0], Started)
-    assert not any(isinstance(r, Ended | Failed) for r in records)
+    run, stop = run_of(tmp_path, ["killed"]), StopSignal()
+    steps = run.path / "trials/killed/seed-0/steps.csv"
+    stop.ask = steps.exists  # it dies in its fifth step, before it looks
+    executor = LocalProcesses(1, run.spec)
+    executor.run(run.path, run.groups, stop)
+    assert not executor.deaths
+    assert not steps.with_name("result.json").exists()
 
 
 def rows(run: Path) -> int:

@@ -1,7 +1,8 @@
 """Executors: they start `lrexp worker` somewhere, and see to it that groups get their results.
 
 What an executor must keep is in `tests/conformance/`. Workers share out the groups by leases; one
-that dies takes only its own group down, and the trials of that group get one more try, each alone.
+that dies takes only what it was at down, a trial or a stack, whose trials get one more try, each
+alone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from typing import IO, Any, Protocol
 from lrexp.errors import RunError, WorkerDiedError
 from lrexp.records import TrialId, Unit
 from lrexp.runs.files import disk_errors, trial_path, write_json, write_whole
-from lrexp.runs.lock import claimant
+from lrexp.runs.lock import claimant, claimed, is_silent
+from lrexp.runs.remaining import remove_checkpoint
 from lrexp.runs.spec import RunSpec
+from lrexp.runs.stages import read_stages
 from lrexp.runs.trial_files import failure
 from lrexp.runs.worker import (
     DONE,
@@ -38,13 +41,14 @@ from lrexp.runs.worker import (
     WRONG,
     WorkerOptions,
     lease_path,
+    one_by_one_path,
 )
 from lrexp.runs.writer import STEPS_HEADER
 
-ATTEMPTS = 2  # of a trial whose worker dies
+ATTEMPTS = 2  # of a trial whose worker dies, and of the only worker to start
 LAST_SECONDS = 10.0  # for a worker to end by itself when all is done
 LOOK_SECONDS = 0.5  # between two looks at whether one more worker is needed
-_POLL_SECONDS = 0.05
+POLL_SECONDS = 0.05  # between two looks at workers and results
 # Not `-m`: that would put the working directory first, where a user's `queue.py` may lie.
 _START = "import sys; sys.path[:] = {path!r}; from lrexp.cli import main; main()"
 _printing = threading.Lock()  # lines of several workers do not mix
@@ -135,6 +139,7 @@ class LocalProcesses:
         force: bool = False,
     ) -> None:
         self._limit, self._spec = jobs, spec
+        self._starts = ATTEMPTS  # of the last worker that may still fail
         self._devices = devices or (None,)
         self._options = WorkerOptions(
             threads=threads, trust=spec.trust, force=force, parent=os.getpid()
@@ -145,20 +150,21 @@ class LocalProcesses:
 
     def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
         """Train groups; see `Executor`."""
-        self._write_objects(run)
+        left = groups
         try:
-            while (left := _undone(run, groups)) and not stop.at_once:
+            self._write_objects(run)
+            while (left := _undone(run, left)) and not stop.at_once:
                 if stop.ask():
                     self._stop(stop)
                     return
                 for slot, worker in list(self._workers.items()):
                     if worker.has_ended():
                         del self._workers[slot]
-                        self._after(worker, run, groups)
+                        self._after(worker, run, left)
                 self._start_missing(run, left)
-                time.sleep(_POLL_SECONDS)
-            for worker in self._workers.values():  # what user code opened is closed
-                worker.wait(LAST_SECONDS)
+                time.sleep(POLL_SECONDS)
+            if not stop.at_once:
+                self._let_end()
         finally:
             for worker in self._workers.values():
                 worker.kill()
@@ -170,8 +176,8 @@ class LocalProcesses:
         if self._spec.objects.sections:
             buffer = io.BytesIO()
             _dump(self._spec.objects, buffer)
-            write_whole(run / OBJECTS, buffer.getvalue())
-            digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+            write_whole(run / OBJECTS, buffer.getbuffer())
+            digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
             self._options = replace(self._options, objects=digest)
 
     def _stop(self, stop: StopSignal) -> None:
@@ -179,62 +185,85 @@ class LocalProcesses:
         for worker in self._workers.values():
             worker.terminate()
         while not stop.at_once and not all(w.has_ended() for w in self._workers.values()):
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
+
+    def _let_end(self) -> None:
+        """Let the workers close what user code opened; those that found nothing to do have none."""
+        for worker in self._workers.values():
+            if worker.is_ready:
+                worker.wait(LAST_SECONDS)
 
     def _start_missing(self, run: Path, left: Sequence[Unit]) -> None:
-        """Start workers while there is more to do than workers that look for it."""
-        if len(self._workers) >= self._limit or time.monotonic() - self._looked < LOOK_SECONDS:
+        """Start workers while there are more groups to train than workers that look for one."""
+        now = time.monotonic()
+        if len(self._workers) >= self._limit or now - self._looked < LOOK_SECONDS:
             return
-        self._looked = time.monotonic()
-        seekers = [worker for worker in self._workers.values() if not worker.is_ready]
-        alone = {name for worker in self._workers.values() if worker.alone for name in worker.names}
-        free = [group for group in left if claimant(lease_path(run, group)) is None]
-        again = [t for g in left for t in g.trials if t in self.deaths and t.name not in alone]
-        again = [t for t in again if claimant(lease_path(run, Unit("", (t,)))) is None]
-        whole = [g for g in free if not self.deaths.keys() & set(g.trials)]
-        for trial in again[: self._limit - len(self._workers)]:
-            # Alone, so that it takes no other trial down. One of a stack may then differ from what
-            # the stack would have given in its last bits.
-            self._start(run, [trial.name], alone=True)
-        names = [trial.name for group in whole for trial in group.trials]
-        missing = len(whole) - sum(not worker.alone for worker in seekers)
-        for _ in range(min(self._limit - len(self._workers), missing)):
-            self._start(run, names, alone=False)
+        self._looked = now
+        seekers = sum(not worker.is_ready for worker in self._workers.values())
+        free = sum(self._is_free(lease_path(run, group)) for group in left)
+        names = [group.trials[0].name for group in left]  # of each group, one says which it is
+        for _ in range(min(self._limit - len(self._workers), free - seekers)):
+            self._start(run, names)
 
-    def _start(self, run: Path, names: Sequence[str], *, alone: bool) -> None:
+    def _is_free(self, lease: Path) -> bool:
+        """Return whether nobody trains a group; the lease of a process that is gone is removed."""
+        holder = claimant(lease)
+        if holder is None or any(worker.pid == holder for worker in self._workers.values()):
+            return holder is None
+        if is_silent(lease):  # of another host; a worker waits a while before it takes it over
+            return True
+        with claimed(lease) as ours:
+            return ours is not None
+
+    def _start(self, run: Path, names: Sequence[str]) -> None:
         slot = next(i for i in count() if i not in self._workers)
         device = self._devices[slot % len(self._devices)]
-        options = replace(self._options, device=device, alone=alone)
         try:
-            self._workers[slot] = _Worker(run, names, options)
+            self._workers[slot] = _Worker(run, names, replace(self._options, device=device))
         except OSError as error:
             self._go_on_with_fewer(f"The system refuses: {error}")
 
     def _go_on_with_fewer(self, why: str) -> None:
         """Train in the workers that there are: one more has no room beside them."""
-        self._limit -= 1
-        if self._limit == 0:
+        if self._limit > 1:
+            self._limit -= 1
+            return
+        self._starts -= 1
+        if self._starts == 0:
             raise RunError(f"No worker process can be started. {why}. Try --jobs 1.")
 
-    def _after(self, worker: _Worker, run: Path, groups: Sequence[Unit]) -> None:
+    def _after(self, worker: _Worker, run: Path, left: Sequence[Unit]) -> None:
         """Give the trials that a dead worker had not ended another try, or up."""
         code, told = worker.end()
         if code == WRONG:
             raise RunError(told)
+        if not worker.is_ready and code != STOPPED:
+            self._go_on_with_fewer(f"The last one {_ending(code)}")
         if code in (DONE, FAILED, STOPPED):
             return
-        how = _ending(code)
-        alone = [Unit("", (TrialId.of(name),)) for name in worker.names if worker.alone]
-        held = [g for g in alone or groups if claimant(lease_path(run, g)) == worker.pid]
-        if not held and not worker.is_ready:
-            self._go_on_with_fewer(f"The last one {how}")
-        for trial in dict.fromkeys(trial for group in held for trial in group.trials):
-            if _has_result(run, trial):
-                continue
-            deaths = self.deaths.setdefault(trial, [])
-            deaths.append(how)
+        for group in left:
+            lease = lease_path(run, group)
+            if claimant(lease) == worker.pid:
+                with claimed(lease) as ours:
+                    if ours is not None:  # else another one trains it by now
+                        self._note_death(run, group, _ending(code))
+
+    def _note_death(self, run: Path, group: Unit, how: str) -> None:
+        """Note that the worker of a group died, while its lease is ours."""
+        left = [trial for trial in group.trials if not _has_result(run, trial)]
+        alone = one_by_one_path(run, group)
+        if group.engine == "vectorized" and not alone.exists():
+            # Alone, so that a trial takes no other one down. It may then differ from what the stack
+            # would have given in its last bits.
+            write_whole(alone, "")
+            remove_checkpoint(run, group.trials[0])
+        else:  # they are trained in order
+            left = left[:1]
+        for trial in left:
+            deaths = [*self.deaths.get(trial, ()), how]
             if len(deaths) >= ATTEMPTS:
                 _give_up(run, trial, deaths)
+            self.deaths[trial] = deaths  # now, not before: who sees it looks for a result, too
 
 
 class _Worker:
@@ -242,17 +271,16 @@ class _Worker:
 
     Args:
         run: the run directory.
-        names: of the trials that it may train.
+        names: of trials: it may train their groups.
         options: what else it is told.
     """
 
     def __init__(self, run: Path, names: Sequence[str], options: WorkerOptions) -> None:
-        self.names, self.alone = tuple(names), options.alone
         self.is_ready = False  # it has made its plan
         self._told = b""
         start = _START.format(path=[entry for entry in sys.path if isinstance(entry, str)])
         warnings = [f"-W{option}" for option in sys.warnoptions]
-        words = ["worker", str(run.absolute()), *names, *options.words()]
+        words = ["worker", *options.words(), str(run.absolute()), *names]
         self._process = subprocess.Popen(
             [sys.executable, *warnings, "-c", start, *words],
             stdin=subprocess.DEVNULL,
@@ -350,12 +378,15 @@ def _has_result(run: Path, trial: TrialId) -> bool:
 def _give_up(run: Path, trial: TrialId, deaths: Sequence[str]) -> None:
     """Write the result of a trial whose workers died: there is nobody else to write it."""
     folder = trial_path(run, trial.variant, trial.seed)
+    steps = folder / "steps.csv"
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "steps.csv").exists():
-        write_whole(folder / "steps.csv", ",".join(STEPS_HEADER) + "\n")
-    facts = {"outcome": "failed", "steps": 0, **failure(_died(trial, deaths), trial)}
-    named = {"variant": trial.variant, "seed": trial.seed}
+        if not steps.exists():
+            write_whole(steps, ",".join(STEPS_HEADER) + "\n")
+        rows = steps.read_bytes().count(b"\n") - 1
+    kinds = {t.id: t.kind for record in read_stages(run) for t in record.stage.trials}
+    named = {"variant": trial.variant, "seed": trial.seed, "kind": kinds[trial]}
+    facts = {"outcome": "failed", "steps": max(0, rows), **failure(_died(trial, deaths), trial)}
     write_json(folder / "result.json", {**named, **facts, "final": {}, "best": {}})
 
 

@@ -6,8 +6,9 @@ the same records whether a trial is trained here, in another process or on anoth
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,14 @@ from lrexp.records import (
     TrialId,
     Unit,
 )
+from lrexp.runs.checkpoint import Position
 from lrexp.runs.executor import Executor, StopSignal
 from lrexp.runs.files import find_json, trial_path
 from lrexp.runs.remaining import Remaining
 
 POLL_SECONDS = 0.1  # between two looks at the files
+MOST_SECONDS = 2.0  # where there are many files, or a slow disk
+_LOOKS = 10.0  # times as long as a look takes is until the next one
 
 
 def followed(
@@ -55,132 +59,199 @@ def followed(
         LrexpError: no worker could train.
     """
     signal = StopSignal(pause.ask)
+    follower = Follower(run, trials, left, executor.deaths)  # sees what is there before they start
     with ThreadPoolExecutor(1, "lrexp-executor") as pool:
         training = pool.submit(executor.run, run, groups, signal)
         try:
-            for record in follow(run, trials, left, training.done):
-                yield _explained(record, executor)
-        finally:
-            signal.at_once = not training.done()
-        training.result()
+            yield from follower.records(training.done)
+            training.result()
+        except BaseException:
+            signal.at_once = True
+            raise
 
 
-def _explained(record: Record, executor: Executor) -> Record:
-    """Return a record with the reason why its trial begins again."""
-    deaths = executor.deaths.get(record.trial)
-    if isinstance(record, Started) and deaths:
-        return Started(record.trial, f"its worker {deaths[-1]}")
-    return record
+class Follower:
+    """Reads the records of trials from their files.
 
-
-def follow(
-    run: Path, trials: Sequence[Trial], left: Remaining, is_over: Callable[[], bool]
-) -> Iterator[Record]:
-    """Yield the records of trials until nobody trains them any more.
+    It gives each step of a trial once. One that begins again, for the process that trained it has
+    died, say, is `Started` again, and then all its records come anew from the first.
 
     Args:
-        run: the run directory.
+        run: the run directory, before anything is trained in it.
         trials: those that have no result yet.
         left: where those in a checkpoint go on.
-        is_over: returns whether nothing is written any more.
+        deaths: grows by a sentence where a process died while it trained a trial.
     """
-    positions = left.positions
-    waiting = [
-        _TrialReader(trial.id, trial_path(run, trial.id.variant, trial.id.seed), positions)
-        for trial in trials
-    ]
-    while True:
-        is_last = is_over()  # before the look: what is written after it is seen by the next one
-        for reader in tuple(waiting):
-            yield from reader.news()
-            if reader.has_ended:
-                waiting.remove(reader)
-        if is_last or not waiting:
-            return
-        time.sleep(POLL_SECONDS)
+
+    def __init__(
+        self,
+        run: Path,
+        trials: Sequence[Trial],
+        left: Remaining,
+        deaths: Mapping[TrialId, Sequence[str]],
+    ) -> None:
+        positions, begun = left.positions, left.begun
+        self._waiting = [
+            _TrialReader(
+                trial.id,
+                trial_path(run, trial.id.variant, trial.id.seed),
+                (positions[trial.id], begun[trial.id]) if trial.id in positions else None,
+                deaths,
+            )
+            for trial in trials
+        ]
+
+    def records(self, is_over: Callable[[], bool]) -> Iterator[Record]:
+        """Yield them until every trial has ended, or nobody trains any more.
+
+        Args:
+            is_over: returns whether nothing is written any more.
+        """
+        while self._waiting:
+            begin = time.monotonic()
+            is_last = is_over()  # before the look: what is written after it is seen by the next one
+            found = [record for reader in self._waiting for record in reader.news()]
+            self._waiting = [reader for reader in self._waiting if not reader.has_ended]
+            looked = time.monotonic() - begin
+            yield from found
+            if is_last:
+                return
+            time.sleep(max(POLL_SECONDS, min(looked * _LOOKS, MOST_SECONDS)))
 
 
 class _TrialReader:
     """Reads what is new in the files of one trial."""
 
-    def __init__(self, trial: TrialId, folder: Path, positions: Any) -> None:
-        self.trial, self._folder = trial, folder
+    def __init__(
+        self,
+        trial: TrialId,
+        folder: Path,
+        begun: tuple[Position, int] | None,
+        deaths: Mapping[TrialId, Sequence[str]],
+    ) -> None:
+        self.trial, self._folder, self._deaths = trial, folder, deaths
         self.has_ended = False
-        self._position = positions.get(trial)
-        self._was = _state(folder / "steps.csv")  # of an earlier process: not followed
-        self._steps: _Rows | None = None
-        self._evals: _Rows | None = None
+        position, step = begun or (Position({}), 0)
+        self._steps = _Rows(folder / "steps.csv", position.sizes.get("steps.csv", 0), step)
+        self._evals = _Rows(folder / "evals.csv", position.sizes.get("evals.csv", 0))
+        self._result = folder / "result.json"
+        self._seen = _state(self._steps.path)  # of an earlier process
+        self._has_begun, self._known_deaths = False, 0
 
     def news(self) -> Iterator[Record]:
         """Yield the records of what was written since the last call."""
-        result = find_json(self._folder / "result.json")
-        state = _state(self._folder / "steps.csv")
-        if state is None or state == self._was:
+        deaths = self._deaths.get(self.trial, ())  # before the result: the last one comes after it
+        is_over = self._result.exists()  # before the rows: then all of them are there
+        state = _state(self._steps.path)
+        has_died = len(deaths) > self._known_deaths and not is_over
+        if state == self._seen and not (is_over or has_died):
             return
-        if self._steps is None or self._steps.was_replaced():
-            yield from self._begin(again=self._steps is not None)
-        assert self._steps is not None
-        assert self._evals is not None
-        yield from self._rows(self._steps, self._evals)
-        if result is not None and not self.has_ended:
+        self._seen, self._known_deaths = state, len(deaths)
+        is_anew = not all([self._steps.fetch(is_over), self._evals.fetch(is_over)])
+        if is_anew or has_died:
+            self._steps, self._evals = _Rows(self._steps.path, step=0), _Rows(self._evals.path)
+            self._steps.fetch(is_over)  # in this order: an evaluation waits for the steps before it
+            self._evals.fetch(is_over)
+        if not self._has_begun or is_anew or has_died:
+            why = f"its worker {deaths[-1]}" if has_died else "it was begun anew"
+            yield Started(self.trial, why if has_died or self._has_begun else None)
+        self._has_begun = True
+        yield from self._rows()
+        if is_over and (result := find_json(self._result)) is not None:
             self.has_ended = True
             yield _ending(self.trial, result)
 
-    def _begin(self, *, again: bool) -> Iterator[Record]:
-        sizes = {} if again or self._position is None else self._position.sizes
-        self._steps = _Rows(self._folder / "steps.csv", sizes.get("steps.csv", 0))
-        self._evals = _Rows(self._folder / "evals.csv", sizes.get("evals.csv", 0))
-        yield Started(self.trial, "its worker ended" if again else None)
-
-    def _rows(self, steps: _Rows, evals: _Rows) -> Iterator[Record]:
+    def _rows(self) -> Iterator[Record]:
         """Yield steps, and each evaluation after the steps that came before it."""
-        rows = [(int(s), int(e), float(lr), float(x)) for s, e, lr, x in steps.new()]
-        for row in evals.new():
-            step = int(row[0])
-            before = [r for r in rows if r[0] < step]
-            rows = rows[len(before) :]
+        steps = self._steps.take()
+        for number, epoch, *values in self._evals.take(self._steps.next):
+            before = [row for row in steps if row[0] < number]
+            steps = steps[len(before) :]
             if before:
                 yield self._chunk(before)
-            values = dict(zip(evals.names[2:], map(float, row[2:]), strict=True))
-            yield Evaluation(self.trial, step, float(row[1]), values)
-        if rows:
-            yield self._chunk(rows)
+            measures = dict(zip(self._evals.names[2:], values, strict=True))
+            yield Evaluation(self.trial, int(number), epoch, measures)
+        if steps:
+            yield self._chunk(steps)
 
-    def _chunk(self, rows: Sequence[tuple[int, int, float, float]]) -> Steps:
+    def _chunk(self, rows: Sequence[Sequence[float]]) -> Steps:
         step, epoch, lr, loss = (list(column) for column in zip(*rows, strict=True))
         return Steps(self.trial, int(step[0]), [int(e) for e in epoch], lr, loss)
 
 
 class _Rows:
-    """The rows of a CSV file that is appended to; a last line without an end waits."""
+    """The rows of a CSV file that is appended to, each with its step in front.
 
-    def __init__(self, path: Path, offset: int) -> None:
-        self._path, self._offset = path, offset
-        self._inode = _inode(path)
-        self.names: list[str] = []
+    A last line without an end waits. So does a file that was cut: a process that goes on from a
+    checkpoint writes the same rows again.
 
-    def was_replaced(self) -> bool:
-        """Return whether another file lies there now: its trial has begun again."""
-        return _inode(self._path) not in (None, self._inode)
+    Args:
+        path: of the file.
+        offset: where the rows begin; 0 is behind its header.
+        step: of a file with a row per step, the first one; None where steps are left out.
+    """
 
-    def new(self) -> list[list[str]]:
-        """Return the cells of the rows that were not returned yet."""
+    def __init__(self, path: Path, offset: int = 0, step: int | None = None) -> None:
+        self.path, self.names = path, list[str]()
+        self.next = step or 0  # the step that a next row may have
+        self._is_dense, self._offset = step is not None, offset
+        self._inode = _inode(path) if offset else None
+        self._rows: list[list[float]] = []
+
+    def fetch(self, is_over: bool) -> bool:
+        """Take in what was appended; return False where the file does not go on from what was read.
+
+        Args:
+            is_over: whether nothing is appended any more.
+        """
         try:
-            with self._path.open("rb") as file:
-                if not self.names:
-                    header = file.readline()
-                    if not header.endswith(b"\n"):
-                        return []
-                    self.names = header.decode().strip().split(",")
-                    self._offset = max(self._offset, len(header))
-                file.seek(self._offset)
-                data = file.read()
+            data = self._appended(is_over)
+            rows = [list(map(float, line.split(b","))) for line in data.splitlines()]
+            self._check(rows)
         except FileNotFoundError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        rows = [line.split(",") for line in whole.decode().splitlines()]
-        return [row for row in rows if len(row) == len(self.names)]
+            return True
+        except ValueError:
+            return False
+        self._offset += len(data)
+        self._rows += rows
+        self.next = int(rows[-1][0]) + 1 if rows else self.next
+        return True
+
+    def _appended(self, is_over: bool) -> bytes:
+        """Return whole lines.
+
+        Raises:
+            ValueError: it is another file.
+        """
+        with self.path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if self._inode not in (None, found.st_ino) or found.st_size < self._offset * is_over:
+                raise ValueError
+            header = file.readline()
+            if not header.endswith(b"\n"):
+                return b""
+            self.names, self._inode = header.decode().strip().split(","), found.st_ino
+            self._offset = max(self._offset, len(header))
+            file.seek(self._offset)
+            data = file.read()
+        return data[: data.rfind(b"\n") + 1]
+
+    def _check(self, rows: Sequence[Sequence[float]]) -> None:
+        """Refuse rows that do not follow: an inode may be that of a file which was removed.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if any(len(row) != len(self.names) for row in rows):
+            raise ValueError
+        if rows and (rows[0][0] != self.next if self._is_dense else rows[0][0] < self.next):
+            raise ValueError
+
+    def take(self, reached: int | None = None) -> list[list[float]]:
+        """Return the rows up to a step, or all; each once."""
+        count = sum(reached is None or row[0] <= reached for row in self._rows)
+        taken, self._rows = self._rows[:count], self._rows[count:]
+        return taken
 
 
 def _ending(trial: TrialId, result: dict[str, Any]) -> Ended | Failed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -45,6 +46,7 @@ def train_groups(
     pause: Pause,
     *,
     waits: bool = False,
+    watched: bool = False,
 ) -> Generator[Record, None, None]:
     """Train what is left of these groups into the run directory, and yield its records.
 
@@ -55,12 +57,13 @@ def train_groups(
         groups: in order; one that another process trains is passed over.
         pause: asks for checkpoints, and for an end at one of them.
         waits: wait for a group that another process trains: one that was orphaned ends soon.
+        watched: leave a group whose process has died to who started that one: it counts.
 
     Raises:
         RunError: the disk refuses, or the run has become another process's.
     """
     from lrexp.engine.engines import ENGINES
-    from lrexp.runs.lock import claimed, still_ours
+    from lrexp.runs.lock import claimant, claimed, is_silent, still_ours
     from lrexp.runs.remaining import read_remaining
     from lrexp.runs.trial_files import TrialFiles
     from lrexp.runs.trials import group_tasks
@@ -68,10 +71,13 @@ def train_groups(
     known = {trial.id: trial for trial in trials}
     digits = 17 if plan.config.experiment.precision == "fp64" else 9
     for group in groups:
+        lease_file = lease_path(run, group)
         while not _is_stopped(pause):
-            with claimed(lease_path(run, group)) as lease:
+            if watched and claimant(lease_file) is not None and not is_silent(lease_file):
+                break
+            with claimed(lease_file) as lease:
                 if lease is not None:
-                    left = read_remaining(run, [group])
+                    left = read_remaining(run, _parts(run, group))
                     files = TrialFiles(
                         run, known.values(), left,
                         digits=digits, require_ours=still_ours(run, lease),
@@ -95,9 +101,25 @@ def _is_stopped(pause: Pause) -> bool:
 
 def lease_path(run: Path, group: Unit) -> Path:
     """Return the file that says who trains a group."""
+    return _beside_checkpoint(run, group, ".lease")
+
+
+def one_by_one_path(run: Path, group: Unit) -> Path:
+    """Return the file that says that a group is no stack any more: the process of one died."""
+    return _beside_checkpoint(run, group, ".one-by-one")
+
+
+def _beside_checkpoint(run: Path, group: Unit, suffix: str) -> Path:
     from lrexp.runs.checkpoint import checkpoint_path
 
-    return checkpoint_path(run, group.trials[0]).with_suffix(".lease")
+    return checkpoint_path(run, group.trials[0]).with_suffix(suffix)
+
+
+def _parts(run: Path, group: Unit) -> list[Unit]:
+    """Return a group, or each of its trials alone: one takes no other down then."""
+    if not one_by_one_path(run, group).exists():
+        return [group]
+    return [replace(group, engine="sequential", trials=(t,), stack=()) for t in group.trials]
 
 
 @dataclass(frozen=True)
@@ -110,7 +132,6 @@ class WorkerOptions:
         trust: packages that the config may reach: the run may be a stranger's.
         force: train although files or versions differ from those that the run began with.
         objects: digest of objects.pkl, which is opened only if it has this one.
-        alone: train each trial on its own, whatever it was grouped with.
         parent: a process whose end ends this one, at a checkpoint.
     """
 
@@ -119,7 +140,6 @@ class WorkerOptions:
     trust: tuple[str, ...] = ()
     force: bool = False
     objects: str | None = None
-    alone: bool = False
     parent: int | None = None
 
     def words(self) -> list[str]:
@@ -134,7 +154,7 @@ class WorkerOptions:
             word for name, value in pairs.items() if value is not None for word in (name, value)
         ]
         words += [word for prefix in self.trust for word in ("--trust", prefix)]
-        words += ["--force"] * self.force + ["--alone"] * self.alone
+        words += ["--force"] * self.force
         return [str(word) for word in words]
 
 
@@ -148,15 +168,17 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
         from lrexp.engine.stop import Pause
         from lrexp.runs.signals import quiet_loaders
 
-        pause = Pause()
-        _stop_at_a_checkpoint(pause, options.parent)
+        pauses: list[Pause] = []
+        _stop_when_told(pauses, options.parent)
         with _silence():
             plan, groups, trials = _prepare(run, names, options)
+        pauses.append(pause := Pause())
         told.write(READY)
         told.flush()
         failed = False
         with quiet_loaders(pause), _dying_with_loaders():
-            for record in train_groups(run, plan, trials, groups, pause):
+            watched = options.parent is not None
+            for record in train_groups(run, plan, trials, groups, pause, watched=watched):
                 failed |= _is_failure(record)
         if pause.requested:
             return STOPPED
@@ -165,7 +187,7 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
         known = isinstance(error, LrexpError)
         text = str(error) if known else f"{type(error).__name__}: {error}"
         with suppress(OSError):
-            told.write(json.dumps({"kind": type(error).__name__, "error": text}).encode())
+            told.write(json.dumps({"error": text}).encode())
             told.flush()
         return WRONG
 
@@ -180,7 +202,7 @@ def _prepare(
     run: Path, names: Sequence[str], options: WorkerOptions
 ) -> tuple[Plan, list[Unit], list[Trial]]:
     """Return the plan of the run, and the groups and trials that were named."""
-    from lrexp.records import TrialId, Unit
+    from lrexp.records import TrialId
     from lrexp.runs.resume import read_spec
     from lrexp.runs.stages import read_stages
 
@@ -195,8 +217,6 @@ def _prepare(
     if missing := wanted - {trial.id for trial in trials}:
         named = ", ".join(sorted(trial.name for trial in missing))
         raise RunError(f"{run}: has no trials {named}. See its engine.json.")
-    if options.alone:
-        return spec.plan(), [Unit("sequential", (trial.id,)) for trial in trials], trials
     every = [group for record in records for group in record.choice.units]
     groups = [group for group in every if wanted & set(group.trials)]
     members = {trial for group in groups for trial in group.trials}
@@ -256,15 +276,18 @@ def _objects(run: Path, digest: str | None) -> Objects:
     return objects
 
 
-def _stop_at_a_checkpoint(pause: Pause, parent: int | None) -> None:
+def _stop_when_told(pauses: Sequence[Pause], parent: int | None) -> None:
     """Let SIGTERM, and the end of the process that started this one, stop it at a checkpoint.
 
-    Ctrl-C reaches every process of a job: what starts workers says when they stop. SIGTERM is
-    handled, not ignored: what this process starts would ignore it, too.
+    While `pauses` is empty, it trains nothing yet and ends at once. Ctrl-C reaches every process of
+    a job: what starts workers says when they stop. SIGTERM is handled, not ignored: what this
+    process starts would ignore it, too.
     """
 
     def stop(*_: object) -> None:
-        pause.requested = True
+        if not pauses:
+            os._exit(STOPPED)
+        pauses[0].requested = True
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in SIGNALS[1:]:
@@ -276,8 +299,14 @@ def _stop_at_a_checkpoint(pause: Pause, parent: int | None) -> None:
 
 
 def _outlived(parent: int, stop: Any) -> None:
-    """Stop when the process that started this one is gone, at once if no checkpoint comes."""
-    while os.getppid() == parent:
+    """Stop when the process that started this one is gone, at once if no checkpoint comes.
+
+    It need not be the parent: a launcher may stand between them, as in Python's own on Windows.
+    """
+    from lrexp.runs.lock import Owner
+
+    starter, is_child = Owner(platform.node(), parent), os.getppid() == parent
+    while os.getppid() == parent if is_child and os.name != "nt" else not starter.is_gone():
         time.sleep(_WATCH_SECONDS)
     stop()
     time.sleep(_LAST_SECONDS)
