@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +26,10 @@ from lrexp.errors import (
     without_controls,
 )
 from lrexp.report.console import (
+    Caller,
     again_words,
+    before_training,
+    loading,
     messages,
     print_json,
     say,
@@ -39,15 +40,13 @@ from lrexp.report.console import (
 )
 from lrexp.runs.signals import (
     borrowed_signals,
-    delayed_signals,
-    ended_by_signals,
     ignore_signals,
     outlive_readers,
     take_signals,
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 
 EXIT_CODES = (
@@ -56,7 +55,6 @@ EXIT_CODES = (
 )
 
 RUNS = Path("runs")
-_NOTHING_WRITTEN = "Interrupted before training; nothing was written."
 
 # Arguments and options that commands share, so that one name means one thing everywhere.
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
@@ -132,6 +130,15 @@ def _print_version(given: bool) -> None:
         raise typer.Exit
 
 
+def _forget_timings(given: bool) -> None:
+    if given:
+        from lrexp.runs.timings import forget_timings, timings_path
+
+        what = "Removed" if forget_timings() else "There is no"
+        typer.echo(f"{what} {timings_path()}.")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     _version: Annotated[
@@ -141,6 +148,15 @@ def root(
             is_eager=True,
             callback=_print_version,
             help="Print the version.",
+        ),
+    ] = False,
+    _forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget-timings",
+            is_eager=True,
+            callback=_forget_timings,
+            help="Remove what was measured of this machine, to choose engines anew.",
         ),
     ] = False,
     _debug: Annotated[
@@ -168,14 +184,14 @@ def compare(
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
     console = stderr(quiet)
-    with _loading(console, context.obj):
+    with loading(console, context.obj):
         from lrexp import api
         from lrexp.report.plots import draw_unless_off
         from lrexp.runs.reader import load_run
 
     failure = None
     try:
-        with _before_training(), messages(json):
+        with before_training(), messages(json):
             run = api.compare(
                 config,
                 seeds=seeds,
@@ -217,11 +233,11 @@ def find_lr(
 ) -> None:
     """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
     console = stderr(quiet)
-    with _loading(console, context.obj):
+    with loading(console, context.obj):
         from lrexp import api
         from lrexp.report.plots import draw_unless_off
 
-    with _before_training(), messages(json):
+    with before_training(), messages(json):
         result = api.find_lr(
             config,
             seeds=seeds,
@@ -262,14 +278,14 @@ def resume(
 ) -> None:
     """Continue an interrupted run to the very result it would have had."""
     console = stderr(quiet)
-    with _loading(console, context.obj):
+    with loading(console, context.obj):
         from lrexp import api
         from lrexp.report.plots import draw_unless_off
         from lrexp.runs.reader import Run, load_run
 
     failure, ended = None, None
     try:
-        with _before_training(), messages(json):
+        with before_training(), messages(json):
             ended = api.resume(
                 run,
                 force=force,
@@ -418,7 +434,7 @@ def main() -> None:
     try:
         outlive_readers()
         take_signals()  # for good: until the end there is no moment without
-        code = _run(sys.argv[1:], _Caller(ends=True))
+        code = _run(sys.argv[1:], Caller(ends=True))
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         code = InterruptedRunError.exit_code
@@ -437,18 +453,10 @@ def run(arguments: list[str], *, stop: Callable[[], object] | None = None) -> in
         stop: as of `lrexp.compare`.
     """
     with borrowed_signals():
-        return _run(arguments, _Caller(stop))
+        return _run(arguments, Caller(stop))
 
 
-@dataclass(frozen=True)
-class _Caller:
-    """Who calls a command: asked whether to stop, and whether a signal may end the process."""
-
-    stop: Callable[[], object] | None = None
-    ends: bool = False
-
-
-def _run(arguments: list[str], caller: _Caller) -> int:
+def _run(arguments: list[str], caller: Caller) -> int:
     # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments
@@ -467,31 +475,6 @@ def _run(arguments: list[str], caller: _Caller) -> int:
             typer.echo(_unexpected(error) if known is None else str(known), err=True)
         return RunError.exit_code if known is None else known.exit_code
     return 0
-
-
-@contextmanager
-def _before_training() -> Iterator[None]:
-    """Say that nothing was written; once there is a run, its own message says how to go on."""
-    try:
-        yield
-    except LrexpError:
-        raise
-    except BaseException as error:
-        if not is_interruption(error):
-            raise
-        raise InterruptedRunError(_NOTHING_WRITTEN) from None
-
-
-@contextmanager
-def _loading(console: Console, caller: _Caller) -> Iterator[None]:
-    if not caller.ends:
-        with _before_training(), delayed_signals(), console.status("Loading torch"):
-            yield
-        return
-    calm = "\x1b[?25h\r\x1b[K" if console.is_terminal else ""  # shows the cursor, clears the line
-    ended = ended_by_signals(f"{calm}{_NOTHING_WRITTEN}\n", InterruptedRunError.exit_code)
-    with _before_training(), ended, console.status("Loading torch"):
-        yield
 
 
 def _unexpected(error: BaseException) -> str:

@@ -36,6 +36,14 @@ def _few_threads() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_timings_from_before(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let nothing that another test, or the user, has measured choose an engine."""
+    monkeypatch.setenv("LREXP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
 def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs draw only in tests marked `pictures`: a run's take a second, its numbers do not."""
     if "pictures" in request.keywords:

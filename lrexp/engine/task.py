@@ -47,6 +47,7 @@ class Task:
         stop: the rule that ends the training early.
         kind: tasks of equal kind compute the same: model code and arguments, data and loss. They
             may differ in initial weights, and in all that is a field here or an optimizer's number.
+        timed_as: tasks of equal text take equally long on one machine; "" where nobody knows.
         pause: when to yield a `Checkpoint`, and whether to stop after it; None for never.
         state: of a `Checkpoint` of the unit that this task belongs to, to go on from there; all
             tasks of a stack carry the same. None begins at the first step.
@@ -71,6 +72,7 @@ class Task:
     grad_clip: float | None = None
     autocast: bool = False
     kind: str = ""
+    timed_as: str = ""
     pause: Pause | None = None
     state: Mapping[str, Any] | None = None
     is_over: bool = False

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrexp.errors import without_controls
+from lrexp.errors import InterruptedRunError, LrexpError, is_interruption, without_controls
+from lrexp.runs.signals import delayed_signals, ended_by_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from lrexp.runs.reader import Run
 
 NO_SIGNAL = 4
+NOTHING_WRITTEN = "Interrupted before training; nothing was written."
 MIN_SEEDS = 6  # below that no statistics can tell two variants apart
 
 
@@ -131,3 +134,37 @@ def _following(
 def again_words(config: Path, changes: list[str] | None) -> str:
     """Return the config and its changes as words of a command line."""
     return shlex.join([str(config), *(word for c in changes or () for word in ("--set", c))])
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls a command: asked whether to stop, and whether a signal may end the process."""
+
+    stop: Callable[[], object] | None = None
+    ends: bool = False
+
+
+@contextmanager
+def before_training() -> Iterator[None]:
+    """Say that nothing was written; once there is a run, its own message says how to go on."""
+    try:
+        yield
+    except LrexpError:
+        raise
+    except BaseException as error:
+        if not is_interruption(error):
+            raise
+        raise InterruptedRunError(NOTHING_WRITTEN) from None
+
+
+@contextmanager
+def loading(console: Console, caller: Caller) -> Iterator[None]:
+    """Say that torch is imported; Ctrl-C waits for the end of that, or ends the process."""
+    if not caller.ends:
+        with before_training(), delayed_signals(), console.status("Loading torch"):
+            yield
+        return
+    calm = "\x1b[?25h\r\x1b[K" if console.is_terminal else ""  # shows the cursor, clears the line
+    ended = ended_by_signals(f"{calm}{NOTHING_WRITTEN}\n", InterruptedRunError.exit_code)
+    with before_training(), ended, console.status("Loading torch"):
+        yield

@@ -143,6 +143,14 @@ class Workshop:
             model.train(was_training)
         return model
 
+    def timed_as(self, settings: ExperimentConfig, data: Data) -> str:
+        """Return what a step's time depends on: the config's sections, and what the model is."""
+        tree = settings.model_dump(mode="json")
+        sections = ("model", "data", "loss", "precision", "optimizer", "train", "device")
+        model = self._initial_model(settings, data, settings.seed)
+        shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+        return json.dumps([{key: tree[key] for key in sections}, repr(model), shapes], default=str)
+
     def _load(self, settings: ExperimentConfig) -> Data:
         spec = settings.data
         if self._objects.data is not None:

@@ -51,6 +51,7 @@ class VariantPlan:
     build: Callable[[int], tuple[nn.Module, Optimizer]] = field(repr=False)
     make_loss: Callable[[], LossFunction]
     count_correct: Any = None
+    timed_as: str = ""
 
     @property
     def total_steps(self) -> int:
@@ -83,6 +84,7 @@ class VariantPlan:
             stop=divergence_stop(self.total_steps),
             device=self.device,
             kind=self._kind,
+            timed_as=self.timed_as,
         )
 
     @property
@@ -209,6 +211,7 @@ def _plan_variant(
         build = workshop.builder(settings, data)
         parts["build"] = build
         parts["make_loss"], parts["count_correct"] = workshop.probe(settings, data, build)
+        parts["timed_as"] = workshop.timed_as(settings, data)
         if parts["count_correct"] is None:
             ranking = settings.compare.metric if validates else None
             _refuse_accuracy(ranking, parts.get("schedule") if followed else None)

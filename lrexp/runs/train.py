@@ -63,6 +63,7 @@ from lrexp.runs.stages import (
     stages,
     write_stages,
 )
+from lrexp.runs.timings import Timings
 from lrexp.runs.trials import task_of
 from lrexp.runs.worker import train_groups
 from lrexp.runs.writer import RunWriter, create_run, resumed
@@ -315,7 +316,10 @@ def choose_engine(spec: RunSpec, plan: Plan, stage: Stage, options: RunOptions) 
     engine = plan.config.experiment.engine
     with options.reporter.waiting("Measuring how to train"):
         try:
-            choice = choose(tasks, engine, jobs, lambda: why_not_processes(spec), _places(plan))
+            choice = choose(
+                tasks, engine, jobs, lambda: why_not_processes(spec), _places(plan),
+                machine=Timings().machine(),
+            )  # fmt: skip
         except ConfigError as error:
             raise error.placed(plan.config.document.place_of) from None
     for reason in choice.reasons:
