@@ -168,8 +168,8 @@ MUTANTS = [
     Mutant(
         "lock_not_taken",
         "runs/lock.py",
-        "if not _is_acquired(lease, path):\n        raise _refused(path)",
-        "_is_acquired(lease, path)",
+        "if not _is_acquired(lease, path, _patience(path)):\n        raise _refused(path)",
+        "_is_acquired(lease, path, _patience(path))",
         "runs",
     ),
     Mutant(

@@ -42,7 +42,7 @@ def locked(directory: Path) -> Iterator[SoftFileLease]:
     """
     path = directory / LOCK
     lease = _lease(path)
-    if not _is_acquired(lease, path):
+    if not _is_acquired(lease, path, _patience(path)):
         raise _refused(path)
     with _held(lease):
         yield lease
@@ -54,7 +54,8 @@ def claimed(path: Path) -> Iterator[SoftFileLease | None]:
     lease = _lease(path)
     with disk_errors(path):
         path.parent.mkdir(exist_ok=True)
-    if not _is_acquired(lease, path):
+    is_damaged = path.exists() and lease.pid is None  # filelock watches such a one for 2 s
+    if not _is_acquired(lease, path, _patience(path) or 3.0 * is_damaged):
         yield None
         return
     with _held(lease):
@@ -94,15 +95,20 @@ def _lease(path: Path) -> SoftFileLease:
     return SoftFileLease(path, lease_duration=LEASE_SECONDS, thread_local=False)
 
 
-def _is_acquired(lease: SoftFileLease, path: Path) -> bool:
+def _patience(path: Path) -> float:
+    """Return for how long a lease has to be watched: an old one may be taken over."""
+    return LEASE_SECONDS * 1.5 if is_silent(path) else 0.0
+
+
+def _is_acquired(lease: SoftFileLease, path: Path, patience: float) -> bool:
     """Take a lease; return False where another process may hold it."""
     from filelock import LeaseSettingsMismatch, Timeout
 
-    patience = LEASE_SECONDS * 1.5 if is_silent(path) else 0.0  # an old one has to be watched
     with disk_errors(path):
         path.parent.stat()  # filelock would make a folder that was deleted
-        if patience and path.stat().st_size == 0:  # the machine crashed; filelock waits for ever
-            path.unlink()
+        with suppress(FileNotFoundError):
+            if patience and path.stat().st_size == 0:  # the machine crashed; filelock waits on
+                path.unlink()
         try:
             lease.acquire(timeout=patience, poll_interval=0.5)
         except Timeout:

@@ -203,6 +203,9 @@ def read_stages(run: Path) -> list[StageRecord]:
     """
     path = run / ENGINE
     plain = read_json(path)
+    if "units" in plain and "stages" not in plain:
+        what = "was written by an older lrexp: its run can be shown, but not go on"
+        raise RunError(f"{path}: {what}. Run the config anew.")
     try:
         return [_record(stage) for stage in plain["stages"]]
     except (ValueError, KeyError, TypeError) as error:

@@ -233,6 +233,15 @@ def test_a_group_is_trained_by_one_process(tmp_path: Path) -> None:
         claimed(tmp_path / "gone/checkpoints/a-seed-0.lease").__enter__()
 
 
+@pytest.mark.parametrize("content", ["", "x"])
+def test_a_damaged_lease_keeps_a_group_for_seconds_only(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.lease"
+    path.write_text(content)
+    with claimed(path) as lease:
+        assert lease is not None
+        assert claimant(path) == os.getpid()
+
+
 def test_a_lease_that_a_program_of_other_habits_left_is_named(tmp_path: Path) -> None:
     path = write_lock(tmp_path, "a.lease", duration=3.0)
     with pytest.raises(RunError, match=rf"delete {path}"):
