@@ -125,8 +125,8 @@ def compare(
             class) that returns a module, or a module from which every seed starts; `(train, val)`
             or `train` as a data function returns them; a function (output, target) -> scalar.
         seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
-        jobs: worker processes that train; 1 is this process. With more, Python objects must be
-            such that another process can import them.
+        jobs: worker processes that train; 1 is this process, which also trains where a Python
+            object cannot be sent to another one.
         overrides: {dotted key: value}, pairs of these, or texts `KEY=VALUE` as of `--set`.
         trust: packages that import paths in the config may reach.
         out: the run directory itself; else a new one inside `runs_dir`.

@@ -309,7 +309,7 @@ def resume(
         show_range_test(ended, following, quiet=quiet, json=json)
 
 
-@app.command(hidden=True)
+@app.command(hidden=True, epilog="Example: lrexp worker runs/20261121-...-3f9c high/seed-0")
 def worker(
     run: RunDirectory,
     trials: Annotated[list[str], typer.Argument(metavar="TRIAL...", help="VARIANT/seed-N.")],

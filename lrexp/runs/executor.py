@@ -49,6 +49,7 @@ ATTEMPTS = 2  # of a trial whose worker dies, and of the only worker to start
 LAST_SECONDS = 10.0  # for a worker to end by itself when all is done
 LOOK_SECONDS = 0.5  # between two looks at whether one more worker is needed
 POLL_SECONDS = 0.05  # between two looks at workers and results
+MOST_SECONDS = 1.0  # where looking takes long
 # Not `-m`: that would put the working directory first, where a user's `queue.py` may lie.
 _START = "import sys; sys.path[:] = {path!r}; from lrexp.cli import main; main()"
 _printing = threading.Lock()  # lines of several workers do not mix
@@ -153,7 +154,11 @@ class LocalProcesses:
         left = groups
         try:
             self._write_objects(run)
-            while (left := _undone(run, left)) and not stop.at_once:
+            while not stop.at_once:
+                begin = time.monotonic()
+                if not (left := _undone(run, left)):
+                    break
+                looked = time.monotonic() - begin  # at a thousand trials, a while
                 if stop.ask():
                     self._stop(stop)
                     return
@@ -162,7 +167,7 @@ class LocalProcesses:
                         del self._workers[slot]
                         self._after(worker, run, left)
                 self._start_missing(run, left)
-                time.sleep(POLL_SECONDS)
+                time.sleep(max(POLL_SECONDS, min(10 * looked, MOST_SECONDS)))
             if not stop.at_once:
                 self._let_end()
         finally:

@@ -385,7 +385,7 @@ class ExecutorConformance:
         self, number: signal.Signals, tmp_path: Path, in_peace: dict[str, object], starter: Starter
     ) -> None:
         self.only_processes()
-        run = describe(tmp_path, seconds=0.05)
+        run = describe(tmp_path, seconds=0.02)
         with in_a_process(run, self.factory, starter) as process:
             wait_for((run.path / "checkpoints/b-seed-0.safetensors").exists, process)
             process.send_signal(number)
