@@ -161,8 +161,8 @@ def compare(
     objects, names = _objects(model, data, loss)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
     changes = changes_of(overrides, names, flags)
-    spec, plan = launch.plan("compare", config, changes, objects, trust)
-    if few := too_few_seeds(plan.config):
+    spec, loaded, plan = launch.plan("compare", config, changes, objects, trust)
+    if few := too_few_seeds(loaded):
         reporter.say(few, "yellow")
     return launch.start(spec, plan)
 
@@ -221,12 +221,12 @@ def find_lr(
         "engine": engine,
     }
     changes = changes_of(overrides, names, flags)
-    spec, plan = launch.plan("find-lr", config, changes, objects, trust)
+    spec, loaded, plan = launch.plan("find-lr", config, changes, objects, trust)
     check_budget(plan, budget)
     copy = None if write is None else LrCopy(Path(write), force)
     found = range_test(launch.start(spec, plan, "" if copy is None else copy.option))
     if copy is not None:
-        copy.write(plan.config, found.suggested_lr, reporter)
+        copy.write(loaded, found.suggested_lr, reporter)
     return found
 
 
@@ -457,15 +457,16 @@ class _Launch:
         changes: Sequence[Change],
         objects: Objects,
         trust: Sequence[str],
-    ) -> tuple[RunSpec, Plan]:
-        """Return what was asked for, and the plan made from it."""
+    ) -> tuple[RunSpec, Config, Plan]:
+        """Return what was asked for, the config, and the plan made from it."""
         from lrexp.runs.spec import make_spec
         from lrexp.runs.writer import check_free
 
         check_free(None if self.out is None else Path(self.out))
         with self.reporter.waiting("Loading data and model"):
             spec = make_spec(command, config, changes, trust=trust, objects=objects)
-            return spec, spec.plan()
+            loaded = spec.config()
+            return spec, loaded, spec.plan(loaded)
 
     def start(self, spec: RunSpec, plan: Plan, again: str = "") -> Run:
         """Train the plan into a run directory, and return that."""

@@ -17,6 +17,7 @@ import pytest
 from stopping import copy_of, status
 
 import lrexp as library
+from lrexp.config.load import load_config
 from lrexp.report.text import lr_text
 
 ROOT = Path(__file__).parents[1]
@@ -256,7 +257,7 @@ def test_find_lr_suggests_a_rate_and_writes_it_into_a_copy(
     assert "Note: the variants high, low set an optimizer.lr of their own" in answer.err
     tuned = (tmp_path / "tuned.yaml").read_text()
     assert "# the peak" in tuned  # comments survive
-    plan = library.config.load_config(tmp_path / "tuned.yaml")
+    plan = load_config(tmp_path / "tuned.yaml")
     assert plan.experiment.optimizer.lr == pytest.approx(found["suggested_lr"], rel=5e-3)
     assert lrexp("compare", "tuned.yaml", "--seeds", 1, "--quiet").code == 0
     refused = lrexp("find-lr", config, "--write", config)

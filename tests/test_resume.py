@@ -529,7 +529,7 @@ def test_trust_is_asked_for_again(lrexp: Callable, config: Path, tmp_path: Path)
                 trials=[{"name": "../x/seed-0", "total_steps": 12}],
             ),
             3,
-            r"engine\.json: does not fit the results of the trials",
+            r"engine\.json: is damaged: the variant '\.\./x' must start",
         ),
         (lambda run: (run / "environment.json").unlink(), 3, r"environment\.json: is damaged"),
         (

@@ -85,12 +85,14 @@ def range_test(run: Run) -> RangeTest:
             max_lr=summary["max_lr"],
             rules=summary["rules"],
             reason=summary["reason"],
-            note=summary["note"],
-            per_seed=summary["per_seed"],
-            mean_frac=summary["mean_frac"],
-            readings=summary["readings"],
-            edge=summary["stability_edge"],
+            note=summary.get("note"),
+            per_seed=tuple(summary.get("per_seed", ())),
+            mean_frac=float(summary.get("mean_frac", 1.0)),
+            readings=summary.get("readings"),
+            edge=summary.get("stability_edge"),
         )
+        if not 0 < found.mean_frac <= 1:
+            raise ValueError(f"mean_frac is {found.mean_frac}, and a share lies in (0, 1]")
     shown = tuple(closer_look(curves, untrained_losses(run, tests)) or ())
     return RangeTest(found, tuple(curves), run, shown)
 

@@ -148,7 +148,7 @@ class Workshop:
         tree = settings.model_dump(mode="json")
         sections = ("model", "data", "loss", "precision", "optimizer", "train", "device")
         model = self._initial_model(settings, data, settings.seed)
-        shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+        shapes = [(name, list(value.shape)) for name, value in model.named_parameters()]
         return json.dumps([{key: tree[key] for key in sections}, repr(model), shapes], default=str)
 
     def _load(self, settings: ExperimentConfig) -> Data:
