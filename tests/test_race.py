@@ -18,7 +18,7 @@ from stopping import After, contents, copy_of, status
 from torch import nn
 
 import lrexp as library
-from lrexp.analysis.race import Entrant
+from lrexp.analysis.race import Candidate
 from lrexp.records import Trial, TrialId
 from lrexp.runs.spec import RunSpec, make_spec
 from lrexp.runs.trials import race_task, shortened, task_of
@@ -324,7 +324,7 @@ def test_without_validation_data_the_training_loss_counts(tmp_path: Path) -> Non
 
 
 def race_trial(horizon: int, lr: float) -> Trial:
-    return Trial(TrialId(Entrant(horizon, lr).name, 0), "race", horizon, lr)
+    return Trial(TrialId(Candidate(horizon, lr).name, 0), "race", horizon, lr)
 
 
 def test_trials_share_weights_and_batches(config: Path) -> None:

@@ -26,7 +26,7 @@ _NAME = re.compile(r"race-([1-9]\d{0,8})-lr-(\d[\d.]*(?:e[+-]\d\d\d?)?)")
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Candidate:
     """One learning rate, trained over a horizon.
 
     Args:
@@ -34,7 +34,7 @@ class Entrant:
         lr: the base LR, to be rounded by `rounded_lr`.
 
     Example:
-        >>> Entrant(40, 0.0316).name
+        >>> Candidate(40, 0.0316).name
         'race-40-lr-0.0316'
     """
 
@@ -47,18 +47,18 @@ class Entrant:
         return f"race-{self.horizon}-lr-{self.lr:.4g}"
 
 
-def entrant_of(name: str) -> Entrant | None:
-    """Return the entrant of a variant's name; None where the name is no entrant's.
+def candidate_of(name: str) -> Candidate | None:
+    """Return the candidate of a variant's name; None where the name is no candidate's.
 
     Example:
-        >>> entrant_of("race-40-lr-0.0316"), entrant_of("range_test")
-        (Entrant(horizon=40, lr=0.0316), None)
+        >>> candidate_of("race-40-lr-0.0316"), candidate_of("range_test")
+        (Candidate(horizon=40, lr=0.0316), None)
     """
     match = _NAME.fullmatch(name)
     if match is None:
         return None
     try:
-        found = Entrant(int(match[1]), float(match[2]))
+        found = Candidate(int(match[1]), float(match[2]))
     except ValueError:
         return None
     return found if found.name == name and found.lr > 0 else None
@@ -80,7 +80,7 @@ LEAST_GAIN = 0.25  # of the deviation of a batch loss: an LR that lowers the los
 
 
 @dataclass(frozen=True)
-class Outset:
+class RaceStart:
     """What a race begins with.
 
     Args:
@@ -94,7 +94,7 @@ class Outset:
     note: str | None = None
 
 
-def outset(curves: Sequence[Curve], suggestion: Suggestion) -> Outset | None:
+def race_start(curves: Sequence[Curve], suggestion: Suggestion) -> RaceStart | None:
     """Return where a race begins after these range tests, None where it would be a blind guess.
 
     Args:
@@ -106,17 +106,17 @@ def outset(curves: Sequence[Curve], suggestion: Suggestion) -> Outset | None:
         >>> from lrexp.analysis.suggest import suggest
         >>> lr = np.logspace(-7, 1, 100)
         >>> curve = Curve(lr, 2.0 + np.maximum(lr - 0.1, 0) ** 2)  # nothing falls, it blows up
-        >>> found = outset([curve], suggest([curve]))
+        >>> found = race_start([curve], suggest([curve]))
         >>> round(found.lr, 3)
         0.002
     """
     if suggestion.suggested_lr is not None:
-        return Outset(suggestion.suggested_lr)
+        return RaceStart(suggestion.suggested_lr)
     together = suggestion.rules["auto"]
     if together is not None:  # there is a fall, but the seeds disagree about it, or another rule
         because = str(suggestion.reason).partition(":")[0]
         note = f"{because}: the race looked around {together:.2g}, what `auto` reads off all seeds."
-        return Outset(together, note=note)
+        return RaceStart(together, note=note)
     combined = combine(curves)
     edge = stability_edge(combined)
     if edge is None or edge * BELOW_EDGE * ROOM < combined.lr[0]:
@@ -126,7 +126,7 @@ def outset(curves: Sequence[Curve], suggestion: Suggestion) -> Outset | None:
         "looked below that."
     )
     least = max(LEAST_GAIN * deviation(combined), RESOLUTION * abs(float(combined.loss[0])))
-    return Outset(edge * BELOW_EDGE / suggestion.peak_share, least, note)
+    return RaceStart(edge * BELOW_EDGE / suggestion.peak_share, least, note)
 
 
 Array = NDArray[np.float64]
@@ -270,7 +270,7 @@ class Rung:
     @property
     def trials(self) -> tuple[tuple[str, int], ...]:
         """Variant and seed of every training, seed by seed."""
-        return tuple((Entrant(self.horizon, lr).name, s) for s in self.seeds for lr in self.lrs)
+        return tuple((Candidate(self.horizon, lr).name, s) for s in self.seeds for lr in self.lrs)
 
     @property
     def steps(self) -> int:

@@ -55,7 +55,7 @@ class Objects:
         return frozenset(n for n in ("model", "data", "loss") if getattr(self, n) is not None)
 
 
-class Workshop:
+class TrialBuilder:
     """Makes the parts of trials for one config on one device."""
 
     def __init__(self, config: Config, objects: Objects, device: torch.device) -> None:
@@ -76,7 +76,7 @@ class Workshop:
             self._data[key] = loaded.to(self.device, dtype_of(settings))
         return self._data[key]
 
-    def builder(self, settings: ExperimentConfig, data: Data) -> Build:
+    def build_of(self, settings: ExperimentConfig, data: Data) -> Build:
         """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
         optimizer_class = self._names.optimizer(settings)
         spec = settings.optimizer

@@ -274,6 +274,6 @@ class _Sizes:
 def _loaded(config: Config, settings: ExperimentConfig) -> Size:
     import torch
 
-    from lrexp.runs.builder import Objects, Workshop
+    from lrexp.runs.builder import Objects, TrialBuilder
 
-    return Workshop(config, Objects(), torch.device("cpu")).data(settings).size
+    return TrialBuilder(config, Objects(), torch.device("cpu")).data(settings).size

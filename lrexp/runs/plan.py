@@ -20,7 +20,7 @@ from lrexp.engine.device import pick_device
 from lrexp.engine.task import Task
 from lrexp.errors import ConfigError, Problem
 from lrexp.records import TrialId
-from lrexp.runs.builder import Objects, Workshop
+from lrexp.runs.builder import Objects, TrialBuilder
 from lrexp.runs.lengths import (
     Problems,
     clock_of,
@@ -154,11 +154,11 @@ def make_plan(config: Config, objects: Objects | None = None, *, validates: bool
         what, remedy = "does not exist on Apple GPUs", "Use fp32, or device: cpu."
         refused = ConfigError.single("precision", what, "fp64", remedy)
         raise refused.placed(config.document.place_of)
-    workshop = Workshop(config, objects or Objects(), device)
+    builder = TrialBuilder(config, objects or Objects(), device)
     _check_given(config, objects or Objects())
 
     def plan(name: str, settings: ExperimentConfig) -> VariantPlan:
-        return _plan_variant(name, settings, config, workshop, validates)
+        return _plan_variant(name, settings, config, builder, validates)
 
     return Plan(config, device, for_every_variant(config, plan))
 
@@ -189,9 +189,9 @@ def _check_given(config: Config, objects: Objects) -> None:
 
 
 def _plan_variant(
-    name: str, settings: ExperimentConfig, config: Config, workshop: Workshop, validates: bool
+    name: str, settings: ExperimentConfig, config: Config, builder: TrialBuilder, validates: bool
 ) -> VariantPlan:
-    data = workshop.data(settings)
+    data = builder.data(settings)
     clock = clock_of(settings, data.size)  # nothing below makes sense without a length
     clock = replace(clock, total_steps=length_of(settings, clock))
     problems = Problems()
@@ -208,15 +208,15 @@ def _plan_variant(
         if validates:
             _check_metric(settings, data)
     with problems:
-        build = workshop.builder(settings, data)
+        build = builder.build_of(settings, data)
         parts["build"] = build
-        parts["make_loss"], parts["count_correct"] = workshop.probe(settings, data, build)
-        parts["timed_as"] = workshop.timed_as(settings, data)
+        parts["make_loss"], parts["count_correct"] = builder.probe(settings, data, build)
+        parts["timed_as"] = builder.timed_as(settings, data)
         if parts["count_correct"] is None:
             ranking = settings.compare.metric if validates else None
             _refuse_accuracy(ranking, parts.get("schedule") if followed else None)
     problems.raise_any()
-    device = workshop.device
+    device = builder.device
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lrexp.analysis.race import Raced, Rung, entrant_of
+from lrexp.analysis.race import Raced, Rung, candidate_of
 from lrexp.analysis.range_curve import Curve
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.records import KINDS, Kind, Trial, TrialId
@@ -214,8 +214,8 @@ def _facts_of_name(variant: str, status: dict[str, Any]) -> _Facts:
     """Return what a trial's folder says of it in a run of an older lrexp."""
     if status.get("command") != "find-lr":
         return "compare", None, None
-    if (entrant := entrant_of(variant)) is not None:
-        return "race", entrant.horizon, entrant.lr
+    if (candidate := candidate_of(variant)) is not None:
+        return "race", candidate.horizon, candidate.lr
     return ("paired_control" if variant == UNTRAINED else "range_test"), None, None
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lrexp.analysis.race import Course, Outset, Raced, next_rung, outset
+from lrexp.analysis.race import Course, Raced, RaceStart, next_rung, race_start
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import is_buried
 from lrexp.analysis.suggest import Suggestion, suggest
@@ -93,7 +93,7 @@ class Findings:
     """What the stages have found out so far; `stages` fills it in."""
 
     tests: RangeTests | None = None
-    start: Outset | None = None  # of a race
+    start: RaceStart | None = None  # of a race
     course: Course | None = None
     raced: list[Raced] = field(default_factory=list)
 
@@ -120,7 +120,7 @@ def stages(spec: RunSpec, plan: Plan, run: Path, findings: Findings) -> Iterator
         yield Stage("paired_control", tuple(map(_control, first)), text)
     tests = RangeTests(load_run(run), settings.rule, plan.variants[RANGE_TEST].mean_frac)
     findings.tests = tests
-    findings.start = outset(tests.curves, tests.suggestion) if settings.race else None
+    findings.start = race_start(tests.curves, tests.suggestion) if settings.race else None
     if findings.start is None:
         return
     findings.course = course = race_course(plan, findings.start)
@@ -140,7 +140,7 @@ def _control(test: Trial) -> Trial:
     return replace(test, id=replace(test.id, variant=UNTRAINED), kind="paired_control")
 
 
-def race_course(plan: Plan, start: Outset) -> Course:
+def race_course(plan: Plan, start: RaceStart) -> Course:
     """Return what a race from this start has to obey.
 
     Raises:
@@ -173,7 +173,7 @@ def check_budget(plan: Plan, given: float | None) -> None:
             raise ConfigError.single("--budget", "is that of a race", given, remedy)
         return
     try:
-        race_course(plan, Outset(plan.config.experiment.optimizer.lr))
+        race_course(plan, RaceStart(plan.config.experiment.optimizer.lr))
     except ConfigError as error:
         raise error.placed(plan.config.document.place_of) from None
 

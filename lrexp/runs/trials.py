@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from lrexp.analysis.race import Entrant
+from lrexp.analysis.race import Candidate
 from lrexp.analysis.stopping import RangeTestStop, ramp
 from lrexp.config.config import Config
 from lrexp.config.schema import ExperimentConfig
@@ -54,7 +54,7 @@ def _check_name(plan: Plan, trial: Trial) -> None:
     if trial.kind == "paired_control":
         known = (UNTRAINED,)
     elif trial.kind == "race":
-        known = (Entrant(trial.total_steps, trial.lr or 0.0).name,)
+        known = (Candidate(trial.total_steps, trial.lr or 0.0).name,)
     if trial.id.variant not in known:
         raise RunError(f"engine.json: names a trial {trial.id.name} that the config does not have.")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lrexp.analysis.race import Entrant
+from lrexp.analysis.race import Candidate
 
 CONFIG = {
     "name": "digits-lr",
@@ -242,7 +242,7 @@ def write_race(path: Path, *, until: int = 99, summary: bool = True) -> Path:
         for seed, loss in enumerate(losses)
     ]
     for horizon, lr, seed, loss in trials[:until]:
-        folder = path / "trials" / Entrant(horizon, lr).name / f"seed-{seed}"
+        folder = path / "trials" / Candidate(horizon, lr).name / f"seed-{seed}"
         folder.mkdir(parents=True)
         (folder / "steps.csv").write_text("step,epoch,lr,loss\n0,0,0.1,2.2\n")
         (folder / "evals.csv").write_text(

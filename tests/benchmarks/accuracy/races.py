@@ -20,7 +20,7 @@ from accuracy.training import (
     outcomes,
 )
 from accuracy.workloads import Workload
-from lrexp.analysis.race import Course, Raced, Rung, next_rung, outset
+from lrexp.analysis.race import Course, Raced, Rung, next_rung, race_start
 from lrexp.analysis.race_answer import verdict
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import is_buried
@@ -71,7 +71,7 @@ def planned(work: Workload, optimizer: str, schedule: str) -> Plan:
 def _race(plan: Plan, group: Sequence[Curve], untrained: Sequence[Array], seed: int) -> Answer:
     variant = plan.variants[RANGE_TEST]
     found, tested = looked_at(group, untrained, "auto", variant.mean_frac)
-    begin = outset(group, found)
+    begin = race_start(group, found)
     if begin is None:
         return Answer(None, tested, found.reason or "")
     course = Course(

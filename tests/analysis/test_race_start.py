@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lrexp.analysis.race import Course, Raced, Rung, outset
+from lrexp.analysis.race import Course, Raced, Rung, race_start
 from lrexp.analysis.race_answer import verdict
 from lrexp.analysis.range_curve import Curve, combine
 from lrexp.analysis.rules import stability_edge
@@ -38,7 +38,7 @@ def falls(lr: np.ndarray) -> np.ndarray:
 
 def test_where_the_range_test_has_an_answer_it_begins_there() -> None:
     tests = curves(falls)
-    found, begin = suggest(tests), outset(tests, suggest(tests))
+    found, begin = suggest(tests), race_start(tests, suggest(tests))
     assert begin is not None
     assert (begin.lr, begin.least_gain, begin.note) == (found.suggested_lr, 0.0, None)
 
@@ -49,12 +49,12 @@ def test_where_nothing_falls_it_begins_below_the_edge_of_stability() -> None:
     assert found.suggested_lr is None
     edge = stability_edge(combine(tests))
     assert edge == pytest.approx(0.04, rel=0.5)  # where the rise is three times the noise
-    begin = outset(tests, found)
+    begin = race_start(tests, found)
     assert begin is not None
     assert begin.lr == pytest.approx(0.05 * edge)
     assert begin.least_gain == pytest.approx(0.25 * 0.05, rel=0.5)
     assert "saw no fall" in str(begin.note)
-    halved = outset(tests, suggest(tests, mean_frac=0.5))  # a schedule that decays to zero
+    halved = race_start(tests, suggest(tests, mean_frac=0.5))  # a schedule that decays to zero
     assert halved is not None
     assert halved.lr == pytest.approx(2 * begin.lr)
 
@@ -67,7 +67,7 @@ def test_where_the_seeds_disagree_it_begins_at_what_they_say_together() -> None:
     found = suggest(tests)
     assert found.suggested_lr is None
     assert "disagree" in str(found.reason)
-    begin = outset(tests, found)
+    begin = race_start(tests, found)
     assert begin is not None
     assert (begin.lr, begin.least_gain) == (found.rules["auto"], 0.0)  # that it falls is known
     assert "disagree" in str(begin.note)
@@ -85,12 +85,12 @@ def test_where_the_seeds_disagree_it_begins_at_what_they_say_together() -> None:
 )
 def test_without_an_edge_it_does_not_begin(loss: Callable[[np.ndarray], np.ndarray]) -> None:
     tests = curves(loss)
-    assert outset(tests, suggest(tests)) is None
+    assert race_start(tests, suggest(tests)) is None
 
 
 @pytest.mark.parametrize(("gain", "learns"), [(0.3, True), (0.004, False), (-0.1, False)])
 def test_what_luck_may_bring_is_no_answer(gain: float, learns: bool) -> None:
-    begin = outset(curves(blows_up), suggest(curves(blows_up)))
+    begin = race_start(curves(blows_up), suggest(curves(blows_up)))
     assert begin is not None
     course = Course(begin.lr, 160, 1.0, least_gain=begin.least_gain)
     rung = Rung(40, (1e-4, 1e-3, 1e-2), (0,))
