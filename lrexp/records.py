@@ -5,9 +5,10 @@ An engine turns tasks into a stream of records; files, progress and every other 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 Kind: TypeAlias = Literal["compare", "range_test", "paired_control", "race"]
@@ -191,8 +192,54 @@ Record: TypeAlias = (
 )
 
 
+def plain(record: Record) -> dict[str, Any]:
+    """Return a record as JSON has it: the name of its kind, its trial, and its other fields.
+
+    A number that is not finite is None, an exception its text; a checkpoint's tensors are left out.
+
+    Example:
+        >>> plain(Evaluation(TrialId("high", 3), 20, 1.0, {"val_loss": float("nan")}))
+        {'record': 'Evaluation', 'trial': 'high/seed-3', 'step': 20, 'epoch': 1.0, \
+'values': {'val_loss': None}}
+    """
+    found: dict[str, Any] = {"record": type(record).__name__, "trial": record.trial.name}
+    for field_ in fields(record):
+        value = getattr(record, field_.name)
+        if field_.name == "trials":
+            found["trials"] = [trial.name for trial in value]
+        elif field_.name == "error":
+            found["error"] = f"{type(value).__name__}: {value}"
+        elif field_.name not in ("trial", "state"):
+            found[field_.name] = _finite(value)
+    return found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class Sink(Protocol):
-    """Whoever wants the records of a run as they come."""
+    """Whoever wants the records of a run as they come: any function of a record.
+
+    Of one trial `Started` comes first and `Ended` or `Failed` last. Every step comes once and in
+    order, in chunks of any size; an evaluation comes after the steps before it. `Started.again`
+    makes void what came before. Records of other trials come in between. A resumed run goes on
+    where its checkpoints are: it is a new call, so append to files.
+
+    A sink is called in the caller's thread, and training waits for it. One that raises gets no more
+    records, with a warning, and the training goes on. Trials of worker processes are read back from
+    their files: values have the digits of the files, and there is no `Checkpoint`.
+
+    Example:
+        >>> def losses(record: Record) -> None:
+        ...     if isinstance(record, Steps):
+        ...         print(record.trial.name, record.first, record.loss)
+        >>> run = lrexp.compare("my.yaml", sinks=[losses])  # doctest: +SKIP
+    """
 
     def __call__(self, record: Record) -> None:
         """Take one record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -131,4 +132,6 @@ class GuardedSink:
                 name = getattr(self._sink, "__qualname__", type(self._sink).__qualname__)
                 what = f"{type(error).__name__}: {error}"
                 self._sink = None
-                self._reporter.say(f"The sink {name} gets no more records: {what}", "yellow")
+                text = f"The sink {name} gets no more records: {what}"
+                self._reporter.say(text, "yellow")
+                warnings.warn(text, RuntimeWarning, stacklevel=2)  # a console is shown to few

@@ -3,9 +3,10 @@
 All take `lr` (η > 0) and `total_steps` (T >= 1) and, by keyword, `warmup` (W < T steps),
 `warmup_start` (see `schedule.py`) and the floor: `min_lr` (0 <= m <= η) or `final_div_factor`
 (m = η / factor, at least 1; it wins over `min_lr`, which may then be None). After T they hold the
-value of s = T. All raise `ConfigError` with every number that is out of range. `inverse_sqrt` and
-`wsd` suit trainings that may be prolonged: their shape does not hang on T. Milestones count from
-the start of training, warmup included.
+value of s = T. A shape that reaches 0 at r = 1 is blended to m (`_decay`); one that does not is cut
+off there, `max(m, ...)`. All raise `ConfigError` with every number that is out of range.
+`inverse_sqrt` and `wsd` suit trainings that may be prolonged: their shape does not hang on T.
+Milestones count from the start of training, warmup included.
 """
 
 from __future__ import annotations

@@ -141,10 +141,11 @@ def test_a_sink_that_raises_is_dropped_and_harms_nothing(tmp_path: Path) -> None
         if isinstance(record, Steps):
             raise OSError("the tracker is gone")
 
-    run = lrexp.compare(
-        CONFIG, jobs=1, engine="sequential", sinks=[breaks, others.append], out=tmp_path / "run",
-        console=Console(file=said, width=200),
-    )  # fmt: skip
+    with pytest.warns(RuntimeWarning, match="breaks gets no more records: OSError"):
+        run = lrexp.compare(
+            CONFIG, jobs=1, engine="sequential", sinks=[breaks, others.append],
+            out=tmp_path / "run", console=Console(file=said, width=200),
+        )  # fmt: skip
     assert [type(call) for call in calls].count(Steps) == 1
     assert said.getvalue().count("gets no more records: OSError: the tracker is gone") == 1
     assert all(rows[-1][0] == "ended" for rows in told(others).values())

@@ -182,3 +182,8 @@ def test_long_trainings_cost_nothing_ahead() -> None:
         assert SCHEDULES[name](1.0, 10**9, **params)(10**9 - 1) >= 0
     restarts = SCHEDULES["cosine_restarts"](1.0, 10**9, cycle=1)
     assert restarts(10**9 - 1) == 1.0
+
+
+def test_every_built_in_function_of_the_step_has_values() -> None:
+    reactive_or_made_of_others = {"plateau", "adaptive_cycle", "combined", "lambda"}
+    assert {row[0] for row in VALUES} >= SCHEDULES.keys() - reactive_or_made_of_others
