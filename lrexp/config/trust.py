@@ -103,7 +103,7 @@ def _swapped_in(directory: Path) -> Iterator[None]:
         for name in known:
             sys.modules.pop(name, None)
         known.clear()
-    tops = {name.partition(".")[0] for name in sys.modules}
+    tops = {name.partition(".")[0] for name in list(sys.modules)}  # a thread may import
     ours = {top for top in tops if home_of(top, [directory])}
     hidden = {
         name: module

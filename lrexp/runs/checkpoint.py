@@ -64,6 +64,11 @@ def checkpoint_path(run: Path, first: TrialId) -> Path:
     return run / CHECKPOINTS / f"{first.variant}-seed-{first.seed}.safetensors"
 
 
+def again_path(run: Path, trial: TrialId) -> Path:
+    """Return the file that says why a trial began again, for whoever follows its files."""
+    return checkpoint_path(run, trial).with_suffix(".again")
+
+
 def save_checkpoint(path: Path, group: SavedGroup) -> None:
     """Write a checkpoint in place of the one before it, which stays until this one is whole.
 

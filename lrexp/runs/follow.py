@@ -26,11 +26,12 @@ from lrexp.records import (
     TrialId,
     Unit,
 )
-from lrexp.runs.checkpoint import Position
+from lrexp.runs.checkpoint import Position, again_path
 from lrexp.runs.executor import Executor, StopSignal
-from lrexp.runs.files import find_json, trial_path
+from lrexp.runs.files import find_json, find_text, trial_path
 from lrexp.runs.remaining import Remaining
 
+MOST_REASON = 10_000  # bytes of why a trial began again
 POLL_SECONDS = 0.1  # between two looks at the files
 MOST_SECONDS = 2.0  # where there are many files, or a slow disk
 _LOOKS = 10.0  # times as long as a look takes is until the next one
@@ -97,6 +98,7 @@ class Follower:
                 trial_path(run, trial.id.variant, trial.id.seed),
                 (positions[trial.id], begun[trial.id]) if trial.id in positions else None,
                 deaths,
+                again_path(run, trial.id),
             )
             for trial in trials
         ]
@@ -128,9 +130,10 @@ class _TrialReader:
         folder: Path,
         begun: tuple[Position, int] | None,
         deaths: Mapping[TrialId, Sequence[str]],
+        again: Path,
     ) -> None:
         self.trial, self._folder, self._deaths = trial, folder, deaths
-        self.has_ended = False
+        self.has_ended, self._again = False, again
         position, step = begun or (Position({}), 0)
         self._steps = _Rows(folder / "steps.csv", position.sizes.get("steps.csv", 0), step)
         self._evals = _Rows(folder / "evals.csv", position.sizes.get("evals.csv", 0))
@@ -153,13 +156,19 @@ class _TrialReader:
             self._steps.fetch(is_over)  # in this order: an evaluation waits for the steps before it
             self._evals.fetch(is_over)
         if not self._has_begun or is_anew or has_died:
-            why = f"its worker {deaths[-1]}" if has_died else "it was begun anew"
-            yield Started(self.trial, why if has_died or self._has_begun else None)
+            yield Started(self.trial, self._why_again(deaths if has_died else ()))
         self._has_begun = True
         yield from self._rows()
         if is_over and (result := find_json(self._result)) is not None:
             self.has_ended = True
             yield _ending(self.trial, result)
+
+    def _why_again(self, deaths: Sequence[str]) -> str | None:
+        """Return why a trial begins again, None where it begins."""
+        if deaths:
+            return f"its worker {deaths[-1]}"
+        told = find_text(self._again, MOST_REASON)
+        return told or ("it was begun anew" if self._has_begun else None)
 
     def _rows(self) -> Iterator[Record]:
         """Yield steps, and each evaluation after the steps that came before it."""

@@ -216,7 +216,8 @@ def _facts_of_name(variant: str, status: dict[str, Any]) -> _Facts:
         return "compare", None, None
     if (candidate := candidate_of(variant)) is not None:
         return "race", candidate.horizon, candidate.lr
-    return ("paired_control" if variant == UNTRAINED else "range_test"), None, None
+    known: dict[str, Kind] = {UNTRAINED: "paired_control", RANGE_TEST: "range_test"}
+    return known.get(variant, "compare"), None, None
 
 
 def _summary(path: Path) -> dict[str, Any] | None:

@@ -28,8 +28,14 @@ from lrexp.records import (
     Trial,
     TrialId,
 )
-from lrexp.runs.checkpoint import Position, SavedGroup, checkpoint_path, save_checkpoint
-from lrexp.runs.files import remove_directory, trial_path
+from lrexp.runs.checkpoint import (
+    Position,
+    SavedGroup,
+    again_path,
+    checkpoint_path,
+    save_checkpoint,
+)
+from lrexp.runs.files import disk_errors, remove_directory, trial_path, write_whole
 from lrexp.runs.remaining import Remaining, remove_checkpoint
 from lrexp.runs.writer import TrialWriter
 
@@ -108,7 +114,7 @@ class TrialFiles:
         going_on = self._going_on.pop(trial, None)
         if record.again is not None:
             going_on = None
-            self._begin_again(trial)
+            self._begin_again(trial, record.again)
         self._require_ours()
         if going_on is None and directory.exists():  # of an earlier try, here or elsewhere
             remove_directory(directory)
@@ -116,12 +122,17 @@ class TrialFiles:
         self._writers[trial] = TrialWriter(directory, loss_digits=self._digits, sizes=sizes)
         self._values[trial] = _Values() if going_on is None else _Values(**going_on.values)
 
-    def _begin_again(self, trial: TrialId) -> None:
+    def _begin_again(self, trial: TrialId, why: str) -> None:
+        """Forget what there is of a trial, and note why for whoever follows its files."""
         if trial in self._writers:
             self._writers.pop(trial).close()
         self._remove_checkpoint(trial)
         for member in self._group(trial) | {trial}:
             self._belong_together((member,))
+        path = again_path(self._run, trial)
+        with disk_errors(path.parent):
+            path.parent.mkdir(exist_ok=True)
+        write_whole(path, why)
 
     def _save(self, record: Checkpoint) -> None:
         """Write a checkpoint: first what it counts on, then itself."""

@@ -33,6 +33,7 @@ from lrexp.runs.lock import Owner
 
 MAX_NAME = 60
 NEW = ".new-run"  # at the end of the name of a run that is being described
+_RENAMES = 3  # tries, where several processes want one name
 _LEFT_SECONDS = 86_400.0  # after which nobody describes it any more
 
 
@@ -106,8 +107,11 @@ def _put_in_place(new: Path, out: Path) -> None:
     Raises:
         ConfigError: another process has put a run there meanwhile.
     """
-    check_free(out)
-    if not _is_renamed(new, out):
+    for _ in range(_RENAMES):  # another process may take the folder away to put its own there
+        check_free(out)
+        if _is_renamed(new, out):
+            break
+    else:
         check_free(out)
         parts = sorted(new.iterdir(), key=lambda part: part.name == "status.json")
         for part in parts:  # with status.json, the last one, it is a run
@@ -117,9 +121,9 @@ def _put_in_place(new: Path, out: Path) -> None:
 
 def _is_renamed(new: Path, out: Path) -> bool:
     """Rename a run, if a mount, a link or the working directory need not stay what it is."""
-    if out.is_dir() and out.samefile(Path.cwd()):  # who is in there would be nowhere
-        return False
     try:
+        if out.is_dir() and out.samefile(Path.cwd()):  # who is in there would be nowhere
+            return False
         if out.is_dir():
             new.chmod(out.stat().st_mode & 0o7777)  # its rights stay
         with suppress(OSError):  # Windows renames to no folder that exists
@@ -140,10 +144,17 @@ def _sweep(folder: Path) -> None:
 
 def check_free(out: Path | None) -> None:
     """Raise ConfigError if `out` is taken: asked before anything that takes time."""
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out is not None and _is_taken(out):
         is_run = (out / "order.json").is_file()
         remedy = f"Give a new folder{f', or `lrexp resume {out}`' if is_run else ''}."
         raise ConfigError.single("--out", "exists and is not an empty folder", str(out), remedy)
+
+
+def _is_taken(out: Path) -> bool:
+    try:
+        return out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except FileNotFoundError:  # another process took the empty folder away just now
+        return False
 
 
 def slug(name: str) -> str:

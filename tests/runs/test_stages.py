@@ -80,7 +80,7 @@ def test_what_a_trial_is_for_is_read_and_not_guessed(tmp_path: Path) -> None:
         ("find-lr", "range_test", ("range_test", None, None)),
         ("find-lr", "untrained", ("paired_control", None, None)),
         ("find-lr", "race-40-lr-0.0316", ("race", 40, 0.0316)),
-        ("find-lr", "race-040-lr-0.0316", ("range_test", None, None)),  # no run writes that
+        ("find-lr", "race-040-lr-0.0316", ("compare", None, None)),  # no run writes that
         ("compare", "range_test", ("compare", None, None)),
         ("compare", "race-40-lr-0.0316", ("compare", None, None)),
         ("compare", "high", ("compare", None, None)),
