@@ -112,10 +112,10 @@ class TrialFiles:
         trial = record.trial
         directory = trial_path(self._run, trial.variant, trial.seed)
         going_on = self._going_on.pop(trial, None)
+        self._require_ours()
         if record.again is not None:
             going_on = None
             self._begin_again(trial, record.again)
-        self._require_ours()
         if going_on is None and directory.exists():  # of an earlier try, here or elsewhere
             remove_directory(directory)
         sizes = None if going_on is None else going_on.sizes

@@ -73,7 +73,7 @@ def write(files: TrialFiles, *records: Record) -> None:
 
 
 def saved(run: Path) -> list[str]:
-    return sorted(path.stem for path in (run / "checkpoints").glob("*"))
+    return sorted(path.stem for path in (run / "checkpoints").glob("*.safetensors"))
 
 
 def result(run: Path, trial: TrialId) -> Any:
