@@ -442,9 +442,10 @@ def test_closing_the_records_kills_the_workers(tmp_path: Path, quick_workers: St
     run = run_of(tmp_path, ["well"])
     records = run.records_of(LocalProcesses(3, run.spec, devices=["cpu"]))
     assert isinstance(next(records), Started)
-    (worker,) = workers_of(os.getpid(), quick_workers)  # more would have nothing to do
+    workers = workers_of(os.getpid(), quick_workers)  # none where its twelve steps are over by now
+    assert len(workers) <= 1  # more would have nothing to do
     records.close()
-    assert not is_alive(worker)
+    assert not any(map(is_alive, workers))
 
 
 def test_workers_that_cannot_start_end_the_run(
