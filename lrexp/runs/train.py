@@ -276,7 +276,7 @@ def _train_stages(session: Session) -> None:
         session.writer.update_status(num_trials=len(known), total_steps=lengths)
         _train_stage(session, session.records[number])
         if session.failures:
-            return
+            break
     if (session.run / CHECKPOINTS).is_dir():
         remove_directory(session.run / CHECKPOINTS)
 
