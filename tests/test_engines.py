@@ -204,6 +204,7 @@ def test_a_stack_that_raises_is_trained_one_by_one_which_says_where(
     assert "not as part of a stack" in answer.err
     assert "late.py:5" in answer.err
     assert "3 of 4 trials failed" in answer.err
+    assert not list(Path("runs").glob("*/checkpoints"))  # every trial has its result
 
 
 def test_a_stack_that_raises_in_a_worker_is_trained_there_one_by_one(
