@@ -468,7 +468,9 @@ def test_workers_that_cannot_start_end_the_run(
             run.train_by(LocalProcesses(2, run.spec))
 
 
-@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+@pytest.mark.parametrize(
+    "engine", ["sequential", pytest.param("vectorized", marks=pytest.mark.long)]
+)
 def test_workers_pause_and_others_go_on(
     engine: str, tmp_path: Path, quick_workers: Starter
 ) -> None:

@@ -113,7 +113,9 @@ def test_what_cannot_be_raced_is_said_at_once(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+@pytest.mark.parametrize(
+    "engine", [pytest.param("sequential", marks=pytest.mark.long), "vectorized"]
+)
 def test_a_race_that_is_interrupted_again_and_again_ends_with_the_same_files(
     engine: str, lrexp: Callable, config: Path, tmp_path: Path
 ) -> None:

@@ -88,8 +88,15 @@ def paused(stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return copy_of(stopped, tmp_path / "run")
 
 
-@pytest.mark.parametrize("command", ["compare", "find-lr"])
-@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+@pytest.mark.parametrize(
+    ("engine", "command"),
+    [
+        ("sequential", "compare"),
+        ("vectorized", "find-lr"),
+        pytest.param("sequential", "find-lr", marks=pytest.mark.long),
+        pytest.param("vectorized", "compare", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_is_interrupted_again_and_again_ends_with_the_same_files(
     command: str, engine: str, lrexp: Callable, tmp_path: Path
 ) -> None:
@@ -143,8 +150,8 @@ engine: ENGINE
     [
         ((), "sequential"),
         ((), "vectorized"),
-        (("--race",), "sequential"),
-        # test_race.py has a race in stacks that is interrupted
+        # test_race.py has a race that is interrupted
+        pytest.param(("--race",), "sequential", marks=pytest.mark.long),
         pytest.param(("--race",), "vectorized", marks=pytest.mark.long),
     ],
     ids=["sequential", "vectorized", "race-sequential", "race-vectorized"],

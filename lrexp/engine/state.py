@@ -368,27 +368,26 @@ class SelfCheck:
     The first checkpoint that is due waits for one step: the copy takes it, then the original, and
     their numbers are compared. What a copy cannot show is a state that matters later.
 
-    Args:
-        replay: (state, *step) -> the numbers of a copy after this step, by name; it must leave
-            everything else as it is.
-
     Attributes:
         state: that is to be checked by the next step; is_over: one was.
         why: the copy took another step; None as long as that is not known.
     """
 
-    def __init__(self, replay: Callable[..., Mapping[str, Tensor]]) -> None:
+    def __init__(self) -> None:
         self.state: Mapping[str, Any] | None = None
         self.why: str | None = None
         self.is_over = False
-        self._replay = replay
         self._numbers: Mapping[str, Tensor] | None = None
 
-    def rehearse(self, *step: Any) -> None:
-        """Let a copy take the step that the original is about to take."""
+    def rehearse(self, replay: Callable[..., Mapping[str, Tensor]], *step: Any) -> None:
+        """Let a copy take the step that the original is about to take.
+
+        `replay(state, *step)` returns the numbers of a copy after it, by name; it must leave
+        everything else as it is. Kept here, it would keep the processes that load data.
+        """
         state, self.state, self.is_over = self.state, None, True
         try:
-            self._numbers = self._replay(state, *step)
+            self._numbers = replay(state, *step)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except (MemoryError, torch.OutOfMemoryError):

@@ -106,7 +106,7 @@ class Training:
         schedule = task.schedule
         self._momentum = schedule.momentum if isinstance(schedule, Schedule) else None
         self._data = DataState(task)
-        self.check = SelfCheck(self._replayed)
+        self.check = SelfCheck()
         self.capturable: bool | None = None
         if self._state is not None:
             with fitting():
@@ -168,7 +168,7 @@ class Training:
         """Do an update; return its LR and its loss."""
         is_checked = self.check.state is not None
         if is_checked:
-            self.check.rehearse(step, epoch, micro_batches)
+            self.check.rehearse(self._replayed, step, epoch, micro_batches)
         lr = self._begin_step(step, epoch)
         loss = self._update(micro_batches)
         if is_checked:

@@ -78,7 +78,10 @@ def still_ours(run: Path, lease: SoftFileLease) -> Callable[[], None]:
     def check() -> None:
         if not (home / "status.json").is_file():
             raise RunError(f"{run}: was deleted while the run was writing it. Run it again.")
-        if not lease.is_lock_held_by_us:
+        owner = (
+            lease.owner
+        )  # a hold has a token of its own; /proc may not tell for a moment who asks
+        if owner is None or owner.token != lease.token:
             who = f"process {lease.pid}" if lease.pid else "another process"
             raise RunError(
                 f"{run}: was taken over by {who}, for this one gave no sign of life. The run goes "

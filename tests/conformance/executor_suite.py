@@ -218,7 +218,7 @@ class ExecutorConformance:
         if not self.has_processes:
             pytest.skip("its workers are no processes of their own")
 
-    @pytest.mark.parametrize("jobs", [1, 3])
+    @pytest.mark.parametrize("jobs", [3, pytest.param(1, marks=pytest.mark.long)])
     def test_results_are_those_of_this_process(
         self, jobs: int, tmp_path: Path, in_peace: dict[str, object]
     ) -> None:
@@ -380,7 +380,9 @@ class ExecutorConformance:
         self.train(run)
         assert contents(run.path) == in_peace
 
-    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+    @pytest.mark.parametrize(
+        "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+    )
     def test_workers_that_lose_who_started_them_end(
         self, number: signal.Signals, tmp_path: Path, in_peace: dict[str, object], starter: Starter
     ) -> None:

@@ -203,14 +203,14 @@ def all_is_readable(run: Path) -> None:
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def test_each_kind_of_operation_refused_for_each_reason(lrexp: Callable, folder: Path) -> None:
+def test_each_kind_of_operation_refused(lrexp: Callable, folder: Path) -> None:
     asked = operations(folder, lrexp)
     kinds = {"open", "write", "flush", "fsync", "replace", "mkdir"}
     assert kinds <= set(asked)
     chance, resumed = random.Random(0), []
     for row, kind in enumerate(sorted(kinds)):
         places = [n for n, what in enumerate(asked, 1) if what == kind]
-        for column, code in enumerate(CODES):
+        for column, code in enumerate(CODES[row % 2 :: 2]):  # --long has all of them
             n, stays_full = chance.choice(places), (row + column) % 2 == 0
             resumed.append(goes_on_after(folder, lrexp, n, code, stays_full=stays_full))
     assert sum(resumed) > SHARE * len(resumed)

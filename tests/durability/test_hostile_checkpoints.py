@@ -456,8 +456,14 @@ HOSTILE: list[tuple[str, Callable[[Path], object]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("spoil", [row[1] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
-@pytest.mark.parametrize("force", [False, True], ids=["", "forced"])
+@pytest.mark.parametrize(
+    ("spoil", "force"),
+    [  # by default one in six is forced as well
+        pytest.param(spoil, force, marks=pytest.mark.long if force and row % 6 else (), id=name)
+        for row, (what, spoil) in enumerate(HOSTILE)
+        for force, name in ((False, what), (True, f"forced-{what}"))
+    ],
+)
 def test_a_strangers_run_is_resumed_or_refused(
     spoil: Callable[[Path], object], force: bool, interrupted: Path, commands: Commands
 ) -> None:

@@ -33,7 +33,9 @@ STEPS = {"sequential": 60, "vectorized": 200}  # of the one kill; a checkpoint c
 MANY = 100
 KILLS_PER_RUN = 8  # at most, then it may go on in peace
 ANY_MOMENT = 0.2  # of the kills come at any moment, start-up included; the others while it trains
-SHARE = 0.5  # of the first run's training, within which a process is killed
+SHARE = 0.5  # of a run's training, within which a process is killed
+TOO_LATE = 0.7  # the machine is quicker than it was: kills come sooner by this factor
+IN_TIME = 1.05  # and by this one later, after one that hit
 
 
 def run_in_peace(kind: Kind, folder: Path, commands: Commands) -> tuple[float, float]:
@@ -55,21 +57,25 @@ def survived(kind: Kind, folder: Path, commands: Commands, kills: int, seed: int
     in_all, in_training = run_in_peace(kind, folder, commands)
     chance = random.Random(seed)
     hit = before = 0  # kills; those that came before the first trial
+    pace = 1.0  # of the machine, against that of the reference
     runs = 0
     run = folder / "run"
     while hit < kills:
         words, in_this_run = kind.words("run"), 0
         runs += 1
         while True:
-            if in_this_run == KILLS_PER_RUN or hit == kills:
+            in_peace = in_this_run == KILLS_PER_RUN or hit == kills
+            if in_peace:
                 code = commands.run(folder, *words)  # in peace
             elif chance.random() < ANY_MOMENT:
-                code = commands.killed(folder, chance.uniform(0, in_all), *words)
+                code = commands.killed(folder, chance.uniform(0, in_all * pace), *words)
             else:
-                pause = chance.uniform(0, SHARE * in_training)
+                pause = chance.uniform(0, SHARE * in_training * pace)
                 code = commands.killed(folder, pause, *words, once=trains(run))
             if code != -9:
+                pace *= 1.0 if in_peace else TOO_LATE
                 break
+            pace = min(pace * IN_TIME, 1.0)
             hit, in_this_run = hit + 1, in_this_run + 1
             if begun(run):
                 check_what_is_left(run)

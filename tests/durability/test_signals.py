@@ -28,10 +28,11 @@ data: {name: 'mine:data', batch_size: 20}
 loss: mse_loss
 optimizer: {name: SGD, lr: 0.01}
 engine: sequential
-train: {duration: 4ep, eval_every: 1ep}
+train: {duration: 2ep, eval_every: 1ep}
 compare: {variants: {a: {}, b: {optimizer.lr: 0.02}}}
 """
-STEPS = 160  # in all
+STEPS = 80  # in all
+MIDDLE = 20  # rows: some of the first trial
 # Its samples are augmented, in another process where one loads data; checkpoints come often. While
 # there is a file `slow`, there is time for a signal, however busy the machine.
 MINE = """\
@@ -162,16 +163,16 @@ COVER = [
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ALL = [
     pytest.param(n, jobs, loaders, moments, marks=pytest.mark.long)
-    for moments in ((40,), (5, 60, 110))
+    for moments in ((MIDDLE,), (5, 30, 55))
     for n in SIGNALS
     for jobs in (1, 2)
     for loaders in (0, 1)
-    if ((n, jobs, loaders), moments) not in [(row, (40,)) for row in COVER]
+    if ((n, jobs, loaders), moments) not in [(row, (MIDDLE,)) for row in COVER]
 ]
 
 
 @pytest.mark.parametrize(
-    ("number", "jobs", "loaders", "moments"), [*((*row, (40,)) for row in COVER), *ALL]
+    ("number", "jobs", "loaders", "moments"), [*((*row, (MIDDLE,)) for row in COVER), *ALL]
 )
 def test_a_signal_to_all_processes_of_a_run(
     number: signal.Signals,
@@ -213,7 +214,7 @@ def test_a_signal_to_the_process_that_was_started(
         others.extend(everyone(pid, starter)[:-1])
         return [pid]
 
-    interrupted(tmp_path, number, 40, words, starter, first)
+    interrupted(tmp_path, number, MIDDLE, words, starter, first)
     assert len(others) >= 2
     wait_for(lambda: not any(map(is_alive, others)))
     assert commands.run(tmp_path, "resume", "run") == 0, (tmp_path / "err.txt").read_text()

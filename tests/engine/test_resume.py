@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import multiprocessing
 import random
 import time
 from collections import deque
@@ -308,10 +310,31 @@ def test_data_of_every_kind_at_many_steps(name: str, engine: str) -> None:
     assert_continues(engine, lambda: tasks_on(make(), options), lambda step: step % 2 == 0)
 
 
-@pytest.mark.parametrize("engine", BOTH)
-def test_a_dataset_read_by_workers(engine: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "steps"),
+    [
+        ("sequential", {5}),
+        ("vectorized", {2}),
+        *(pytest.param(engine, {1, 2, 5}, marks=pytest.mark.long) for engine in BOTH),
+    ],
+)
+def test_a_dataset_read_by_workers(engine: str, steps: set[int]) -> None:
     tasks = tasks_on(Noisy(), {"batch_size": 8, "workers": 2}, total_steps=8, eval_every=3)
-    assert_continues(engine, lambda: tasks, lambda step: step in (1, 2, 5))
+    assert_continues(engine, lambda: tasks, lambda step: step in steps)
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_processes_that_load_data_end_with_the_training(engine: str) -> None:
+    """The garbage collector, if it has to find them, waits for each of them for five seconds."""
+    data = (Noisy(), {"batch_size": 8, "workers": 2})
+    gc.collect()
+    before = set(multiprocessing.active_children())
+    gc.disable()
+    try:
+        run(engine, tasks_on(*data, total_steps=8, eval_every=3), pause=Always(stop_at=3))
+        assert not set(multiprocessing.active_children()) - before
+    finally:
+        gc.enable()
 
 
 def test_frozen_and_tied_parameters() -> None:

@@ -261,7 +261,7 @@ class _Steps:
     ) -> None:
         self._stack, self._masks = stack, masks
         self.drop_to(columns, begin.step)
-        self.check = SelfCheck(self._replayed)
+        self.check = SelfCheck()
         self._alone = {}  # first losses of some trials, one by one; after a checkpoint it is proved
         if begin.step == 0:
             for row in witnesses(stack.tasks):
@@ -288,7 +288,7 @@ class _Steps:
     def _update(self, step: int, micro_batches: list[Any]) -> Tensor:
         is_checked = self.check.state is not None
         if is_checked:
-            self.check.rehearse(step, micro_batches)
+            self.check.rehearse(self._replayed, step, micro_batches)
         if step == self._window.end:
             self._window = LrWindow.from_sources(self._stack, self._sources, step)
         masks = self._masks.draw(step)
