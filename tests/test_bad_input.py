@@ -146,7 +146,7 @@ CONFIGS: list[tuple[str, str | bytes, int, list[str]]] = [
     ("own forward raises", "model: {name: 'mine:Raises'}", 3, ["mine.py:", "broken forward"]),
     ("own data raises", "data: {name: 'mine:raising_data'}", 3, ["mine.py:", "no such bucket"]),
     ("own data is tiny", "data: {name: 'mine:tiny_data'}", 2, ["data.batch_size:"]),
-    ("own data has no pairs", "data: {name: 'mine:triples'}", 2, ["data", "pair"]),
+    ("own data has two inputs", "data: {name: 'mine:triples'}", 2, ["model: cannot be called with", "2 inputs"]),
     ("own model is no module", "model: {name: 'mine:no_module'}", 2, ["model.name:", "nn.Module"]),
     ("own loss gives a vector", "loss: mine:vector_loss", 2, ["loss", "one number"]),
     ("own loss raises", "loss: mine:raising_loss", 3, ["mine.py:", "weights"]),

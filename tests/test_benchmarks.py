@@ -273,7 +273,7 @@ def test_seeds_that_suggest_do_not_judge(load: Any) -> None:
 def test_peers_see_the_batches_of_the_engine(load: Any) -> None:
     peers = load("accuracy.peers")
     inputs = torch.arange(22.0).view(11, 2)
-    batches = ResidentBatches(inputs, inputs, 4, (inputs, inputs))
+    batches = ResidentBatches((inputs, inputs), 4)
     order = peers.SameOrder(batches, seed=3)
     for epoch in range(2):
         ours = [x for x, _ in batches.epoch(3, epoch)]

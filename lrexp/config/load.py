@@ -228,6 +228,8 @@ class _Checker:
 
     def _all(self, tree: Mapping[str, object]) -> list[Problem]:
         problems = schema_problems(tree)
+        if "model" in self._checked:  # else nobody knows yet what the model returns
+            problems = [*_missing_loss(tree), *problems]
         for section in CHECKED:
             if section in tree and section in self._checked:
                 problems += self._section(section, tree[section])
@@ -242,6 +244,14 @@ class _Checker:
             except UserCodeError as error:
                 self.failure = self.failure or error
         return self._known[key]
+
+
+def _missing_loss(tree: Mapping[str, object]) -> list[Problem]:
+    """Return the problem of a model that is known to return no loss, and no loss beside it."""
+    model = get(tree, ("model", "name"))
+    if tree.get("loss") is not None or not isinstance(model, str) or ":" in model:
+        return []
+    return [Problem("loss", "is required", NOTHING, "Add it, e.g. `cross_entropy`.")]
 
 
 def _read(source: Path | str | Mapping[str, object] | Document, directory: Path | None) -> Document:

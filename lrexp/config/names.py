@@ -220,9 +220,9 @@ class Names:
         """Return the callable that loads the data."""
         return self.resolve("data", settings.data.name)
 
-    def loss(self, settings: ExperimentConfig) -> AnyCallable:
-        """Return the loss, a function of (output, target)."""
-        return self.resolve("loss", settings.loss)
+    def loss(self, settings: ExperimentConfig) -> AnyCallable | None:
+        """Return the loss, a function of (output, target); None where the model has its own."""
+        return None if settings.loss is None else self.resolve("loss", settings.loss)
 
     def optimizer(self, settings: ExperimentConfig) -> Any:
         """Return the optimizer's class."""

@@ -340,9 +340,10 @@ class ExperimentConfig(BaseModel):
     )
     model: ModelConfig = Field(description="What is trained.", examples=["mlp"])
     data: DataConfig = Field(description="What it is trained on.", examples=["digits"])
-    loss: Text = Field(
+    loss: Text | None = Field(
+        default=None,
         description="A loss of torch.nn.functional, or an import path to a function of "
-        "(output, target).",
+        "(output, target) or (output, target, weight); left out where the model returns its loss.",
         examples=["cross_entropy"],
     )
     optimizer: OptimizerConfig = Field(

@@ -25,7 +25,7 @@ from lrexp.engine.vectorized.loop import LrWindow, stacked_updates
 from lrexp.engine.vectorized.proof import COMPARED, Alone, Facts, undisturbed
 from lrexp.engine.vectorized.stack import Masks, Stack
 from lrexp.workloads.batches import Batches
-from lrexp.workloads.losses import copy_loss
+from lrexp.workloads.objectives import copy_objective
 
 WARM_UP = {"cpu": 2, "cuda": 6}  # steps not timed: they allocate, choose kernels, are captured
 SECONDS = 0.1  # of timed steps
@@ -76,7 +76,10 @@ def stacked_speed(tasks: Sequence[Task], facts: Facts) -> Speed:
         NotStackable: vmap cannot run them.
     """
     begun = time.perf_counter()
-    tasks = [replace(_evaluated_briefly(task), loss=copy_loss(task.loss)) for task in tasks]
+    tasks = [
+        replace(_evaluated_briefly(task), objective=copy_objective(task.objective))
+        for task in tasks
+    ]
     with undisturbed(tasks[0]):
         stack = Stack(tasks, facts)
         masks, batches = Masks(stack, facts), stacked_updates(stack)

@@ -17,7 +17,7 @@ from lrexp.engine.stop import may_be_of_loader
 from lrexp.engine.task import Task
 from lrexp.engine.training import Training
 from lrexp.records import Ended, Evaluation, Failed, Interrupted, Record, Started
-from lrexp.workloads.batches import Batches
+from lrexp.workloads.batches import Batches, size_of
 from lrexp.workloads.seeds import derive_seed
 
 
@@ -44,14 +44,15 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
     loss_sum = torch.zeros((), dtype=wide, device=task.device)
     right = torch.zeros((), dtype=wide, device=task.device)
     num_samples = num_predictions = 0
-    for inputs, targets in batches.in_order():
+    objective = task.objective
+    for batch in batches.in_order():
         with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
-            output = model(inputs)
-            loss = task.loss(output, targets)
-        loss_sum += loss.to(wide) * len(targets)
-        num_samples += len(targets)
+            loss, output = objective(model, batch)
+        size = size_of(batch)
+        loss_sum += loss.to(wide) * size
+        num_samples += size
         if task.count_correct is not None:
-            hits, made = task.count_correct(output, targets)
+            hits, made = task.count_correct(output, objective.target(batch))
             right += hits
             num_predictions += made
     values = {"val_loss": loss_sum.item() / num_samples}

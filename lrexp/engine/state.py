@@ -266,7 +266,7 @@ def capture_objects(task: Task, model: nn.Module, optimizer: Optimizer) -> dict[
     Raises:
         NotCapturable: one holds something else than tensors and plain values.
     """
-    loss = inspect.unwrap(task.loss)
+    loss = inspect.unwrap(task.objective.loss)
     return {
         "parameters": [name for name, _ in model.named_parameters()],
         "model": _state_of(model, task.device),
@@ -288,7 +288,7 @@ def restore_objects(
         was, now = (", ".join(names) for names in (saved["parameters"], names))
         raise misfit(f"the parameters were {was}, and are {now}")
     _load(model, saved["model"], task.device)
-    loss = inspect.unwrap(task.loss)
+    loss = inspect.unwrap(task.objective.loss)
     if is_stateful(loss) != (saved["loss"] is not None):
         raise misfit("the loss is another one now")
     if saved["loss"] is not None:

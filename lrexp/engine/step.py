@@ -187,7 +187,7 @@ def make_update(
     task: Task,
     model: nn.Module,
     optimizer: Optimizer,
-    gather: Callable[[Any], tuple[Any, Any]] | None = None,
+    gather: Callable[[Any], Any] | None = None,
 ) -> Callable[[list[Any]], Tensor]:
     """Return a function that does one update and returns its mean loss, still on the device.
 
@@ -196,21 +196,12 @@ def make_update(
 
     Args:
         task: what to train, model: its model, optimizer: its optimizer.
-        gather: what makes (inputs, targets) of a micro-batch, where it is no such pair itself.
+        gather: what makes a batch of a micro-batch that is only its row numbers.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     share: Tensor | None = None  # of each micro-batch in the gradient
-    on_cuda = task.device.type == "cuda"
+    forward, on_cuda = _forward(task, model, gather), task.device.type == "cuda"
     is_settled = False  # which kernels the optimizer uses
-
-    def forward(batch: Any) -> Tensor:
-        inputs, targets = batch if gather is None else gather(batch)
-        if task.autocast:
-            # What CUDA's documentation asks of steps that are captured, and so of those before
-            # them: with casts kept, gradients of a weight used twice would be summed in bfloat16.
-            with torch.autocast(task.device.type, torch.bfloat16, cache_enabled=not on_cuda):
-                return task.loss(model(inputs), targets)
-        return task.loss(model(inputs), targets)
 
     def forward_backward(batch: Any) -> Tensor:
         nonlocal share
@@ -241,6 +232,26 @@ def make_update(
     return update
 
 
+def _forward(
+    task: Task, model: nn.Module, gather: Callable[[Any], Any] | None
+) -> Callable[[Any], Tensor]:
+    """Return micro-batch -> loss."""
+    objective = task.objective
+    # What CUDA's documentation asks of steps that are captured, and so of those before them: with
+    # casts kept, gradients of a weight used twice would be summed in bfloat16.
+    keeps_casts = task.device.type != "cuda"
+
+    def forward(batch: Any) -> Tensor:
+        if gather is not None:
+            batch = gather(batch)
+        if not task.autocast:
+            return objective(model, batch)[0]
+        with torch.autocast(task.device.type, torch.bfloat16, cache_enabled=keeps_casts):
+            return objective(model, batch)[0]
+
+    return forward
+
+
 def _backward(task: Task, loss: Tensor, share: Tensor | None) -> Tensor:
     """Add a micro-batch's gradients to the parameters'; return its share, for the next one."""
     try:
@@ -248,7 +259,7 @@ def _backward(task: Task, loss: Tensor, share: Tensor | None) -> Tensor:
             share = torch.full_like(loss, 1 / task.accumulate)
         torch.autograd.backward(loss, grad_tensors=share)
     except Exception as error:
-        wrong = wrong_loss(task.loss, loss, task.trial)
+        wrong = wrong_loss(task.objective.loss, loss, task.trial)
         if wrong is None:
             raise
         raise wrong from error

@@ -23,7 +23,7 @@ from lrexp.records import (
 )
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.batches import Batches
-from lrexp.workloads.losses import LossFunction
+from lrexp.workloads.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Task:
         trial: which trial this is.
         build: returns a model on `device` (a deep copy of the seed's initial weights and buffers)
             and an optimizer whose groups' `lr` are each group's own base LR.
-        loss: (output, target) -> scalar mean loss.
+        objective: (model, batch) -> (scalar mean loss, output).
         count_correct: (output, target) -> number of right predictions per prediction made, as
             (right, made); None where accuracy means nothing.
         train: training batches on `device`, val: validation batches or None.
@@ -58,7 +58,7 @@ class Task:
 
     trial: TrialId
     build: Callable[[], tuple[nn.Module, Optimizer]]
-    loss: LossFunction
+    objective: Objective
     train: Batches
     schedule: Schedule | Controller
     base_lr: float

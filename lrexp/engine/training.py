@@ -38,7 +38,7 @@ from lrexp.engine.step import DataState, Position, copy_batch, make_update, upda
 from lrexp.engine.task import Task
 from lrexp.records import Record
 from lrexp.schedules.schedule import Schedule
-from lrexp.workloads.losses import copy_loss
+from lrexp.workloads.objectives import copy_objective
 from lrexp.workloads.optimizers import set_lr, set_momentum
 
 
@@ -127,7 +127,7 @@ class Training:
         self._model, self._optimizer, self._update = model, optimizer, update
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
         if task.pause is not None:  # else there is no checkpoint to check
-            self._fresh_loss = copy_loss(task.loss)
+            self._fresh_objective = copy_objective(task.objective)
         if state is None:
             return Position()
         with fitting():
@@ -203,7 +203,7 @@ class Training:
         self, state: Mapping[str, Any], step: int, epoch: int, micro_batches: list[Any]
     ) -> dict[str, Tensor]:
         """Return the numbers of a copy that went on from a state for one step."""
-        task = replace(self._task, loss=self._fresh_loss, state=state, pause=None)
+        task = replace(self._task, objective=self._fresh_objective, state=state, pause=None)
         gather = self._batches.gather if isinstance(self._batches, Rows) else None
         with preserved_rng(task.device), preserved_settings():
             again = Training(task)

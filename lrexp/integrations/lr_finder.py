@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,10 +25,11 @@ from lrexp.records import Failed, Steps, TrialId
 from lrexp.report.result import RangeTest
 from lrexp.runs.trials import NEVER
 from lrexp.schedules.schedule import Schedule
-from lrexp.workloads.batches import Batches, pair_on
+from lrexp.workloads.batches import Batches, batch_on
 from lrexp.workloads.loading import data_from_objects
-from lrexp.workloads.losses import LossFunction, fit_loss, loss_floor
+from lrexp.workloads.losses import LossFunction, loss_floor
 from lrexp.workloads.models import copy_of
+from lrexp.workloads.objectives import Objective, fit_objective, layout
 from lrexp.workloads.optimizers import fuse
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class LRFinder:
         model: the module to train, in the state to start from.
         optimizer: its optimizer; a copy of it, state included, is used. Parameter groups keep the
             ratios of their LRs.
-        loss_fn: (output, target) -> scalar tensor.
+        loss_fn: (output, target) or (output, target, weight) -> scalar tensor; None where the model
+            returns its loss.
         device: where to train; None is where the model's parameters are.
 
     Example:
@@ -71,7 +73,7 @@ class LRFinder:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        loss_fn: LossFunction,
+        loss_fn: LossFunction | None = None,
         device: str | torch.device | None = None,
     ) -> None:
         self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
@@ -98,8 +100,8 @@ class LRFinder:
         `steps` batches are run through again.
 
         Args:
-            train_loader: a DataLoader or any other iterable of batches (inputs, targets), a
-                dataset, or a tuple (inputs, targets) of tensors.
+            train_loader: a DataLoader or any other iterable of batches, a dataset, or tensors as
+                (inputs, targets) or nested.
             min_lr, max_lr: ends of the ramp, both used.
             steps: updates per seed, at least 2.
             seeds: how many tests are combined.
@@ -123,16 +125,16 @@ class LRFinder:
             raise ConfigError.single("LRFinder", what, base_lr, "Any LR will do: it is replaced.")
         with preserved_rng(self.device):
             batches = _batches(train_loader).to(self.device, parameter.dtype)
-            loss = self._fit_loss(batches)
+            objective = self._objective(batches)
             task = Task(
                 trial=TrialId("range_test", seed),
                 build=self._copies,
-                loss=loss,
+                objective=objective,
                 train=batches,
                 schedule=ramp(min_lr, max_lr, steps, mode),
                 base_lr=base_lr,
                 total_steps=steps,
-                stop=RangeTestStop(stop_factor, loss_floor(loss)),
+                stop=RangeTestStop(stop_factor, loss_floor(objective.loss)),
                 device=self.device,
             )
             numbers = range(seed, seed + seeds)
@@ -161,16 +163,19 @@ class LRFinder:
         fuse(optimizer)
         return model.to(self.device), optimizer
 
-    def _fit_loss(self, batches: Any) -> LossFunction:
+    def _objective(self, batches: Any) -> Objective:
         model, _ = self._copies()
         if not model.training:
             model.train()
-        inputs, targets = next(iter(batches.epoch(0, 0)))
+        batch = next(iter(batches.epoch(0, 0)))
+        split = layout(model, batch, self.loss_fn)
+        args, keywords, _ = split(batch)
         try:
-            output = model(inputs)
+            output = model(*args, **keywords)
         except Exception as error:
             raise user_error(error, "the model") from error
-        return fit_loss(self.loss_fn, output, targets)
+        loss = self.loss_fn
+        return fit_objective(None if loss is None else lambda: loss, batch, output, split)()
 
 
 def _untrained(task: Task, seeds: Iterable[int]) -> list[list[float]]:
@@ -199,7 +204,7 @@ def _device_of(model: nn.Module) -> torch.device:
 
 def _batches(loader: Any) -> Batches:
     """Return the batches of a loader; what is no data of a known kind is an iterable of batches."""
-    if isinstance(loader, tuple | DataLoader | Dataset):
+    if isinstance(loader, tuple | Mapping | DataLoader | Dataset):
         return data_from_objects(loader).train
     return GivenBatches(loader)
 
@@ -220,12 +225,12 @@ class GivenBatches:
         """Processes that load the batches, where the loader says so."""
         return int(getattr(self.loader, "num_workers", 0))
 
-    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
         """Yield the loader's batches without the first `start`."""
         for batch in islice(self.loader, start, None):
-            yield pair_on(batch, self.device, self.dtype)
+            yield batch_on(batch, self.device, self.dtype)
 
-    def in_order(self) -> Iterator[tuple[Any, Any]]:
+    def in_order(self) -> Iterator[Any]:
         """Yield the loader's batches."""
         yield from self.epoch(0, 0)
 

@@ -20,14 +20,9 @@ from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
 from lrexp.schedules.signatures import check_arguments
 from lrexp.workloads.batches import Data, Facts
 from lrexp.workloads.loading import data_from_objects, load_data
-from lrexp.workloads.losses import (
-    LossFunction,
-    fit_accuracy,
-    fit_loss,
-    is_token_logits,
-    over_tokens,
-)
+from lrexp.workloads.losses import LossFunction, fit_accuracy
 from lrexp.workloads.models import copy_of, fill_facts
+from lrexp.workloads.objectives import Objective, fit_objective, layout, logits_of
 from lrexp.workloads.optimizers import make_optimizer
 from lrexp.workloads.seeds import derive_seed
 
@@ -97,15 +92,16 @@ class TrialBuilder:
 
     def probe(
         self, settings: ExperimentConfig, data: Data, build: Build
-    ) -> tuple[Callable[[], LossFunction], Any]:
-        """Run one batch through a copy of the model; return the loss and accuracy that fit it.
+    ) -> tuple[Callable[[], Objective], Any]:
+        """Run one batch through a copy of the model; return the objective and accuracy that fit it.
 
-        The loss comes as a function that makes it: one that keeps state (an exponential average,
-        learned weights) begins afresh in every trial.
+        The objective comes as a function that makes it: a loss that keeps state (an exponential
+        average, learned weights) begins afresh in every trial.
         """
         pristine = self._objects.loss or self._names.loss(settings)
 
         def fresh() -> LossFunction:
+            assert pristine is not None
             loss = self._copied_loss(pristine, settings)
             return loss.to(self.device) if isinstance(loss, nn.Module) else loss
 
@@ -115,19 +111,21 @@ class TrialBuilder:
             if not model.training:
                 model.train()
             with user_code(f"data {settings.data.name}"):
-                inputs, targets = next(iter(data.train.epoch(settings.seed, 0)))
+                batch = next(iter(data.train.epoch(settings.seed, 0)))
+            split = layout(model, batch, pristine)
+            args, keywords, (target, *_) = split(batch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat):
                 with user_code(f"model {settings.model.name}"):
-                    output = model(inputs)
+                    output = model(*args, **keywords)
                 _check_outputs(output, data.facts)
                 try:
                     with user_code(f"loss {settings.loss}"):
-                        fit_loss(fresh(), output, targets)
+                        make_objective = fit_objective(
+                            fresh if pristine else None, batch, output, split
+                        )
                 except ConfigError as error:
                     raise error.under("loss") from None
-        tokens = is_token_logits(output, targets)
-        make_loss = (lambda: over_tokens(fresh())) if tokens else fresh
-        return make_loss, fit_accuracy(output, targets)
+        return make_objective, fit_accuracy(logits_of(output), target)
 
     def _materialised(self, model: nn.Module, settings: ExperimentConfig, data: Data) -> nn.Module:
         """Return the model with the weights of its lazy modules, if any, drawn here and now.
@@ -137,9 +135,10 @@ class TrialBuilder:
         if any(map(is_lazy, _tensors(model))):
             model = model.to(self.device, dtype_of(settings))
             was_training = model.training
-            inputs, _ = next(iter(data.train.epoch(settings.seed, 0)))
+            batch = next(iter(data.train.epoch(settings.seed, 0)))
+            args, keywords, _ = layout(model, batch, None)(batch)
             with torch.no_grad():
-                model.eval()(inputs)
+                model.eval()(*args, **keywords)
             model.train(was_training)
         return model
 
@@ -195,7 +194,7 @@ class TrialBuilder:
             return copy_of(pristine, "loss", "Pass a function, or a class that can be copied.")
         except ConfigError:
             again = pristine if self._objects.loss else self._names.loss(settings)
-            if again is pristine:
+            if again is None or again is pristine:
                 raise
             return again
 

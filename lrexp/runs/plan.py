@@ -31,7 +31,7 @@ from lrexp.runs.lengths import (
 )
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.batches import Data
-from lrexp.workloads.losses import LossFunction
+from lrexp.workloads.objectives import Objective
 from lrexp.workloads.optimizers import has_momentum
 
 TRACED = 10_000  # steps of a longer schedule that its mean is taken of
@@ -49,7 +49,7 @@ class VariantPlan:
     schedule: Schedule | Controller
     eval_every: int
     build: Callable[[int], tuple[nn.Module, Optimizer]] = field(repr=False)
-    make_loss: Callable[[], LossFunction]
+    make_objective: Callable[[], Objective]
     count_correct: Any = None
     timed_as: str = ""
 
@@ -70,7 +70,7 @@ class VariantPlan:
         return Task(
             trial=TrialId(self.name, seed),
             build=lambda: self.build(seed),
-            loss=self.make_loss(),
+            objective=self.make_objective(),
             train=self.data.train,
             val=self.data.val,
             count_correct=self.count_correct,
@@ -210,7 +210,7 @@ def _plan_variant(
     with problems:
         build = builder.build_of(settings, data)
         parts["build"] = build
-        parts["make_loss"], parts["count_correct"] = builder.probe(settings, data, build)
+        parts["make_objective"], parts["count_correct"] = builder.probe(settings, data, build)
         parts["timed_as"] = builder.timed_as(settings, data)
         if parts["count_correct"] is None:
             ranking = settings.compare.metric if validates else None

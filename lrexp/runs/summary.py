@@ -68,7 +68,7 @@ def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
     direction: Literal["min", "max"] = "max" if metric in HIGHER_IS_BETTER else "min"
     seeds = list(run.status["seeds"])
     ranking = summarise(values, outcomes, direction, seeds)
-    diagnoses = _diagnoses(run, {name: v.loss for name, v in config.variants.items()})
+    diagnoses = _diagnoses(run, {name: str(v.loss) for name, v in config.variants.items()})
     results = Results(run, config, values, outcomes, direction, seeds, ranking)
     found = evidence(results)
     verdicts = {comparison["variant"]: comparison["verdict"] for comparison in found["comparisons"]}

@@ -91,7 +91,7 @@ def range_test_task(variant: VariantPlan, seed: int) -> Task:
         schedule=ramp(settings.min_lr, settings.max_lr, settings.steps, settings.mode),
         total_steps=settings.steps,
         eval_every=0,
-        stop=RangeTestStop(settings.stop_factor, loss_floor(task.loss)),
+        stop=RangeTestStop(settings.stop_factor, loss_floor(task.objective.loss)),
     )
 
 

@@ -7,12 +7,13 @@ means that one does not apply, or that all data would have to be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeGuard
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from lrexp.errors import ConfigError
 from lrexp.workloads.table import Size
@@ -123,10 +124,10 @@ class Batches(Protocol):
     def workers(self) -> int:
         """Processes that load the batches; 0 where this one does."""
 
-    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
         """Yield the training batches of one pass, without the first `start` of them."""
 
-    def in_order(self) -> Iterator[tuple[Any, Any]]:
+    def in_order(self) -> Iterator[Any]:
         """Yield all samples in a fixed order, for evaluation; nothing is left out."""
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Batches:
@@ -157,7 +158,8 @@ class Data:
         if self.facts.num_classes is not None or size is None or size > COUNTED_SAMPLES:
             return self.facts
         largest = -1
-        for _, labels in self.train.in_order():
+        for batch in self.train.in_order():
+            _, labels = example_of(batch)
             if not is_tensor(labels) or labels.ndim != 1 or labels.is_floating_point():
                 return self.facts
             largest = max(largest, int(labels.max()))
@@ -169,19 +171,56 @@ class Data:
         return Data(self.train.to(device, dtype), val, self.facts)
 
 
-def pair_on(
-    batch: object, device: torch.device | None, dtype: torch.dtype | None
-) -> tuple[Any, Any]:
-    """Return (inputs, targets) of a batch, moved and cast; whole-number targets become int64.
+def size_of(batch: Any) -> int:
+    """Return how many samples a batch has: the length of its last tensor, a target as a rule.
 
     Raises:
-        ConfigError: if the batch is no pair.
+        ConfigError: it holds no tensor with a dimension.
+
+    Example:
+        >>> size_of({"ids": torch.zeros(4, 7), "labels": torch.zeros(4)})
+        4
     """
-    inputs, targets = as_pair(batch)
-    targets = _moved(targets, device, dtype)
-    if is_tensor(targets) and targets.dtype in _SMALL_WHOLE:
-        targets = targets.long()  # what cross_entropy asks for
-    return _moved(inputs, device, dtype), targets
+    last = batch[-1] if isinstance(batch, tuple | list) and batch else None
+    if isinstance(last, list) or (is_tensor(last) and last.ndim):  # the usual one
+        return len(last)
+    if isinstance(batch, Mapping):
+        return size_of(example_of(batch))
+    sizes = [len(leaf) for leaf in tree_leaves(batch) if is_tensor(leaf) and leaf.ndim]
+    if not sizes:
+        what, remedy = "must give batches that hold tensors", "Let its collate_fn make tensors."
+        raise ConfigError.single("data.name", what, type(batch).__name__, remedy)
+    return sizes[-1]
+
+
+def example_of(batch: Any) -> tuple[Any, Any]:
+    """Return what of a batch a model sees first, and its target, as far as its form tells.
+
+    Example:
+        >>> example_of({"x": 1, "labels": 2})
+        (1, 2)
+    """
+    if isinstance(batch, Mapping):
+        target = next((batch[key] for key in TARGETS if key in batch), None)
+        return next((v for k, v in batch.items() if k not in TARGETS), target), target
+    if isinstance(batch, tuple | list):
+        return batch[0], batch[-1]
+    return batch, batch
+
+
+def batch_on(batch: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+    """Return a batch, moved and cast; targets that are small whole numbers become int64.
+
+    Mappings of any class become dicts: what tokenizers return is one.
+    """
+    moved = _moved(batch, device, dtype)
+    if isinstance(moved, list):
+        moved = tuple(moved)
+    if isinstance(moved, tuple) and len(moved) > 1 and _is_small(moved[-1]):
+        return (*moved[:-1], moved[-1].long())  # what cross_entropy asks for
+    if isinstance(moved, dict):
+        return {k: v.long() if k in TARGETS and _is_small(v) else v for k, v in moved.items()}
+    return moved
 
 
 def as_pair(sample: object) -> tuple[Any, Any]:
@@ -206,14 +245,19 @@ def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
     return isinstance(value, torch.Tensor)
 
 
+TARGETS = ("labels", "label", "targets", "target", "y")  # keys of dict batches, in this order
 _SMALL_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
+
+
+def _is_small(value: Any) -> bool:
+    return is_tensor(value) and value.dtype in _SMALL_WHOLE
 
 
 def _moved(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
     if is_tensor(value):
         wanted = dtype if value.is_floating_point() else None
         return value.to(device, wanted, non_blocking=device is not None and device.type == "cuda")
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _moved(entry, device, dtype) for key, entry in value.items()}
     if isinstance(value, tuple | list):
         entries = [_moved(entry, device, dtype) for entry in value]

@@ -27,9 +27,9 @@ from torch.utils.data import (
 )
 
 from lrexp.errors import ConfigError
-from lrexp.workloads.batches import EVALUATION, is_tensor, pair_on
+from lrexp.workloads.batches import EVALUATION, batch_on, size_of
 from lrexp.workloads.seeds import derive_seed, drawn_apart
-from lrexp.workloads.streaming import Failure, attempt, opened
+from lrexp.workloads.streaming import Failure, attempt, collated, opened
 from lrexp.workloads.tensors import ResidentBatches, as_tensors, resident
 
 MOST_BYTES = 2**30  # of tensors behind a loader that are moved to the device as a whole
@@ -39,7 +39,9 @@ class LoaderBatches:
     """Batches of a user's DataLoader.
 
     Args:
-        loader: gives pairs (inputs, targets); all its batches but the last have one size.
+        loader: gives batches of any kind. A last one that is short is left out of training, as
+            any other short one where nobody knows which is the last; those of a batch sampler of
+            the user's own may have any size.
 
     Raises:
         ConfigError: if it gives no batch at all.
@@ -63,32 +65,27 @@ class LoaderBatches:
         self.dtype = dtype
         self._busy = False
         self.workers = loader.num_workers
-        self.batch_size, self.num_samples, self.batches_per_epoch = _sizes(loader)
+        self.batch_size, self.num_samples, self.batches_per_epoch, self._last = _sizes(loader)
 
-    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
-        """Yield the full batches of one pass; the first `start` of them are loaded and dropped.
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Yield the full batches of one pass; the first `start` of them are loaded and dropped."""
+        full = _full_size(self.loader) or 0
+        for number, batch in enumerate(self._drawn(derive_seed(seed, "order", epoch))):
+            is_last = self._last is None or number == self._last
+            if is_last and size_of(batch) < full:
+                continue
+            if number >= start:
+                yield batch_on(batch, self.device, self.dtype)
 
-        Raises:
-            ConfigError: if a batch that is not the last has another size.
-        """
-        is_short = False
-        batches = self._drawn(derive_seed(seed, "order", epoch))
-        for number, batch in enumerate(batches):
-            if is_short:
-                raise _uneven(self.batch_size)
-            is_short = _size_of(batch) != self.batch_size
-            if number >= start and not is_short:
-                yield pair_on(batch, self.device, self.dtype)
-
-    def in_order(self) -> Iterator[tuple[Any, Any]]:
+    def in_order(self) -> Iterator[Any]:
         """Yield what one pass of the loader gives, in an order that is the same every time."""
         for batch in self._drawn(derive_seed(0, EVALUATION)):
-            yield pair_on(batch, self.device, self.dtype)
+            yield batch_on(batch, self.device, self.dtype)
 
-    def peek(self) -> tuple[Any, Any] | None:
+    def peek(self) -> Any | None:
         """Return the first batch; None if there is none."""
         first = next(self._drawn(derive_seed(0, EVALUATION)), None)
-        return None if first is None else pair_on(first, None, self.dtype)
+        return None if first is None else batch_on(first, None, self.dtype)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> LoaderBatches:
         """Return the same batches, each moved to `device` as it comes."""
@@ -110,7 +107,7 @@ class LoaderBatches:
 
 
 def resident_loader(loader: DataLoader[Any]) -> ResidentBatches | None:
-    """Return the batches of a DataLoader that does no more than cut and shuffle two tensors.
+    """Return the batches of a DataLoader that does no more than cut and shuffle tensors.
 
     By index they cost a twentieth of what they cost sample by sample. None for a loader with
     anything of its own (a sampler, a collate function, workers, a generator), and for one of more
@@ -126,36 +123,48 @@ def resident_loader(loader: DataLoader[Any]) -> ResidentBatches | None:
         and loader.generator is None
     )
     whole = as_tensors(loader.dataset) if is_plain and _holds_tensors(loader.dataset) else None
-    if whole is None or loader.batch_size is None or len(whole[0]) < loader.batch_size:
+    if whole is None or loader.batch_size is None or size_of(whole) < loader.batch_size:
         return None
     if sum(tensor.nbytes for tensor in whole) > MOST_BYTES:
         return None
     if not isinstance(sampler, RandomSampler):
-        return resident(*whole, loader.batch_size, shuffle=False)
-    if sampler.replacement or sampler.num_samples != len(whole[0]):
+        return resident(whole, loader.batch_size, shuffle=False)
+    if sampler.replacement or sampler.num_samples != size_of(whole):
         return None
-    return resident(*whole, loader.batch_size)
+    return resident(whole, loader.batch_size)
 
 
 def _holds_tensors(dataset: object) -> bool:
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2
+    return isinstance(dataset, TensorDataset)
 
 
-def _sizes(loader: DataLoader[Any]) -> tuple[int, int | None, int | None]:
-    """Return (batch size, samples in a pass, full batches in a pass)."""
+def _sizes(loader: DataLoader[Any]) -> tuple[int, int | None, int | None, int | None]:
+    """Return (batch size, samples in a pass, full batches in a pass, number of the last batch).
+
+    The size is that of a mean batch where a sampler of the user's own makes them of any size.
+    """
     if loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset):
         # Counting what the sampler gives is right for any sampler; len(loader) counts the rest too.
         sampler = loader.batch_sampler
         counts = [len(rows) for rows in drawn_apart(lambda: sampler, 0, _generators(loader))]
-        size = loader.batch_size or max(counts, default=0)
-        return _some(size if counts else 0), sum(counts), counts.count(size)
+        size = _full_size(loader)
+        is_short = bool(size and counts and counts[-1] < size)
+        mean = _some(size if size and counts else round(sum(counts) / max(len(counts), 1)))
+        return mean, sum(counts), len(counts) - is_short, len(counts) - 1
     size = loader.batch_size or 0
     if loader.batch_size is None:
         first = next(drawn_apart(lambda: loader, 0, _generators(loader)), None)
-        size = 0 if first is None else _size_of(first)
-    return _some(size), *_declared(loader, size)
+        size = 0 if first is None else size_of(first)
+    return _some(size), *_declared(loader, size), None
+
+
+def _full_size(loader: DataLoader[Any]) -> int | None:
+    """Return the size of a full batch, None where batches may be of any size."""
+    if type(loader.batch_sampler) is BatchSampler:  # batch_sampler= leaves loader.batch_size None
+        return int(loader.batch_sampler.batch_size)
+    return loader.batch_size
 
 
 def _some(size: int) -> int:
@@ -176,32 +185,12 @@ def _declared(loader: DataLoader[Any], size: int) -> tuple[int | None, int | Non
     return total, total // size
 
 
-def _size_of(batch: Any) -> int:
-    """Return the number of samples in a batch, by its first tensor."""
-    while isinstance(batch, tuple | list | dict) and batch:
-        batch = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
-    if is_tensor(batch) and batch.ndim:
-        return len(batch)
-    what = "must give batches of tensors"
-    remedy = "Let its collate_fn return a pair (inputs, targets) of tensors."
-    raise ConfigError.single("data.name", what, type(batch).__name__, remedy)
-
-
 def _generators(loader: DataLoader[Any]) -> list[torch.Generator]:
     """Return the generators that belong to the loader and its samplers, each once."""
     batch_sampler = loader.batch_sampler
     owners = [loader, loader.sampler, batch_sampler, getattr(batch_sampler, "sampler", None)]
     found = {id(g): g for owner in owners if (g := getattr(owner, "generator", None)) is not None}
     return list(found.values())
-
-
-def _uneven(size: int) -> ConfigError:
-    return ConfigError.single(
-        "data.batch_size",
-        "must be the size of all batches of the DataLoader but the last",
-        size,
-        "Use a sampler with batches of one size.",
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +222,7 @@ class IterableBatches:
         """Full batches in one pass, if the iterable tells."""
         return None if self.num_samples is None else self.num_samples // self.batch_size
 
-    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
         """Yield the full batches of one pass; the first `start` of them are loaded and dropped.
 
         Raises:
@@ -244,7 +233,7 @@ class IterableBatches:
         for number, batch in enumerate(self._loaded(one_pass, self.workers)):
             is_empty = False
             if number >= start:
-                yield pair_on(batch, self.device, self.dtype)
+                yield batch_on(batch, self.device, self.dtype)
         if is_empty:
             raise ConfigError.single(
                 "data.batch_size",
@@ -253,15 +242,15 @@ class IterableBatches:
                 "Lower it; a generator that is used up must be made anew by every __iter__.",
             )
 
-    def in_order(self) -> Iterator[tuple[Any, Any]]:
+    def in_order(self) -> Iterator[Any]:
         """Yield all samples of one pass, the incomplete last batch too."""
         for batch in self._loaded(self._evaluation, self.workers):
-            yield pair_on(batch, self.device, self.dtype)
+            yield batch_on(batch, self.device, self.dtype)
 
-    def peek(self) -> tuple[Any, Any] | None:
+    def peek(self) -> Any | None:
         """Return the first batch, read in this process; None if there is none."""
         first = next(self._loaded(self._evaluation, workers=0), None)
-        return None if first is None else pair_on(first, None, self.dtype)
+        return None if first is None else batch_on(first, None, self.dtype)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> IterableBatches:
         """Return the same batches, each moved to `device` as it comes."""
@@ -303,7 +292,7 @@ class _Pass(IterableDataset[Any]):
         samples = iter(self.dataset)
         while batch := list(islice(samples, self.batch_size)):
             if len(batch) == self.batch_size or self.keep_rest:
-                yield default_collate(batch)
+                yield collated(batch)
 
 
 def _as_is(batch: Any) -> Any:

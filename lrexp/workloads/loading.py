@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, Dataset
 
 from lrexp.errors import ConfigError
 from lrexp.schedules.signatures import Count, Natural, checked
-from lrexp.workloads.batches import Batches, Data, Facts, facts_of, is_tensor
+from lrexp.workloads.batches import Batches, Data, Facts, example_of, facts_of, is_tensor, size_of
 from lrexp.workloads.builtin_data import DATASETS
 from lrexp.workloads.loaders import IterableBatches, LoaderBatches, resident_loader
 from lrexp.workloads.sources import Source, is_map_style, recognised
@@ -28,9 +29,11 @@ from lrexp.workloads.tensors import (
     ResidentBatches,
     collected,
     fits_in_memory,
+    is_of_arrays,
     readable,
     require_alike,
     resident,
+    rows_of,
 )
 from lrexp.workloads.torchvision_data import TorchvisionDataset
 
@@ -69,7 +72,7 @@ def _of_side(batches: Batches) -> dict[str, Any]:
 
 def _samples(batches: Batches) -> Iterator[Any]:
     if isinstance(batches, ResidentBatches):
-        for tensor in batches.source:
+        for tensor in tree_leaves(batches.source):
             row = max(1, tensor[:1].numel() * tensor.element_size())
             yield tensor[: max(1, MAX_BYTES // row)]
     elif isinstance(batches, Peekable):
@@ -146,8 +149,8 @@ def data_from_objects(
 ) -> Data:
     """Return the data that Python objects give: (train, val) or train.
 
-    Each is a pair (inputs, targets) of tensors or arrays, a TensorDataset, a map-style or
-    iterable dataset, or a DataLoader, which is used as it is.
+    Each is a pair (inputs, targets) of tensors or arrays, or any nesting of tuples and dicts of
+    them, a TensorDataset, a map-style or iterable dataset, or a DataLoader, used as it is.
 
     Args:
         made: the objects.
@@ -192,11 +195,10 @@ def _batched(
     if isinstance(data, DataLoader):
         return _of_loader(data, replace(options, batch_size=None) if is_val else options)
     size, workers = options.batch_size or BATCH_SIZE, options.workers
-    if isinstance(data, tuple) and options.in_memory is not False:
-        inputs, targets = data
-        return resident(inputs, targets, size)
-    if isinstance(data, tuple):
-        data = TensorDataset(*data)
+    if is_of_arrays(data) and options.in_memory is not False:
+        return resident(data, size)
+    if is_of_arrays(data):
+        data = _Rows(data)
     if not is_map_style(data):
         if options.in_memory is True:
             what = f"must not be true: a {type(data).__name__} has no length to reserve memory for"
@@ -207,9 +209,22 @@ def _batched(
             data, min(256, len(data)), workers=workers, collate=source.collate, dtype=None
         )
         with readable(data) if source.may_be_kept else nullcontext():
-            inputs, targets = collected(once.in_order(), len(data))
-        return resident(inputs, targets, size)
+            whole = collected(once.in_order(), len(data))
+        return resident(whole, size)
     return StreamingBatches(data, size, workers=workers, collate=source.collate)
+
+
+@dataclass(frozen=True)
+class _Rows(Dataset[Any]):
+    """The samples of nested tensors, one by one."""
+
+    data: Any
+
+    def __len__(self) -> int:
+        return size_of(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        return rows_of(self.data, index)
 
 
 def _of_loader(loader: DataLoader[Any], options: _Options) -> ResidentBatches | LoaderBatches:
@@ -237,13 +252,13 @@ def _facts(source: Source, train: Any, val: Batches | None) -> Facts:
     known = source.num_classes
     complete = isinstance(train, ResidentBatches)
     if isinstance(val, ResidentBatches):  # a class that only the validation set has counts too
-        known = facts_of(val.inputs, val.targets, num_samples=None, num_classes=known).num_classes
-    first = (train.inputs, train.targets) if complete else train.peek()
+        known = facts_of(*example_of(val.data), num_samples=None, num_classes=known).num_classes
+    first = train.data if complete else train.peek()
     if first is None:
         what = "must give at least one sample"
         raise ConfigError.single("data.name", what, "an empty iterable", "Give it samples.")
     return facts_of(
-        *first,
+        *example_of(first),
         num_samples=train.num_samples,
         num_classes=known,
         vocab_size=source.vocab_size,

@@ -17,7 +17,7 @@ from torch import Tensor
 from lrexp.errors import ConfigError, UserCodeError
 from lrexp.records import TrialId
 
-LossFunction: TypeAlias = Callable[[Any, Any], Tensor]  # (output, target) -> scalar
+LossFunction: TypeAlias = Callable[..., Tensor]  # (output, target[, weight]) -> scalar
 
 # By kind, see `_kind`: `mse` is mse_loss and nn.MSELoss. These compare element by element and
 # broadcast when the shapes differ.
@@ -31,7 +31,7 @@ NON_NEGATIVE = ELEMENTWISE - {"kldiv", "poissonnll"} | {
 }  # fmt: skip
 
 
-def fit_loss(loss: LossFunction, output: Any, target: Any) -> LossFunction:
+def fit_loss(loss: LossFunction, output: Any, target: Any, *weight: Any) -> LossFunction:
     """Return `loss`, flattened over time when output is (batch, time, classes).
 
     Raises:
@@ -42,7 +42,7 @@ def fit_loss(loss: LossFunction, output: Any, target: Any) -> LossFunction:
     if _kind(loss) in ELEMENTWISE and _shape(output) != _shape(target):
         raise _misfit(name, output, target, "the two shapes must be equal")
     try:
-        value = fitted(output, target)
+        value = fitted(output, target, *weight)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise _misfit(name, output, target, str(error).split("\n", maxsplit=1)[0]) from error
     if not isinstance(value, Tensor) or value.dim() != 0:

@@ -1,25 +1,27 @@
 """What a name or a user gives, recognised and split: the step before batching.
 
-Accepted are (train, val) or train alone, each of them a pair of arrays, a map-style dataset, an
-iterable one or a DataLoader.
+Accepted are (train, val) or train alone, each of them arrays, as a pair or nested, a map-style
+dataset, an iterable one or a DataLoader.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lrexp.errors import ConfigError
+from lrexp.workloads.batches import size_of
 from lrexp.workloads.table import VAL_FRACTION, Parts, Table, split_rows
 from lrexp.workloads.tensors import (
     Images,
-    Pair,
     as_tensors,
     is_array,
+    is_of_arrays,
     require_classes,
+    rows_of,
     stack_images,
 )
 from lrexp.workloads.text import TextWindows
@@ -27,13 +29,13 @@ from lrexp.workloads.text import TextWindows
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Training and validation data, each a pair of tensors, a dataset or a DataLoader."""
+    """Training and validation data, each nested tensors, a dataset or a DataLoader."""
 
     train: Any
     val: Any | None
     num_classes: int | None = None
     vocab_size: int | None = None
-    collate: Callable[[list[Any]], Any] = default_collate
+    collate: Callable[[list[Any]], Any] | None = None
     may_be_kept: bool = False  # whether reading every sample once and keeping it changes nothing
 
 
@@ -58,7 +60,7 @@ def recognised(made: object, val_fraction: float | None) -> Source:
         num_classes = _num_classes(made.train)
         return Source(train, val, num_classes, None, stack_images, made.is_plain)
     train, val = _sides(made)
-    can_be_split = isinstance(train, tuple) or is_map_style(train)
+    can_be_split = is_of_arrays(train) or is_map_style(train)
     if val is None and (can_be_split or val_fraction is not None):
         train, val = _split(train, share)
     return Source(train, val, _num_classes(train))
@@ -72,6 +74,8 @@ def is_map_style(data: object) -> bool:
 
 
 def _sides(made: object) -> tuple[Any, Any | None]:
+    if isinstance(made, Mapping) and "train" in made:  # as `datasets` splits them
+        made = (made["train"], made.get("val", made.get("validation")))
     if isinstance(made, tuple) and not any(is_array(part) for part in made):
         if len(made) != 2:
             raise _unusable(f"a tuple of {len(made)}")
@@ -80,9 +84,9 @@ def _sides(made: object) -> tuple[Any, Any | None]:
     return _side(made), None
 
 
-def _side(data: object) -> Pair | Any:
-    """Return a pair of tensors, or the dataset or DataLoader as it is."""
-    tensors = as_tensors(data)
+def _side(data: object) -> Any:
+    """Return nested tensors, or the dataset or DataLoader as it is."""
+    tensors = None if is_array(data) else as_tensors(data)
     if tensors is not None:
         return tensors
     if isinstance(data, tuple | dict | str | bytes) or is_array(data):
@@ -106,9 +110,9 @@ def _side(data: object) -> Pair | Any:
 def _split(data: Any, val_fraction: float) -> tuple[Any, Any | None]:
     if not val_fraction:
         return data, None
-    if isinstance(data, tuple):
-        parts = Table(*data).split(val_fraction)
-        return parts.train, parts.val
+    if is_of_arrays(data):
+        rows, val_rows = split_rows(size_of(data), val_fraction)
+        return rows_of(data, rows), rows_of(data, val_rows) if len(val_rows) else None
     if not is_map_style(data):
         raise ConfigError.single(
             "data.val_fraction",
@@ -131,7 +135,7 @@ def _num_classes(dataset: Any) -> int | None:
 def _unusable(given: str) -> ConfigError:
     return ConfigError.single(
         "data.name",
-        "must give (train, val) or train: pairs of tensors (inputs, targets), datasets, "
+        "must give (train, val) or train: tensors, as (inputs, targets) or nested, datasets, "
         "iterable datasets or DataLoaders",
         given,
         "Return one of these.",

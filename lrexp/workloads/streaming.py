@@ -9,7 +9,7 @@ traceback as its cause.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from lrexp.errors import LoaderProcessError
-from lrexp.workloads.batches import EVALUATION, pair_on
+from lrexp.workloads.batches import EVALUATION, batch_on
 from lrexp.workloads.seeds import derive_seed, permutation, random_state_kept, reseed
 
 T = TypeVar("T")
@@ -86,14 +86,14 @@ class StreamingBatches:
         batch_size: int,
         *,
         workers: int = 0,
-        collate: Callable[[list[Any]], Any] = default_collate,
+        collate: Callable[[list[Any]], Any] | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = torch.float32,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.workers = workers
-        self.collate = collate
+        self.collate = collate or collated
         self.device = device
         self.dtype = dtype
         self._plan = _Plan()
@@ -110,7 +110,7 @@ class StreamingBatches:
         """Full batches in one pass."""
         return self.num_samples // self.batch_size
 
-    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
         """Yield the training batches of one pass; the first `start` of them are not even loaded."""
         order = permutation(seed, epoch, self.num_samples)
         size = self.batch_size
@@ -120,7 +120,7 @@ class StreamingBatches:
             for first in firsts
         )
 
-    def in_order(self) -> Iterator[tuple[Any, Any]]:
+    def in_order(self) -> Iterator[Any]:
         """Yield all samples as they lie; random augmentation is the same at every evaluation."""
         total, size = self.num_samples, self.batch_size
         return self._loaded(
@@ -128,10 +128,10 @@ class StreamingBatches:
             for first in range(0, total, size)
         )
 
-    def peek(self) -> tuple[Any, Any]:
+    def peek(self) -> Any:
         """Return a batch of the first sample alone, read in this process."""
         batch = _Samples(self.dataset, self.collate).read([(_EVALUATION_SEED, 0, 0)])
-        return pair_on(batch, None, self.dtype)
+        return batch_on(batch, None, self.dtype)
 
     def to(
         self, device: torch.device | str, dtype: torch.dtype = torch.float32
@@ -146,13 +146,13 @@ class StreamingBatches:
             dtype=dtype,
         )
 
-    def _loaded(self, batches: Iterable[list[Key]]) -> Iterator[tuple[Any, Any]]:
+    def _loaded(self, batches: Iterable[list[Key]]) -> Iterator[Any]:
         plan, loader, is_ours = self._idle_loader()
         plan.batches = batches
         self._busy = self._busy or is_ours
         try:
             for batch in map(opened, loader):
-                yield pair_on(batch, self.device, self.dtype)
+                yield batch_on(batch, self.device, self.dtype)
         except Exception:
             # Let go of the workers before a traceback holds on to them: found by the garbage
             # collector later, they are not told to stop and are waited for in vain, 5 seconds.
@@ -217,6 +217,19 @@ class _Samples(Dataset[Any]):
                 reseed(derive_seed(seed, "augment", epoch, index))
                 samples.append(self.dataset[index])
             return self.collate(samples)
+
+
+def collated(samples: list[Any]) -> Any:
+    """Return the samples as torch's `default_collate` does, but tuples in them stay tuples."""
+    return _like(samples[0], default_collate(samples))
+
+
+def _like(sample: Any, batch: Any) -> Any:
+    if isinstance(sample, tuple) and isinstance(batch, list):
+        return tuple(map(_like, sample, batch))
+    if isinstance(sample, Mapping) and isinstance(batch, Mapping):
+        return {key: _like(sample[key], value) for key, value in batch.items()}
+    return batch
 
 
 def _as_is(batch: Any) -> Any:

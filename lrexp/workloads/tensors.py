@@ -7,17 +7,24 @@ tensors in [0, 1] of one size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import (
+    TreeSpec,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_map,
+    tree_unflatten,
+)
 from torch.utils.data import Subset, TensorDataset, default_collate
 
 from lrexp.errors import ConfigError, LrexpError
-from lrexp.workloads.batches import as_pair, is_tensor
+from lrexp.workloads.batches import TARGETS, as_pair, is_tensor, size_of
 from lrexp.workloads.seeds import permutation
 
 _MOST_BYTES = 2 * 2**30  # of images, that are kept in memory without being asked to
@@ -109,15 +116,13 @@ def fits_in_memory(*datasets: Any) -> bool:
     return torch.is_tensor(first) and first.nbytes * samples <= _MOST_BYTES
 
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+def as_tensors(data: object) -> Any | None:
+    """Return `data` with tensors in place of its arrays if it is made of arrays, else None.
 
-
-def as_tensors(data: object) -> Pair | None:
-    """Return (inputs, targets) if `data` is made of arrays, else None.
-
-    That is a pair of tensors or arrays, a TensorDataset of two, or a Subset of one. Tensors keep
-    their shape, which was chosen for a loss of torch; a column of numbers from numpy or pandas,
-    (samples,), becomes (samples, 1), or a mean squared error would broadcast against it.
+    That is an array, a tuple or dict of arrays, nested as they are, a TensorDataset, or a Subset of
+    one. Tensors keep their shape, which was chosen for a loss of torch; a target that is a column
+    of numbers from numpy or pandas, (samples,), becomes (samples, 1), or a mean squared error would
+    broadcast against it.
 
     Raises:
         ConfigError: if they hold no numbers, differ in length, are empty or not finite.
@@ -127,17 +132,12 @@ def as_tensors(data: object) -> Pair | None:
         whole = as_tensors(data.dataset) if is_of_tensors else None
         if whole is None:
             return None
-        rows = torch.as_tensor(list(data.indices), dtype=torch.int64)
-        return _checked(whole[0][rows], whole[1][rows])
+        return rows_of(whole, torch.as_tensor(list(data.indices), dtype=torch.int64))
     if isinstance(data, TensorDataset):
         data = data.tensors
-        if len(data) != 2:
-            what = "must hold a pair of tensors, inputs and targets"
-            raise _wrong(what, f"TensorDataset of {len(data)}", "Give it two.")
-    if not isinstance(data, tuple | list) or len(data) != 2 or not all(map(is_array, data)):
-        return None
-    inputs, targets = data
-    return _checked(_as_tensor(inputs), _as_column(targets))
+    if isinstance(data, list) and len(data) == 2 and all(map(is_array, data)):
+        data = tuple(data)
+    return _checked(_converted(data)) if is_of_arrays(data) else None
 
 
 def is_array(value: object) -> bool:
@@ -145,41 +145,73 @@ def is_array(value: object) -> bool:
     return is_tensor(value) or (hasattr(value, "__array__") and hasattr(value, "shape"))
 
 
-def require_alike(train: Pair, val: Pair) -> None:
+def is_of_arrays(value: object) -> bool:
+    """Return whether `value` is an array, or a tuple or dict of arrays, nested or not."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(map(is_of_arrays, value.values()))
+    if isinstance(value, tuple):
+        return bool(value) and all(map(is_of_arrays, value))
+    return is_array(value)
+
+
+def rows_of(data: Any, rows: torch.Tensor | slice | int) -> Any:
+    """Return some samples of nested tensors."""
+    return tree_map(lambda tensor: tensor[rows], data)
+
+
+def require_alike(train: Any, val: Any) -> None:
     """Raise ConfigError if samples of the two parts differ in shape."""
-    for name, ours, theirs in zip(("inputs", "targets"), train, val, strict=True):
-        if ours.shape[1:] != theirs.shape[1:]:
+    (ours, form), (theirs, other_form) = tree_flatten(train), tree_flatten(val)
+    if form != other_form:
+        what = "must have entries of one kind in training and validation"
+        raise _wrong(what, f"{form} and {other_form}", "Make both sets in the same way.")
+    for name, one, other in zip(names_of(train), ours, theirs, strict=True):
+        if one.shape[1:] != other.shape[1:]:
             what = f"must have {name} of one shape in training and validation"
-            shapes = f"{tuple(ours.shape[1:])} and {tuple(theirs.shape[1:])}"
+            shapes = f"{tuple(one.shape[1:])} and {tuple(other.shape[1:])}"
             raise _wrong(what, shapes, "Make both sets in the same way.")
 
 
-def collected(batches: Iterable[tuple[Any, Any]], num_samples: int) -> Pair:
-    """Return all batches as one pair of tensors.
+def collected(batches: Iterable[Any], num_samples: int) -> Any:
+    """Return all batches as one, of nested tensors.
 
     Raises:
-        ConfigError: if the batches are no tensors, or their samples differ in size.
+        ConfigError: if the batches hold no tensors, or their samples differ in size.
     """
     whole: list[torch.Tensor] = []
+    form: TreeSpec | None = None
     done = 0
     for batch in batches:
-        if not all(map(is_tensor, batch)):
-            kinds = " and ".join(type(part).__name__ for part in batch)
+        parts, form = tree_flatten(batch)
+        if not parts or not all(map(is_tensor, parts)):
+            kinds = " and ".join(type(part).__name__ for part in parts)
             remedy = "Set data.in_memory: false."
             raise _wrong("must be tensors to be kept in memory", kinds, remedy)
-        whole = whole or [part.new_empty((num_samples, *part.shape[1:])) for part in batch]
-        require_one_size({tuple(whole[0].shape[1:]), tuple(batch[0].shape[1:])})
-        for part, rows in zip(whole, batch, strict=True):
+        whole = whole or [part.new_empty((num_samples, *part.shape[1:])) for part in parts]
+        require_one_size({tuple(whole[0].shape[1:]), tuple(parts[0].shape[1:])})
+        for part, rows in zip(whole, parts, strict=True):
             part[done : done + len(rows)] = rows
-        done += len(batch[0])
-    return _checked(*whole)
+        done += len(parts[0])
+    assert form is not None
+    return _checked(tree_unflatten(whole, form))
+
+
+def _converted(data: Any) -> Any:
+    """Return nested arrays as tensors, targets as losses want them."""
+    if isinstance(data, Mapping):
+        return {k: (_as_column if k in TARGETS else _converted)(v) for k, v in data.items()}
+    if isinstance(data, tuple):
+        *inputs, target = data
+        last = _as_column(target) if inputs and is_array(target) else _converted(target)
+        return (*map(_converted, inputs), last)
+    return _as_tensor(data)
 
 
 def _as_tensor(values: Any) -> torch.Tensor:
     if is_tensor(values):
         return values.detach()
     array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biufc":
         remedy = "Turn text into numbers first."
         raise _wrong("must hold numbers", f"an array of {array.dtype}", remedy)
     return torch.from_numpy(np.array(array))  # a copy: arrays may be read-only or strided backwards
@@ -193,72 +225,90 @@ def _as_column(values: Any) -> torch.Tensor:
     return tensor.long() if is_small else tensor
 
 
-def _checked(inputs: torch.Tensor, targets: torch.Tensor) -> Pair:
-    shapes = f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
-    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+def names_of(data: Any) -> list[str]:
+    """Return what the tensors of nested ones are called: inputs and targets, or by their place."""
+    if isinstance(data, tuple) and len(data) == 2 and all(map(is_tensor, data)):
+        return ["inputs", "targets"]
+    paths = [path for path, _ in tree_flatten_with_path(data)[0]]
+    return ["entry " + "".join(map(str, path)) if path else "samples" for path in paths]
+
+
+def _checked(data: Any) -> Any:
+    leaves = dict(zip(names_of(data), tree_flatten(data)[0], strict=True))
+    shapes = " and ".join(str(tuple(leaf.shape)) for leaf in leaves.values())
+    if any(leaf.ndim == 0 for leaf in leaves.values()) or len(set(map(len, leaves.values()))) > 1:
         remedy = "Give (inputs, targets) with one row per sample in each."
         raise _wrong("must have as many targets as inputs", shapes, remedy)
-    if len(inputs) == 0:
+    if size_of(data) == 0:
         raise _wrong("must have at least one sample", shapes, "Give it samples.")
-    for name, values in (("inputs", inputs), ("targets", targets)):
+    for name, values in leaves.items():
         finite = torch.isfinite(values.flatten(1) if values.ndim > 1 else values[:, None]).all(1)
         if not finite.all():
             row = int((~finite).nonzero()[0])
             remedy = "Remove or fill the missing values."
             raise _wrong(f"must have finite {name}", f"sample {row} of {len(values)}", remedy)
-    return inputs, targets
+    return data
 
 
 def _wrong(what: str, given: object, remedy: str) -> ConfigError:
     return ConfigError.single("data.name", what, given, remedy)
 
 
-@dataclass(frozen=True, eq=False)
 class ResidentBatches:
-    """Batches of two tensors that live on one device.
+    """Batches of nested tensors that live on one device.
+
+    Args:
+        data: tensors with a row per sample: (inputs, targets), or any nesting of tuples and dicts.
+        batch_size: samples in every training batch.
+        source: the data as given, where that was more precise: a later cast starts from it.
+        shuffle: whether each epoch has an order of its own.
 
     Example:
-        >>> batches = resident(torch.arange(6.0).view(6, 1), torch.zeros(6, 1), batch_size=4)
+        >>> batches = resident((torch.arange(6.0).view(6, 1), torch.zeros(6, 1)), batch_size=4)
         >>> [tuple(x.shape) for x, _ in batches.epoch(seed=0, epoch=0)]
         [(4, 1)]
         >>> sum(len(x) for x, _ in batches.in_order())
         6
     """
 
-    inputs: torch.Tensor  # (samples, ...)
-    targets: torch.Tensor  # (samples, ...)
-    batch_size: int
-    source: tuple[torch.Tensor, torch.Tensor]  # as given: a later cast starts from full precision
-    shuffle: bool = True
+    workers = 0  # there is nothing to load
 
-    @property
-    def num_samples(self) -> int:
-        """Samples in one pass."""
-        return len(self.inputs)
+    def __init__(
+        self, data: Any, batch_size: int, *, source: Any = None, shuffle: bool = True
+    ) -> None:
+        self.data, self.batch_size, self.shuffle = data, batch_size, shuffle
+        self.source = data if source is None else source
+        self._leaves, self._form = tree_flatten(data)
+        self._is_tuple = isinstance(data, tuple) and all(map(is_tensor, data))
+        self.num_samples = len(self._leaves[0])
 
     @property
     def batches_per_epoch(self) -> int:
         """Full batches in one pass."""
         return self.num_samples // self.batch_size
 
-    @property
-    def workers(self) -> int:
-        """None: there is nothing to load."""
-        return 0
-
-    def epoch(
-        self, seed: int, epoch: int, start: int = 0
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
         """Yield the training batches of one pass, without the first `start` of them."""
         size = self.batch_size
         order = self.order(seed, epoch)
         for first in range(start * size, self.batches_per_epoch * size, size):
-            rows = order.narrow(0, first, size)
-            yield self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+            yield self.gather(order.narrow(0, first, size))
+
+    def gather(self, rows: torch.Tensor) -> Any:
+        """Return the batch of these rows, (batch,); or (copies, batch), a batch for each copy."""
+        if rows.ndim == 1:
+            found = [leaf.index_select(0, rows) for leaf in self._leaves]
+        else:
+            flat = rows.flatten()
+            found = [
+                leaf.index_select(0, flat).view(*rows.shape, *leaf.shape[1:])
+                for leaf in self._leaves
+            ]
+        return tuple(found) if self._is_tuple else tree_unflatten(found, self._form)
 
     def order(self, seed: int, epoch: int) -> torch.Tensor:
         """Return the rows in the order of one pass, (num_samples,), int64, on the device."""
-        device = self.inputs.device
+        device = self._leaves[0].device
         if not self.shuffle:
             return torch.arange(self.num_samples, device=device)
         order = permutation(seed, epoch, self.num_samples)
@@ -266,32 +316,30 @@ class ResidentBatches:
             return order.pin_memory().to(device, non_blocking=True)
         return order.to(device)
 
-    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def in_order(self) -> Iterator[Any]:
         """Yield all samples as they lie, in chunks larger than a training batch."""
         for first in range(0, self.num_samples, self._chunk_size):
             rows = slice(first, first + self._chunk_size)
             # Copies: a forward that works in place must not change the data of later trials.
-            yield self.inputs[rows].clone(), self.targets[rows].clone()
+            yield tree_map(lambda leaf, rows=rows: leaf[rows].clone(), self.data)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> ResidentBatches:
-        """Return the same batches with both tensors on `device`; floating ones get `dtype`."""
-        inputs, targets = (_cast(tensor, device, dtype) for tensor in self.source)
-        return ResidentBatches(inputs, targets, self.batch_size, self.source, self.shuffle)
+        """Return the same batches with all tensors on `device`; floating ones get `dtype`."""
+        moved = tree_map(lambda leaf: _cast(leaf, device, dtype), self.source)
+        return ResidentBatches(moved, self.batch_size, source=self.source, shuffle=self.shuffle)
 
     @property
     def _chunk_size(self) -> int:
         # Without gradients four training batches need no more memory than one with them. Small
         # samples go further, up to 1024, where the calls would cost more than the arithmetic.
-        numbers = max(1, self.inputs[0].numel())
+        numbers: int = max(1, self._leaves[0][0].numel())
         return max(4 * self.batch_size, min(1024, 2**16 // numbers))
 
 
-def resident(
-    inputs: torch.Tensor, targets: torch.Tensor, batch_size: int, *, shuffle: bool = True
-) -> ResidentBatches:
-    """Return batches of `inputs` and `targets`, floating ones as float32."""
-    source = (inputs, targets)
-    return ResidentBatches(inputs, targets, batch_size, source, shuffle).to(inputs.device)
+def resident(data: Any, batch_size: int, *, shuffle: bool = True) -> ResidentBatches:
+    """Return batches of nested tensors, floating ones as float32."""
+    leaves, _ = tree_flatten(data)
+    return ResidentBatches(data, batch_size, shuffle=shuffle).to(leaves[0].device)
 
 
 def _cast(tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype) -> torch.Tensor:

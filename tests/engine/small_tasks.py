@@ -19,6 +19,7 @@ from lrexp.schedules.build import SCHEDULES, build_schedule
 from lrexp.workloads.batches import Data
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import fit_accuracy
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import has_momentum, make_optimizer
 
 CPU = torch.device("cpu")
@@ -134,7 +135,7 @@ def make_task(
     task = Task(
         trial=TrialId(variant, seed),
         build=build,
-        loss=functional.cross_entropy,
+        objective=of_pairs(functional.cross_entropy),
         count_correct=fit_accuracy(torch.zeros(2, CLASSES), torch.zeros(2, dtype=torch.long)),
         train=split.train,
         val=split.val,

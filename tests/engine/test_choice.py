@@ -31,6 +31,7 @@ from lrexp.errors import ConfigError
 from lrexp.records import Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def make_tasks(
             return copied, make_optimizer(torch.optim.SGD, copied, lr=lr, args={})
 
         task = Task(
-            trial=TrialId(f"v{index}", 0), build=build, loss=functional.cross_entropy,
+            trial=TrialId(f"v{index}", 0), build=build, objective=of_pairs(functional.cross_entropy),
             train=data.train, schedule=Schedule(lambda step: lr), base_lr=lr,
             total_steps=steps, stop=DivergenceStop(), device=CPU,
         )  # fmt: skip
@@ -232,7 +233,7 @@ def keeps_some(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def test_shapes_that_depend_on_values_are_a_reason() -> None:
-    tasks = make_tasks(3, loss=keeps_some)
+    tasks = make_tasks(3, objective=of_pairs(keeps_some))
     machine = replace(Figures(1e-3, overhead).machine, stacked=stacked_speed)
     chosen = choose(tasks, machine=machine)
     assert [unit.engine for unit in chosen.units] == ["sequential"] * 3

@@ -17,6 +17,7 @@ from lrexp.engine.task import Task
 from lrexp.records import Evaluation, Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
 
 pytestmark = pytest.mark.cuda
@@ -37,7 +38,7 @@ def task_on(device: torch.device, dtype: torch.dtype, dropout: float = 0.0) -> T
     return Task(
         trial=TrialId("a", 0),
         build=build,
-        loss=functional.cross_entropy,
+        objective=of_pairs(functional.cross_entropy),
         train=data.train,
         val=data.val,
         schedule=Schedule(lr=lambda step: 0.1 / (1 + step)),

@@ -38,6 +38,7 @@ from lrexp.engine.task import Task
 from lrexp.records import Ended, Evaluation, Failed, Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
@@ -80,7 +81,7 @@ def make_task(
     task = Task(
         trial=TrialId("a", 0),
         build=build,
-        loss=functional.cross_entropy,
+        objective=of_pairs(functional.cross_entropy),
         train=data.train,
         val=data.val,
         schedule=Schedule(lr=exact_decay),
@@ -363,7 +364,9 @@ def test_python_code_that_does_something_else_in_every_step_is_not_captured(
     what: Any, loss: Any, expected: str | None
 ) -> None:
     fake = Fake()
-    task = make_task(CPU, Module(what), loss=loss, val=None, eval_every=0, pace=AT_ONCE)
+    task = make_task(
+        CPU, Module(what), objective=of_pairs(loss), val=None, eval_every=0, pace=AT_ONCE
+    )
     assert losses(run(task, fake.graphs)) == losses(run_eagerly(task))
     (why,) = fake.decided
     assert why is None if expected is None else expected in str(why)

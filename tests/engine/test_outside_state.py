@@ -30,6 +30,7 @@ from lrexp.engine.task import Task
 from lrexp.records import Failed, Interrupted, NoCheckpoint, Started
 from lrexp.runs.signals import quiet_loaders
 from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.objectives import of_pairs
 
 BOTH = ["sequential", "vectorized"]
 
@@ -403,7 +404,10 @@ def test_without_processes_that_load_data_no_signal_is_waited_for(
         raise error
 
     monkeypatch.setattr(Pause, "is_coming", lambda pause: pytest.fail("it waits"))
-    tasks = [make_task(variant=v, total_steps=3, loss=loss, val=None, eval_every=0) for v in "ab"]
+    tasks = [
+        make_task(variant=v, total_steps=3, objective=of_pairs(loss), val=None, eval_every=0)
+        for v in "ab"
+    ]
     records = run(engine, tasks, pause=Pause())
     assert [r.error for r in records if isinstance(r, Failed)] == [error, error]
 
@@ -469,12 +473,12 @@ def test_whatever_user_code_raises_is_the_failure_of_its_trial(engine: str) -> N
         raise Oddity
 
     good = make_task(variant="good", total_steps=3)
-    bad = replace(make_task(variant="bad", total_steps=3), loss=loss, kind="bad")
+    bad = replace(make_task(variant="bad", total_steps=3), objective=of_pairs(loss), kind="bad")
     records = run(engine, [bad, good])
     assert [r.trial.variant for r in records if isinstance(r, Failed)] == ["bad"]
     assert rows(records).keys() >= {good.trial}
     with pytest.raises(KeyboardInterrupt):
-        run(engine, [replace(bad, loss=interrupting)])
+        run(engine, [replace(bad, objective=of_pairs(interrupting))])
 
 
 def interrupting(output: Tensor, target: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ from lrexp.records import Ended, Interrupted, NoCheckpoint, Started, Steps, Tria
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import over_tokens
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
 
 
@@ -231,7 +232,7 @@ class Tokens(nn.Linear):
 
 @pytest.mark.parametrize("make", [Smoothed, Declared])
 def test_losses_with_a_state(make: Callable[[], Any]) -> None:
-    assert_continues("sequential", lambda: [short("MLP", loss=make())], at_some)
+    assert_continues("sequential", lambda: [short("MLP", objective=of_pairs(make()))], at_some)
 
 
 @pytest.mark.parametrize("make", [Smoothed, Declared])
@@ -246,13 +247,13 @@ def test_losses_of_tokens_with_a_state(
 
     def tasks() -> list[Task]:
         changes = {"train": train, "val": None, "count_correct": None, "eval_every": 0}
-        return [short("tokens", loss=over_tokens(make()), **changes)]
+        return [short("tokens", objective=of_pairs(over_tokens(make())), **changes)]
 
     assert_continues("sequential", tasks, at_some)
 
 
 def test_a_loss_with_buffers_in_a_stack() -> None:
-    goes_on_somewhere("vectorized", lambda: pair("MLP", loss=Smoothed()))
+    goes_on_somewhere("vectorized", lambda: pair("MLP", objective=of_pairs(Smoothed())))
 
 
 class Noisy(Dataset[Any]):
@@ -464,13 +465,13 @@ ANOTHER = "took another step"
 UNCAPTURABLE: dict[str, tuple[Callable[[], Task], str]] = {
     "freezing": (lambda: short("freezing"), ANOTHER),
     "a count in a buffer that no file keeps": (lambda: short("hidden"), ANOTHER),
-    "a loss that counts": (lambda: short("MLP", loss=counted_loss()), ANOTHER),
-    "a loss with a tensor": (lambda: short("MLP", loss=Averaged()), ANOTHER),
+    "a loss that counts": (lambda: short("MLP", objective=of_pairs(counted_loss())), ANOTHER),
+    "a loss with a tensor": (lambda: short("MLP", objective=of_pairs(Averaged())), ANOTHER),
     "a loss that counts deep inside": (
-        lambda: short("MLP", loss=partial(apply, loss=[{"deep": [[[Counted()]]]}])), ANOTHER,
+        lambda: short("MLP", objective=of_pairs(partial(apply, loss=[{"deep": [[[Counted()]]]}]))), ANOTHER,
     ),
-    "a method that counts": (lambda: short("MLP", loss=Counted().loss), ANOTHER),
-    "a loss in a closure": (lambda: short("MLP", loss=in_a_closure()), ANOTHER),
+    "a method that counts": (lambda: short("MLP", objective=of_pairs(Counted().loss)), ANOTHER),
+    "a loss in a closure": (lambda: short("MLP", objective=of_pairs(in_a_closure())), ANOTHER),
     "a controller": (lambda: short("MLP", schedule=Unsaved()), "hold a object"),
     "an optimizer that counts": (with_optimizer, ANOTHER),
     "a hook that counts": (with_hook, ANOTHER),

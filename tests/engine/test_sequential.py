@@ -22,6 +22,7 @@ from lrexp.engine.task import Task
 from lrexp.records import Ended, Evaluation, Failed, Started, Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
 
 CPU = torch.device("cpu")
@@ -71,7 +72,7 @@ def make_task(
     task = Task(
         trial=TrialId(variant, 0),
         build=build,
-        loss=functional.mse_loss,
+        objective=of_pairs(functional.mse_loss),
         train=data.train,
         val=data.val,
         schedule=constant(lr) if schedule is None else schedule,

@@ -24,6 +24,7 @@ from lrexp.engine.task import Task
 from lrexp.records import Failed, Record, Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
 
 # torch's own advice, given by its plain Adagrad
@@ -79,7 +80,7 @@ def task_of(
     task = Task(
         trial=TrialId(variant, 0),
         build=build,
-        loss=functional.cross_entropy,
+        objective=of_pairs(functional.cross_entropy),
         train=data_from_objects((tokens(), None), batch_size=8).train,
         schedule=Schedule(lambda _: LR),
         base_lr=LR,
@@ -102,7 +103,7 @@ def plainly(task: Task, model: nn.Module, optimizer: Optimizer) -> list[float]:
     losses = []
     for _, (x, y) in zip(range(STEPS), batches(), strict=False):
         optimizer.zero_grad()
-        loss = task.loss(model(x), y)
+        loss, _ = task.objective(model, (x, y))
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

@@ -33,8 +33,8 @@ KINDS: dict[str, tuple[Callable[[], Any], int | None]] = {
     ),
     "loader of an iterable": (lambda: DataLoader(Stream(), batch_size=4), None),
     "loader with batch sampler": (
-        lambda: DataLoader(Augmented(), batch_sampler=[[3, 1, 4, 2], [5, 9, 2, 6], [5, 3]]),
-        10,
+        lambda: DataLoader(Augmented(), batch_sampler=[[3, 1, 4, 2], [5, 9, 2, 6], [5, 3, 7, 8]]),
+        12,
     ),
 }
 EACH_KIND = pytest.mark.parametrize("kind", KINDS)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, random_split
+from torch.utils._pytree import tree_flatten
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 from workloads.random_datasets import Augmented, SizedStream, Stream, shuffled_loader
 
 from lrexp.errors import ConfigError
-from lrexp.workloads.batches import Facts, facts_of
+from lrexp.workloads.batches import Facts, facts_of, size_of
 from lrexp.workloads.loading import data_from_objects, load_data
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10) % 3
@@ -98,10 +107,11 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str, str]] = [
     ("nothing", None, {}, "data.name", "must give (train, val) or train"),
     ("a number", 3, {}, "data.name", "got 'a int'"),
     ("three sides", (PAIR, PAIR, PAIR), {}, "data.name", "a tuple of 3"),
-    ("three tensors", TensorDataset(X, X, Y), {}, "data.name", "a pair of tensors"),
     ("a lone tensor", X, {}, "data.name", "a Tensor"),
-    ("a dict", {"train": PAIR}, {}, "data.name", "a dict"),
     ("text arrays", (X.numpy(), np.array(list("abcdefghij"))), {}, "data.name", "hold numbers"),
+    ("a dict of nothing", {}, {}, "data.name", "a dict"),
+    ("a dict of text", {"train": "x"}, {}, "data.name", "a str"),
+    ("texts", [("a", "b")] * 9, {"in_memory": True}, "data.name", "str and str"),
     ("lengths differ", (X, Y[:9]), {}, "data.name", "(10, 2) and (9,)"),
     ("no samples", (X[:0], Y[:0]), {}, "data.name", "at least one sample"),
     ("a nan", (nan_at(3), Y), {}, "data.name", "sample 3 of 10"),
@@ -111,8 +121,6 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str, str]] = [
     ("an empty loader", DataLoader(TensorDataset(X, Y), 20, drop_last=True), {}, "data.name",
      "at least one batch"),
     ("a generator", (pair for pair in [PAIR]), {}, "data.name", "used up after one"),
-    ("samples of three", [(X[0], X[0], 1)] * 9, {}, "data.name", "pair (inputs, target)"),
-    ("samples of one", [X[0]] * 9, {}, "data.name", "pair (inputs, target)"),
     ("smaller than a batch", PAIR, {"batch_size": 11}, "data.batch_size", "(10) (got 11)"),
     ("the split is smaller", PAIR, {"batch_size": 9, "val_fraction": 0.2}, "data.batch_size",
      "(8) (got 9)"),
@@ -183,11 +191,50 @@ def test_an_iterable_that_fills_no_batch_is_told_when_it_is_read() -> None:
         next(data.train.epoch(0, 0))
 
 
-def test_uneven_batches_of_a_loader_are_told() -> None:
-    loader = DataLoader(Augmented(), batch_sampler=[[1, 2], [3], [4, 5]])
-    data = data_from_objects(loader)
-    with pytest.raises(ConfigError, match=r"data\.batch_size: must be the size of all batches"):
-        list(data.train.epoch(0, 0))
+@pytest.mark.parametrize(
+    ("batches", "sizes", "expected"),  # batch size, samples, batches in a pass
+    [
+        ([[1, 2], [3], [4, 5]], [2, 1, 2], (2, 5, 3)),  # a sampler of the user's own: all of them
+        ([[1], [2, 3, 4]], [1, 3], (2, 4, 2)),
+        (BatchSampler(range(5), 2, drop_last=False), [2, 2], (2, 5, 2)),
+        (BatchSampler(range(5), 2, drop_last=True), [2, 2], (2, 4, 2)),
+    ],
+)
+def test_batches_of_a_sampler(batches: Any, sizes: list[int], expected: tuple[int, ...]) -> None:
+    data = data_from_objects(DataLoader(Augmented(), batch_sampler=batches)).train
+    assert [len(y) for _, y in data.epoch(0, 0)] == sizes
+    assert (data.batch_size, data.num_samples, data.batches_per_epoch) == expected
+    assert sum(len(y) for _, y in data.in_order()) == expected[1]
+
+
+NESTED = [  # data | the first two samples, as a batch
+    (TensorDataset(X, X + 1, Y), (X[:2], X[:2] + 1, Y[:2])),
+    (TensorDataset(X), (X[:2],)),
+    ((X, X.numpy(), Y), (X[:2], X[:2], Y[:2])),
+    (((X, {"z": X}), Y), ((X[:2], {"z": X[:2]}), Y[:2])),
+    ({"x": X, "labels": Y.numpy().astype(np.int8)}, {"x": X[:2], "labels": Y[:2]}),
+    ([(x, x, y) for x, y in zip(X, Y, strict=True)], (X[:2], X[:2], Y[:2])),
+    ([{"x": x, "y": int(y)} for x, y in zip(X, Y, strict=True)], {"x": X[:2], "y": Y[:2]}),
+    ([OrderedDict(x=x, y=y) for x, y in zip(X, Y, strict=True)], {"x": X[:2], "y": Y[:2]}),
+    (list(X), X[:2]),
+]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize(("given", "expected"), NESTED, ids=range(len(NESTED)))
+@pytest.mark.parametrize("has_val", [True, False])
+def test_batches_of_any_form(given: Any, expected: Any, in_memory: bool, has_val: bool) -> None:
+    made = {"train": given, "val": given} if has_val else given
+    data = data_from_objects(made, batch_size=2, in_memory=in_memory)
+    (found, form), (right, right_form) = (
+        tree_flatten(next(data.train.in_order())),
+        tree_flatten(expected),
+    )
+    assert form == right_form
+    assert all(torch.equal(a[:2], b) for a, b in zip(found, right, strict=True))
+    assert [t.dtype for t in found] == [t.dtype for t in right]
+    assert sum(size_of(batch) for batch in data.train.epoch(0, 0)) == 10
+    assert (data.val is not None) == has_val
 
 
 def test_data_kept_in_memory_keep_their_precision() -> None:

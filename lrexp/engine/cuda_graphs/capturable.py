@@ -149,7 +149,7 @@ class Watch:
             torch.default_generator.get_state().tolist(),
         )
         try:
-            return tensors, _attributes(self._model, self._task.loss), drawn
+            return tensors, _attributes(self._model, self._task.objective.loss), drawn
         except Exception:  # objects of the user's code may raise anything when looked at
             return tensors, None, drawn
 

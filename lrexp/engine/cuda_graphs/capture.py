@@ -275,9 +275,9 @@ class Rows:
         for first in range(start * size, self.data.batches_per_epoch * size, size):
             yield order.narrow(0, first, size)
 
-    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def gather(self, rows: Tensor) -> Any:
         """Return the batch of these rows."""
-        return self.data.inputs.index_select(0, rows), self.data.targets.index_select(0, rows)
+        return self.data.gather(rows)
 
 
 class CapturedUpdate:
@@ -425,8 +425,8 @@ def undone_if_it_fails(task: Task, model: nn.Module, optimizer: Optimizer) -> It
     to tensors that will never be computed.
     """
     modules = list(model.modules())
-    if isinstance(task.loss, nn.Module):
-        modules += task.loss.modules()
+    if isinstance(task.objective.loss, nn.Module):
+        modules += task.objective.loss.modules()
     kept = [
         (own, dict(own))
         for module in modules

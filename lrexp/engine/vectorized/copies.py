@@ -22,25 +22,24 @@ from lrexp.engine.vectorized.update_rules import (
     numbers_of,
     soft_flags,
 )
-from lrexp.workloads.losses import LossFunction
+from lrexp.workloads.objectives import Objective
 
 
 class NotStackable(Exception):  # noqa: N818 - an answer, not a failure
     """These copies cannot be trained as one; the message goes on after "as a stack: "."""
 
 
-class Objective(nn.Module):
-    """A model with its loss: (inputs, targets) -> loss."""
+class Trained(nn.Module):
+    """A model with its objective: batch -> (loss, output)."""
 
-    def __init__(self, model: nn.Module, loss: LossFunction) -> None:
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
-        self.model, self.loss = model, loss  # a loss that is a module has its tensors stacked too
+        self.model, self.objective = model, objective
+        self.loss = objective.loss  # one that is a module has its tensors stacked, too
 
-    def forward(self, inputs: Any, targets: Any, with_output: bool = False) -> Any:
-        """Return the loss, or (loss, output)."""
-        output = self.model(inputs)
-        loss = self.loss(output, targets)
-        return (loss, output) if with_output else loss
+    def forward(self, batch: Any) -> tuple[Tensor, Any]:
+        """Return (loss, output)."""
+        return self.objective(self.model, batch)
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def gather(tasks: Sequence[Task], mutated: frozenset[str], *, cycles_momentum: b
 
     Args:
         tasks: of equal kind.
-        mutated: names of the objective's buffers that training changes.
+        mutated: names of the buffers, of a `Trained`, that training changes.
         cycles_momentum: some schedule sets the momentum.
 
     Raises:
@@ -161,8 +160,8 @@ def gather(tasks: Sequence[Task], mutated: frozenset[str], *, cycles_momentum: b
     fixed: dict[str, list[Tensor]] = {}
     for row, task in enumerate(tasks):
         model, optimizer = task.build()
-        objective = Objective(model, task.loss)
-        names = {id(p): name for name, p in objective.named_parameters()}
+        trained = Trained(model, task.objective)
+        names = {id(p): name for name, p in trained.named_parameters()}
         if row == 0:
             groups = _first_groups(optimizer, names, len(tasks))
             members = [[] for _ in groups]
@@ -170,9 +169,9 @@ def gather(tasks: Sequence[Task], mutated: frozenset[str], *, cycles_momentum: b
         for group, own, seen in zip(groups, optimizer.param_groups, members, strict=True):
             torch.cat([p.detach().flatten() for p in own["params"]], out=group.flat[row])
             seen.append({key: value for key, value in own.items() if key != "params"})
-        trained = {name for group in groups for name in group.names}
-        for name, tensor in (*objective.named_parameters(), *objective.named_buffers()):
-            if name not in trained:
+        updated = {name for group in groups for name in group.names}
+        for name, tensor in (*trained.named_parameters(), *trained.named_buffers()):
+            if name not in updated:
                 fixed.setdefault(name, []).append(tensor.detach())
     groups = [_with_numbers(g, m, cycles_momentum) for g, m in zip(groups, members, strict=True)]
     stacked, shared = {}, {}

@@ -139,17 +139,8 @@ def stacked_updates(
         )  # (seeds, samples)
         for start in range(done * span, batches.num_samples - span + 1, span):
             own = order[:, start : start + span].index_select(0, stack.seed_rows)
-            yield epoch, [_rows(batches, rows) for rows in torch.split(own, size, dim=1)]
+            yield epoch, [batches.gather(rows) for rows in torch.split(own, size, dim=1)]
         epoch, done = epoch + 1, 0
-
-
-def _rows(batches: ResidentBatches, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the samples of rows (copies, batch)."""
-    inputs, targets = (
-        tensor.index_select(0, rows.flatten()).view(*rows.shape, *tensor.shape[1:])
-        for tensor in (batches.inputs, batches.targets)
-    )
-    return inputs, targets
 
 
 DROP_BELOW = 0.75  # of the rows alive: then the rest is worth a program of its own

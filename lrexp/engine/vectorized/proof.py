@@ -24,9 +24,9 @@ from lrexp.engine.state import same_bits
 from lrexp.engine.step import DataState
 from lrexp.engine.task import Task
 from lrexp.engine.training import Training
-from lrexp.engine.vectorized.copies import NotStackable, Objective
+from lrexp.engine.vectorized.copies import NotStackable, Trained
 from lrexp.records import TrialId
-from lrexp.workloads.losses import copy_loss
+from lrexp.workloads.objectives import copy_objective
 from lrexp.workloads.seeds import derive_seed
 
 COMPARED = 3  # steps
@@ -53,7 +53,7 @@ class Alone:
     """
 
     def __init__(self, task: Task, *, may_capture: bool = True) -> None:
-        self.task = replace(task, loss=copy_loss(task.loss), pause=None, state=None)
+        self.task = replace(task, objective=copy_objective(task.objective), pause=None, state=None)
         self.model, optimizer = self.task.build()
         if not self.model.training:
             self.model.train()
@@ -81,7 +81,7 @@ class Facts:
 
     Args:
         model: the model after this step; what it computes once and keeps is there already.
-        mutated: names of buffers of the model and the loss (an `Objective`) that were changed.
+        mutated: names of buffers of the model and the loss (a `Trained`) that were changed.
         torch_random: the model draws random numbers of torch, apart from `dropouts`.
         dropouts: the dropout masks of one micro-batch.
         eval_random: an evaluation draws random numbers, those of dropouts included.
@@ -103,12 +103,12 @@ def facts_of(task: Task) -> Facts:
     """
     with undisturbed(task):
         alone = Alone(task, may_capture=False)
-        objective = Objective(alone.model, alone.task.loss)
-        before = _tensors(objective)
-        seen = {name: (_version(b), b.detach().clone()) for name, b in objective.named_buffers()}
+        trained = Trained(alone.model, alone.task.objective)
+        before = _tensors(trained)
+        seen = {name: (_version(b), b.detach().clone()) for name, b in trained.named_buffers()}
         alone.step(0)
         eval_random = _evaluates_at_random(alone.task, alone.model)
-        now = _tensors(objective)
+        now = _tensors(trained)
         names = before.keys() | now.keys()
         if replaced := sorted(name for name in names if before.get(name) is not now.get(name)):
             others = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
@@ -125,8 +125,8 @@ def facts_of(task: Task) -> Facts:
     return Facts(alone.model, mutated, torch_random, dropouts, eval_random)
 
 
-def _tensors(objective: nn.Module) -> dict[str, Tensor]:
-    return {**dict(objective.named_parameters()), **dict(objective.named_buffers())}
+def _tensors(trained: nn.Module) -> dict[str, Tensor]:
+    return {**dict(trained.named_parameters()), **dict(trained.named_buffers())}
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -135,9 +135,8 @@ def _version(tensor: Tensor) -> int | None:
 
 
 def _forward(task: Task, model: nn.Module, batch: Any) -> None:
-    inputs, targets = batch
     with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
-        task.loss(model(inputs), targets)
+        task.objective(model, batch)
 
 
 def _evaluates_at_random(task: Task, model: nn.Module) -> bool:
@@ -167,13 +166,13 @@ def first_losses(task: Task, buffers: Mapping[str, Tensor]) -> list[float]:
     """Return the losses of a task's first steps, one by one.
 
     Args:
-        buffers: to begin with, by their names in an `Objective`: an evaluation may have changed
+        buffers: to begin with, by their names in a `Trained`: an evaluation may have changed
             them.
     """
     with undisturbed(task):
         alone = Alone(task)
         with torch.no_grad():
-            for name, own in Objective(alone.model, alone.task.loss).named_buffers():
+            for name, own in Trained(alone.model, alone.task.objective).named_buffers():
                 if name in buffers:
                     own.copy_(buffers[name])
         return [alone.step(number).item() for number in range(min(COMPARED, task.total_steps))]

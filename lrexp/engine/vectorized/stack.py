@@ -21,10 +21,11 @@ from lrexp.engine.cuda_graphs.capture import CapturedStep
 from lrexp.engine.dropout import draw_masks, explicit_attention, given_masks
 from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
 from lrexp.engine.task import Task
-from lrexp.engine.vectorized.copies import NotStackable, Objective, gather
+from lrexp.engine.vectorized.copies import NotStackable, Trained, gather
 from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
 from lrexp.engine.vectorized.proof import Facts
 from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.batches import size_of
 from lrexp.workloads.seeds import derive_seed
 
 _UNCAPTURABLE: set[str] = set()  # kinds of tasks whose update could not be captured
@@ -49,7 +50,9 @@ class Stack:
     def __init__(self, tasks: Sequence[Task], facts: Facts) -> None:
         self.tasks = list(tasks)
         self.facts = facts
-        self._one = Objective(facts.model, tasks[0].loss)  # the Python code that all copies share
+        self._one = Trained(
+            facts.model, tasks[0].objective
+        )  # the Python code that all copies share
         cycles = any(isinstance(t.schedule, Schedule) and t.schedule.momentum for t in tasks)
         self.copies = gather(self.tasks, facts.mutated, cycles_momentum=cycles)
         self.seeds = list(dict.fromkeys(task.trial.seed for task in tasks))
@@ -112,7 +115,7 @@ class Stack:
         """Do one update of every copy and return their losses, (copies,), on the device.
 
         Args:
-            micro_batches: pairs (inputs, targets); with several seeds, a row per copy in front.
+            micro_batches: batches; with several seeds, a row per copy in front.
             masks: dropout masks of all micro-batches in order, each (seeds, ...); with one seed
                 they may be left out, and are drawn here from the default generator.
             coefficients: of each group, (coefficients, copies, 1).
@@ -197,9 +200,10 @@ class Stack:
             leaves, tree = pytree.tree_flatten(batch)
             program, made = self._eval_program(leaves, tree)
             losses, right = program(*leaves)
-            sums[0].add_(losses.to(wide), alpha=len(batch[1]))
+            size = size_of(batch)
+            sums[0].add_(losses.to(wide), alpha=size)
             sums[1].add_(right)
-            num_samples += len(batch[1])
+            num_samples += size
             num_predictions += made
         losses, right = sums.tolist()
         values = [{"val_loss": loss / num_samples} for loss in losses]
@@ -232,8 +236,7 @@ class Stack:
             # one seed: a mask for all copies; several: each copy takes its seed's
             own = [mask[seed_row] if batch_dim == 0 else mask[0] for mask in masks]
             with given_masks(own) if self._given_masks else nullcontext():
-                loss: Tensor = self._call(tensors, pytree.tree_unflatten(list(leaves), tree))
-                return loss
+                return self._call(tensors, pytree.tree_unflatten(list(leaves), tree))[0]
 
         def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
             constants, inputs = tensors[: len(self._names)], tensors[len(self._names) :]
@@ -264,14 +267,15 @@ class Stack:
         if key not in self._eval_programs:
             _check_shapes(self._eval_programs)
             count_correct, made = self.tasks[0].count_correct, 0
+            objective = self.tasks[0].objective
 
             def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, Tensor]:
                 nonlocal made
-                inputs, targets = pytree.tree_unflatten(list(leaves), tree)
-                loss, output = self._call(tensors, (inputs, targets), with_output=True)
+                batch = pytree.tree_unflatten(list(leaves), tree)
+                loss, output = self._call(tensors, batch)
                 if count_correct is None:
                     return loss, torch.zeros_like(loss)
-                right, made = count_correct(output, targets)
+                right, made = count_correct(output, objective.target(batch))
                 return loss, right
 
             dims = (self._dims, *[None for _ in leaves])
@@ -286,8 +290,8 @@ class Stack:
         # a model that draws other random numbers too draws all of them itself, in its own order
         return bool(self.facts.dropouts) and not self.facts.torch_random
 
-    def _call(self, tensors: Sequence[Tensor], batch: Any, **options: bool) -> Any:
-        """Run the Python code of one copy with its tensors in place."""
+    def _call(self, tensors: Sequence[Tensor], batch: Any) -> tuple[Tensor, Any]:
+        """Run the Python code of one copy with its tensors in place; return (loss, output)."""
         autocast = torch.autocast(
             self.device.type,
             torch.bfloat16,
@@ -296,7 +300,8 @@ class Stack:
         )
         named = dict(zip(self._names, tensors, strict=True))
         with explicit_attention(), autocast:
-            return functional_call(self._one, named, tuple(batch), options)
+            found: tuple[Tensor, Any] = functional_call(self._one, named, (batch,))
+            return found
 
     def _compiled(
         self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]

@@ -147,7 +147,7 @@ def ask(package: str, work: Workload, optimizer: str, seed: int) -> dict[str, An
     task = plan.task(seed)
     model, made = task.build()
     assert isinstance(task.train, ResidentBatches)
-    dataset = TensorDataset(task.train.inputs, task.train.targets)
+    dataset = TensorDataset(*task.train.data)
     loader = DataLoader(dataset, batch_sampler=SameOrder(task.train, seed))
     span = (work.find_lr["min_lr"], work.find_lr["max_lr"]) if work.find_lr else ()
     found: dict[str, float | None] = {}
@@ -155,7 +155,7 @@ def ask(package: str, work: Workload, optimizer: str, seed: int) -> dict[str, An
     with _counted() as updates, _silent(), preserved_rng(plan.device):
         torch.manual_seed(seed)
         try:
-            found = finder(Bench(model, made, task.loss, loader, span))
+            found = finder(Bench(model, made, task.objective.loss, loader, span))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
     lrs = {name: _positive(found.get(name)) for name in names}

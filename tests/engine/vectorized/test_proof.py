@@ -28,7 +28,9 @@ from lrexp.records import Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import copy_loss
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
+from lrexp.workloads.tensors import ResidentBatches
 
 CPU = torch.device("cpu")
 OTHERS = "not those of a trial on its own"
@@ -52,7 +54,7 @@ def make_task(
     task = Task(
         trial=TrialId("a", seed),
         build=build,
-        loss=loss,
+        objective=of_pairs(loss),
         train=data.train,
         val=data.val,
         schedule=Schedule(lr=lambda step: 0.01 / (1 + step)),
@@ -312,7 +314,8 @@ KEPT: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("name", KEPT)
 def test_models_that_copies_cannot_share_are_refused(name: str) -> None:
     val = make_task(Base).val
-    longer = replace(val, inputs=val.inputs.repeat(600, 1), targets=val.targets.repeat(600, 1))
+    rows = torch.arange(val.num_samples).repeat(600)
+    longer = ResidentBatches(val.gather(rows), val.batch_size)
     assert len(list(longer.in_order())) > 1  # each evaluation begins with the same noise
     why = refusal(KEPT[name], val=longer)
     assert OTHERS in why or "vmap cannot run it" in why

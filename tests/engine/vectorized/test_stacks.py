@@ -27,6 +27,7 @@ from lrexp.engine.vectorized.fallback import run_vectorized
 from lrexp.records import Ended, Evaluation, Failed, Record, Started, Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
 from lrexp.workloads.seeds import permutation
 
@@ -65,7 +66,7 @@ def make_tasks(
         task = Task(
             trial=TrialId(f"v{index}", seed),
             build=build,
-            loss=functional.cross_entropy,
+            objective=of_pairs(functional.cross_entropy),
             train=loaded.train,
             val=loaded.val,
             schedule=Schedule(lambda step: lr),
@@ -243,7 +244,7 @@ class Moving(nn.Module):
 
 def test_a_loss_that_keeps_what_it_changes_in_a_buffer_is_stacked() -> None:
     def tasks() -> list[Task]:
-        return [replace(task, loss=Moving()) for task in make_tasks([0.1, 0.5])]
+        return [replace(task, objective=of_pairs(Moving())) for task in make_tasks([0.1, 0.5])]
 
     records = list(run_vectorized(tasks()))
     assert not any(record.again for record in records if isinstance(record, Started))
@@ -252,8 +253,10 @@ def test_a_loss_that_keeps_what_it_changes_in_a_buffer_is_stacked() -> None:
 
 def test_a_loss_with_class_weights_is_stacked() -> None:
     loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]))
-    stacked = curves(list(run_vectorized(make_tasks([0.1, 0.5], loss=loss))))
-    assert_close(stacked, curves(list(run_sequentially(make_tasks([0.1, 0.5], loss=loss)))))
+    stacked = curves(list(run_vectorized(make_tasks([0.1, 0.5], objective=of_pairs(loss)))))
+    assert_close(
+        stacked, curves(list(run_sequentially(make_tasks([0.1, 0.5], objective=of_pairs(loss)))))
+    )
 
 
 def test_what_never_changes_is_kept_once() -> None:

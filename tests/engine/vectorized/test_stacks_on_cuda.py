@@ -19,6 +19,7 @@ from lrexp.engine.vectorized.fallback import run_vectorized
 from lrexp.records import Evaluation, Record, Started, Steps, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.loading import data_from_objects
+from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import make_optimizer
 
 pytestmark = pytest.mark.cuda
@@ -55,7 +56,7 @@ def make_tasks(
 
         options: dict[str, Any] = {"total_steps": 300, "eval_every": 60} | changes
         return Task(
-            trial=TrialId(f"lr {lr}", seed), build=build, loss=functional.cross_entropy,
+            trial=TrialId(f"lr {lr}", seed), build=build, objective=of_pairs(functional.cross_entropy),
             train=data.train, val=data.val, schedule=Schedule(lambda step: lr / (1 + step / 100)),
             base_lr=lr, stop=DivergenceStop(), device=torch.device(device), **options,
         )  # fmt: skip

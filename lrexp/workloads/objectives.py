@@ -1,0 +1,260 @@
+"""What training minimises: an objective, (model, batch) -> (loss, output).
+
+The engines know nothing else of a training. A loss of (output, target), a model that returns its
+loss and a step of the user's own are three ways to make one. Which entries of a batch go where is
+decided once, on the first batch, so that the training step calls plain functions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from torch import Tensor, nn
+
+from lrexp.errors import ConfigError
+from lrexp.workloads.batches import TARGETS
+from lrexp.workloads.losses import LossFunction, copy_loss, fit_loss, is_token_logits, over_tokens
+
+Step: TypeAlias = Callable[[nn.Module, Any], Any]  # (model, batch) -> loss, or a dict with it
+Split: TypeAlias = Callable[[Any], tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]]
+
+
+class Objective(Protocol):
+    """What training minimises.
+
+    Attributes:
+        loss: the function or module that makes the loss, and that may keep a state; None where the
+            model makes it.
+    """
+
+    @property
+    def loss(self) -> Any:
+        """Return what makes the loss."""
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+        """Return the mean loss of the batch, a scalar, and the output that metrics look at."""
+
+    def target(self, batch: Any) -> Any:
+        """Return what the output is compared with, None where the batch does not tell."""
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """A loss of (output, target) or of (output, target, weight).
+
+    Args:
+        loss: that function.
+        split: batch -> positional arguments of the model, its keywords, and what the loss is given
+            beside the output: (target,) or (target, weight).
+    """
+
+    loss: LossFunction
+    split: Split
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+        """Return (loss, output)."""
+        args, keywords, compared = self.split(batch)
+        output = logits_of(model(*args, **keywords))
+        return self.loss(output, *compared), output
+
+    def target(self, batch: Any) -> Any:
+        """Return the target."""
+        return self.split(batch)[2][0]
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """The loss that the model itself returns: `output.loss` or `output["loss"]`."""
+
+    split: Split
+    loss: None = None
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+        """Return (loss, output)."""
+        args, keywords, _ = self.split(batch)
+        output = model(*args, **keywords)
+        loss: Tensor = own_loss(output)
+        return loss, logits_of(output)
+
+    def target(self, batch: Any) -> Any:
+        """Return the entry that is named as a target, if there is one."""
+        return next(
+            (batch[key] for key in TARGETS if isinstance(batch, Mapping) and key in batch), None
+        )
+
+
+@dataclass(frozen=True)
+class OwnStep:
+    """A step of the user's own.
+
+    Args:
+        loss: (model, batch) -> loss, or a dict with `loss` and further numbers, which are measured
+            at each evaluation.
+    """
+
+    loss: Step
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+        """Return (loss, the further numbers)."""
+        made = self.loss(model, batch)
+        if not isinstance(made, Mapping):
+            return made, {}
+        return made["loss"], {name: value for name, value in made.items() if name != "loss"}
+
+    def target(self, batch: Any) -> None:
+        """Return None: only the step knows."""
+
+
+AnyObjective = TypeVar("AnyObjective", bound=Objective)
+
+
+def copy_objective(objective: AnyObjective) -> AnyObjective:
+    """Return the objective with a copy of its loss, and all that this keeps."""
+    copied: AnyObjective = replace(objective, loss=copy_loss(objective.loss))  # type: ignore[type-var]
+    return copied
+
+
+def own_loss(output: Any) -> Any:
+    """Return the loss that a model's output holds, None where it holds none."""
+    if isinstance(output, Mapping):
+        return output.get("loss")
+    return None if isinstance(output, Tensor) else getattr(output, "loss", None)
+
+
+def logits_of(output: Any) -> Any:
+    """Return the logits of an output that holds them beside other things, else the output."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return output.get("logits", output)
+    return getattr(output, "logits", output)
+
+
+def of_pairs(loss: LossFunction) -> Supervised:
+    """Return the objective of batches (inputs, target) and a loss of (output, target).
+
+    Example:
+        >>> import torch
+        >>> objective = of_pairs(nn.functional.mse_loss)
+        >>> loss, _ = objective(nn.Identity(), (torch.tensor([1.0]), torch.tensor([3.0])))
+        >>> loss
+        tensor(4.)
+    """
+    return Supervised(loss, _of_pair)
+
+
+def _of_pair(pair: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
+    return (pair[0],), {}, (pair[1],)
+
+
+def layout(model: nn.Module, batch: Any, loss: Any) -> Split:
+    """Return how a batch is split between a model and a loss.
+
+    - a tensor: it is the model's argument and the target, as for an autoencoder;
+    - a tuple: its last entry is the target, the others are the model's arguments; where the loss
+      takes (output, target, weight), the last two are target and weight;
+    - a dict: the model's keywords; the first of `labels`, `label`, `targets`, `target` and `y` is
+      the target, and goes to the model as well where its signature names it.
+
+    A single argument that is a dict goes as keywords where the model's signature takes them.
+
+    Raises:
+        ConfigError: with key "model" when the model cannot be called with that.
+    """
+    split = _layout(model, batch, loss)
+    args, keywords, _ = split(batch)
+    try:
+        inspect.signature(model.forward).bind(*args, **keywords)
+    except TypeError as error:
+        what = f"cannot be called with what a batch gives besides its target: {error}"
+        given = f"{len(args)} inputs" if args else ", ".join(keywords)
+        remedy = "Let forward take these, or let the data give what it takes."
+        raise ConfigError.single("model", what, given, remedy) from error
+    except ValueError:  # it has no signature
+        pass
+    return split
+
+
+def _layout(model: nn.Module, batch: Any, loss: Any) -> Split:
+    if isinstance(batch, Mapping):
+        return _of_dict(model, batch)
+    if not isinstance(batch, tuple | list):
+        return lambda x: ((x,), {}, (x,))
+    if len(batch) == 1:
+        return lambda batch: ((batch[0],), {}, (batch[0],))
+    num_compared = 2 if len(batch) > 2 and takes(loss, 3) else 1
+    num_inputs = len(batch) - num_compared
+    if num_inputs == 1 and isinstance(batch[0], Mapping) and _takes_keywords(model, batch[0]):
+        return lambda batch: ((), batch[0], tuple(batch[1:]))
+    if len(batch) == 2:  # the usual one, and the quickest
+        return _of_pair
+    return lambda batch: (tuple(batch[:num_inputs]), {}, tuple(batch[num_inputs:]))
+
+
+def _of_dict(model: nn.Module, batch: Mapping[str, Any]) -> Split:
+    target = next((key for key in TARGETS if key in batch), None)
+    named = _parameters(model.forward)
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in named)
+    names = {p.name for p in named}
+    keys = [key for key in batch if key in names or (takes_all and key != target)]
+    if not keys:  # a model of one argument that is the dict, or its only other entry
+        others = [key for key in batch if key != target]
+        if len(others) == 1:
+            return lambda batch: ((batch[others[0]],), {}, (batch.get(target),))
+        return lambda batch: ((batch,), {}, (batch.get(target),))
+    return lambda batch: ((), {key: batch[key] for key in keys}, (batch.get(target),))
+
+
+def takes(function: Any, count: int) -> bool:
+    """Return whether a function needs so many positional arguments."""
+    needed = [
+        p
+        for p in _parameters(function.forward if isinstance(function, nn.Module) else function)
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    return len(needed) == count
+
+
+def _takes_keywords(model: nn.Module, arguments: Mapping[str, Any]) -> bool:
+    try:
+        inspect.signature(model.forward).bind(**arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def fit_objective(
+    make_loss: Callable[[], LossFunction] | None, batch: Any, output: Any, split: Split
+) -> Callable[[], Objective]:
+    """Return what makes the objective of a model that gave this output for a first batch.
+
+    A loss comes as a function that makes it: one that keeps a state begins afresh in every trial.
+
+    Raises:
+        ConfigError: with key "" when the output does not fit the loss, or there is no loss.
+    """
+    if make_loss is None:
+        if not isinstance(own_loss(output), Tensor):
+            raise ConfigError.single(
+                "",
+                "is needed: the model returns none",
+                f"an output of type {type(output).__name__}",
+                "Name a loss, or let the model return an output with `.loss`.",
+            )
+        return lambda: OfModel(split)
+    target, *weight = split(batch)[2]
+    seen = logits_of(output)
+    fit_loss(make_loss(), seen, target, *weight)
+    if is_token_logits(seen, target):
+        return lambda: Supervised(over_tokens(make_loss()), split)
+    return lambda: Supervised(make_loss(), split)
