@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lrexp.errors import Problem
-from lrexp.schedules.decays import half_cosine
+from lrexp.schedules.decays import Curve, Span, decay, half_cosine
 from lrexp.schedules.schedule import (
     Schedule,
     StepOrMore,
     Steps,
     at_most,
     blend,
-    floor_of,
     register,
     warmed,
 )
@@ -27,7 +26,6 @@ from lrexp.schedules.signatures import (
     Count,
     Decay,
     Fraction,
-    NonNegative,
     OneOrMore,
     Positive,
     Share,
@@ -37,19 +35,10 @@ from lrexp.schedules.signatures import (
 CyclicMode = Literal["triangular", "triangular2", "exp_range"]
 
 
-@register("cosine_restarts")
+@decay("cosine_restarts")
 def cosine_restarts(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    cycle: StepOrMore,
-    cycle_mult: OneOrMore = 1.0,
-    cycle_decay: Decay = 1.0,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+    span: Span, *, cycle: StepOrMore, cycle_mult: OneOrMore = 1.0, cycle_decay: Decay = 1.0
+) -> Curve:
     """A cosine per cycle, each starting from the peak again.
 
     In cycle i, x of the way through it: `lr = m + (p−m)·½(1 + cos πx)` with the peak
@@ -67,14 +56,13 @@ def cosine_restarts(
 
     Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
     """
-    low = floor_of(lr, min_lr, final_div_factor)
-    place = _cycles(cycle, cycle_mult, total_steps - warmup)
+    place = _cycles(cycle, cycle_mult, span.total_steps - span.warmup)
 
-    def after(step: int) -> float:
-        index, x = place(min(step, total_steps) - warmup)
-        return blend(low, max(low, lr * cycle_decay**index), half_cosine(x))
+    def lr(step: int) -> float:
+        index, x = place(step - span.warmup)
+        return blend(span.low, max(span.low, span.peak * cycle_decay**index), half_cosine(x))
 
-    return Schedule(warmed(lr, warmup, warmup_start, after))
+    return lr
 
 
 @register("cyclic")

@@ -215,14 +215,14 @@ def warmed(
     return lr
 
 
-def progress(step: int, warmup: int, total_steps: int) -> float:
-    """Return r in [0, 1]: 0 at the end of the warmup, 1 from `total_steps` on.
+def progress(step: int, begin: int, end: int) -> float:
+    """Return r in [0, 1]: 0 until `begin`, 1 from `end` on.
 
     Example:
-        >>> [progress(s, 4, 12) for s in (4, 8, 12, 99)]
-        [0.0, 0.5, 1.0, 1.0]
+        >>> [progress(s, 4, 12) for s in (0, 4, 8, 12, 99)]
+        [0.0, 0.0, 0.5, 1.0, 1.0]
     """
-    return 1.0 if step >= total_steps else (step - warmup) / (total_steps - warmup)
+    return min(1.0, max(0.0, (step - begin) / (end - begin)))
 
 
 def blend(low: float, high: float, x: float) -> float:
