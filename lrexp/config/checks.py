@@ -9,13 +9,12 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from lrexp.config.names import Names
 from lrexp.config.trust import AnyCallable
 from lrexp.errors import ConfigError, Problem
-from lrexp.schedules.signatures import check_arguments
+from lrexp.schedules.signatures import check_arguments, under
 
 Section: TypeAlias = Mapping[str, Any]
 
@@ -40,7 +39,7 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
     try:
         return _CHECKS[section](name, value, names)
     except ConfigError as error:
-        return list(error.under(f"{section}.name").problems)
+        return under(f"{section}.name", error.problems)
 
 
 def _model(name: str, section: Section, names: Names) -> list[Problem]:
@@ -73,16 +72,15 @@ def _schedule(name: str, section: Section, names: Names) -> list[Problem]:
     try:
         params = names.with_callables(written)
     except ConfigError as error:
-        return list(error.under("schedule").problems)
-    problems = check_schedule(found if ":" in name else name, params)
-    return list(ConfigError(problems).under("schedule").problems)
+        return under("schedule", error.problems)
+    return under("schedule", check_schedule(found if ":" in name else name, params))
 
 
 def _loss(name: str, names: Names) -> list[Problem]:
     try:
         function = names.resolve("loss", name)
     except ConfigError as error:
-        return list(error.under("loss").problems)
+        return under("loss", error.problems)
     try:
         inspect.signature(function).bind("output", "target")
     except TypeError:
@@ -108,7 +106,7 @@ def _args(section: str, function: AnyCallable, value: Section, **options: Any) -
     if not isinstance(args, Mapping):
         return []
     problems = check_arguments(function, args, title=str(value["name"]), **options)
-    return [replace(p, key=f"{section}.args.{p.key}") for p in problems]
+    return under(f"{section}.args", problems)
 
 
 def _refused_by_torch(cls: AnyCallable, section: Section) -> list[Problem]:

@@ -178,9 +178,7 @@ def _exact(value: float) -> Fraction:
 
 
 def _is_range(bounds: object) -> bool:
-    return (
-        isinstance(bounds, tuple) and len(bounds) == 2 and all(fits(bound, int) for bound in bounds)
-    )
+    return isinstance(bounds, tuple) and fits(bounds, tuple[int, int])
 
 
 def _callable(bounds: tuple[int, int], schedule: object) -> Problem | None:
@@ -255,7 +253,8 @@ class AdaptiveCycleLR:
         escape_multiplier: float = 1.5,
         seed: int = 0,
     ) -> None:
-        controller = adaptive_cycle(
+        self.optimizer = optimizer
+        self._controller = adaptive_cycle(
             1.0,  # only the default of bounds that are given here
             1,  # a horizon that no rule looks at
             base_lr=base_lr,
@@ -268,9 +267,7 @@ class AdaptiveCycleLR:
             escape_multiplier=escape_multiplier,
             seed=seed,
         )
-        self.optimizer = optimizer
-        self._controller = controller
-        self._state = controller.init()
+        self._state = self._controller.init()
         self._num_steps = 0
         self._ratios = _ratios(optimizer)
         self._set_lrs()
@@ -290,13 +287,8 @@ class AdaptiveCycleLR:
         self._state = self._controller.observe(self._state, self._num_steps, value)
         self._num_steps += 1
         self._set_lrs()
-        return {
-            "lr": self._state.lr,
-            "phase": self._state.phase,
-            "improvement": self._state.improvement,
-            "best_loss": self._state.best_loss,
-            "steps_since_best": self._state.steps_since_best,
-        }
+        names = ("lr", "phase", "improvement", "best_loss", "steps_since_best")
+        return {name: getattr(self._state, name) for name in names}
 
     def get_last_lr(self) -> list[float]:
         """Return the LR of each parameter group, as torch's schedulers do."""

@@ -87,6 +87,11 @@ def require(*problems: Problem | None, prefix: str = "") -> None:
         raise ConfigError(found).under(prefix)
 
 
+def under(prefix: str, problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems with `prefix.` before every key."""
+    return list(ConfigError([*problems]).under(prefix).problems)
+
+
 def one_of(key: str, value: object, known: Iterable[str]) -> Problem | None:
     """Return the problem if `value` is none of the names known at run time."""
     names = list(known)

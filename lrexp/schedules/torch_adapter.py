@@ -25,6 +25,7 @@ from lrexp.schedules.signatures import (
     check_arguments,
     named_parameters,
     require,
+    under,
 )
 
 Interval = Literal["epoch", "step"]
@@ -81,7 +82,7 @@ def torch_problems(scheduler: type, args: Mapping[str, object]) -> list[Problem]
     problems = check_arguments(scheduler, given, title=title, filled=_FILLED, finite=True)
     if is_plateau(scheduler) and not problems:  # `plateau` has the ranges, torch only the types
         problems = check_arguments(plateau, args, title=title, automatic=FILLED, finite=True)
-    return list(ConfigError(problems).under("args").problems)
+    return under("args", problems)
 
 
 @checked_schedule
@@ -171,9 +172,9 @@ def torch_plateau(
     try:
         return plateau(lr, total_steps, monitor=monitor, **start, **own)
     except ConfigError as error:
-        in_args = ConfigError([p for p in error.problems if p.key in own]).under("args")
         others = [p for p in error.problems if p.key not in own]
-        raise ConfigError([*others, *in_args.problems]) from None
+        in_args = under("args", [p for p in error.problems if p.key in own])
+        raise ConfigError([*others, *in_args]) from None
 
 
 def _completed(
