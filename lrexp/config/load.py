@@ -18,10 +18,9 @@ from lrexp.config.config import BEST, Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
 from lrexp.config.names import IN_PYTHON, Names
 from lrexp.config.reader import read_override
-from lrexp.config.schema import ExperimentConfig
+from lrexp.config.schema import ExperimentConfig, make_safe
 from lrexp.config.schema_errors import schema_problems
 from lrexp.config.tree import NAMED_SECTIONS, expand, get, locate, put
-from lrexp.config.variant_names import make_safe
 from lrexp.config.variants import Variant, read_variants
 from lrexp.errors import NOTHING, ConfigError, Problem, UserCodeError, did_you_mean
 

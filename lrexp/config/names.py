@@ -168,70 +168,47 @@ def _folded(name: str) -> str:
 IN_PYTHON = "(Python object)"  # the name of a section that was given as an object
 
 
-def resolve(
-    kind: Kind, name: str, *, directories: Sequence[Path], trust: Sequence[str] = ()
-) -> AnyCallable:
-    """Return the callable that a name stands for.
-
-    Args:
-        kind: which section the name is from; `function` takes import paths only.
-        name: a built-in name, one of torch's or torchvision's, or `package.module:attribute`.
-        directories: folders whose modules are the user's own, in order.
-        trust: packages that import paths may reach besides.
-
-    Raises:
-        ConfigError: with key "", when the name is unknown or refused.
-        UserCodeError: the user's module raised while it was imported.
-
-    Example:
-        >>> resolve("optimizer", "AdamW", directories=[])
-        <class 'torch.optim.adamw.AdamW'>
-    """
-    if ":" in name or kind == "function":
-        found = import_callable(name, directories=directories, trust=trust)
-        return _as_loss(found, name) if kind == "loss" else found
-    if name == IN_PYTHON:
-        what = "was given as a Python object, which no file can hold"
-        raise ConfigError.single("", what, name, f"Give it in Python again: {kind}=...")
-    return LOOK_UP[kind](name)
-
-
 @dataclass(frozen=True)
 class Names:
-    """The callables behind an experiment's names.
+    """What the names of an experiment are looked up in.
 
     Args:
-        directories: where the user's own modules lie: beside the config, the working directory.
+        directories: folders whose modules are the user's own, in order: beside the config, the
+            working directory.
         trust: packages that import paths may reach besides.
     """
 
-    directories: tuple[Path, ...]
-    trust: tuple[str, ...] = ()
+    directories: Sequence[Path]
+    trust: Sequence[str] = ()
 
     def resolve(self, kind: Kind, name: str) -> AnyCallable:
-        """Return the callable of a name; see `resolve`."""
-        return resolve(kind, name, directories=self.directories, trust=self.trust)
+        """Return the callable that a name stands for.
 
-    def model(self, settings: ExperimentConfig) -> AnyCallable:
-        """Return the callable that makes the model."""
-        return self.resolve("model", settings.model.name)
+        Args:
+            kind: which section the name is from; `function` takes import paths only.
+            name: a built-in name, one of torch's or torchvision's, or `package.module:attribute`.
 
-    def data(self, settings: ExperimentConfig) -> AnyCallable:
-        """Return the callable that loads the data."""
-        return self.resolve("data", settings.data.name)
+        Raises:
+            ConfigError: with key "", when the name is unknown or refused.
+            UserCodeError: the user's module raised while it was imported.
 
-    def loss(self, settings: ExperimentConfig) -> AnyCallable:
-        """Return the loss, a function of (output, target)."""
-        return self.resolve("loss", settings.loss)
+        Example:
+            >>> Names(()).resolve("optimizer", "AdamW")
+            <class 'torch.optim.adamw.AdamW'>
+        """
+        if ":" in name or kind == "function":
+            found = import_callable(name, directories=self.directories, trust=self.trust)
+            return _as_loss(found, name) if kind == "loss" else found
+        if name == IN_PYTHON:
+            what = "was given as a Python object, which no file can hold"
+            raise ConfigError.single("", what, name, f"Give it in Python again: {kind}=...")
+        return LOOK_UP[kind](name)
 
-    def optimizer(self, settings: ExperimentConfig) -> Any:
-        """Return the optimizer's class."""
-        return self.resolve("optimizer", settings.optimizer.name)
-
-    def schedule(self, settings: ExperimentConfig) -> str | AnyCallable:
-        """Return the schedule's name, or the callable that its import path leads to."""
-        name = settings.schedule.name
-        return self.resolve("schedule", name) if ":" in name else name
+    def of(self, kind: Kind, settings: ExperimentConfig) -> Any:
+        """Return the callable of a section's name; that of a schedule without import path stays."""
+        section = getattr(settings, kind)
+        name: str = section if kind == "loss" else section.name
+        return name if kind == "schedule" and ":" not in name else self.resolve(kind, name)
 
     def schedule_params(self, settings: ExperimentConfig) -> dict[str, Any]:
         """Return the schedule's parameters, import paths in them replaced by what they name."""

@@ -162,7 +162,7 @@ def make_schedule(
     assert clock.total_steps is not None
     try:
         return build_schedule(
-            config.names.schedule(settings),
+            config.names.of("schedule", settings),
             config.names.schedule_params(settings),
             lr=settings.optimizer.lr,
             total_steps=clock.total_steps,
