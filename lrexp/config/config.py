@@ -102,11 +102,7 @@ _DECLARED = ("variants", "grid")
 
 
 def resolve_units(experiment: ExperimentConfig, clock: Clock) -> ExperimentConfig:
-    """Return the experiment with its durations as `Nst`.
-
-    Args:
-        experiment: with durations as they were written.
-        clock: of its training; `total_steps` is set.
+    """Return the experiment with its durations as `Nst`; the clock knows its `total_steps`.
 
     Raises:
         ConfigError: a duration means nothing to this clock; its key is "".
@@ -126,10 +122,8 @@ def resolve_units(experiment: ExperimentConfig, clock: Clock) -> ExperimentConfi
 def resolved_tree(config: Config, clocks: Mapping[str, Clock]) -> dict[str, Any]:
     """Return the complete config as plain values.
 
-    Args:
-        config: as loaded.
-        clocks: each variant's clock, with `total_steps` set; a variant without one keeps its
-            durations as they were written.
+    `clocks` are the variants', with `total_steps` set; a variant without one keeps its durations as
+    they were written.
 
     Example:
         >>> resolved_tree(config, {"high": clock})["train"]  # doctest: +SKIP

@@ -257,18 +257,11 @@ def _overridden(
     problems: list[Problem] = []
     for key, value, *label in overrides:
         place = label[0] if label else f"--set {key}"
-        document, found = _with_override(document, key, value, place)
-        problems += found
+        try:
+            document = document.with_override(key, value, place)
+        except ConfigError as error:
+            problems += error.problems
     return document, problems
-
-
-def _with_override(
-    document: Document, key: str, value: object, place: str
-) -> tuple[Document, list[Problem]]:
-    try:
-        return document.with_override(key, value, place), []
-    except ConfigError as error:
-        return document, list(error.problems)
 
 
 def _trust_problems(trust: Sequence[str]) -> list[Problem]:
@@ -286,18 +279,14 @@ def _of_variant(problem: Problem, variant: Variant) -> Problem:
     if at_override and variant.home:
         section = problem.key.partition(".")[0]
         if problem.what == "is required" and section in variant.overrides:
-            one_key = f"`{section}.{_first_key(variant, section)}`"
+            value = variant.overrides[section]
+            first = next(iter(value), "name") if isinstance(value, Mapping) else "name"
+            one_key = f"`{section}.{first}: ...`"
             remedy = f"A whole section is replaced here; to change one key, write {one_key}."
             return replace(at_override, remedy=remedy)
         return at_override
     key = f"{variant.home}.{problem.key}" if variant.home else problem.key
     return replace(problem, key=key, what=f"{problem.what}, in variant {variant.name!r}")
-
-
-def _first_key(variant: Variant, section: str) -> str:
-    value = variant.overrides[section]
-    key = next(iter(value), "name") if isinstance(value, Mapping) else "name"
-    return f"{key}: ..."
 
 
 def _identity(problem: Problem) -> tuple[str, str, str]:

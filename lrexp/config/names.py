@@ -123,16 +123,16 @@ def _optimizer(name: str) -> AnyCallable:
 
 
 def _schedule(name: str) -> AnyCallable:
-    from lrexp.schedules.build import SCHEDULES, known_names
+    from lrexp.schedules.build import SCHEDULES
 
     if name in SCHEDULES:
         return SCHEDULES[name]
-    import torch.optim.lr_scheduler
+    from lrexp.schedules.torch_adapter import torch_class, torch_class_names
 
-    if name in known_names():
-        scheduler: AnyCallable = getattr(torch.optim.lr_scheduler, name)
+    scheduler = torch_class(name)
+    if scheduler is not None:
         return scheduler
-    others = [n for n in known_names() if n not in SCHEDULES]
+    others = torch_class_names()
     raise ConfigError.single("", "is not a known schedule", name, suggest(name, SCHEDULES, others))
 
 

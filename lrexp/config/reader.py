@@ -102,12 +102,11 @@ def decode(raw: bytes, name: str) -> str:
     if len(raw) > MAX_BYTES:
         raise refused(name, f"is larger than {MAX_BYTES} bytes", "Give a config file.")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         what = "is not UTF-8 text"
         raise refused(f"{name}:{line}", what, "Save the file as UTF-8.") from None
-    return text
 
 
 def read_yaml(text: str, name: str) -> tuple[object, Places]:

@@ -102,13 +102,14 @@ def get_combined_lr_scheduler(
         >>> [s(i) for i in range(4)]
         [1.0, 1.0, 0.5, 0.4]
     """
-    if not isinstance(schedules, Mapping) or not all(map(_is_range, schedules)):
-        remedy = "Give {(0, 1000): a, (1000, 5000): b}."
-        raise ConfigError.single(
-            "schedules", "must map (start, end) to schedules", schedules, remedy
-        )
+    keys = schedules if isinstance(schedules, Mapping) else [None]
+    if not all(isinstance(key, tuple) and fits(key, tuple[int, int]) for key in keys):
+        what, remedy = "must map (start, end) to schedules", "Give {(0, 1000): a, (1000, 5000): b}."
+        raise ConfigError.single("schedules", what, schedules, remedy)
     ranges = sorted(schedules)
-    require(*(_callable(bounds, schedules[bounds]) for bounds in ranges))
+    what, remedy = "must be a schedule", "Give a function step -> LR."
+    wrong = [bounds for bounds in ranges if not callable(schedules[bounds])]
+    require(*(Problem(str(bounds), what, schedules[bounds], remedy) for bounds in wrong))
     parts = [Part(start, end, schedules[start, end]) for start, end in ranges]
     return combine(parts, [str(bounds) for bounds in ranges])
 
@@ -175,16 +176,6 @@ def get_multi_step_lr_scheduler(
 def _exact(value: float) -> Fraction:
     """Return the number as it is written: 0.29 is 29/100, not the float below it."""
     return Fraction(str(value))
-
-
-def _is_range(bounds: object) -> bool:
-    return isinstance(bounds, tuple) and fits(bounds, tuple[int, int])
-
-
-def _callable(bounds: tuple[int, int], schedule: object) -> Problem | None:
-    if callable(schedule):
-        return None
-    return Problem(str(bounds), "must be a schedule", schedule, "Give a function step -> LR.")
 
 
 def _renamed(error: ConfigError, words: Mapping[str, str]) -> ConfigError:
