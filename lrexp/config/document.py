@@ -112,10 +112,7 @@ def read_document(path: Path | str, directory: Path | None = None) -> Document:
 def document_from_text(text: str, name: str | None, directory: Path) -> Document:
     """Return the document of a config whose text was read before.
 
-    Args:
-        text: YAML.
-        name: of the file that it came from; None where it was made in Python and has no lines.
-        directory: where relative paths and import paths start.
+    `name` is that of its file, None where it was made in Python and has no lines.
 
     Raises:
         ConfigError: it is no YAML mapping; every problem has its line.

@@ -1,7 +1,7 @@
 """A file, a path or a dict to a checked `Config`: every problem at once, in the file's order.
 
 The pipeline: read (`document.py`), override, write short forms out, check against the schema
-(`schema_errors.py`) and against code (`checks.py`), then the same for each variant.
+(`schema_errors.py`) and against code (`names.py`), then the same for each variant.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lrexp.config.checks import CHECKED, section_problems
 from lrexp.config.config import BEST, Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
-from lrexp.config.names import IN_PYTHON, Names
+from lrexp.config.names import CHECKED, IN_PYTHON, Names, section_problems
 from lrexp.config.reader import read_override
 from lrexp.config.schema import ExperimentConfig, make_safe
 from lrexp.config.schema_errors import schema_problems

@@ -1,12 +1,15 @@
-"""What the names of an experiment stand for.
+"""What the names of an experiment stand for, and whether a section's arguments fit that.
 
 A plain name is looked up by kind: built-ins first, then what torch and torchvision call by that
 name. An import path is followed. torchvision is imported only for a name that is not built in.
+Each section is checked as it stands in the file, whether or not the schema found something wrong,
+so that one reading finds every problem.
 """
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.trust import AnyCallable, import_callable
-from lrexp.errors import ConfigError, did_you_mean, user_error
+from lrexp.errors import ConfigError, Problem, did_you_mean, user_error
+from lrexp.schedules.signatures import check_arguments, under
 
 Kind: TypeAlias = Literal["model", "data", "loss", "optimizer", "schedule", "function"]
 # Of torch.nn.functional: those that take (output, target) and give one number.
@@ -266,3 +270,115 @@ def _as_loss(found: AnyCallable, path: str) -> AnyCallable:
         raise ConfigError.single("", what, path, "Name a function of (output, target).")
     loss: AnyCallable = made
     return loss
+
+
+Section: TypeAlias = Mapping[str, Any]
+
+
+def section_problems(section: str, value: object, names: Names) -> list[Problem]:
+    """Return what is wrong with one section, keys from the top of the config.
+
+    Raises:
+        UserCodeError: the user's own module raised while it was imported.
+
+    Example:
+        >>> section_problems("loss", "mse", Names(()))[0].remedy
+        "Did you mean 'mse_loss'?"
+    """
+    if section == "loss":
+        return _check_loss(value, names) if isinstance(value, str) and value else []
+    if section not in _CHECKS or not isinstance(value, Mapping):
+        return []
+    name = value.get("name")
+    if not isinstance(name, str) or not name:
+        return []  # the schema's business
+    try:
+        return _CHECKS[section](name, value, names)
+    except ConfigError as error:
+        return under(f"{section}.name", error.problems)
+
+
+def _check_model(name: str, section: Section, names: Names) -> list[Problem]:
+    from lrexp.workloads.models import FACTS, FILLED
+
+    function = names.resolve("model", name)
+    automatic = () if ":" in name else FILLED  # a model of one's own is told with $in_features
+    return _args("model", function, section, facts=FACTS, automatic=automatic)
+
+
+def _check_data(name: str, section: Section, names: Names) -> list[Problem]:
+    return _args("data", names.resolve("data", name), section)
+
+
+def _check_optimizer(name: str, section: Section, names: Names) -> list[Problem]:
+    function = names.resolve("optimizer", name)
+    filled = {"lr": "optimizer.lr", "params": "the model"}
+    # torch compares with <, which NaN passes
+    problems = _args("optimizer", function, section, filled=filled, finite=True)
+    if problems or ":" in name:
+        return problems
+    return _refused_by_torch(function, section)
+
+
+def _check_schedule(name: str, section: Section, names: Names) -> list[Problem]:
+    from lrexp.schedules.build import check_schedule
+
+    found = names.resolve("schedule", name)
+    written = {key: value for key, value in section.items() if key != "name"}
+    try:
+        params = names.with_callables(written)
+    except ConfigError as error:
+        return under("schedule", error.problems)
+    return under("schedule", check_schedule(found if ":" in name else name, params))
+
+
+def _check_loss(name: str, names: Names) -> list[Problem]:
+    try:
+        function = names.resolve("loss", name)
+    except ConfigError as error:
+        return under("loss", error.problems)
+    try:
+        inspect.signature(function).bind("output", "target")
+    except TypeError:
+        what = "must take two arguments, (output, target)"
+        return [Problem("loss", what, name, "Give its other parameters defaults.")]
+    except ValueError:  # no signature to be had
+        pass
+    return []
+
+
+_CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
+    "model": _check_model,
+    "data": _check_data,
+    "optimizer": _check_optimizer,
+    "schedule": _check_schedule,
+}
+
+CHECKED = ("model", "data", "loss", "optimizer", "schedule")
+
+
+def _args(section: str, function: AnyCallable, value: Section, **options: Any) -> list[Problem]:
+    args = value.get("args", {})
+    if not isinstance(args, Mapping):
+        return []
+    problems = check_arguments(function, args, title=str(value["name"]), **options)
+    return under(f"{section}.args", problems)
+
+
+def _refused_by_torch(cls: AnyCallable, section: Section) -> list[Problem]:
+    """Try the settings on one small parameter: torch checks ranges when it makes an optimizer."""
+    import torch
+
+    lr, args = section.get("lr"), section.get("args", {})
+    usable = isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < float("inf")
+    if not usable or not isinstance(args, Mapping):
+        return []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the engine makes it again, and warns then
+            cls([torch.nn.Parameter(torch.zeros(1, 1))], lr=lr, **args)
+    except (ValueError, TypeError, RuntimeError) as error:
+        said = str(error).split("\n", maxsplit=1)[0]
+        what = f"is refused by {section['name']}: {said}"
+        return [Problem("optimizer.args", what, dict(args), "Change the argument.")]
+    return []

@@ -2,7 +2,7 @@
 
 Pydantic checks values strictly: `true` is no number, `.nan` is no rate. Short forms
 (`schedule: cosine`) are written out before these models see them. Names and arguments are checked
-in `checks.py`, with the code they refer to.
+in `names.py`, with the code they refer to.
 """
 
 from __future__ import annotations

@@ -244,12 +244,7 @@ _PATH = re.compile(rf"({_WORD}(?:\.{_WORD})*):({_WORD}(?:\.{_WORD})*)")
 def import_callable(
     path: str, *, directories: Sequence[Path], trust: Sequence[str] = ()
 ) -> AnyCallable:
-    """Return what an import path names.
-
-    Args:
-        path: `package.module:attribute`; the attribute may be `Class.method`.
-        directories: folders whose modules are the user's own, in order.
-        trust: packages that may be reached besides.
+    """Return what an import path names: `package.module:attribute`, or `module:Class.method`.
 
     Raises:
         ConfigError: with key "", when the path is refused or leads nowhere.

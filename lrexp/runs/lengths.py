@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from lrexp.config.checks import section_problems
 from lrexp.config.config import Config
+from lrexp.config.names import section_problems
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.units import Clock, parse_duration
 from lrexp.errors import ConfigError, Problem

@@ -223,6 +223,7 @@ def _section_problems(parts: list[dict[str, Any]]) -> list[Problem]:
 def _built_parts(
     parts: list[dict[str, Any]], build: Callable[..., Schedule | Controller]
 ) -> tuple[list[Part], list[Problem]]:
+    """Return the parts, each with a schedule whose T is its own length."""
     ranges = [(part.get("start"), part.get("end")) for part in parts]
     is_whole = bool(parts) and all(len(part) == len(fields(Part)) for part in parts)
     keys = [f"parts[{index}]" for index in range(len(parts))]
@@ -231,24 +232,18 @@ def _built_parts(
         return [], problems + _section_problems(parts)
     built = []
     for key, part in zip(keys, parts, strict=True):
-        section = f"{key}.schedule"
+        start, end, section = part["start"], part["end"], part["schedule"]
         try:
-            built.append(_built_part(**part, build=build))
+            name, params = _section(section)
+            schedule = build(name, params, total_steps=end - start)
+            if not isinstance(schedule, Schedule):
+                rule = "reacts to training, and cannot be a part of a combined schedule"
+                remedy = "Use it alone, with its own warmup."
+                raise ConfigError.single("name", rule, name, remedy)
+            built.append(Part(start, end, schedule))
         except ConfigError as error:
-            problems += under(section, error.problems)
+            problems += under(f"{key}.schedule", error.problems)
     return built, problems
-
-
-def _built_part(
-    start: int, end: int, schedule: object, build: Callable[..., Schedule | Controller]
-) -> Part:
-    """Return a part; its schedule has T = its own length."""
-    name, params = _section(schedule)
-    built = build(name, params, total_steps=end - start)
-    if isinstance(built, Schedule):
-        return Part(start, end, built)
-    rule = "reacts to training, and cannot be a part of a combined schedule"
-    raise ConfigError.single("name", rule, name, "Use it alone, with its own warmup.")
 
 
 def _as_written(problem: Problem, params: Mapping[str, object]) -> Problem:
