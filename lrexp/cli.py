@@ -420,12 +420,12 @@ def init(
     force: Force = False,
 ) -> None:
     """Write a commented starter config."""
-    from lrexp.config.starter import STARTER
+    from lrexp.config.document import starter
     from lrexp.runs.files import write_whole
 
     if file.exists() and not force:
         raise ConfigError.single("FILE", "exists already", str(file), "Give another, or --force.")
-    write_whole(file, STARTER)
+    write_whole(file, starter())
     say(f"Wrote {file}. Next: lrexp compare {file}")
 
 

@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.resources import files
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lrexp.config.reader import MAX_BYTES, MAX_DEPTH, compose, decode, parse_scalar, read_yaml
+from lrexp.config.reader import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    compose,
+    decode,
+    parse_scalar,
+    read_yaml,
+    refused,
+)
 from lrexp.config.tree import KeyPath, dotted, get, locate, put
 from lrexp.errors import NOTHING, ConfigError, Problem, did_you_mean
 
@@ -80,6 +89,11 @@ class Document:
         return {dotted(path): place for path, place in self.places.items()}
 
 
+def starter() -> str:
+    """Return the commented config that `lrexp init` writes; it runs as it is."""
+    return (files("lrexp.config") / "starter.yaml").read_text(encoding="utf-8")
+
+
 def read_document(path: Path | str, directory: Path | None = None) -> Document:
     """Read a YAML file.
 
@@ -98,10 +112,7 @@ def read_document(path: Path | str, directory: Path | None = None) -> Document:
 def document_from_text(text: str, name: str | None, directory: Path) -> Document:
     """Return the document of a config whose text was read before.
 
-    Args:
-        text: YAML.
-        name: of the file that it came from; None where it was made in Python and has no lines.
-        directory: where relative paths and import paths start.
+    `name` is that of its file, None where it was made in Python and has no lines.
 
     Raises:
         ConfigError: it is no YAML mapping; every problem has its line.
@@ -140,17 +151,13 @@ def _bytes(path: Path, name: str) -> bytes:
     except FileNotFoundError:
         beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         remedy = did_you_mean(path.name, beside[:20]) if beside else "Write one with `lrexp init`."
-        raise _unreadable(name, "does not exist", remedy) from None
+        raise refused(name, "does not exist", remedy) from None
     except IsADirectoryError:
-        raise _unreadable(name, "is a directory, not a file", "Give a YAML file.") from None
+        raise refused(name, "is a directory, not a file", "Give a YAML file.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         why = getattr(error, "strerror", None) or error
         what = f"cannot be read: {why}"
-        raise _unreadable(name, what, "Check the file's name and permissions.") from None
-
-
-def _unreadable(name: str, what: str, remedy: str) -> ConfigError:
-    return ConfigError([Problem("", what, NOTHING, remedy, name)])
+        raise refused(name, what, "Check the file's name and permissions.") from None
 
 
 def _plain(value: object, path: KeyPath, problems: list[Problem]) -> object:

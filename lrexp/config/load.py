@@ -1,7 +1,7 @@
 """A file, a path or a dict to a checked `Config`: every problem at once, in the file's order.
 
 The pipeline: read (`document.py`), override, write short forms out, check against the schema
-(`schema_errors.py`) and against code (`checks.py`), then the same for each variant.
+(`schema_errors.py`) and against code (`names.py`), then the same for each variant.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lrexp.config.checks import CHECKED, section_problems
 from lrexp.config.config import BEST, Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
-from lrexp.config.names import IN_PYTHON, Names
+from lrexp.config.names import CHECKED, IN_PYTHON, Names, section_problems
 from lrexp.config.reader import read_override
-from lrexp.config.schema import ExperimentConfig
+from lrexp.config.schema import ExperimentConfig, make_safe
 from lrexp.config.schema_errors import schema_problems
 from lrexp.config.tree import NAMED_SECTIONS, expand, get, locate, put
-from lrexp.config.variant_names import make_safe
 from lrexp.config.variants import Variant, read_variants
 from lrexp.errors import NOTHING, ConfigError, Problem, UserCodeError, did_you_mean
 
@@ -268,18 +266,11 @@ def _overridden(
     problems: list[Problem] = []
     for key, value, *label in overrides:
         place = label[0] if label else f"--set {key}"
-        document, found = _with_override(document, key, value, place)
-        problems += found
+        try:
+            document = document.with_override(key, value, place)
+        except ConfigError as error:
+            problems += error.problems
     return document, problems
-
-
-def _with_override(
-    document: Document, key: str, value: object, place: str
-) -> tuple[Document, list[Problem]]:
-    try:
-        return document.with_override(key, value, place), []
-    except ConfigError as error:
-        return document, list(error.problems)
 
 
 def _trust_problems(trust: Sequence[str]) -> list[Problem]:
@@ -297,18 +288,14 @@ def _of_variant(problem: Problem, variant: Variant) -> Problem:
     if at_override and variant.home:
         section = problem.key.partition(".")[0]
         if problem.what == "is required" and section in variant.overrides:
-            one_key = f"`{section}.{_first_key(variant, section)}`"
+            value = variant.overrides[section]
+            first = next(iter(value), "name") if isinstance(value, Mapping) else "name"
+            one_key = f"`{section}.{first}: ...`"
             remedy = f"A whole section is replaced here; to change one key, write {one_key}."
             return replace(at_override, remedy=remedy)
         return at_override
     key = f"{variant.home}.{problem.key}" if variant.home else problem.key
     return replace(problem, key=key, what=f"{problem.what}, in variant {variant.name!r}")
-
-
-def _first_key(variant: Variant, section: str) -> str:
-    value = variant.overrides[section]
-    key = next(iter(value), "name") if isinstance(value, Mapping) else "name"
-    return f"{key}: ..."
 
 
 def _identity(problem: Problem) -> tuple[str, str, str]:

@@ -1,12 +1,15 @@
-"""What the names of an experiment stand for.
+"""What the names of an experiment stand for, and whether a section's arguments fit that.
 
 A plain name is looked up by kind: built-ins first, then what torch and torchvision call by that
 name. An import path is followed. torchvision is imported only for a name that is not built in.
+Each section is checked as it stands in the file, whether or not the schema found something wrong,
+so that one reading finds every problem.
 """
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.trust import AnyCallable, import_callable
-from lrexp.errors import ConfigError, did_you_mean, user_error
+from lrexp.errors import ConfigError, Problem, did_you_mean, user_error
+from lrexp.schedules.signatures import check_arguments, under
 
 Kind: TypeAlias = Literal["model", "data", "loss", "optimizer", "schedule", "function"]
 # Of torch.nn.functional: those that take (output, target) and give one number.
@@ -123,16 +127,16 @@ def _optimizer(name: str) -> AnyCallable:
 
 
 def _schedule(name: str) -> AnyCallable:
-    from lrexp.schedules.build import SCHEDULES, known_names
+    from lrexp.schedules.build import SCHEDULES
 
     if name in SCHEDULES:
         return SCHEDULES[name]
-    import torch.optim.lr_scheduler
+    from lrexp.schedules.torch_adapter import torch_class, torch_class_names
 
-    if name in known_names():
-        scheduler: AnyCallable = getattr(torch.optim.lr_scheduler, name)
+    scheduler = torch_class(name)
+    if scheduler is not None:
         return scheduler
-    others = [n for n in known_names() if n not in SCHEDULES]
+    others = torch_class_names()
     raise ConfigError.single("", "is not a known schedule", name, suggest(name, SCHEDULES, others))
 
 
@@ -168,70 +172,52 @@ def _folded(name: str) -> str:
 IN_PYTHON = "(Python object)"  # the name of a section that was given as an object
 
 
-def resolve(
-    kind: Kind, name: str, *, directories: Sequence[Path], trust: Sequence[str] = ()
-) -> AnyCallable:
-    """Return the callable that a name stands for.
-
-    Args:
-        kind: which section the name is from; `function` takes import paths only.
-        name: a built-in name, one of torch's or torchvision's, or `package.module:attribute`.
-        directories: folders whose modules are the user's own, in order.
-        trust: packages that import paths may reach besides.
-
-    Raises:
-        ConfigError: with key "", when the name is unknown or refused.
-        UserCodeError: the user's module raised while it was imported.
-
-    Example:
-        >>> resolve("optimizer", "AdamW", directories=[])
-        <class 'torch.optim.adamw.AdamW'>
-    """
-    if ":" in name or kind == "function":
-        found = import_callable(name, directories=directories, trust=trust)
-        return _as_loss(found, name) if kind == "loss" else found
-    if name == IN_PYTHON:
-        what = "was given as a Python object, which no file can hold"
-        raise ConfigError.single("", what, name, f"Give it in Python again: {kind}=...")
-    return LOOK_UP[kind](name)
-
-
 @dataclass(frozen=True)
 class Names:
-    """The callables behind an experiment's names.
+    """What the names of an experiment are looked up in.
 
     Args:
-        directories: where the user's own modules lie: beside the config, the working directory.
+        directories: folders whose modules are the user's own, in order: beside the config, the
+            working directory.
         trust: packages that import paths may reach besides.
     """
 
-    directories: tuple[Path, ...]
-    trust: tuple[str, ...] = ()
+    directories: Sequence[Path]
+    trust: Sequence[str] = ()
 
     def resolve(self, kind: Kind, name: str) -> AnyCallable:
-        """Return the callable of a name; see `resolve`."""
-        return resolve(kind, name, directories=self.directories, trust=self.trust)
+        """Return the callable that a name stands for.
 
-    def model(self, settings: ExperimentConfig) -> AnyCallable:
-        """Return the callable that makes the model."""
-        return self.resolve("model", settings.model.name)
+        Args:
+            kind: which section the name is from; `function` takes import paths only.
+            name: a built-in name, one of torch's or torchvision's, or `package.module:attribute`.
 
-    def data(self, settings: ExperimentConfig) -> AnyCallable:
-        """Return the callable that loads the data."""
-        return self.resolve("data", settings.data.name)
+        Raises:
+            ConfigError: with key "", when the name is unknown or refused.
+            UserCodeError: the user's module raised while it was imported.
 
-    def loss(self, settings: ExperimentConfig) -> AnyCallable | None:
-        """Return the loss, a function of (output, target); None where the model has its own."""
-        return None if settings.loss is None else self.resolve("loss", settings.loss)
+        Example:
+            >>> Names(()).resolve("optimizer", "AdamW")
+            <class 'torch.optim.adamw.AdamW'>
+        """
+        if ":" in name or kind == "function":
+            found = import_callable(name, directories=self.directories, trust=self.trust)
+            return _as_loss(found, name) if kind == "loss" else found
+        if name == IN_PYTHON:
+            what = "was given as a Python object, which no file can hold"
+            raise ConfigError.single("", what, name, f"Give it in Python again: {kind}=...")
+        return LOOK_UP[kind](name)
 
-    def optimizer(self, settings: ExperimentConfig) -> Any:
-        """Return the optimizer's class."""
-        return self.resolve("optimizer", settings.optimizer.name)
+    def of(self, kind: Kind, settings: ExperimentConfig) -> Any:
+        """Return the callable of a section's name; that of a schedule without import path stays.
 
-    def schedule(self, settings: ExperimentConfig) -> str | AnyCallable:
-        """Return the schedule's name, or the callable that its import path leads to."""
-        name = settings.schedule.name
-        return self.resolve("schedule", name) if ":" in name else name
+        None where there is no loss: the model returns its own.
+        """
+        section = getattr(settings, kind)
+        name = section if kind == "loss" else section.name
+        if name is None:
+            return None
+        return name if kind == "schedule" and ":" not in name else self.resolve(kind, name)
 
     def schedule_params(self, settings: ExperimentConfig) -> dict[str, Any]:
         """Return the schedule's parameters, import paths in them replaced by what they name."""
@@ -289,3 +275,115 @@ def _as_loss(found: AnyCallable, path: str) -> AnyCallable:
         raise ConfigError.single("", what, path, "Name a function of (output, target).")
     loss: AnyCallable = made
     return loss
+
+
+Section: TypeAlias = Mapping[str, Any]
+
+
+def section_problems(section: str, value: object, names: Names) -> list[Problem]:
+    """Return what is wrong with one section, keys from the top of the config.
+
+    Raises:
+        UserCodeError: the user's own module raised while it was imported.
+
+    Example:
+        >>> section_problems("loss", "mse", Names(()))[0].remedy
+        "Did you mean 'mse_loss'?"
+    """
+    if section == "loss":
+        return _check_loss(value, names) if isinstance(value, str) and value else []
+    if section not in _CHECKS or not isinstance(value, Mapping):
+        return []
+    name = value.get("name")
+    if not isinstance(name, str) or not name:
+        return []  # the schema's business
+    try:
+        return _CHECKS[section](name, value, names)
+    except ConfigError as error:
+        return under(f"{section}.name", error.problems)
+
+
+def _check_model(name: str, section: Section, names: Names) -> list[Problem]:
+    from lrexp.workloads.models import FACTS, FILLED
+
+    function = names.resolve("model", name)
+    automatic = () if ":" in name else FILLED  # a model of one's own is told with $in_features
+    return _args("model", function, section, facts=FACTS, automatic=automatic)
+
+
+def _check_data(name: str, section: Section, names: Names) -> list[Problem]:
+    return _args("data", names.resolve("data", name), section)
+
+
+def _check_optimizer(name: str, section: Section, names: Names) -> list[Problem]:
+    function = names.resolve("optimizer", name)
+    filled = {"lr": "optimizer.lr", "params": "the model"}
+    # torch compares with <, which NaN passes
+    problems = _args("optimizer", function, section, filled=filled, finite=True)
+    if problems or ":" in name:
+        return problems
+    return _refused_by_torch(function, section)
+
+
+def _check_schedule(name: str, section: Section, names: Names) -> list[Problem]:
+    from lrexp.schedules.build import check_schedule
+
+    found = names.resolve("schedule", name)
+    written = {key: value for key, value in section.items() if key != "name"}
+    try:
+        params = names.with_callables(written)
+    except ConfigError as error:
+        return under("schedule", error.problems)
+    return under("schedule", check_schedule(found if ":" in name else name, params))
+
+
+def _check_loss(name: str, names: Names) -> list[Problem]:
+    try:
+        function = names.resolve("loss", name)
+    except ConfigError as error:
+        return under("loss", error.problems)
+    try:
+        inspect.signature(function).bind("output", "target")
+    except TypeError:
+        what = "must take two arguments, (output, target)"
+        return [Problem("loss", what, name, "Give its other parameters defaults.")]
+    except ValueError:  # no signature to be had
+        pass
+    return []
+
+
+_CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
+    "model": _check_model,
+    "data": _check_data,
+    "optimizer": _check_optimizer,
+    "schedule": _check_schedule,
+}
+
+CHECKED = ("model", "data", "loss", "optimizer", "schedule")
+
+
+def _args(section: str, function: AnyCallable, value: Section, **options: Any) -> list[Problem]:
+    args = value.get("args", {})
+    if not isinstance(args, Mapping):
+        return []
+    problems = check_arguments(function, args, title=str(value["name"]), **options)
+    return under(f"{section}.args", problems)
+
+
+def _refused_by_torch(cls: AnyCallable, section: Section) -> list[Problem]:
+    """Try the settings on one small parameter: torch checks ranges when it makes an optimizer."""
+    import torch
+
+    lr, args = section.get("lr"), section.get("args", {})
+    usable = isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < float("inf")
+    if not usable or not isinstance(args, Mapping):
+        return []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the engine makes it again, and warns then
+            cls([torch.nn.Parameter(torch.zeros(1, 1))], lr=lr, **args)
+    except (ValueError, TypeError, RuntimeError) as error:
+        said = str(error).split("\n", maxsplit=1)[0]
+        what = f"is refused by {section['name']}: {said}"
+        return [Problem("optimizer.args", what, dict(args), "Change the argument.")]
+    return []

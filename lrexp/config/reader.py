@@ -100,14 +100,13 @@ def decode(raw: bytes, name: str) -> str:
         ConfigError: it is too large, not UTF-8, or holds control characters.
     """
     if len(raw) > MAX_BYTES:
-        raise _refused(name, f"is larger than {MAX_BYTES} bytes", "Give a config file.")
+        raise refused(name, f"is larger than {MAX_BYTES} bytes", "Give a config file.")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         what = "is not UTF-8 text"
-        raise _refused(f"{name}:{line}", what, "Save the file as UTF-8.") from None
-    return text
+        raise refused(f"{name}:{line}", what, "Save the file as UTF-8.") from None
 
 
 def read_yaml(text: str, name: str) -> tuple[object, Places]:
@@ -126,7 +125,7 @@ def read_yaml(text: str, name: str) -> tuple[object, Places]:
     if bad:
         line = text.count("\n", 0, bad.start()) + 1
         what = f"holds the control character U+{ord(bad.group()):04X}: this is no text file"
-        raise _refused(f"{name}:{line}", what, "Give a YAML file, or remove the character.")
+        raise refused(f"{name}:{line}", what, "Give a YAML file, or remove the character.")
     builder = _Builder(name)
     root = compose(text, name)
     value = None if root is None else builder.value(root, ())
@@ -186,12 +185,12 @@ class _Composer(yaml.SafeLoader):
         tag = getattr(event, "tag", None)
         if tag is not None:
             what = f"holds the tag {tag!r}; tags could run code and are refused"
-            raise _refused(place, what, "Remove it; quote text that starts with '!'.")
+            raise refused(place, what, "Remove it; quote text that starts with '!'.")
         if self.depth > MAX_DEPTH:
-            raise _refused(place, f"is nested deeper than {MAX_DEPTH} levels", "Flatten it.")
+            raise refused(place, f"is nested deeper than {MAX_DEPTH} levels", "Flatten it.")
         self.num_nodes += 1
         if self.num_nodes > MAX_NODES:
-            raise _refused(place, f"holds more than {MAX_NODES} values", "Shorten it.")
+            raise refused(place, f"holds more than {MAX_NODES} values", "Shorten it.")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -215,7 +214,7 @@ def compose(text: str, name: str) -> yaml.Node | None:
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. "\U99999999" in quotes
         what = f"is not valid YAML: {error}".split("\n", maxsplit=1)[0]
         place = f"{name}:{loader.line + 1}"
-        raise _refused(place, what, "Correct the text near this line.") from None
+        raise refused(place, what, "Correct the text near this line.") from None
     finally:
         loader.dispose()
 
@@ -226,8 +225,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> ConfigError:
     said = error.problem or error.context or str(error)
     for start, what, remedy in _SYNTAX:
         if said.startswith(start):
-            return _refused(place, what, remedy)
-    return _refused(place, f"is not valid YAML: {said}", "Correct the text near this line.")
+            return refused(place, what, remedy)
+    return refused(place, f"is not valid YAML: {said}", "Correct the text near this line.")
 
 
 class _Builder:
@@ -273,7 +272,7 @@ class _Builder:
                 self._problem(key_node, path, "holds a key that is no text", "Use a plain word.")
             elif len(key_node.value) > MAX_KEY:
                 what = f"holds a key of more than {MAX_KEY} characters"
-                raise _refused(self._place(key_node), what, "Use a short word.")
+                raise refused(self._place(key_node), what, "Use a short word.")
             elif key_node.value == "<<" and key_node.style is None:
                 for pair in self._merged(value_node, path, depth):
                     merged.setdefault(pair[0], pair)
@@ -298,10 +297,10 @@ class _Builder:
         self._num_nodes += 1
         if self._num_nodes > MAX_NODES:
             what = f"holds more than {MAX_NODES} values when its aliases are expanded"
-            raise _refused(self._place(node), what, "Use fewer aliases.")
+            raise refused(self._place(node), what, "Use fewer aliases.")
         if len(path) > MAX_DEPTH:
             what = f"is nested deeper than {MAX_DEPTH} levels, or contains itself"
-            raise _refused(self._place(node), what, "Flatten it.")
+            raise refused(self._place(node), what, "Flatten it.")
 
     def _place(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"
@@ -312,5 +311,6 @@ class _Builder:
             raise ConfigError(self.problems)
 
 
-def _refused(place: str, what: str, remedy: str) -> ConfigError:
+def refused(place: str, what: str, remedy: str) -> ConfigError:
+    """Return the error of a file that cannot be read from `place` on."""
     return ConfigError([Problem("", what, NOTHING, remedy, place)])

@@ -2,7 +2,7 @@
 
 Pydantic checks values strictly: `true` is no number, `.nan` is no rate. Short forms
 (`schedule: cosine`) are written out before these models see them. Names and arguments are checked
-in `checks.py`, with the code they refer to.
+in `names.py`, with the code they refer to.
 """
 
 from __future__ import annotations
@@ -23,13 +23,50 @@ from pydantic_core import PydanticCustomError
 
 from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
-from lrexp.config.variant_names import NAME_PATTERN, why_unsafe
 from lrexp.errors import ConfigError
 from lrexp.schedules.controllers import Monitor
 from lrexp.schedules.signatures import Count, Fraction, Positive
 
 CUSTOM = "lrexp"  # the type of errors whose wording comes from here
+MAX_LENGTH = 64
+SAFE_CHARACTERS = "A-Za-z0-9._=,+@% -"
+NAME_PATTERN = rf"^[A-Za-z0-9]([{SAFE_CHARACTERS}]{{0,{MAX_LENGTH - 2}}}[A-Za-z0-9_=,+@%-])?$"
+_NAME = re.compile(NAME_PATTERN[1:-1])
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(10))}
 _DEVICE = r"^(auto|cpu|cuda(:[0-9]{1,3})?|mps)$"
+
+
+def why_unsafe(name: str) -> str | None:
+    """Return why a name cannot be the name of a folder, None when it can.
+
+    Example:
+        >>> why_unsafe("../up")
+        'must start with a letter or digit'
+    """
+    if not name or len(name) > MAX_LENGTH:
+        return f"must have 1 to {MAX_LENGTH} characters"
+    if not re.match("[A-Za-z0-9]", name):
+        return "must start with a letter or digit"
+    if name.endswith((" ", ".")):
+        return "must not end with a space or a dot"
+    if not _NAME.fullmatch(name):
+        return "may only hold the letters a-z, digits, spaces and ._-=,+@%"
+    if name.partition(".")[0].strip().lower() in _DEVICES:
+        return "is the name of a device on Windows"
+    return None
+
+
+def make_safe(text: str) -> str:
+    """Return a safe name that resembles the text.
+
+    Example:
+        >>> make_safe("train:make_model")
+        'train.make_model'
+    """
+    text = re.sub(r"[:/\\]+", ".", text)
+    text = re.sub(rf"[^{SAFE_CHARACTERS}]+", "-", text)
+    text = re.sub(r"^[^A-Za-z0-9]+", "", text)[:MAX_LENGTH].rstrip(" .-") or "x"
+    return text if why_unsafe(text) is None else f"x{text}"[:MAX_LENGTH]
 
 
 def refusal(what: str, remedy: str, key: str = "") -> PydanticCustomError:
@@ -121,7 +158,6 @@ InMemory: TypeAlias = Annotated[
 Arguments: TypeAlias = dict[str, Any]
 RULES = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 _OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
-MAX_SEED = 2**32 - 1
 
 
 class ModelConfig(BaseModel):
@@ -329,7 +365,7 @@ class ExperimentConfig(BaseModel):
 
     name: Name = Field(default="experiment", description="Part of the name of each run's folder.")
     seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="The first seed; further ones are seed + 1, ..."
+        default=0, ge=0, le=2**32 - 1, description="The first seed; further ones are seed + 1, ..."
     )
     device: Device = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["fp32", "fp64", "bf16"] = Field(

@@ -160,10 +160,8 @@ def _example(path: KeyPath) -> str | None:
     value = field.examples[0] if field.examples else field.default
     if value is None or value is PydanticUndefined:
         return None
-    return str(value) if isinstance(value, str | int | float) else _flow(value)
-
-
-def _flow(value: object) -> str:
+    if isinstance(value, str | int | float):
+        return str(value)
     return json.dumps(value).replace('"', "")
 
 

@@ -90,11 +90,6 @@ def forget_modules() -> None:
     _known.clear()
 
 
-def known_folders() -> set[Path]:
-    """Return the folders that modules were imported from."""
-    return set(_known)
-
-
 @contextmanager
 def _swapped_in(directory: Path) -> Iterator[None]:
     """Give the folder's names precedence in `sys.path` and `sys.modules`."""
@@ -189,28 +184,25 @@ def own_files(
 
 
 def _imported_files() -> set[Path]:
-    files, library = set(), _library()
-    for name, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None)
-        if name.partition(".")[0] not in RESERVED | _MAIN and isinstance(path, str):
-            files.add(path)
-    paths = (Path(path) for path in files if not _is_in_library(path, library))
-    return {path.resolve() for path in paths if path.is_absolute()}
-
-
-def _is_in_library(path: str, library: tuple[str, ...]) -> bool:
-    return path.startswith(library) or not _INSTALLED.isdisjoint(Path(path).parts)
-
-
-def _library() -> tuple[str, ...]:
+    """Return the files of all modules but those of libraries."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple(sysconfig.get_path(name) for name in names)
+    library = tuple(sysconfig.get_path(name) for name in names)
+    found = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in RESERVED | _MAIN or not isinstance(file, str):
+            continue
+        path = Path(file)
+        installed = file.startswith(library) or not _INSTALLED.isdisjoint(path.parts)
+        if path.is_absolute() and not installed:
+            found.add(path.resolve())
+    return found
 
 
 def _is_foreign(file: Path, folder: Path, folders: Sequence[Path]) -> bool:
     """Return whether a file below a folder is of a virtual environment, or of another config."""
     below = list(takewhile(lambda parent: parent != folder, file.parents))
-    others = known_folders() - set(folders)
+    others = set(_known) - set(folders)
     return any(parent in others or (parent / "pyvenv.cfg").is_file() for parent in below)
 
 
@@ -252,12 +244,7 @@ _PATH = re.compile(rf"({_WORD}(?:\.{_WORD})*):({_WORD}(?:\.{_WORD})*)")
 def import_callable(
     path: str, *, directories: Sequence[Path], trust: Sequence[str] = ()
 ) -> AnyCallable:
-    """Return what an import path names.
-
-    Args:
-        path: `package.module:attribute`; the attribute may be `Class.method`.
-        directories: folders whose modules are the user's own, in order.
-        trust: packages that may be reached besides.
+    """Return what an import path names: `package.module:attribute`, or `module:Class.method`.
 
     Raises:
         ConfigError: with key "", when the path is refused or leads nowhere.
@@ -269,13 +256,11 @@ def import_callable(
     """
     match = _PATH.fullmatch(path)
     if not match:
-        what = "is no import path"
-        raise ConfigError.single("", what, path, "Write it as package.module:attribute.")
+        raise _refused(path, "is no import path", "Write it as package.module:attribute.")
     module_name, attribute = match[1], match[2]
     private = [w for w in re.split(r"[.:]", path) if w.startswith("_")]
     if private:
-        what = f"reaches the private name {private[0]!r}"
-        raise ConfigError.single("", what, path, "Name a public one.")
+        raise _refused(path, f"reaches the private name {private[0]!r}", "Name a public one.")
     module = _module(module_name, path, directories, trust)
     found = _attribute(module, attribute, path)
     if not _trusted(module_name, trust):
@@ -290,7 +275,7 @@ def _module(name: str, path: str, directories: Sequence[Path], trust: Sequence[s
         if not find_file(name, home):
             expected = home / f"{name.replace('.', '/')}.py"
             remedy = f"There is no {expected} (every folder on the way needs an __init__.py)."
-            raise ConfigError.single("", "names a module that does not exist", path, remedy)
+            raise _refused(path, "names a module that does not exist", remedy)
         return _import(name, path, functools.partial(import_from, name, home))
     if _trusted(name, trust) or _is_open(name):
         if name.startswith("torchvision"):
@@ -298,7 +283,7 @@ def _module(name: str, path: str, directories: Sequence[Path], trust: Sequence[s
 
             torchvision_module(name.split(".")[1] if "." in name else "models", "")
         return _import(name, path, functools.partial(importlib.import_module, name))
-    raise ConfigError.single("", *_why_refused(name, path, directories))
+    raise _refused(path, *_why_refused(name, directories))
 
 
 def _import(name: str, path: str, import_now: Callable[[], ModuleType]) -> ModuleType:
@@ -312,8 +297,8 @@ def _import(name: str, path: str, import_now: Callable[[], ModuleType]) -> Modul
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{name}.".startswith(f"{missing}."):
-            what, remedy = f"names a module that does not exist: {missing}", "Correct it."
-            raise ConfigError.single("", what, path, remedy) from None
+            what = f"names a module that does not exist: {missing}"
+            raise _refused(path, what, "Correct it.") from None
         raise user_error(error, f"importing {path}") from error
 
 
@@ -322,16 +307,16 @@ def _attribute(module: ModuleType, attribute: str, path: str) -> AnyCallable:
     for word in attribute.split("."):
         if found is not module and not isinstance(found, type):
             what = f"looks for {word!r} in something that is no class"
-            raise ConfigError.single("", what, path, "Write package.module:attribute.")
+            raise _refused(path, what, "Write package.module:attribute.")
         if not hasattr(found, word):
             public = [n for n in vars(found) if not n.startswith("_") and callable(vars(found)[n])]
             remedy = did_you_mean(word, public) if public else "It has no public callable."
             remedy = remedy if len(remedy) < 200 else "Correct the name."
-            raise ConfigError.single("", f"names {word!r}, which does not exist", path, remedy)
+            raise _refused(path, f"names {word!r}, which does not exist", remedy)
         found = getattr(found, word)
     if isinstance(found, ModuleType) or not callable(found):
         what = f"names something that cannot be called ({type(found).__name__})"
-        raise ConfigError.single("", what, path, "Name a function or class.")
+        raise _refused(path, what, "Name a function or class.")
     callable_found: AnyCallable = found
     return callable_found
 
@@ -353,30 +338,34 @@ def _check_origin(
         return
     what = f"names something from {origin!r}, which a config may not reach"
     remedy = f"Wrap it in a function of your own, or pass --trust {origin} if you trust it."
-    raise ConfigError.single("", what, path, remedy)
+    raise _refused(path, what, remedy)
 
 
-def _why_refused(name: str, path: str, directories: Sequence[Path]) -> tuple[str, object, str]:
-    """Return what is wrong, the value and the remedy."""
+def _refused(path: str, what: str, remedy: str) -> ConfigError:
+    return ConfigError.single("", what, path, remedy)
+
+
+def _why_refused(name: str, directories: Sequence[Path]) -> tuple[str, str]:
+    """Return what is wrong and the remedy."""
     top = name.partition(".")[0]
     if top in ("torch", "torchvision"):
         what = "is refused: this part of torch can load or run code"
         remedy = f"Open to configs: {', '.join(OPEN_PACKAGES)}. Or pass --trust {name}."
-        return what, path, remedy
+        return what, remedy
     if top in sys.stdlib_module_names:
         what = "is refused: a config must not reach the standard library"
         own = [d / f"{top}.py" for d in directories if find_file(top, d)]
         rename = f"Rename {own[0]}: {top!r} is a standard module. " if own else ""
-        return what, path, f"{rename}Pass --trust {name} if you trust this config."
+        return what, f"{rename}Pass --trust {name} if you trust this config."
     places = " or ".join(dict.fromkeys(str(d) for d in directories))
     if _is_installed(top):
         what = "is refused: it is neither beside the config nor in the working directory"
-        return what, path, f"Pass --trust {top} if you trust this config with that package."
+        return what, f"Pass --trust {top} if you trust this config with that package."
     folder = next((d / top for d in directories if (d / top).is_dir()), None)
     if folder:
-        return "names a folder that is no package", path, f"Add an empty {folder}/__init__.py."
+        return "names a folder that is no package", f"Add an empty {folder}/__init__.py."
     what = "names a module that is not there"
-    return what, path, f"Expected {top}.py in {places}; other packages need --trust {top}."
+    return what, f"Expected {top}.py in {places}; other packages need --trust {top}."
 
 
 def _trusted(name: str, trust: Sequence[str]) -> bool:

@@ -11,11 +11,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import TypeAlias
 
 from lrexp.errors import ConfigError
 
-Text: TypeAlias = int | str
 UNITS = {"st": "steps", "ep": "epochs", "tok": "tokens", "sa": "samples", "%": "of training"}
 # Bounded on purpose: Fraction("1e999999999") would not fit into memory.
 DURATION_PATTERN = r"([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][-+]?[0-9]{1,2})? ?([a-z]+|%)"

@@ -73,7 +73,7 @@ class TrialBuilder:
 
     def build_of(self, settings: ExperimentConfig, data: Data) -> Build:
         """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
-        optimizer_class = self._names.optimizer(settings)
+        optimizer_class = self._names.of("optimizer", settings)
         spec = settings.optimizer
         groups = [(group.match, group.lr_scale) for group in spec.groups]
 
@@ -98,7 +98,7 @@ class TrialBuilder:
         The objective comes as a function that makes it: a loss that keeps state (an exponential
         average, learned weights) begins afresh in every trial.
         """
-        pristine = self._objects.loss or self._names.loss(settings)
+        pristine = self._objects.loss or self._names.of("loss", settings)
 
         def fresh() -> LossFunction:
             assert pristine is not None
@@ -155,7 +155,9 @@ class TrialBuilder:
         if self._objects.data is not None:
             return data_from_objects(self._objects.data, **spec.options)
         directory = self._config.document.directory
-        return load_data(self._names.data(settings), spec.args, directory=directory, **spec.options)
+        return load_data(
+            self._names.of("data", settings), spec.args, directory=directory, **spec.options
+        )
 
     def _initial_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
         """Return the seed's initial model on the CPU; only the current seed's are kept."""
@@ -193,7 +195,7 @@ class TrialBuilder:
         try:
             return copy_of(pristine, "loss", "Pass a function, or a class that can be copied.")
         except ConfigError:
-            again = pristine if self._objects.loss else self._names.loss(settings)
+            again = pristine if self._objects.loss else self._names.of("loss", settings)
             if again is None or again is pristine:
                 raise
             return again
@@ -208,7 +210,7 @@ class TrialBuilder:
         given = self._objects.model
         if isinstance(given, nn.Module):
             return copy_of(given, "model", NOT_COPIED)
-        factory = given or self._names.model(settings)
+        factory = given or self._names.of("model", settings)
         try:
             args = fill_facts(factory, settings.model.args, data.facts)
         except ConfigError:

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lrexp.config.config import resolved_tree
 from lrexp.config.document import to_yaml
-from lrexp.config.resolved import resolved_tree
 from lrexp.engine.choice import Choice
 from lrexp.engine.rng import preserved_rng
 from lrexp.records import Trial, Unit

@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from lrexp.config.checks import section_problems
 from lrexp.config.config import Config
+from lrexp.config.names import section_problems
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.units import Clock, parse_duration
 from lrexp.errors import ConfigError, Problem
@@ -162,7 +162,7 @@ def make_schedule(
     assert clock.total_steps is not None
     try:
         return build_schedule(
-            config.names.schedule(settings),
+            config.names.of("schedule", settings),
             config.names.schedule_params(settings),
             lr=settings.optimizer.lr,
             total_steps=clock.total_steps,

@@ -201,7 +201,7 @@ def _plan_variant(
         parts["schedule"] = make_schedule(settings, clock, config)
         if followed:
             _check_monitor(parts["schedule"], data)
-        _check_momentum(parts["schedule"], config.names.optimizer(settings))
+        _check_momentum(parts["schedule"], config.names.of("optimizer", settings))
     with problems:
         parts["eval_every"] = eval_every(settings, clock)
     with problems:

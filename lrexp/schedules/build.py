@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from lrexp.errors import ConfigError, Problem, did_you_mean
 from lrexp.schedules import combine, controllers, custom, cycles, decays
 from lrexp.schedules.combine import Part, range_problems
-from lrexp.schedules.custom import custom_problems, custom_schedule
+from lrexp.schedules.custom import custom_problems, custom_schedule, title_of
 from lrexp.schedules.schedule import (
     FILLED,
     SCHEDULES,
@@ -24,7 +24,7 @@ from lrexp.schedules.schedule import (
     common_problems,
     register,
 )
-from lrexp.schedules.signatures import Count, Positive, fits, read_arguments
+from lrexp.schedules.signatures import Count, Positive, fits, read_arguments, under
 
 __all__ = ["SCHEDULES", "build_schedule", "check_schedule", "known_names", "register"]
 FAMILIES = (combine, controllers, custom, cycles, decays)  # they fill SCHEDULES
@@ -40,14 +40,14 @@ class Maker:
     Args:
         title: what errors call it.
         factory: its keyword-only parameters are those of the config.
-        make: (η, T, steps per epoch, parameters of the config) -> schedule.
+        fixed: steps per epoch -> its arguments between T and those of the config.
         args_problems: rules for the parameter `args`.
         filled: what a config must not give -> the key or section that it comes from.
     """
 
     title: str
     factory: Callable[..., Schedule | Controller]
-    make: Callable[[float, int, PerEpoch, Mapping[str, Any]], Schedule | Controller]
+    fixed: Callable[[PerEpoch], tuple[object, ...]] = lambda per_epoch: ()
     args_problems: Callable[[Mapping[str, object]], list[Problem]] = lambda args: []
     filled: Mapping[str, str] = field(default_factory=lambda: FILLED)
 
@@ -55,43 +55,29 @@ class Maker:
 def maker_of(name: Name) -> Maker | None:
     """Return the maker of a name, None where there is none; torch is imported only for its own."""
     if isinstance(name, str) and name in SCHEDULES:
-        factory = SCHEDULES[name]
-        return Maker(name, factory, lambda lr, total, per_epoch, p: factory(lr, total, **p))
-    if isinstance(name, (str, type)):
-        from lrexp.schedules import torch_adapter
+        return Maker(name, SCHEDULES[name])
+    if isinstance(name, str | type):
+        from lrexp.schedules import torch_adapter as adapter
 
-        scheduler = torch_adapter.torch_class(name) if isinstance(name, str) else name
-        if scheduler is not None and torch_adapter.is_scheduler(scheduler):
-            return _torch_maker(scheduler)
-    return None if isinstance(name, str) else _custom_maker(name)
-
-
-def _torch_maker(scheduler: type) -> Maker:
-    from lrexp.schedules import torch_adapter as adapter
-
-    is_plateau = adapter.is_plateau(scheduler)
-
-    def make(
-        lr: float, total_steps: int, per_epoch: PerEpoch, params: Mapping[str, Any]
-    ) -> Schedule | Controller:
-        if is_plateau:
-            return adapter.torch_plateau(lr, total_steps, **params)
-        return adapter.torch_schedule(lr, total_steps, scheduler, per_epoch, **params)
-
-    factory = adapter.torch_plateau if is_plateau else adapter.torch_schedule
-    filled = {**FILLED, "scheduler": "schedule.name", "steps_per_epoch": "data"}
-    problems = partial(adapter.torch_problems, scheduler)
-    return Maker(scheduler.__name__, factory, make, problems, filled)
-
-
-def _custom_maker(factory: Callable[..., object]) -> Maker:
-    return Maker(
-        getattr(factory, "__name__", str(factory)),
-        custom_schedule,
-        lambda lr, total, per_epoch, p: custom_schedule(lr, total, factory, **p),
-        partial(custom_problems, factory),
-        {**FILLED, "factory": "schedule.name"},
-    )
+        scheduler = adapter.torch_class(name) if isinstance(name, str) else name
+        if scheduler is not None and adapter.is_scheduler(scheduler):
+            filled = {**FILLED, "scheduler": "schedule.name", "steps_per_epoch": "data"}
+            problems = partial(adapter.torch_problems, scheduler)
+            maker = Maker(
+                scheduler.__name__,
+                adapter.torch_schedule,
+                lambda per_epoch: (scheduler, per_epoch),
+                problems,
+                filled,
+            )
+            if adapter.is_plateau(scheduler):
+                return replace(maker, factory=adapter.torch_plateau, fixed=lambda per_epoch: ())
+            return maker
+    if isinstance(name, str):
+        return None
+    filled = {**FILLED, "factory": "schedule.name"}
+    problems = partial(custom_problems, name)
+    return Maker(title_of(name), custom_schedule, lambda per_epoch: (name,), problems, filled)
 
 
 def build_schedule(
@@ -130,12 +116,12 @@ def build_schedule(
     common |= {"total_steps": total_steps} if fits(total_steps, Count) else {}
     maker, values, problems = _read(name, params, to_steps, common)
     if name == "combined" and "parts" in values:
-        setting = _Setting(lr, to_steps, steps_per_epoch)
-        values["parts"], found = _built_parts(values["parts"], setting)
+        build = partial(build_schedule, lr=lr, to_steps=to_steps, steps_per_epoch=steps_per_epoch)
+        values["parts"], found = _built_parts(values["parts"], build)
         problems += found
     try:
         if not problems:
-            return maker.make(lr, total_steps, steps_per_epoch, values)
+            return maker.factory(lr, total_steps, *maker.fixed(steps_per_epoch), **values)
     except ConfigError as error:
         problems = list(error.problems)
     raise ConfigError([_as_written(problem, params) for problem in problems])
@@ -193,15 +179,6 @@ def known_names() -> list[str]:
     return [*SCHEDULES, *torch_class_names()]
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """What the parts of a combined schedule have in common."""
-
-    lr: float
-    to_steps: Callable[[object], int]
-    steps_per_epoch: PerEpoch
-
-
 def _read_parts(
     parts: Any, to_steps: Callable[[object], int | None]
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
@@ -213,7 +190,7 @@ def _read_parts(
         values: dict[str, Any] = {}
         if isinstance(part, Mapping):
             values, found = read_arguments(Part, part, title="a part", context=to_steps)
-            problems += _under(key, found)
+            problems += under(key, found)
         else:
             example = "{start: 0, end: 50%, schedule: cosine}"
             problems.append(Problem(key, "must be a mapping", part, f"Write e.g. {example}."))
@@ -239,52 +216,34 @@ def _section_problems(parts: list[dict[str, Any]]) -> list[Problem]:
             found = check_schedule(*_section(part["schedule"])) if "schedule" in part else []
         except ConfigError as error:
             found = list(error.problems)
-        problems += _under(f"parts[{index}].schedule", found)
+        problems += under(f"parts[{index}].schedule", found)
     return problems
 
 
 def _built_parts(
-    parts: list[dict[str, Any]], setting: _Setting
+    parts: list[dict[str, Any]], build: Callable[..., Schedule | Controller]
 ) -> tuple[list[Part], list[Problem]]:
-    keys = [f"parts[{index}]" for index in range(len(parts))]
+    """Return the parts, each with a schedule whose T is its own length."""
     ranges = [(part.get("start"), part.get("end")) for part in parts]
     is_whole = bool(parts) and all(len(part) == len(fields(Part)) for part in parts)
+    keys = [f"parts[{index}]" for index in range(len(parts))]
     problems = range_problems(ranges, keys) if is_whole else []
     if problems or not is_whole:
         return [], problems + _section_problems(parts)
     built = []
-    for key, part, bounds in zip(keys, parts, ranges, strict=True):
-        found, wrong = _built_part(part["schedule"], bounds, setting)
-        built += found
-        problems += _under(f"{key}.schedule", wrong)
+    for key, part in zip(keys, parts, strict=True):
+        start, end, section = part["start"], part["end"], part["schedule"]
+        try:
+            name, params = _section(section)
+            schedule = build(name, params, total_steps=end - start)
+            if not isinstance(schedule, Schedule):
+                rule = "reacts to training, and cannot be a part of a combined schedule"
+                remedy = "Use it alone, with its own warmup."
+                raise ConfigError.single("name", rule, name, remedy)
+            built.append(Part(start, end, schedule))
+        except ConfigError as error:
+            problems += under(f"{key}.schedule", error.problems)
     return built, problems
-
-
-def _built_part(
-    section: object, bounds: tuple[Any, Any], setting: _Setting
-) -> tuple[list[Part], list[Problem]]:
-    """Return one part, or none and what is wrong; its schedule has T = its own length."""
-    start, end = bounds
-    try:
-        name, params = _section(section)
-        schedule = build_schedule(
-            name,
-            params,
-            lr=setting.lr,
-            total_steps=end - start,
-            to_steps=setting.to_steps,
-            steps_per_epoch=setting.steps_per_epoch,
-        )
-    except ConfigError as error:
-        return [], list(error.problems)
-    if isinstance(schedule, Schedule):
-        return [Part(start, end, schedule)], []
-    rule = "reacts to training, and cannot be a part of a combined schedule"
-    return [], [Problem("name", rule, name, "Use it alone, with its own warmup.")]
-
-
-def _under(prefix: str, problems: list[Problem]) -> list[Problem]:
-    return list(ConfigError(problems).under(prefix).problems)
 
 
 def _as_written(problem: Problem, params: Mapping[str, object]) -> Problem:

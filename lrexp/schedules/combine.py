@@ -72,7 +72,8 @@ def combine(parts: Sequence[Part], keys: Sequence[str]) -> Schedule:
     if problems:
         raise ConfigError(problems)
     starts = [part.start for part in parts]
-    curves = [_as_schedule(part.schedule) for part in parts]
+    given = [part.schedule for part in parts]
+    curves = [curve if isinstance(curve, Schedule) else Schedule(curve) for curve in given]
 
     def lr(step: int) -> float:
         index = bisect_right(starts, step) - 1
@@ -112,10 +113,6 @@ def _bounds(bounds: tuple[Any, Any], key: str) -> Problem | None:
 
 def _shown(bounds: tuple[Any, Any]) -> str:
     return f"[{bounds[0]}, {bounds[1]})"
-
-
-def _as_schedule(schedule: Schedule | Callable[[int], float]) -> Schedule:
-    return schedule if isinstance(schedule, Schedule) else Schedule(schedule)
 
 
 def _momentum(parts: Sequence[Part], curves: Sequence[Schedule]) -> Callable[[int], float] | None:

@@ -135,9 +135,7 @@ class Plateau:
 
     def lr(self, state: PlateauState, step: int) -> float:
         """Return the LR used for update `step`."""
-        if step < self.warmup:
-            return state.lr * warmup_fraction(step, self.warmup, self.warmup_start)
-        return state.lr
+        return state.lr * warmup_fraction(step, self.warmup, self.warmup_start)
 
     def observe(self, state: PlateauState, step: int, value: float) -> PlateauState:
         """Return the state after an evaluation that followed update `step`."""
@@ -289,20 +287,13 @@ class AdaptiveCycle:
         """The LR that EXPLORE wavers around and ESCAPE multiplies."""
         return (self.base_lr + self.max_lr) / 2
 
-    @property
-    def burst_steps(self) -> int:
-        """The length of an escape."""
-        return self.window_size
-
     def init(self) -> AdaptiveCycleState:
         """Return the state before training: the middle LR, nothing seen."""
         return AdaptiveCycleState(self.middle_lr)
 
     def lr(self, state: AdaptiveCycleState, step: int) -> float:
         """Return the LR used for update `step`."""
-        if step < self.warmup:
-            return state.lr * warmup_fraction(step, self.warmup, self.warmup_start)
-        return state.lr
+        return state.lr * warmup_fraction(step, self.warmup, self.warmup_start)
 
     def observe(self, state: AdaptiveCycleState, step: int, value: float) -> AdaptiveCycleState:
         """Return the state after the loss `value` of update `step`."""
@@ -324,7 +315,7 @@ class AdaptiveCycle:
         phase = state.phase
         if burst_left == 0:
             phase = self._phase(state, improvement, rising, since_best, len(window))
-            burst_left = self.burst_steps if phase == ESCAPE else 0
+            burst_left = self.window_size if phase == ESCAPE else 0
         return AdaptiveCycleState(
             self._next_lr(state.lr, phase, step),
             phase,
@@ -371,13 +362,12 @@ class AdaptiveCycle:
         return EXPLORE
 
     def _next_lr(self, lr: float, phase: str, step: int) -> float:
-        if phase == EXPLOIT:
-            target = self.base_lr
-        elif phase == ESCAPE:
-            target = min(self.max_lr, self.middle_lr * self.escape_multiplier)
-        else:
-            quarter = (self.max_lr - self.base_lr) / 4
-            target = self.middle_lr + quarter * _noise(self.seed, step)
+        quarter = (self.max_lr - self.base_lr) / 4
+        target = {
+            EXPLOIT: self.base_lr,
+            EXPLORE: self.middle_lr + quarter * _noise(self.seed, step),
+            ESCAPE: min(self.max_lr, self.middle_lr * self.escape_multiplier),
+        }[phase]
         moved = self.smoothing * lr + (1 - self.smoothing) * target
         return min(self.max_lr, max(self.base_lr, moved))
 

@@ -23,6 +23,7 @@ from lrexp.schedules.signatures import (
     check_arguments,
     named_parameters,
     require,
+    under,
 )
 
 
@@ -78,11 +79,15 @@ def checked_value(value: object, step: int, what: str) -> float:
     )
 
 
+def title_of(factory: Callable[..., object]) -> str:
+    """Return what errors call a callable."""
+    return str(getattr(factory, "__name__", factory))
+
+
 def custom_problems(factory: Callable[..., object], args: Mapping[str, object]) -> list[Problem]:
     """Return where `args` do not fit the factory's signature."""
-    title = getattr(factory, "__name__", str(factory))
-    problems = check_arguments(factory, args, title=title, filled=FILLED, finite=True)
-    return list(ConfigError(problems).under("args").problems)
+    options = {"title": title_of(factory), "filled": FILLED, "finite": True}
+    return under("args", check_arguments(factory, args, **options))
 
 
 @checked_schedule
@@ -114,7 +119,7 @@ def custom_schedule(
     require(*custom_problems(factory, args or {}))
     offered = {"lr": lr, "total_steps": total_steps}
     wanted = {name: offered[name] for name in named_parameters(factory) if name in offered}
-    title = getattr(factory, "__name__", str(factory))
+    title = title_of(factory)
     try:
         made = factory(**wanted, **(args or {}))
     except LrexpError:

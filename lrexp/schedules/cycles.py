@@ -7,19 +7,17 @@ LR they start from, so that the LR does not jump there.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from lrexp.errors import Problem
-from lrexp.schedules.decays import half_cosine
+from lrexp.schedules.decays import Curve, Span, decay, half_cosine
 from lrexp.schedules.schedule import (
     Schedule,
     StepOrMore,
     Steps,
     at_most,
     blend,
-    floor_of,
     register,
     warmed,
 )
@@ -27,7 +25,6 @@ from lrexp.schedules.signatures import (
     Count,
     Decay,
     Fraction,
-    NonNegative,
     OneOrMore,
     Positive,
     Share,
@@ -37,19 +34,10 @@ from lrexp.schedules.signatures import (
 CyclicMode = Literal["triangular", "triangular2", "exp_range"]
 
 
-@register("cosine_restarts")
+@decay("cosine_restarts")
 def cosine_restarts(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    cycle: StepOrMore,
-    cycle_mult: OneOrMore = 1.0,
-    cycle_decay: Decay = 1.0,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+    span: Span, *, cycle: StepOrMore, cycle_mult: OneOrMore = 1.0, cycle_decay: Decay = 1.0
+) -> Curve:
     """A cosine per cycle, each starting from the peak again.
 
     In cycle i, x of the way through it: `lr = m + (p−m)·½(1 + cos πx)` with the peak
@@ -67,14 +55,13 @@ def cosine_restarts(
 
     Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
     """
-    low = floor_of(lr, min_lr, final_div_factor)
-    place = _cycles(cycle, cycle_mult, total_steps - warmup)
+    place = _cycles(cycle, cycle_mult, span.total_steps - span.warmup)
 
-    def after(step: int) -> float:
-        index, x = place(min(step, total_steps) - warmup)
-        return blend(low, max(low, lr * cycle_decay**index), half_cosine(x))
+    def lr(step: int) -> float:
+        index, x = place(step - span.warmup)
+        return blend(span.low, max(span.low, span.peak * cycle_decay**index), half_cosine(x))
 
-    return Schedule(warmed(lr, warmup, warmup_start, after))
+    return lr
 
 
 @register("cyclic")
@@ -211,63 +198,44 @@ def one_cycle(
     Source: Smith and Topin, https://arxiv.org/abs/1708.07120; torch.optim.lr_scheduler.OneCycleLR
     """
     require(*_one_cycle_problems(pct_start, three_phase, div_factor, final_div_factor))
-    start = lr / div_factor
-    phases = _phases(total_steps - warmup, pct_start, three_phase)
+    num_steps, start = total_steps - warmup, lr / div_factor
+    ends = [0, pct_start * num_steps - 1, num_steps - 1]
+    lrs = [start, lr, start / final_div_factor]
+    momenta = [max_momentum, base_momentum, max_momentum, max_momentum]
+    if three_phase:
+        ends.insert(2, 2 * pct_start * num_steps - 2)
+        lrs.insert(2, start)
     anneal = _cos if anneal_strategy == "cos" else blend
-    lrs = {"start": start, "peak": lr, "end": start / final_div_factor}
-    momenta = {"start": max_momentum, "peak": base_momentum, "end": max_momentum}
-    last = total_steps - warmup - 1
+    curve = _through(ends, lrs, anneal)
+    mirrored = _through(ends, momenta, anneal)
 
     def after(step: int) -> float:
-        return _value(phases, min(step - warmup, last), lrs, anneal)
+        return curve(min(step - warmup, num_steps - 1))
 
     def momentum(step: int) -> float:
-        return _value(phases, min(max(0, step - warmup), last), momenta, anneal)
+        return mirrored(min(max(0, step - warmup), num_steps - 1))
 
     return Schedule(
         warmed(start, warmup, warmup_start, after), momentum if cycle_momentum else None
     )
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """A stretch of the cycle, from one named value to another; ends need not be whole steps."""
+def _through(
+    ends: Sequence[float], values: Sequence[float], anneal: Callable[[float, float, float], float]
+) -> Callable[[int], float]:
+    """Return step -> value between the values at the ends, which need not be whole steps."""
 
-    begin: float
-    end: float
-    source: str
-    target: str
+    def value(step: int) -> float:
+        index = next((i for i, end in enumerate(ends) if i and step <= end), len(ends) - 1)
+        begin, length = ends[index - 1], ends[index] - ends[index - 1]
+        # torch divides by zero where the rise is a single step; that step is the peak
+        done = (step - begin) / length if length else 1.0
+        source, target = values[index - 1], values[index]
+        if source <= target:
+            return anneal(source, target, done)
+        return anneal(target, source, 1 - done)
 
-
-def _phases(num_steps: int, pct_start: float, three_phase: bool) -> tuple[_Phase, ...]:
-    peak = pct_start * num_steps - 1
-    if not three_phase:
-        return (
-            _Phase(0, peak, "start", "peak"),
-            _Phase(peak, num_steps - 1, "peak", "end"),
-        )
-    valley = 2 * pct_start * num_steps - 2
-    return (
-        _Phase(0, peak, "start", "peak"),
-        _Phase(peak, valley, "peak", "start"),
-        _Phase(valley, num_steps - 1, "start", "end"),
-    )
-
-
-def _value(
-    phases: tuple[_Phase, ...],
-    step: int,
-    values: dict[str, float],
-    anneal: Callable[[float, float, float], float],
-) -> float:
-    phase = next((phase for phase in phases if step <= phase.end), phases[-1])
-    length = phase.end - phase.begin
-    # torch divides by zero where the rise is a single step; that step is the peak
-    done = (step - phase.begin) / length if length else 1.0
-    source, target = values[phase.source], values[phase.target]
-    if source <= target:
-        return anneal(source, target, done)
-    return anneal(target, source, 1 - done)
+    return value
 
 
 def _cos(low: float, high: float, x: float) -> float:

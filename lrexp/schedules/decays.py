@@ -3,7 +3,7 @@
 All take `lr` (η > 0) and `total_steps` (T >= 1) and, by keyword, `warmup` (W < T steps),
 `warmup_start` (see `schedule.py`) and the floor: `min_lr` (0 <= m <= η) or `final_div_factor`
 (m = η / factor, at least 1; it wins over `min_lr`, which may then be None). After T they hold the
-value of s = T. A shape that reaches 0 at r = 1 is blended to m (`_decay`); one that does not is cut
+value of s = T. A shape that reaches 0 at r = 1 is blended to m (`fall`); one that does not is cut
 off there, `max(m, ...)`. All raise `ConfigError` with every number that is out of range.
 `inverse_sqrt` and `wsd` suit trainings that may be prolonged: their shape does not hang on T.
 Milestones count from the start of training, warmup included.
@@ -11,10 +11,13 @@ Milestones count from the start of training, warmup included.
 
 from __future__ import annotations
 
+import inspect
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, TypeAlias
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import MinLen
 from pydantic import Field
@@ -41,6 +44,63 @@ from lrexp.schedules.signatures import (
     require,
 )
 
+Shape: TypeAlias = Callable[[float], float]  # r -> part of the way from m to η
+Curve: TypeAlias = Callable[[int], float]  # step, from W to T -> LR
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a decay goes between: the peak η and the floor m, the steps W and T."""
+
+    peak: float
+    low: float
+    warmup: int
+    total_steps: int
+
+    def fall(self, shape: Shape, begin: int | None = None) -> Curve:
+        """Return `m + (η−m)·shape(r)`, r = 0 at `begin` (by default W) and 1 at T."""
+        start = self.warmup if begin is None else begin
+
+        def lr(step: int) -> float:
+            return blend(self.low, self.peak, shape(progress(step, start, self.total_steps)))
+
+        return lr
+
+
+def decay(name: str) -> Callable[[Callable[..., Curve]], Callable[..., Schedule]]:
+    """Return a decorator that registers (span, own arguments) -> curve as a schedule.
+
+    The schedule's signature is the arguments that all decays take and the curve's own.
+    """
+
+    def decorate(curve: Callable[..., Curve]) -> Callable[..., Schedule]:
+        def factory(
+            lr: Positive,
+            total_steps: Count,
+            *,
+            warmup: Steps = 0,
+            warmup_start: Share | None = None,
+            min_lr: NonNegative | None = 0.0,
+            final_div_factor: OneOrMore | None = None,
+            **own: Any,
+        ) -> Schedule:
+            span = Span(lr, floor_of(lr, min_lr, final_div_factor), warmup, total_steps)
+            after = curve(span, **own)
+            return Schedule(warmed(lr, warmup, warmup_start, lambda s: after(min(s, total_steps))))
+
+        *common, _ = inspect.signature(factory, eval_str=True).parameters.values()
+        _, *own = inspect.signature(curve, eval_str=True).parameters.values()
+        update_wrapper(factory, curve)
+        factory.__signature__ = inspect.Signature([*common, *own])  # type: ignore[attr-defined]
+        return register(name)(factory)
+
+    return decorate
+
+
+def half_cosine(x: float) -> float:
+    """Return ½(1 + cos πx): 1 at x = 0, 0 at x = 1."""
+    return 0.5 * (1 + math.cos(math.pi * x))
+
 
 @register("constant")
 def constant(
@@ -60,20 +120,12 @@ def constant(
         >>> [constant(0.5, 10, warmup=2)(s) for s in range(4)]
         [0.25, 0.5, 0.5, 0.5]
     """
-    low = floor_of(lr, min_lr, None)
-    return _decay(lambda r: 1.0, (lr, low), total_steps, warmup, warmup_start)
+    span = Span(lr, floor_of(lr, min_lr, None), warmup, total_steps)
+    return Schedule(warmed(lr, warmup, warmup_start, span.fall(lambda r: 1.0)))
 
 
-@register("cosine")
-def cosine(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+@decay("cosine")
+def cosine(span: Span) -> Curve:
     """Half a cosine: `lr = m + (η−m)·½(1 + cos πr)`. It stays at m after T and never rises again.
 
     Example:
@@ -82,41 +134,22 @@ def cosine(
 
     Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
     """
-    low = floor_of(lr, min_lr, final_div_factor)
-    return _decay(half_cosine, (lr, low), total_steps, warmup, warmup_start)
+    return span.fall(half_cosine)
 
 
-@register("linear")
-def linear(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+@decay("linear")
+def linear(span: Span) -> Curve:
     """A straight line: `lr = m + (η−m)(1−r)`.
 
     Example:
         >>> [linear(1.0, 4)(s) for s in range(6)]
         [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
-    low = floor_of(lr, min_lr, final_div_factor)
-    return _decay(lambda r: 1 - r, (lr, low), total_steps, warmup, warmup_start)
+    return span.fall(lambda r: 1 - r)
 
 
-@register("exponential")
-def exponential(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    gamma: Decay | None = None,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+@decay("exponential")
+def exponential(span: Span, *, gamma: Decay | None = None) -> Curve:
     """`lr = m + (η−m)·e^(−3r)`, then m from T on; with `gamma`, `lr = max(m, η·γ^(s−W))`.
 
     Args:
@@ -128,31 +161,14 @@ def exponential(
         >>> [exponential(1.0, 100, gamma=0.5)(s) for s in range(3)]
         [1.0, 0.5, 0.25]
     """
-    low = floor_of(lr, min_lr, final_div_factor)
     if gamma is None:
         # e^(−3) is not the floor; the fall to m at T is part of the formula.
-        def shape(r: float) -> float:
-            return math.exp(-3 * r) if r < 1 else 0.0
-
-        return _decay(shape, (lr, low), total_steps, warmup, warmup_start)
-
-    def after(step: int) -> float:
-        return max(low, lr * gamma ** (min(step, total_steps) - warmup))
-
-    return Schedule(warmed(lr, warmup, warmup_start, after))
+        return span.fall(lambda r: math.exp(-3 * r) if r < 1 else 0.0)
+    return lambda step: max(span.low, span.peak * gamma ** (step - span.warmup))
 
 
-@register("polynomial")
-def polynomial(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    power: Positive = 1.0,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+@decay("polynomial")
+def polynomial(span: Span, *, power: Positive = 1.0) -> Curve:
     """`lr = m + (η−m)(1−r)^power`.
 
     Args:
@@ -163,21 +179,11 @@ def polynomial(
         >>> [polynomial(1.0, 4, power=2)(s) for s in range(5)]
         [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
-    low = floor_of(lr, min_lr, final_div_factor)
-    return _decay(lambda r: (1 - r) ** power, (lr, low), total_steps, warmup, warmup_start)
+    return span.fall(lambda r: (1 - r) ** power)
 
 
-@register("rex")
-def rex(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    beta: Fraction = 0.5,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+@decay("rex")
+def rex(span: Span, *, beta: Fraction = 0.5) -> Curve:
     """`lr = m + (η−m)·(1−r)/(1−βr)`: high for long, steep at the end.
 
     Args:
@@ -189,45 +195,14 @@ def rex(
 
     Source: Chen et al., REX, https://arxiv.org/abs/2107.04197
     """
-    low = floor_of(lr, min_lr, final_div_factor)
-    return _decay(lambda r: (1 - r) / (1 - beta * r), (lr, low), total_steps, warmup, warmup_start)
-
-
-def half_cosine(x: float) -> float:
-    """Return ½(1 + cos πx): 1 at x = 0, 0 at x = 1."""
-    return 0.5 * (1 + math.cos(math.pi * x))
-
-
-def _decay(
-    shape: Callable[[float], float],
-    ends: tuple[float, float],
-    total_steps: int,
-    warmup: int,
-    warmup_start: float | None,
-) -> Schedule:
-    """Return warmup, then `m + (η−m)·shape(r)` for the ends (η, m)."""
-    lr, low = ends
-
-    def after(step: int) -> float:
-        return blend(low, lr, shape(progress(step, warmup, total_steps)))
-
-    return Schedule(warmed(lr, warmup, warmup_start, after))
+    return span.fall(lambda r: (1 - r) / (1 - beta * r))
 
 
 DecayType = Literal["linear", "cosine", "1-sqrt"]
 
 
-@register("inverse_sqrt")
-def inverse_sqrt(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    timescale: StepOrMore | None = None,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+@decay("inverse_sqrt")
+def inverse_sqrt(span: Span, *, timescale: StepOrMore | None = None) -> Curve:
     """`lr = max(m, η/√((s+τ−W)/τ))`.
 
     Args:
@@ -240,27 +215,12 @@ def inverse_sqrt(
     Source: Vaswani et al., https://arxiv.org/abs/1706.03762; Zhai et al.,
     https://arxiv.org/abs/2106.04560; the default of τ as in Hugging Face transformers.
     """
-    tau = timescale or warmup or 10_000
-    low = floor_of(lr, min_lr, final_div_factor)
-
-    def after(step: int) -> float:
-        return max(low, lr / math.sqrt((min(step, total_steps) + tau - warmup) / tau))
-
-    return Schedule(warmed(lr, warmup, warmup_start, after))
+    tau = timescale or span.warmup or 10_000
+    return lambda step: max(span.low, span.peak / math.sqrt((step + tau - span.warmup) / tau))
 
 
-@register("wsd")
-def wsd(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    decay: StepOrMore | None = None,
-    decay_type: DecayType = "linear",
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+@decay("wsd")
+def wsd(span: Span, *, decay: StepOrMore | None = None, decay_type: DecayType = "linear") -> Curve:
     """Warmup, stable, decay: η until the last `decay` steps, which go to m.
 
     With x = (s − (T−decay))/decay in the decay: linear `1−x`, cosine `½(1 + cos πx)`, 1-sqrt
@@ -276,37 +236,21 @@ def wsd(
     Source: Hu et al., MiniCPM, https://arxiv.org/abs/2404.06395; 1-sqrt and the length of the decay
     from Hägele et al., https://arxiv.org/abs/2405.18392
     """
-    room = total_steps - warmup
+    room = span.total_steps - span.warmup
     steps = decay or max(1, room // 5)
     if steps > room:
         what, remedy = f"must fit into the {room} steps after the warmup", "Shorten decay or warmup"
         raise ConfigError.single("decay", what, decay, f"{remedy}, or train longer.")
-    shape = {"linear": lambda x: 1 - x, "cosine": half_cosine, "1-sqrt": _one_minus_sqrt}
-    low, fall = floor_of(lr, min_lr, final_div_factor), shape[decay_type]
-
-    def after(step: int) -> float:
-        x = progress(max(step, total_steps - steps), total_steps - steps, total_steps)
-        return blend(low, lr, fall(x))
-
-    return Schedule(warmed(lr, warmup, warmup_start, after))
+    shapes: dict[str, Shape] = {
+        "linear": lambda x: 1 - x,
+        "cosine": half_cosine,
+        "1-sqrt": lambda x: 1 - math.sqrt(x),
+    }
+    return span.fall(shapes[decay_type], begin=span.total_steps - steps)
 
 
-def _one_minus_sqrt(x: float) -> float:
-    return 1 - math.sqrt(x)
-
-
-@register("step")
-def step(
-    lr: Positive,
-    total_steps: Count,
-    *,
-    size: StepOrMore,
-    gamma: Decay = 0.1,
-    warmup: Steps = 0,
-    warmup_start: Share | None = None,
-    min_lr: NonNegative | None = 0.0,
-    final_div_factor: OneOrMore | None = None,
-) -> Schedule:
+@decay("step")
+def step(span: Span, *, size: StepOrMore, gamma: Decay = 0.1) -> Curve:
     """A drop every `size` steps: `lr = max(m, η·γ^⌊s/size⌋)`.
 
     Args:
@@ -317,12 +261,7 @@ def step(
         >>> [step(1.0, 6, size=2, gamma=0.5)(s) for s in range(6)]
         [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     """
-    low = floor_of(lr, min_lr, final_div_factor)
-
-    def after(now: int) -> float:
-        return max(low, lr * gamma ** (min(now, total_steps) // size))
-
-    return Schedule(warmed(lr, warmup, warmup_start, after))
+    return lambda now: max(span.low, span.peak * gamma ** (now // size))
 
 
 Milestones: TypeAlias = Annotated[list[Steps], MinLen(1), Field(examples=["[50%, 80%]"])]

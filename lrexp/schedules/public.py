@@ -102,13 +102,14 @@ def get_combined_lr_scheduler(
         >>> [s(i) for i in range(4)]
         [1.0, 1.0, 0.5, 0.4]
     """
-    if not isinstance(schedules, Mapping) or not all(map(_is_range, schedules)):
-        remedy = "Give {(0, 1000): a, (1000, 5000): b}."
-        raise ConfigError.single(
-            "schedules", "must map (start, end) to schedules", schedules, remedy
-        )
+    keys = schedules if isinstance(schedules, Mapping) else [None]
+    if not all(isinstance(key, tuple) and fits(key, tuple[int, int]) for key in keys):
+        what, remedy = "must map (start, end) to schedules", "Give {(0, 1000): a, (1000, 5000): b}."
+        raise ConfigError.single("schedules", what, schedules, remedy)
     ranges = sorted(schedules)
-    require(*(_callable(bounds, schedules[bounds]) for bounds in ranges))
+    what, remedy = "must be a schedule", "Give a function step -> LR."
+    wrong = [bounds for bounds in ranges if not callable(schedules[bounds])]
+    require(*(Problem(str(bounds), what, schedules[bounds], remedy) for bounds in wrong))
     parts = [Part(start, end, schedules[start, end]) for start, end in ranges]
     return combine(parts, [str(bounds) for bounds in ranges])
 
@@ -177,18 +178,6 @@ def _exact(value: float) -> Fraction:
     return Fraction(str(value))
 
 
-def _is_range(bounds: object) -> bool:
-    return (
-        isinstance(bounds, tuple) and len(bounds) == 2 and all(fits(bound, int) for bound in bounds)
-    )
-
-
-def _callable(bounds: tuple[int, int], schedule: object) -> Problem | None:
-    if callable(schedule):
-        return None
-    return Problem(str(bounds), "must be a schedule", schedule, "Give a function step -> LR.")
-
-
 def _renamed(error: ConfigError, words: Mapping[str, str]) -> ConfigError:
     """Return the error with the names of the arguments that the caller used."""
 
@@ -255,7 +244,8 @@ class AdaptiveCycleLR:
         escape_multiplier: float = 1.5,
         seed: int = 0,
     ) -> None:
-        controller = adaptive_cycle(
+        self.optimizer = optimizer
+        self._controller = adaptive_cycle(
             1.0,  # only the default of bounds that are given here
             1,  # a horizon that no rule looks at
             base_lr=base_lr,
@@ -268,9 +258,7 @@ class AdaptiveCycleLR:
             escape_multiplier=escape_multiplier,
             seed=seed,
         )
-        self.optimizer = optimizer
-        self._controller = controller
-        self._state = controller.init()
+        self._state = self._controller.init()
         self._num_steps = 0
         self._ratios = _ratios(optimizer)
         self._set_lrs()
@@ -290,13 +278,8 @@ class AdaptiveCycleLR:
         self._state = self._controller.observe(self._state, self._num_steps, value)
         self._num_steps += 1
         self._set_lrs()
-        return {
-            "lr": self._state.lr,
-            "phase": self._state.phase,
-            "improvement": self._state.improvement,
-            "best_loss": self._state.best_loss,
-            "steps_since_best": self._state.steps_since_best,
-        }
+        names = ("lr", "phase", "improvement", "best_loss", "steps_since_best")
+        return {name: getattr(self._state, name) for name in names}
 
     def get_last_lr(self) -> list[float]:
         """Return the LR of each parameter group, as torch's schedulers do."""

@@ -189,40 +189,38 @@ def is_duration(annotation: Any) -> bool:
 
 
 def warmup_fraction(step: int, warmup: int, start: float | None = None) -> float:
-    """Return the part of the peak that step < warmup gets.
+    """Return the part of the peak that a step gets: 1 from the step `warmup` on.
 
     Example:
-        >>> [warmup_fraction(s, 4) for s in range(4)]
-        [0.25, 0.5, 0.75, 1.0]
-        >>> [warmup_fraction(s, 4, start=0.0) for s in range(4)]
-        [0.0, 0.25, 0.5, 0.75]
+        >>> [warmup_fraction(s, 4) for s in range(5)]
+        [0.25, 0.5, 0.75, 1.0, 1.0]
+        >>> [warmup_fraction(s, 4, start=0.0) for s in range(5)]
+        [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    if start is None:
-        return (step + 1) / warmup
-    return start + (1 - start) * (step / warmup)
+    if step >= warmup:
+        return 1.0
+    return (step + 1) / warmup if start is None else start + (1 - start) * (step / warmup)
 
 
 def warmed(
     peak: float, warmup: int, start: float | None, after: Callable[[int], float]
 ) -> Callable[[int], float]:
     """Return the function that warms up to `peak` and is `after` from step `warmup` on."""
-    if warmup == 0:
-        return after
 
     def lr(step: int) -> float:
         return peak * warmup_fraction(step, warmup, start) if step < warmup else after(step)
 
-    return lr
+    return lr if warmup else after
 
 
-def progress(step: int, warmup: int, total_steps: int) -> float:
-    """Return r in [0, 1]: 0 at the end of the warmup, 1 from `total_steps` on.
+def progress(step: int, begin: int, end: int) -> float:
+    """Return r in [0, 1]: 0 until `begin`, 1 from `end` on.
 
     Example:
-        >>> [progress(s, 4, 12) for s in (4, 8, 12, 99)]
-        [0.0, 0.5, 1.0, 1.0]
+        >>> [progress(s, 4, 12) for s in (0, 4, 8, 12, 99)]
+        [0.0, 0.0, 0.5, 1.0, 1.0]
     """
-    return 1.0 if step >= total_steps else (step - warmup) / (total_steps - warmup)
+    return min(1.0, max(0.0, (step - begin) / (end - begin)))
 
 
 def blend(low: float, high: float, x: float) -> float:

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import wraps
+from functools import cache, wraps
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args, get_origin
@@ -87,6 +87,11 @@ def require(*problems: Problem | None, prefix: str = "") -> None:
         raise ConfigError(found).under(prefix)
 
 
+def under(prefix: str, problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems with `prefix.` before every key."""
+    return list(ConfigError([*problems]).under(prefix).problems)
+
+
 def one_of(key: str, value: object, known: Iterable[str]) -> Problem | None:
     """Return the problem if `value` is none of the names known at run time."""
     names = list(known)
@@ -129,11 +134,15 @@ Give e.g. 2.
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         names = list(inspect.signature(function).parameters)
 
+        @cache  # to look at a signature takes longer than all the rest
+        def signature() -> Signature:
+            return Signature(function)
+
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             given = {**dict(zip(names, args, strict=False)), **kwargs}
             options = {"title": function.__name__, "finite": True, "rules": rules}
-            require(*check_arguments(function, given, **options), prefix=prefix)
+            require(*check_arguments(signature(), given, **options), prefix=prefix)
             return function(*args, **kwargs)
 
         return call
@@ -148,7 +157,7 @@ def named_parameters(function: Callable[..., Any]) -> dict[str, inspect.Paramete
 
 
 def check_arguments(
-    function: Callable[..., Any], args: Mapping[str, object], **options: Any
+    function: Callable[..., Any] | Signature, args: Mapping[str, object], **options: Any
 ) -> list[Problem]:
     """Return what is wrong with `args`, keyed by their names; see `read_arguments`.
 
@@ -161,7 +170,7 @@ def check_arguments(
 
 
 def read_arguments(
-    function: Callable[..., Any],
+    function: Callable[..., Any] | Signature,
     args: Mapping[str, object],
     *,
     title: str,
@@ -175,7 +184,7 @@ def read_arguments(
     """Return the arguments that fit, as validators made them, and what is wrong with the others.
 
     Args:
-        function: the callable; one that cannot be inspected is not judged.
+        function: the callable, or its signature; what cannot be inspected is not judged.
         args: its keyword arguments.
         title: what problems call the callable.
         filled: parameters that lrexp fills in -> the key or section they come from.
@@ -185,7 +194,8 @@ def read_arguments(
         context: for validators in annotations.
         rules: what the arguments that fit, defaults included, still do wrong together.
     """
-    known = _parameters(function)
+    signature = function if isinstance(function, Signature) else Signature(function)
+    known = signature.parameters
     if known is None:
         return dict(args), []
     named = {name: p for name, p in known.items() if p.kind not in _STAR}
@@ -206,7 +216,7 @@ def read_arguments(
         elif name not in named or (facts and _facts_in(value)) or _is_default(value, named[name]):
             values[name] = value
         else:
-            read, found = _read(name, value, named[name].annotation, finite, context)
+            read, found = signature.read(name, value, finite, context)
             problems += found
             values.update({} if found else {name: read})
     for name in (name for name in absent if name not in values):
@@ -225,7 +235,25 @@ def fits(value: object, annotation: Any) -> bool:
         >>> fits("no", bool), fits(1, float), fits([0.9, 0.99], tuple[float, float])
         (False, True, True)
     """
-    return not _read("", value, annotation)[1]
+    return not _read("", value, annotation, _adapter(annotation))[1]
+
+
+class Signature:
+    """The parameters of a function, None where they cannot be told, and what reads their values."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.parameters = _parameters(function)
+        self._adapters: dict[tuple[str, bool], TypeAdapter[Any] | None] = {}
+
+    def read(
+        self, name: str, value: object, finite: bool, context: Any
+    ) -> tuple[Any, list[Problem]]:
+        """Return what validators make of a parameter's value, or what is wrong with it."""
+        assert self.parameters is not None
+        hint = self.parameters[name].annotation
+        if (name, finite) not in self._adapters:
+            self._adapters[name, finite] = _adapter(hint, finite)
+        return _read(name, value, hint, self._adapters[name, finite], context)
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
@@ -262,13 +290,18 @@ def _facts_in(value: object) -> list[str]:
     return [value[1:]] if isinstance(value, str) and value.startswith("$") else []
 
 
-def _read(
-    key: str, value: object, hint: Any, finite: bool = False, context: Any = None
-) -> tuple[Any, list[Problem]]:
-    """Return what validators made of the value, or what is wrong with it."""
+def _adapter(hint: Any, finite: bool = False) -> TypeAdapter[Any] | None:
+    """Return what reads values of an annotation, None where it may be anything."""
     try:
-        adapter = TypeAdapter(_strict(hint), config=ConfigDict(allow_inf_nan=not finite))
-    except Exception:  # metadata of other libraries may be anything; then the value is not judged
+        return TypeAdapter(_strict(hint), config=ConfigDict(allow_inf_nan=not finite))
+    except Exception:  # of the metadata of other libraries
+        return None
+
+
+def _read(
+    key: str, value: object, hint: Any, adapter: TypeAdapter[Any] | None, context: Any = None
+) -> tuple[Any, list[Problem]]:
+    if adapter is None:  # then the value is not judged
         return value, []
     try:
         read = adapter.validate_python(value, context=context)

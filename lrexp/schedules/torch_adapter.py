@@ -25,6 +25,7 @@ from lrexp.schedules.signatures import (
     check_arguments,
     named_parameters,
     require,
+    under,
 )
 
 Interval = Literal["epoch", "step"]
@@ -81,7 +82,7 @@ def torch_problems(scheduler: type, args: Mapping[str, object]) -> list[Problem]
     problems = check_arguments(scheduler, given, title=title, filled=_FILLED, finite=True)
     if is_plateau(scheduler) and not problems:  # `plateau` has the ranges, torch only the types
         problems = check_arguments(plateau, args, title=title, automatic=FILLED, finite=True)
-    return list(ConfigError(problems).under("args").problems)
+    return under("args", problems)
 
 
 @checked_schedule
@@ -133,14 +134,11 @@ def torch_schedule(
     table = _Table(lr, scheduler, _completed(scheduler, args or {}, lr, last + 1))
     table.check(last)
 
-    def lr_of(step: int) -> float:
-        return table.lr(min(step, total_steps - 1) // length)
+    def values(step: int) -> tuple[float, float]:
+        return table.values(min(step, total_steps - 1) // length)
 
-    def momentum_of(step: int) -> float:
-        return table.momentum(min(step, total_steps - 1) // length)
-
-    warm = warmed(lr, warmup, warmup_start, lr_of)
-    return Schedule(warm, momentum_of if table.cycles_momentum else None)
+    warm = warmed(lr, warmup, warmup_start, lambda step: values(step)[0])
+    return Schedule(warm, (lambda step: values(step)[1]) if table.cycles_momentum else None)
 
 
 @checked_schedule
@@ -171,9 +169,9 @@ def torch_plateau(
     try:
         return plateau(lr, total_steps, monitor=monitor, **start, **own)
     except ConfigError as error:
-        in_args = ConfigError([p for p in error.problems if p.key in own]).under("args")
         others = [p for p in error.problems if p.key not in own]
-        raise ConfigError([*others, *in_args.problems]) from None
+        in_args = under("args", [p for p in error.problems if p.key in own])
+        raise ConfigError([*others, *in_args]) from None
 
 
 def _completed(
@@ -213,21 +211,12 @@ class _Table:
             remedy = f"Raise it; {self._title} cannot be stepped beyond it."
             raise ConfigError.single("args.total_steps", rule, horizon, remedy)
         try:
-            self.lr(min(2, last))
+            self.values(min(2, last))
         except UserCodeError as error:
             raise self._refusal(error.__cause__ or error) from None
 
-    def lr(self, index: int) -> float:
-        """Return the LR after `index` steps."""
-        self._grow(index)
-        return self._lrs[index]
-
-    def momentum(self, index: int) -> float:
-        """Return the momentum after `index` steps."""
-        self._grow(index)
-        return self._momenta[index]
-
-    def _grow(self, index: int) -> None:
+    def values(self, index: int) -> tuple[float, float]:
+        """Return LR and momentum after `index` steps."""
         while len(self._lrs) <= index:
             if self._failure is not None:  # what it would give next is anybody's guess
                 raise self._failure
@@ -236,6 +225,7 @@ class _Table:
             except UserCodeError as error:
                 self._failure = error
                 raise
+        return self._lrs[index], self._momenta[index]
 
     def _append(self) -> None:
         if self._lrs:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from lrexp.config.checks import section_problems
-from lrexp.config.names import Names
+from lrexp.config.names import Names, section_problems
 
 MINE = """
 from typing import Literal

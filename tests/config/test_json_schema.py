@@ -10,9 +10,9 @@ import pytest
 from pydantic import BaseModel
 
 from lrexp.config import schema as models
+from lrexp.config.document import starter
 from lrexp.config.reader import read_yaml
 from lrexp.config.schema import json_schema
-from lrexp.config.starter import STARTER
 from lrexp.config.tree import NAMED_SECTIONS
 
 SCHEMA = json_schema()
@@ -79,7 +79,7 @@ def test_patterns_of_units(text: str, length: bool, time: bool) -> None:
 
 
 def test_the_starter_fits() -> None:
-    data, _ = read_yaml(STARTER, "starter")
+    data, _ = read_yaml(starter(), "starter")
     assert violations(data, SCHEMA, "") == []
 
 
@@ -92,7 +92,7 @@ def test_the_starter_fits() -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_does_not_fit(change: dict[str, Any], key: str) -> None:
-    data, _ = read_yaml(STARTER, "starter")
+    data, _ = read_yaml(starter(), "starter")
     assert [k for k in violations({**data, **change}, SCHEMA, "") if k.startswith(key)]  # type: ignore[dict-item]
 
 

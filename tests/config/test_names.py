@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from lrexp.config.load import load_config
-from lrexp.config.names import LOSSES, resolve, torchvision_names
+from lrexp.config.names import LOSSES, Names, torchvision_names
 from lrexp.errors import ConfigError, UserCodeError
 from lrexp.schedules.build import SCHEDULES
 from lrexp.workloads.builtin_data import DATASETS
@@ -41,13 +41,13 @@ from .good_config import GOOD
     ],
 )  # fmt: skip
 def test_names_that_need_no_trust(kind: str, name: str, expected: object) -> None:
-    assert resolve(kind, name, directories=[]) is expected  # type: ignore[arg-type]
+    assert Names([]).resolve(kind, name) is expected  # type: ignore[arg-type]
 
 
 def test_names_of_torchvision() -> None:
     resnet, mnist = (
-        resolve("model", "resnet18", directories=[]),
-        resolve("data", "MNIST", directories=[]),
+        Names([]).resolve("model", "resnet18"),
+        Names([]).resolve("data", "MNIST"),
     )
     assert resnet(num_classes=3).fc.out_features == 3
     assert mnist.name == "MNIST"  # type: ignore[attr-defined]
@@ -57,14 +57,14 @@ def test_names_of_torchvision() -> None:
 
 def test_a_class_as_loss_is_made_without_arguments(write: Callable[..., Path]) -> None:
     write("class Loss:\n    def __call__(self, output, target):\n        return 7\n", "mine.py")
-    found = resolve("loss", "torch.nn:MSELoss", directories=[])
+    found = Names([]).resolve("loss", "torch.nn:MSELoss")
     assert isinstance(found, torch.nn.MSELoss)
-    found = resolve("loss", "mine:Loss", directories=[Path.cwd()])
+    found = Names([Path.cwd()]).resolve("loss", "mine:Loss")
     assert found(torch.ones(2), torch.zeros(2)) == 7
     with pytest.raises(UserCodeError, match=r"making the loss torch\.nn:Linear"):
-        resolve("loss", "torch.nn:Linear", directories=[])
+        Names([]).resolve("loss", "torch.nn:Linear")
     with pytest.raises(ConfigError, match="instances cannot be called"):
-        resolve("loss", "torch.utils.data:Sampler", directories=[])
+        Names([]).resolve("loss", "torch.utils.data:Sampler")
 
 
 def test_a_loss_takes_output_and_target(write: Callable[..., Path]) -> None:
@@ -92,12 +92,12 @@ schedule:
     first, second = config.names.schedule_params(config.experiment)["parts"]
     assert first["schedule"]["function"].__name__ == "factor"
     assert second["schedule"]["name"].__name__ == "decay"
-    assert config.names.schedule(config.experiment) == "combined"
+    assert config.names.of("schedule", config.experiment) == "combined"
     text = GOOD + "schedule: {name: 'mine:decay', args: {pover: 2}}\n"
     with pytest.raises(ConfigError, match=r"exp.yaml:5: schedule.args.pover: .*'power'"):
         load_config(write(text))
     config = load_config(write(text.replace("pover", "power")))
-    assert config.names.schedule(config.experiment).__name__ == "decay"  # type: ignore[union-attr]
+    assert config.names.of("schedule", config.experiment).__name__ == "decay"  # type: ignore[union-attr]
 
 
 def test_a_section_that_was_a_python_object() -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from lrexp.config.document import document_from_dict
 from lrexp.config.load import data_paths, load_config
-from lrexp.config.names import resolve
+from lrexp.config.names import Names
 from lrexp.config.trust import own_files
 from lrexp.errors import ConfigError, UserCodeError
 
@@ -81,26 +81,26 @@ def test_two_folders_with_modules_of_the_same_names(write: Callable[..., Path]) 
 
     def make(folder: str) -> Callable[..., object]:
         config = load_config(f"{folder}/exp.yaml")
-        return config.names.model(config.experiment)
+        return config.names.of("model", config.experiment)
 
     a, b = make("a"), make("b")
     assert (a(), b()) == (("a", "a"), ("b", "b"))
     assert make("a") is a
     assert make("b") is b
-    assert resolve("model", "model:late", directories=[Path("a").absolute()])() == "a"
+    assert Names([Path("a").absolute()]).resolve("model", "model:late")() == "a"
 
 
 def test_a_module_that_changed_is_imported_anew(write: Callable[..., Path]) -> None:
     write("def make(): return 1\n", "mine.py")
-    first = resolve("model", "mine:make", directories=[Path.cwd()])
+    first = Names([Path.cwd()]).resolve("model", "mine:make")
     write("def make(): return 22\n", "mine.py")
-    second = resolve("model", "mine:make", directories=[Path.cwd()])
+    second = Names([Path.cwd()]).resolve("model", "mine:make")
     assert (first(), second()) == (1, 22)
 
 
 def test_a_library_of_the_same_name_stays_what_it_is(write: Callable[..., Path]) -> None:
     write("import torch\ndef make(): return 'own'\n", "yaml.py")
-    assert resolve("model", "yaml:make", directories=[Path.cwd()])() == "own"
+    assert Names([Path.cwd()]).resolve("model", "yaml:make")() == "own"
     assert sys.modules["yaml"] is yaml
     assert sys.modules["torch"] is torch
 
@@ -110,7 +110,7 @@ def test_beside_the_config_comes_before_the_working_directory(write: Callable[..
     write("def only(): return 'cwd'\n", "other.py")
     write("def make(): return 'beside'\n", "configs/mine.py")
     config = load_config(write(GOOD.replace("model: mlp", "model: mine:make"), "configs/e.yaml"))
-    assert config.names.model(config.experiment)() == "beside"
+    assert config.names.of("model", config.experiment)() == "beside"
     assert config.names.resolve("model", "other:only")() == "cwd"
 
 
@@ -122,10 +122,10 @@ def test_modules_that_the_caller_imported_itself_stay(
     write("import nets\ndef make(): return nets.Net()\n", "mine.py")
     monkeypatch.syspath_prepend(str(Path.cwd()))
     nets = importlib.import_module("nets")
-    made = resolve("model", "mine:make", directories=[Path.cwd()])()
+    made = Names([Path.cwd()]).resolve("model", "mine:make")()
     assert type(made) is nets.Net
     write("class Net: ...\n\n", "nets.py")  # edited; the notebook has not imported it again
-    resolve("model", "mine:make", directories=[Path.cwd()])
+    Names([Path.cwd()]).resolve("model", "mine:make")
     assert sys.modules["nets"] is nets
     del sys.modules["nets"]
 
@@ -134,10 +134,10 @@ def test_lrexp_itself_is_never_taken_from_a_folder(write: Callable[..., Path]) -
     write("", "lrexp/__init__.py")
     write("def make(): return 1\n", "mine.py")
     before = {name: module for name, module in sys.modules.items() if name.startswith("lrexp")}
-    resolve("model", "mine:make", directories=[Path.cwd()])
+    Names([Path.cwd()]).resolve("model", "mine:make")
     assert {n: sys.modules[n] for n in before} == before
     with pytest.raises(ConfigError, match="--trust lrexp"):
-        resolve("model", "lrexp:make", directories=[Path.cwd()])
+        Names([Path.cwd()]).resolve("model", "lrexp:make")
 
 
 def put_module(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_all_that_was_imported_from_the_users_folders_is_the_users(
     imported = {"mine.py", "part/__init__.py", "part/inner.py"}
     assert set(config.own_files()) == imported
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "configs")])
-    config.names.model(config.experiment)()
+    config.names.of("model", config.experiment)()
     put_module("beside", tmp_path / "beside.py", monkeypatch)
     put_module("deep.inside", tmp_path / "src/deep/inside.py", monkeypatch)
     (tmp_path / "venv").mkdir()

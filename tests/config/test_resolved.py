@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lrexp.config.config import Config
-from lrexp.config.document import read_document, to_yaml
+from lrexp.config.config import Config, resolve_units, resolved_tree
+from lrexp.config.document import read_document, starter, to_yaml
 from lrexp.config.load import load_config
 from lrexp.config.reader import read_yaml
-from lrexp.config.resolved import resolve_units, resolved_tree
-from lrexp.config.starter import STARTER
 from lrexp.config.units import Clock
 
 from .good_config import GOOD
@@ -184,9 +182,9 @@ def test_an_absolute_path_and_a_variants_path(write: Callable[..., Path]) -> Non
 
 
 def test_the_starter_is_valid_and_says_the_defaults(write: Callable[..., Path]) -> None:
-    config = load_config(write(STARTER))
+    config = load_config(write(starter()))
     assert list(config.variants) == ["high", "standard", "low"]
-    shown = _uncommented(STARTER)
+    shown = _uncommented(starter())
     defaults = config.experiment.model_dump()
     for key in ("seed", "device", "precision", "engine", "find_lr"):
         assert shown[key] == pytest.approx(defaults[key])
@@ -241,7 +239,7 @@ def _uncommented(text: str) -> dict[str, object]:
 def test_the_starter_has_every_key(write: Callable[..., Path]) -> None:
     from lrexp.config.schema import ExperimentConfig
 
-    data = read_document(write(STARTER)).text
+    data = read_document(write(starter())).text
     for name, field in ExperimentConfig.model_fields.items():
         assert f"{name}:" in data
         for inner in getattr(field.annotation, "model_fields", {}):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lrexp.config.config import Config
-from lrexp.config.names import Names, resolve
+from lrexp.config.names import Names
 from lrexp.errors import ConfigError
 
 from .good_config import GOOD
@@ -79,10 +79,10 @@ def test_what_ones_own_module_gives(path: str, allowed: bool, write: Callable[..
     write("", "package/deep/__init__.py")
     write("def make(): ...\n", "package/deep/er.py")
     if allowed:
-        assert callable(resolve("model", path, directories=[Path.cwd()]))
+        assert callable(Names([Path.cwd()]).resolve("model", path))
     else:
         with pytest.raises(ConfigError) as caught:
-            resolve("model", path, directories=[Path.cwd()])
+            Names([Path.cwd()]).resolve("model", path)
         assert caught.value.problems[0].given == path
         assert caught.value.problems[0].remedy
 
@@ -125,7 +125,7 @@ def test_a_refused_path_runs_nothing(
     )
     monkeypatch.syspath_prepend("site")  # installed, that is: not beside the config
     with pytest.raises(ConfigError) as caught:
-        resolve("function", path, directories=[Path.cwd()])
+        Names([Path.cwd()]).resolve("function", path)
     assert remedy in str(caught.value)
     assert not Path("canary").exists()
 

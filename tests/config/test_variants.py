@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.config.config import Config
-from lrexp.config.variant_names import (
+from lrexp.config.schema import make_safe, why_unsafe
+from lrexp.config.variants import (
+    MAX_VARIANTS,
     axis_names,
     combination_names,
-    make_safe,
+    read_variants,
     value_labels,
-    why_unsafe,
 )
-from lrexp.config.variants import MAX_VARIANTS, read_variants
 from lrexp.errors import ConfigError
 
 from .good_config import GOOD
