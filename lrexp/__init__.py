@@ -14,7 +14,7 @@ from lrexp.errors import ConfigError, InterruptedRunError, LrexpError, RunError,
 if TYPE_CHECKING:
     from lrexp.api import compare, find_lr, resume
     from lrexp.integrations.lr_finder import LRFinder
-    from lrexp.report.notebook import plot_lr_schedule
+    from lrexp.report.plots import plot_lr_schedule
     from lrexp.report.result import RangeTest
     from lrexp.runs.reader import Run, load_run
     from lrexp.schedules.public import (
@@ -37,7 +37,7 @@ _HOMES = {
     "get_lr_scheduler": "lrexp.schedules.public",
     "get_multi_step_lr_scheduler": "lrexp.schedules.public",
     "load_run": "lrexp.runs.reader",
-    "plot_lr_schedule": "lrexp.report.notebook",
+    "plot_lr_schedule": "lrexp.report.plots",
     "resume": "lrexp.api",
 }
 

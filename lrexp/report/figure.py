@@ -1,4 +1,4 @@
-"""The sheet that a picture is printed on: heading, panels, a legend beside them, a caption.
+"""Drawing a picture with matplotlib: a sheet with a heading, panels of marks, a legend, a caption.
 
 A sheet is 1600 × 900 pixels. The legend stands right of the panels, as wide as it needs to be;
 the panels get what is left. Figures are drawn by Agg alone, so that no display, no pyplot state
@@ -8,22 +8,39 @@ and no setting of the user has a say.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis as MplAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
-from matplotlib.text import Text
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from lrexp.report.data.picture import Entry, Picture
-from lrexp.report.panel import draw_panels, handle
-from lrexp.report.style import INK, MUTED, drawable
-from lrexp.report.text import ELLIPSIS, FIRST_SHOWN, shown_of, told_apart
+from lrexp.report import style
+from lrexp.report.data.curves import FEW_POINTS
+from lrexp.report.data.picture import Axis, Band, Entry, Look, Mark, Note, Panel, Picture, Span
+from lrexp.report.style import GRID, INK, MUTED, drawable
+from lrexp.report.text import (
+    ELLIPSIS,
+    FIRST_SHOWN,
+    lr_text,
+    number_text,
+    shown_of,
+    steps_text,
+    told_apart,
+)
 from lrexp.runs.files import disk_errors, write_whole
 
 SIZE = (12.8, 7.2)  # inches
@@ -44,6 +61,17 @@ LEGEND_LOOKS = (  # font size, where the notes stand, columns; the first that fi
     (9.0, "", 2),
     (7.0, "", 2),
 )
+NUM_MARKERS = 8  # on a line
+DENSE = 1_000  # points of a raw curve from which it fills an area
+MANY_ROWS = 11  # from which rows have room for small letters only
+TITLE_PAD = 8.0  # points between a panel and its title
+EPOCHS_HEIGHT = 15.663  # points, of an axis of epochs along the top: ticks and numbers
+DASHED = ("loss.median", "loss.lost", "lr.trace", "lr.seed", "lr.reactive", "range.median")
+WRITTEN: dict[str, Callable[[float], str]] = {
+    "number": number_text,
+    "lr": lr_text,
+    "steps": steps_text,
+}
 
 
 def draw(picture: Picture) -> Figure:
@@ -80,29 +108,27 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def _add_heading(figure: Figure, heading: Picture) -> None:
-    left, full = MARGIN, 1 - 2 * MARGIN
-    title = _text(figure, left, 0.972, heading.title, fontsize=17, fontweight="bold", va="top")
-    _fit(title, full)
-    subtitle = _text(figure, left, 0.925, heading.subtitle, fontsize=11, color=MUTED, va="top")
-    _fit(subtitle, full)
-    source = _text(figure, 1 - MARGIN, 0.016, heading.source, fontsize=8.5, color=MUTED, ha="right")
-    _fit(source, 0.4)
-    caption = _text(figure, left, 0.016, heading.caption, fontsize=8.5, color=MUTED)
-    _fit(caption, full - _width(source) - MARGIN)
+    left, right, full = MARGIN, 1 - MARGIN, 1 - 2 * MARGIN
+    large: dict[str, Any] = {"fontsize": 17, "fontweight": "bold", "va": "top"}
+    small: dict[str, Any] = {"fontsize": 8.5, "color": MUTED}
+    _text(figure, (left, 0.972), heading.title, full, **large)
+    _text(figure, (left, 0.925), heading.subtitle, full, fontsize=11, color=MUTED, va="top")
+    taken = _text(figure, (right, 0.016), heading.source, 0.4, ha="right", **small)
+    _text(figure, (left, 0.016), heading.caption, full - taken - MARGIN, **small)
 
 
 def _add_legend(figure: Figure, picture: Picture) -> float:
     """Add the legend right of the panels and return where it begins, as a fraction of the width."""
-    room = LEGEND_TOP - PANELS_BOTTOM
     entries = _without_middle(picture.entries)
     for look in LEGEND_LOOKS:
         legend = _legend(figure, entries, picture, look)
-        width, height = _size(figure, legend)
-        if height <= room and width <= LEGEND_WIDTH:
-            return 1 - MARGIN - width
+        box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        width, height = box.width / (SIZE[0] * DPI), box.height / (SIZE[1] * DPI)
+        fits = height <= LEGEND_TOP - PANELS_BOTTOM and width <= LEGEND_WIDTH
+        if fits or look is LEGEND_LOOKS[-1]:
+            break
         legend.remove()
-    legend = _legend(figure, entries, picture, LEGEND_LOOKS[-1])
-    return 1 - MARGIN - _size(figure, legend)[0]
+    return 1 - MARGIN - width
 
 
 def _without_middle(entries: Sequence[Entry]) -> list[Entry]:
@@ -143,22 +169,253 @@ def _legend(
     return legend
 
 
-def _size(figure: Figure, legend: Legend) -> tuple[float, float]:
-    box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-    return box.width / (SIZE[0] * DPI), box.height / (SIZE[1] * DPI)
+def _text(figure: Figure, at: tuple[float, float], words: str, room: float, **look: Any) -> float:
+    """Write words, shortened from their end until they have room; return their width.
 
-
-def _text(figure: Figure, x: float, y: float, text: str, **look: Any) -> Text:
-    return figure.text(x, y, drawable(text), parse_math=False, **look)
-
-
-def _width(text: Text) -> float:
-    """Return the width of a text as a fraction of the sheet's."""
-    return text.get_window_extent().width / (SIZE[0] * DPI) if text.get_text() else 0.0
-
-
-def _fit(text: Text, width: float) -> None:
-    """Shorten a text from its end until it is at most so wide."""
-    while _width(text) > width:
+    Widths are fractions of the sheet's.
+    """
+    text = figure.text(*at, drawable(words), parse_math=False, **look)
+    while text.get_text():
+        width = text.get_window_extent().width / (SIZE[0] * DPI)
+        if width <= room:
+            return width
         kept = text.get_text().rstrip(ELLIPSIS)
         text.set_text(kept[: max(1, int(len(kept) * 0.97) - 1)].rstrip() + ELLIPSIS)
+    return 0.0
+
+
+def draw_panels(figure: Figure, panels: Sequence[Panel], strip: Panel | None = None) -> Axes:
+    """Draw panels side by side, or one with a strip of rows below it; return the first."""
+    if strip is None:
+        axes = figure.subplots(1, len(panels), squeeze=False).flat
+    else:
+        ratios = (10, 0.6 + 0.5 * len(strip.y.names))
+        axes = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+        panels = [panels[0], strip]
+    for ax, panel in zip(axes, panels, strict=True):
+        draw_panel(ax, panel)
+    first: Axes = axes[0]
+    if strip is not None:
+        first.set_xlabel("")
+        first.tick_params(labelbottom=False)
+    return first
+
+
+def draw_panel(ax: Axes, panel: Panel) -> None:
+    """Draw a panel on axes, which get its limits and scales."""
+    _dress(ax)
+    _set_axis(ax, "x", panel.x)
+    _set_axis(ax, "y", panel.y)
+    if panel.title:
+        _panel_title(ax, drawable(panel.title))
+    marks = [mark for mark in panel.marks if isinstance(mark, Mark)]
+    alike = Counter((mark.kind, mark.name, mark.look) for mark in marks)
+    for mark in panel.marks:
+        if isinstance(mark, Mark):
+            own = _own_style(mark, marks, alike[mark.kind, mark.name, mark.look])
+            _draw_mark(ax, mark, {**_colored(style.MARKS[mark.kind], mark.look), **own})
+        elif isinstance(mark, Band):
+            color = style.COLORS[mark.look.color]
+            ax.fill_between(mark.x, mark.low, mark.high, color=color, **style.BAND)
+        elif isinstance(mark, Span):
+            ax.axvspan(
+                mark.low, mark.high, linewidth=0, **_colored(style.SPANS[mark.kind], mark.look)
+            )
+        else:
+            _draw_note(ax, mark, panel)
+
+
+def handle(kind: str, look: Look | None = None) -> Artist:
+    """Return what stands in a legend for a kind of mark."""
+    if kind in style.LEGEND_PATCHES:
+        return Patch(linewidth=0, **_colored(style.LEGEND_PATCHES[kind], look))
+    if kind in style.LEGEND_LINES or look is None:
+        return Line2D([], [], **_colored(style.LEGEND_LINES[kind], look))
+    marker = style.MARKERS[look.dash] or None
+    dashes = _dashes(kind, look)
+    color = style.COLORS[look.color]
+    return Line2D(
+        [0], [0], color=color, linestyle=dashes, linewidth=2.2, marker=marker, markersize=5.0
+    )
+
+
+def _panel_title(ax: Axes, text: str, **look: Any) -> None:
+    """Write a title above a panel, and above its axis of epochs where it has one.
+
+    The last title of a panel says how high all of them stand.
+    """
+    pad = TITLE_PAD + (EPOCHS_HEIGHT if ax.child_axes else 0.0)
+    usual: dict[str, Any] = {"loc": "left", "fontsize": 12, "color": INK, "parse_math": False}
+    ax.set_title(text, pad=pad, **(usual | look))
+
+
+def _dress(ax: Axes) -> None:
+    """Give axes a quiet grid and two thin spines."""
+    ax.set_axisbelow(True)
+    ax.grid(True, which="major", color=GRID, linewidth=0.8)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(which="both", color="#9A9A9A", labelcolor=INK, length=3.5)
+    ax.tick_params(which="minor", length=2)
+
+
+def _set_axis(ax: Axes, which: str, axis: Axis) -> None:
+    """Give an axis of a panel its scale, limits, numbers and title."""
+    found = ax.xaxis if which == "x" else ax.yaxis
+    if axis.scale != "linear":
+        linear = {"linthresh": axis.linear_until} if axis.scale == "symlog" else {}
+        getattr(ax, f"set_{which}scale")(axis.scale, **linear)
+    if axis.scale == "symlog":
+        found.set_ticks(axis.ticks)  # before the limits, which it would widen
+        found.set_minor_locator(NullLocator())
+    getattr(ax, f"set_{which}lim")(*axis.limits)
+    if axis.title:
+        getattr(ax, f"set_{which}label")(drawable(axis.title), parse_math=False)
+    if axis.names or axis.numbers == "none":
+        _set_rows(ax, axis.names)
+        return
+    written = WRITTEN[axis.numbers]
+    found.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
+    if axis.scale == "log":
+        _set_log_ticks(found, axis)
+    elif axis.numbers == "steps":
+        found.set_major_locator(_whole_numbers())
+        _add_epochs(ax, axis)
+
+
+def _set_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Make the y axis one of rows, which have names in place of numbers."""
+    ax.grid(False, axis="y")
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    shown = [drawable(name) for name in names]
+    ax.set_yticks(range(len(names)), shown, fontsize=9.5, parse_math=False)
+
+
+def _set_log_ticks(found: MplAxis, axis: Axis) -> None:
+    """Put ticks on a logarithmic axis; few decades also get labels at 2 and 5."""
+    low, high = axis.limits
+    decades = abs(float(np.log10(high) - np.log10(low)))
+    if decades < 0.4:  # may hold no digit of any power of ten
+        found.set_major_locator(MaxNLocator(nbins=6))
+        found.set_minor_locator(NullLocator())
+    else:
+        subs = range(1, 10) if decades < 0.7 else (1, 2, 5) if decades < 2.5 else (1,)
+        found.set_major_locator(LogLocator(base=10, subs=[float(digit) for digit in subs]))
+        found.set_minor_locator(LogLocator(base=10, subs=tuple(range(1, 10)), numticks=12))
+    found.set_minor_formatter(NullFormatter())
+
+
+def _add_epochs(ax: Axes, axis: Axis) -> None:
+    """Add an axis of epochs along the top where there is one to show."""
+    length = axis.steps_per_epoch
+    if axis.title != "step" or not length or axis.limits[1] < length:
+        return
+    scale = 1 / length
+    functions: Any = (lambda x: x * scale, lambda x: x * length)
+    top = ax.secondary_xaxis("top", functions=functions)
+    top.xaxis.set_major_locator(_whole_numbers())
+    top.tick_params(color=GRID, labelcolor=MUTED, labelsize="small", length=3)
+    top.spines["top"].set_visible(False)
+    # a title at the right, not a label of the axis: that would take a line of its own
+    _panel_title(ax, "epoch", loc="right", fontsize="small", color=MUTED)
+
+
+def _whole_numbers() -> MaxNLocator:
+    return MaxNLocator(nbins=7, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+
+
+def _draw_mark(ax: Axes, mark: Mark, properties: dict[str, Any]) -> None:
+    across = {
+        "": ax.transData,
+        "x": ax.get_yaxis_transform(),
+        "y": ax.get_xaxis_transform(),
+        "xy": ax.transAxes,
+    }
+    x, y = mark.x, mark.y
+    if mark.kind == "race.drift":
+        ax.annotate(
+            "", (x[1], y[1]), (x[0], y[0]), xycoords=across[mark.within], zorder=5,
+            arrowprops={"arrowstyle": "-|>", "color": properties["color"], "linewidth": 1.8,
+                        "shrinkA": 0, "shrinkB": 3, "mutation_scale": 16},
+        )  # fmt: skip
+        x, y = x[:1], y[:1]
+    label = None if mark.kind == "loss.raw" else mark.name
+    ax.plot(x, y, transform=across[mark.within], label=label, **properties)
+
+
+def _own_style(mark: Mark, marks: Sequence[Mark], num_alike: int) -> dict[str, Any]:
+    """Return what the look of a mark owes to its points and to the other marks of its panel."""
+    if mark.kind == "loss.raw":
+        return {"alpha": max(0.1, (0.3 if len(mark.x) < DENSE else 0.2) / num_alike)}
+    if mark.kind in ("range.rule", "strip.rule"):
+        rules = [m for m in marks if m.kind == mark.kind]
+        return {"marker": style.RULE_MARKERS[rules.index(mark) % len(style.RULE_MARKERS)]}
+    if mark.kind == "lr.trace":
+        # equal traces would hide each other: the earlier is the wider, and looks out on both sides
+        later = [m for m in marks[marks.index(mark) + 1 :] if m.kind != "lr.seed"]
+        hidden = sum(np.array_equal(m.y, mark.y) for m in later)
+        return {**_dashed(mark), "linewidth": 2.2 + 2.4 * hidden}
+    return _dashed(mark) if mark.kind in DASHED else {}
+
+
+def _dashed(mark: Mark) -> dict[str, Any]:
+    """Return dashes, and markers: in a few places, or on each of a few points."""
+    look, num_points = mark.look or Look(0), len(mark.x)
+    marker: dict[str, Any] = {}
+    if mark.kind.startswith("loss"):
+        marker = {"marker": "o", "markersize": 3.5} if num_points <= FEW_POINTS else {}
+    elif num_points == 1:
+        return {"linestyle": _dashes(mark.kind, look), "marker": "o"}
+    if mark.kind != "range.median" and style.MARKERS[look.dash]:
+        every = max(1, num_points // NUM_MARKERS)
+        marker = {"marker": style.MARKERS[look.dash], "markersize": 5.0}
+        marker["markevery"] = (every // 2, every)
+    return {"linestyle": _dashes(mark.kind, look), **marker}
+
+
+def _dashes(kind: str, look: Look) -> Any:
+    return style.REACTIVE if kind == "lr.reactive" else style.DASHES[look.dash]
+
+
+def _colored(properties: dict[str, Any], look: Look | None) -> dict[str, Any]:
+    return properties if look is None else {**properties, "color": style.COLORS[look.color]}
+
+
+def _draw_note(ax: Axes, note: Note, panel: Panel) -> None:
+    if note.kind == "range.reason":
+        text = "\n".join(textwrap.wrap(drawable(note.text, 600), 70))
+        ax.text(note.x, note.y, text, transform=ax.transAxes, parse_math=False, **style.REASON)
+    elif note.kind.startswith("verdicts"):
+        _draw_row_name(ax, note, panel)
+    else:
+        aside, above, properties = style.NOTES[note.kind]
+        over_arrow = note.kind == "race.drift" and note.side == "left"
+        _annotate(ax, note, (aside, 14 if over_arrow else above), properties)
+
+
+def _draw_row_name(ax: Axes, note: Note, panel: Panel) -> None:
+    """Write a variant beside its row, and below it the verdict."""
+    num_rows = sum(isinstance(m, Note) for m in panel.marks)
+    size = 10.5 if num_rows < MANY_ROWS else 8.8
+    properties = {"annotation_clip": False, "fontsize": size, "color": INK}
+    _annotate(ax, note, (12, 0.6 * size if note.below else 0.0), properties)
+    if note.below:
+        color = style.DECIDED if note.kind == "verdicts.claim" else MUTED
+        verdict = replace(note, text=note.below)
+        properties |= {"fontsize": 0.81 * size, "color": color}
+        _annotate(ax, verdict, (12, -0.65 * size), properties)
+
+
+def _annotate(
+    ax: Axes, note: Note, offset: tuple[float, float], properties: dict[str, Any]
+) -> None:
+    """Write a note at its point, so many points to its side and above it."""
+    x, y = ("axes fraction" if which in note.within else "data" for which in ("x", "y"))
+    ha = {"right": "left", "left": "right", "center": "center"}[note.side]
+    aside = -offset[0] if note.side == "left" else offset[0]
+    usual: dict[str, Any] = {"ha": ha, "va": "center", "parse_math": False}
+    ax.annotate(
+        style.in_glyphs(note.text), (note.x, note.y), xycoords=(x, y), xytext=(aside, offset[1]),
+        textcoords="offset points", **(usual | properties),
+    )  # fmt: skip

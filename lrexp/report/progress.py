@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,9 +37,7 @@ _NOBODY_READS = (OSError, ValueError, SystemExit)  # rich exits where a pipe is 
 def observe(
     total_steps: Mapping[TrialId, int],
     console: Console,
-    *,
     begun: Mapping[TrialId, int] | None = None,
-    quiet: bool = False,
 ) -> Iterator[Sink]:
     """Give a sink that fits the console; when nobody reads any more, it shows nothing.
 
@@ -48,36 +45,33 @@ def observe(
         total_steps: lists the trials to come.
         console: where it shows them.
         begun: the steps done before of trials that go on from a checkpoint.
-        quiet: show nothing.
     """
-    if quiet:
-        yield lambda record: None
-    elif console.is_terminal:
-        progress = _bars(console)
+    if not console.is_terminal:
+        yield _while_read(Lines(console, total_steps, begun))
+        return
+    progress = _bars(console)
+    with suppress(*_NOBODY_READS):
+        progress.start()
+    try:
+        yield _while_read(Bars(progress, total_steps, begun))
+    finally:
         with suppress(*_NOBODY_READS):
-            progress.start()
-        try:
-            yield _WhileRead(Bars(progress, total_steps, begun or {}))
-        finally:
-            with suppress(*_NOBODY_READS):
-                progress.stop()
-    else:
-        yield _WhileRead(Lines(console, total_steps, begun or {}))
+            progress.stop()
 
 
-class _WhileRead:
-    """Passes records on until that fails: a terminal or a pipe was closed, and training goes on."""
+def _while_read(sink: Sink) -> Sink:
+    """Pass records on until that fails: a terminal or a pipe was closed, and training goes on."""
+    is_read = True
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink: Sink | None = sink
-
-    def __call__(self, record: Record) -> None:
-        """Show one record."""
-        if self._sink is not None:
+    def show(record: Record) -> None:
+        nonlocal is_read
+        if is_read:
             try:
-                self._sink(record)
+                sink(record)
             except _NOBODY_READS:
-                self._sink = None
+                is_read = False
+
+    return show
 
 
 @dataclass(frozen=True)
@@ -92,18 +86,13 @@ class ConsoleReporter:
 
     def waiting(self, doing: str) -> AbstractContextManager[object]:
         """Return what shows on a terminal that something without steps is going on."""
-        return waiting(self.console, doing)
+        return self.console.status(doing) if self.console.is_terminal else nullcontext()
 
     def following(
         self, total_steps: Mapping[TrialId, int], begun: Mapping[TrialId, int]
     ) -> AbstractContextManager[Sink]:
         """Return what gives a sink that shows progress."""
-        return observe(total_steps, self.console, begun=begun)
-
-
-def waiting(console: Console, doing: str) -> AbstractContextManager[object]:
-    """Return what shows on a terminal that something without steps is going on."""
-    return console.status(doing) if console.is_terminal else nullcontext()
+        return observe(total_steps, self.console, begun)
 
 
 def _bars(console: Console) -> Progress:
@@ -125,64 +114,44 @@ class Bars:
         self,
         progress: Progress,
         total_steps: Mapping[TrialId, int],
-        begun: Mapping[TrialId, int] = MappingProxyType({}),
+        begun: Mapping[TrialId, int] | None = None,
     ) -> None:
-        self._progress, self._totals, self._begun = progress, total_steps, dict(begun)
+        self._progress, self._totals = progress, total_steps
         self._all = progress.add_task(
             f"[bold]{len(total_steps)} trials", total=sum(total_steps.values()), facts="steps"
         )
         self._done = dict.fromkeys(total_steps, 0)  # steps that count as done
         self._tasks: dict[TrialId, TaskID] = {}
-        self._facts: dict[TrialId, _Facts] = {}
-        self._told: set[str] = set()
+        self._running = _Running(begun)
 
     def __call__(self, record: Record) -> None:
         """Move the bars."""
         trial = record.trial
-        if isinstance(record, Started):  # for the first time, or once more from its beginning
-            if record.again:
-                self._progress.console.print(_again(record), highlight=False)
-            self._facts[trial] = facts = _Facts(self._begun.pop(trial, 0))
-            self._remove(trial)
-            self._show(trial, facts.steps)
+        text = self._running.take(record)
+        if isinstance(record, (Started, Ended, Failed)) and trial in self._tasks:
+            self._progress.remove_task(self._tasks.pop(trial))
+        if isinstance(record, (Started, Steps)):
+            facts = self._running.facts[trial]
+            self._show(trial, facts.steps, str(facts) if isinstance(record, Steps) else "")
             self._count(trial, facts.steps)
-        elif isinstance(record, Steps):
-            facts = self._facts[trial]
-            facts.add(record)
-            self._show(trial, facts.steps)
-            if trial in self._tasks:
-                self._progress.update(self._tasks[trial], completed=facts.steps, facts=str(facts))
-            self._count(trial, facts.steps)
-        elif isinstance(record, Evaluation):
-            self._facts[trial].evaluated(record.values)
         elif isinstance(record, (Ended, Failed)):
-            facts = self._facts.pop(trial)
-            self._remove(trial)
             self._count(trial, self._totals[trial])
-            self._progress.console.print(_ending(record, facts), highlight=False)
-        elif isinstance(record, NoCheckpoint) and (text := _unsaved(record)) not in self._told:
-            self._told.add(text)
+        if text:
             self._progress.console.print(text, highlight=False)
 
-    def _show(self, trial: TrialId, steps: int) -> None:
-        """Give a trial a bar, if it has none and there is room."""
+    def _show(self, trial: TrialId, steps: int, facts: str) -> None:
+        """Move the bar of a trial; it gets one if it has none and there is room."""
         if trial not in self._tasks and len(self._tasks) < MAX_BARS:
-            self._tasks[trial] = self._progress.add_task(
-                f"{escape(_shortened(trial.variant))} [dim]seed {trial.seed}",
-                total=self._totals[trial],
-                completed=steps,
-                facts="",
-            )
-
-    def _remove(self, trial: TrialId) -> None:
+            name = f"{escape(_shortened(trial.variant))} [dim]seed {trial.seed}"
+            self._tasks[trial] = self._progress.add_task(name, total=self._totals[trial], facts="")
         if trial in self._tasks:
-            self._progress.remove_task(self._tasks.pop(trial))
+            self._progress.update(self._tasks[trial], completed=steps, facts=facts)
 
     def _count(self, trial: TrialId, steps: int) -> None:
         """Move the bar of all trials to where it stands with `steps` of this one."""
         self._progress.advance(self._all, steps - self._done[trial])
         self._done[trial] = steps
-        hidden = len(self._facts) - len(self._tasks)
+        hidden = len(self._running.facts) - len(self._tasks)
         facts = f"steps, {hidden} more running" if hidden else "steps"
         self._progress.update(self._all, facts=facts)
 
@@ -194,44 +163,57 @@ class Lines:
         self,
         console: Console,
         total_steps: Mapping[TrialId, int],
-        begun: Mapping[TrialId, int] = MappingProxyType({}),
+        begun: Mapping[TrialId, int] | None = None,
     ) -> None:
-        self._console, self._totals, self._begun = console, total_steps, dict(begun)
-        self._facts: dict[TrialId, _Facts] = {}
-        self._told: set[str] = set()
+        self._console, self._totals = console, total_steps
+        self._running = _Running(begun)
         self._shown = time.monotonic()
 
     def __call__(self, record: Record) -> None:
         """Print a line where one is due."""
+        if isinstance(record, Started) and not self._running.facts:
+            self._shown = time.monotonic()  # a short trial needs no line but its last
+        text = self._running.take(record)
+        if isinstance(record, Steps) and time.monotonic() - self._shown > PLAIN_SECONDS:
+            self._shown = time.monotonic()
+            text = self._line(record.trial)
+        if text:
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _line(self, trial: TrialId) -> str:
+        facts, total = self._running.facts[trial], self._totals[trial]
+        others = len(self._running.facts) - 1
+        return (
+            f"{_name(trial)}: step {facts.steps:,}/{total:,} {facts}, "
+            f"{facts.seconds_left(total):.0f} s left"
+            + (f"; {others} more running" if others else "")
+        )
+
+
+class _Running:
+    """The facts of the trials that run, and what there is to say of a record."""
+
+    def __init__(self, begun: Mapping[TrialId, int] | None) -> None:
+        self._begun = dict(begun or {})  # steps that a trial's first start goes on from
+        self._told: set[str] = set()
+        self.facts: dict[TrialId, _Facts] = {}
+
+    def take(self, record: Record) -> str:
         trial = record.trial
-        if isinstance(record, Started):
-            if record.again:
-                self._print(_again(record))
-            if not self._facts:  # a short trial needs no line but its last
-                self._shown = time.monotonic()
-            self._facts[trial] = _Facts(self._begun.pop(trial, 0))
-        elif isinstance(record, Steps):
-            self._facts[trial].add(record)
-            if time.monotonic() - self._shown > PLAIN_SECONDS:
-                self._shown = time.monotonic()
-                done, total = record.first + len(record.loss), self._totals[trial]
-                left = self._facts[trial].seconds_left(total)
-                others = len(self._facts) - 1
-                self._print(
-                    f"{escape(trial.variant)} seed {trial.seed}: step {done:,}/{total:,} "
-                    f"{self._facts[trial]}, {left:.0f} s left"
-                    + (f"; {others} more running" if others else "")
-                )
+        if isinstance(record, Started):  # for the first time, or once more from its beginning
+            self.facts[trial] = _Facts(self._begun.pop(trial, 0))
+            why = escape(record.again or "")
+            return f"[yellow]again[/]    {_name(trial)}: {why}" if why else ""
+        if isinstance(record, Steps):
+            self.facts[trial].add(record)
         elif isinstance(record, Evaluation):
-            self._facts[trial].evaluated(record.values)
+            self.facts[trial].evaluated(record.values)
         elif isinstance(record, (Ended, Failed)):
-            self._print(_ending(record, self._facts.pop(trial)))
+            return _ending(record, self.facts.pop(trial))
         elif isinstance(record, NoCheckpoint) and (text := _unsaved(record)) not in self._told:
             self._told.add(text)
-            self._print(text)
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+            return text
+        return ""
 
 
 class _Facts:
@@ -262,7 +244,7 @@ class _Facts:
 
 
 def _ending(record: Ended | Failed, facts: _Facts) -> str:
-    name = f"{escape(record.trial.variant)} seed {record.trial.seed}"
+    name = _name(record.trial)
     if isinstance(record, Failed):
         return f"[red]failed[/]   {name}: {escape(_kind(record.error))}"
     speed = record.steps / max(record.seconds, 1e-9)
@@ -279,10 +261,8 @@ def _kind(error: BaseException) -> str:
     return (isinstance(error, UserCodeError) and error.kind) or type(error).__name__
 
 
-def _again(record: Started) -> str:
-    trial = record.trial
-    why = escape(record.again or "")
-    return f"[yellow]again[/]    {escape(trial.variant)} seed {trial.seed}: {why}"
+def _name(trial: TrialId) -> str:
+    return f"{escape(trial.variant)} seed {trial.seed}"
 
 
 def _unsaved(record: NoCheckpoint) -> str:

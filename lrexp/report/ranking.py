@@ -6,11 +6,12 @@ with those values among the sentences. Numbers are never cut; names fold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
@@ -26,10 +27,9 @@ from lrexp.report.text import (
     lr_text,
     mean_sd_column,
     measure_text,
-    natural_width,
     new_table,
     number_text,
-    setting_text,
+    settings_text,
     shortened,
     shown_of,
     visible,
@@ -62,26 +62,21 @@ class _Ranking:
     summary: Mapping[str, Any]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield what fits the console."""
         with as_written("summary.json"):
-            yield from list(self._parts(console, options))
-
-    def _parts(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield heading, table and sentences; a screen too narrow for any table gets no table."""
-        yield Padding(_heading(self.summary), (1, 0, 0, 2))
-        yield from self._table(console, options)
-        verdicts = verdict_lines(self.summary)
-        if verdicts is not None:
-            yield verdicts
+            parts = [*self._table(console, options), verdict_lines(self.summary)]
+            parts.insert(0, Padding(_heading(self.summary), (1, 0, 0, 2)))
+        yield from (part for part in parts if part is not None)
 
     def _table(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        wide = _wide_table(self.summary)
-        if natural_width(wide, console, options) <= options.max_width:
+        """Yield table and sentences; a screen too narrow for any table gets no table."""
+        wide = _table(self.summary, wide=True)
+        unlimited = options.update(width=10_000)
+        if Measurement.get(console, unlimited, wide).maximum <= options.max_width:
             yield wide
             yield _sentences(self.summary)
             return
         for delta in (True, False):
-            narrow = _narrow_table(self.summary, delta=delta)
+            narrow = _table(self.summary, delta=delta)
             if least_width(narrow, console, options) <= options.max_width:
                 yield narrow
                 yield _sentences(self.summary, changes=True, delta=not delta)
@@ -97,42 +92,30 @@ def _heading(summary: Mapping[str, Any]) -> Text:
     return text.append(f", {better} is better · {counts}", "not bold dim")
 
 
-def _wide_table(summary: Mapping[str, Any]) -> Table:
-    seeds, differences = _shown_seeds(summary), _differences(summary)
-    table = new_table("", "variant", "changes", _aligned_column(_value_head(summary)))
-    if differences:
-        table.add_column(DELTA, no_wrap=True)
-    for seed in seeds:
-        table.add_column(Text(f"seed {seed}"), justify="right", no_wrap=True, style="dim")
-    table.add_column(Text("diagnosis"))
-    values = _values(summary)
-    for i in _rows(summary, table):
-        row = summary["ranking"][i]
-        by_seed = [_seed_value(value) for value in row["values"][: len(seeds)]]
-        changes = cell(_changes(row))
-        delta = differences[i : i + 1]
-        table.add_row(*_first_cells(row), changes, values[i], *delta, *by_seed, _diagnosis(row))
-    return table
-
-
-def _rows(summary: Mapping[str, Any], table: Table) -> Iterator[int]:
-    """Yield the rows that are shown; a line in the table says how many are not."""
-    count = len(summary["ranking"])
-    shown = shown_of(count)
+def _table(summary: Mapping[str, Any], *, delta: bool = True, wide: bool = False) -> Table:
+    """Return the ranking; a wide table has changes, and each seed's value, in it."""
+    rows, values = summary["ranking"], _values(summary)
+    differences = _differences(summary) if delta else []
+    seeds = _shown_seeds(summary) if wide else ()
+    value = "mean ± sd" if len(summary.get("seeds") or ()) > 1 else "value"
+    aligned = (value, DELTA) if differences else (value,)  # their texts, among themselves
+    table = new_table(
+        *("", "variant", *(["changes"] if wide else [])),
+        *(Column(Text(name), no_wrap=True) for name in aligned),
+        *(Column(Text(f"seed {n}"), justify="right", no_wrap=True, style="dim") for n in seeds),
+        Column(Text("diagnosis")) if wide else "diagnosis",
+    )
+    shown = shown_of(len(rows))
     for place, i in enumerate(shown):
         if place and i != shown[place - 1] + 1:
-            table.add_row("…", Text(f"{count - len(shown)} more, in summary.csv", "dim"))
-        yield i
-
-
-def _narrow_table(summary: Mapping[str, Any], *, delta: bool) -> Table:
-    differences = _differences(summary) if delta else []
-    heads = [_value_head(summary), *([DELTA] if differences else [])]
-    table = new_table("", "variant", *(_aligned_column(head) for head in heads), "diagnosis")
-    values = _values(summary)
-    for i in _rows(summary, table):
-        row = summary["ranking"][i]
-        table.add_row(*_first_cells(row), values[i], *differences[i : i + 1], _diagnosis(row))
+            table.add_row("…", Text(f"{len(rows) - len(shown)} more, in summary.csv", "dim"))
+        row = rows[i]
+        style = "bold" if row["rank"] == 1 else ""
+        cells = [Text(str(row["rank"]), style), cell(row["variant"], style)]
+        cells += [cell(settings_text(row.get("settings") or {}))] if wide else []
+        cells += [values[i], *differences[i : i + 1]]
+        by_seed = [number_text(value, zeros=True) for value in row["values"][: len(seeds)]]
+        table.add_row(*cells, *by_seed, _diagnosis(row))
     return table
 
 
@@ -140,24 +123,21 @@ def _sentences(
     summary: Mapping[str, Any], *, changes: bool = False, delta: bool = False, value: bool = False
 ) -> RenderableType:
     """Return a paragraph for each variant, with what no table says of it."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(overflow="fold", max_width=28)
-    grid.add_column(overflow="fold")
-    seeds = _shown_seeds(summary)
+    grid = _paragraphs()
+    seeds, rows, means = _shown_seeds(summary), summary["ranking"], _values(summary)
     differences = _differences(summary) if delta else []
-    rows, means = summary["ranking"], _values(summary)
     for i in shown_of(len(rows), first=MANY_SENTENCES):
-        row, mean = rows[i], means[i]
+        row = rows[i]
         text = Text()
         if value:
-            text.append(_squeezed(mean), mean.style).append(", ").append_text(
-                _diagnosis(row)
-            ).append("\n")
+            text.append(_squeezed(means[i]), means[i].style).append(", ")
+            text.append_text(_diagnosis(row)).append("\n")
         text.append(str(row["diagnosis"]["sentence"]))
-        by_seed = "  ".join(_seed_value(value) for value in row["values"][: len(seeds)])
-        facts = [_changes(row), f"seeds {by_seed}" if by_seed else ""]
-        facts += [
-            f"{DELTA} {_squeezed(difference)}" for difference in differences[max(i, 1) : i + 1]
+        values = [number_text(value, zeros=True) for value in row["values"][: len(seeds)]]
+        facts = [
+            settings_text(row.get("settings") or {}),
+            f"seeds {'  '.join(values)}" if values else "",
+            *(f"{DELTA} {_squeezed(text)}" for text in differences[max(i, 1) : i + 1]),
         ]
         if changes and any(facts):
             text.append("\n" + " · ".join(fact for fact in facts if fact), "dim")
@@ -165,18 +145,10 @@ def _sentences(
     return Padding(grid, (0, 0, 1, 2))
 
 
-def _first_cells(row: Mapping[str, Any]) -> tuple[Text, Text]:
-    style = "bold" if row["rank"] == 1 else ""
-    return Text(str(row["rank"]), style), cell(row["variant"], style)
-
-
-def _aligned_column(name: str) -> Column:
-    """Return a column of texts that are aligned among themselves."""
-    return Column(Text(name), no_wrap=True)
-
-
-def _value_head(summary: Mapping[str, Any]) -> str:
-    return "mean ± sd" if len(summary.get("seeds") or ()) > 1 else "value"
+def _paragraphs() -> Table:
+    """Return an empty grid of names and the sentences on them."""
+    names = Column(overflow="fold", max_width=28)
+    return Table.grid(names, Column(overflow="fold"), padding=(0, 2, 0, 0))
 
 
 def _values(summary: Mapping[str, Any]) -> list[Text]:
@@ -216,15 +188,6 @@ def _squeezed(text: Text) -> str:
     return " ".join(text.plain.split())
 
 
-def _seed_value(value: float | None) -> str:
-    return number_text(value, zeros=True)
-
-
-def _changes(row: Mapping[str, Any]) -> str:
-    settings = row.get("settings") or {}
-    return ", ".join(setting_text(key, value) for key, value in settings.items())
-
-
 def _diagnosis(row: Mapping[str, Any]) -> Text:
     """Return the word, with the number of seeds that did not finish where it is not all or none."""
     word = str(row["diagnosis"]["word"])
@@ -256,10 +219,11 @@ def verdict_lines(summary: Mapping[str, Any]) -> RenderableType | None:
     parts: list[RenderableType] = []
     if summary.get("comparisons"):
         parts += [Padding(_declared(summary), (0, 0, 0, 2)), _verdicts(summary)]
+    curves = summary["lr_sensitivity"]
     facts = [
         *([_noise_text(summary)] if len(summary["seeds"]) > 1 else []),
         _target_text(summary),
-        *_sensitivity_texts(summary["lr_sensitivity"]),
+        *(_sensitivity_text(c, curves) for c in curves[:FIRST_SHOWN]),
     ]
     texts = [_plain(text, "dim") for text in facts if text]
     texts += [_plain(f"Warning: {text}", "yellow") for text in summary["warnings"]]
@@ -268,12 +232,10 @@ def verdict_lines(summary: Mapping[str, Any]) -> RenderableType | None:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """Return a sentence with names from a user in it, without control characters."""
-    return Text(shortened(text, MAX_LENGTH), style)
+    return Text(shortened(text, MAX_LENGTH), style)  # names in it come from a user
 
 
 def _declared(summary: Mapping[str, Any]) -> Text:
-    """Return what was declared: metric and horizon, reference, how many comparisons."""
     declared = summary["declared"]
     lengths = set(declared["steps"].values())
     at = f"after {count_text(max(lengths), 'step')}" if len(lengths) == 1 else "at the end of each"
@@ -292,9 +254,7 @@ def _verdicts(summary: Mapping[str, Any]) -> RenderableType:
     comparisons = summary["comparisons"]
     if all(c["kind"] == TOO_FEW for c in comparisons):
         return Padding(_too_few(summary), (0, 0, 1, 2))
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(overflow="fold", max_width=28)
-    grid.add_column(overflow="fold")
+    grid = _paragraphs()
     shown = shown_of(len(comparisons))
     for place, i in enumerate(shown):
         if place and i != shown[place - 1] + 1:
@@ -372,18 +332,10 @@ def _time_text(name: str, times: Mapping[str, Any]) -> str:
     return f"{text} ({reached} of {total} seeds)" if reached < total else text
 
 
-def _sensitivity_texts(curves: Sequence[Mapping[str, Any]]) -> list[str]:
-    if len(curves) == 1:
-        return [_sensitivity_text(curves[0], "LR")]
-    texts = []
-    for curve in curves[:FIRST_SHOWN]:
-        settings = ", ".join(setting_text(k, v) for k, v in curve["settings"].items())
-        texts.append(_sensitivity_text(curve, f"LR, with {settings or 'nothing else changed'}"))
-    return texts
-
-
-def _sensitivity_text(curve: Mapping[str, Any], start: str) -> str:
-    lr, basin = curve["best_lr"], curve["basin"]
+def _sensitivity_text(curve: Mapping[str, Any], curves: Sequence[Mapping[str, Any]]) -> str:
+    lr, basin, start = curve["best_lr"], curve["basin"], "LR"
+    if len(curves) > 1:
+        start += f", with {settings_text(curve['settings']) or 'nothing else changed'}"
     if lr is None:
         lost = sum(count > 0 for count in curve["diverged"])
         if lost == 0:

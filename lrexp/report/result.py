@@ -67,7 +67,7 @@ class RangeTest:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw loss over LR with the suggestion marked; return the Axes."""
-        from lrexp.report.notebook import plot_range_test
+        from lrexp.report.plots import plot_range_test
 
         return plot_range_test(self.shown or self.curves, self.suggestion, ax=ax)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
@@ -40,21 +40,20 @@ def runs_table(runs: Sequence[RunEntry], now: datetime | None = None) -> Rendera
         runs: as `list_runs` gives them.
         now: the time from which ages are counted; with a time zone.
     """
-    return _Runs(runs, now or datetime.now(timezone.utc))
+    now = now or datetime.now(timezone.utc)
+    return _Fitting(_one_line_each(runs, now), _two_lines_each(runs, now))
 
 
 @dataclass(frozen=True)
-class _Runs:
-    """Takes one line for each run where the console is wide enough, else two."""
+class _Fitting:
+    """A table where nothing in it would be cut, else what takes two lines for each of its rows."""
 
-    runs: Sequence[RunEntry]
-    now: datetime
+    table: Table
+    narrower: RenderableType
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table."""
-        table = _one_line_each(self.runs, self.now)
-        fits = least_width(table, console, options) <= options.max_width
-        yield table if fits else _two_lines_each(self.runs, self.now)
+        fits = least_width(self.table, console, options) <= options.max_width
+        yield self.table if fits else self.narrower
 
 
 def _one_line_each(runs: Sequence[RunEntry], now: datetime) -> Table:
@@ -133,31 +132,57 @@ def suggestion_panel(summary: Mapping[str, Any]) -> RenderableType:
 
 
 def _suggestion(summary: Mapping[str, Any]) -> RenderableType:
-    lr, interval = summary.get("suggested_lr"), summary.get("interval")
-    lines = Table.grid(padding=(0, 2))
-    lines.add_column(no_wrap=True, style="dim")
-    lines.add_column(overflow="fold")
-    if lr is None:
-        lines.add_row("suggested LR", Text("none", "bold yellow"))
-        lines.add_row("because", Text(str(summary.get("reason") or "the curve has no signal")))
-    else:
-        lines.add_row("suggested LR", Text(lr_text(lr), "bold green"))
-    if interval:
-        lines.add_row("interval", Text(f"{lr_text(interval[0])} to {lr_text(interval[1])}"))
-    if summary.get("base_lr") and summary.get("max_lr"):
-        text = f"{lr_text(summary['base_lr'])} to {lr_text(summary['max_lr'])}"
-        lines.add_row("base to max LR", Text(text).append("  for cyclic schedules", "dim"))
-    if summary.get("note"):
-        lines.add_row("note", Text(str(summary["note"])))
-    rules = {name: rule_lr for name, rule_lr in (summary.get("rules") or {}).items() if rule_lr}
-    if rules:
-        lines.add_row()
-    for name, rule_lr in rules.items():
-        origin = _origin(summary) if name == "auto" else ""
-        lines.add_row(cell(name), Text(lr_text(rule_lr)).append(origin, "dim"))
+    facts = [
+        *_answer(summary, "the curve has no signal"),
+        *_lr_range("interval", summary.get("interval")),
+        *_cyclic_range(summary),
+        *_note(summary),
+    ]
+    rules = {name: lr for name, lr in (summary.get("rules") or {}).items() if lr}
+    facts += [("", Text())] if rules else []
+    for name, lr in rules.items():
+        facts.append((cell(name), _with_aside(lr_text(lr), _origin(summary) * (name == "auto"))))
     seeds = count_text(len(summary.get("seeds") or ()), "seed")
-    title = Text.assemble(("LR range test", "bold"), (f" · {seeds}", "dim"))
-    return Panel(lines, title=title, expand=False, padding=(1, 2))
+    return _panel("LR range test", seeds, facts)
+
+
+_Facts: TypeAlias = list[tuple[str | Text, Text]]  # a name and what it stands for
+
+
+def _panel(title: str, aside: str, facts: _Facts) -> Panel:
+    lines = Table.grid(Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 2))
+    for fact in facts:
+        lines.add_row(*fact)
+    heading = Text.assemble((title, "bold"), (f" · {aside}", "dim"))
+    return Panel(lines, title=heading, expand=False, padding=(1, 2))
+
+
+def _with_aside(text: str, aside: str) -> Text:
+    return Text(text).append(f"  {aside}" if aside else "", "dim")
+
+
+def _answer(summary: Mapping[str, Any], usual_reason: str) -> _Facts:
+    """Return the suggested LR, or why there is none."""
+    lr = summary.get("suggested_lr")
+    if lr is not None:
+        return [("suggested LR", Text(lr_text(lr), "bold green"))]
+    reason = Text(str(summary.get("reason") or usual_reason))
+    return [("suggested LR", Text("none", "bold yellow")), ("because", reason)]
+
+
+def _lr_range(name: str, ends: Sequence[float] | None, aside: str = "") -> _Facts:
+    return [(name, _with_aside(f"{lr_text(ends[0])} to {lr_text(ends[1])}", aside))] if ends else []
+
+
+def _cyclic_range(summary: Mapping[str, Any]) -> _Facts:
+    base, top = summary.get("base_lr"), summary.get("max_lr")
+    return _lr_range(
+        "base to max LR", (base, top) if base and top else None, "for cyclic schedules"
+    )
+
+
+def _note(summary: Mapping[str, Any]) -> _Facts:
+    return [("note", Text(str(summary["note"])))] if summary.get("note") else []
 
 
 def _origin(summary: Mapping[str, Any]) -> str:
@@ -174,7 +199,7 @@ def _origin(summary: Mapping[str, Any]) -> str:
         below = f"{lr_text(BELOW_EDGE * edge)} (edge of stability / {1 / BELOW_EDGE:.0f})"
         text = f"geometric mean of {below} and the {text}"
     share = max(float(summary.get("mean_frac") or 1.0), LOWEST_MEAN)
-    return f"  {text}" + (f"; / {share:.2g} for the schedule" if share < 1 else "")
+    return text + (f"; / {share:.2g} for the schedule" if share < 1 else "")
 
 
 def schedule_table(traces: Mapping[str, np.ndarray]) -> RenderableType:
@@ -183,28 +208,15 @@ def schedule_table(traces: Mapping[str, np.ndarray]) -> RenderableType:
     Args:
         traces: by variant, one LR for each step, (steps,).
     """
-    return _Schedules(traces)
-
-
-@dataclass(frozen=True)
-class _Schedules:
-    """Takes two lines for each schedule where a table would be cut."""
-
-    traces: Mapping[str, np.ndarray]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table."""
-        heads = ("steps", "first LR", "peak LR", "at step", "last LR")
-        table = new_table("variant", *(column(head) for head in heads))
-        for name, lr in self.traces.items():
-            table.add_row(cell(name), *_lr_numbers(lr))
-        if least_width(table, console, options) <= options.max_width:
-            yield table
-            return
-        for name, lr in self.traces.items():
-            steps, first, peak, at, last = _lr_numbers(lr)
-            text = f"\n  {first} → {last} in {steps} steps, peak {peak} at {at}"
-            yield cell(name, "bold").append(text, "not bold")
+    heads = ("steps", "first LR", "peak LR", "at step", "last LR")
+    table = new_table("variant", *(column(head) for head in heads))
+    two_lines = []
+    for name, lr in traces.items():
+        steps, first, peak, at, last = numbers = _lr_numbers(lr)
+        table.add_row(cell(name), *numbers)
+        text = f"\n  {first} → {last} in {steps} steps, peak {peak} at {at}"
+        two_lines.append(cell(name, "bold").append(text, "not bold"))
+    return _Fitting(table, Group(*two_lines))
 
 
 def _lr_numbers(lr: np.ndarray) -> tuple[str, str, str, str, str]:
@@ -222,42 +234,25 @@ def race_panel(summary: Mapping[str, Any]) -> RenderableType:
         >>> from rich.console import Console                                # doctest: +SKIP
         >>> Console().print(race_panel(load_run("runs/...").summary))       # doctest: +SKIP
     """
-    race = summary["race"]
-    lines = Table.grid(padding=(0, 2))
-    lines.add_column(no_wrap=True, style="dim")
-    lines.add_column(overflow="fold")
-    lr, interval = summary.get("suggested_lr"), summary.get("interval")
-    if lr is None:
-        lines.add_row("suggested LR", Text("none", "bold yellow"))
-        lines.add_row("because", Text(str(summary.get("reason") or "no LR learned")))
-    else:
-        lines.add_row("suggested LR", Text(lr_text(lr), "bold green"))
-    if interval:
-        span = Text(f"{lr_text(interval[0])} to {lr_text(interval[1])}")
-        lines.add_row("probably as good", span.append("  as far as short trainings tell", "dim"))
-    if summary.get("estimated_regret") is not None:
-        regret = Text(f"about {summary['estimated_regret']:.1%}")
-        lines.add_row("estimated regret", regret.append("  0 % is the best LR, 100 % none", "dim"))
-    if summary.get("base_lr") and summary.get("max_lr"):
-        text = f"{lr_text(summary['base_lr'])} to {lr_text(summary['max_lr'])}"
-        lines.add_row("base to max LR", Text(text).append("  for cyclic schedules", "dim"))
+    race, regret = summary["race"], summary.get("estimated_regret")
+    facts = _answer(summary, "no LR learned")
+    interval = summary.get("interval")
+    facts += _lr_range("probably as good", interval, "as far as short trainings tell")
+    if regret is not None:
+        said = _with_aside(f"about {regret:.1%}", "0 % is the best LR, 100 % none")
+        facts.append(("estimated regret", said))
+    facts += _cyclic_range(summary)
     tested = summary.get("range_test") or {}
     if tested.get("suggested_lr"):
-        steps = f"  {count_text(tested['steps'], 'step')}"
-        lines.add_row("range test", Text(lr_text(tested["suggested_lr"])).append(steps, "dim"))
-    if summary.get("note"):
-        lines.add_row("note", Text(str(summary["note"])))
-    title = Text.assemble(("Race", "bold"), (f" · {_cost(race)}", "dim"))
-    panel = Panel(lines, title=title, expand=False, padding=(1, 2))
-    return Group(panel, _table(race))
-
-
-def _cost(race: Mapping[str, Any]) -> str:
+        steps = count_text(tested["steps"], "step")
+        facts.append(("range test", _with_aside(lr_text(tested["suggested_lr"]), steps)))
+    facts += _note(summary)
     share = race["steps"] / race["total_steps"]
-    return f"{count_text(race['steps'], 'step')}, {share:.2g} × a full training"
+    cost = f"{count_text(race['steps'], 'step')}, {share:.2g} × a full training"
+    return Group(_panel("Race", cost, facts), _trainings(race))
 
 
-def _table(race: Mapping[str, Any]) -> Table:
+def _trainings(race: Mapping[str, Any]) -> Table:
     table = new_table(
         column("trained for"), column("LR"), column("loss"), column("regret"), words_column("")
     )

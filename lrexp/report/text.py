@@ -6,6 +6,7 @@ prints passes through `Screen`, which shows control characters and obeys none.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -100,31 +101,34 @@ def mean_sd_column(
     plain = [mean_sd_text(mean, sd) for mean, sd in pairs]
     known = [_decimals(text) for text in plain]
     finest = max((number for number in known if number is not None), default=0)
-    cells: list[list[str]] = []
+    cells: list[tuple[str, ...]] = []
     for (mean, sd), text, decimals in zip(pairs, plain, known, strict=True):
         if decimals is None or mean is None:
-            cells.append([text])
+            cells.append((text,))
             continue
         places = finest if finest - decimals <= MORE_DECIMALS else decimals
         gap = " " * (finest - places + (places == 0 < finest))
         sign = "+" if signed and mean >= 0 else ""
-        has_sd = " ± " in text
-        parts = [f"{sign}{mean:.{places}f}{gap}", f"{sd:.{places}f}{gap}" if has_sd else ""]
-        cells.append(parts)
-    widths = [max((len(c[i]) for c in cells if len(c) > 1), default=0) for i in (0, 1)]
-    lines = [_aligned(parts, widths) for parts in cells]
-    width = max((len(line) for line in lines), default=0)
+        spread = f"{sd:.{places}f}{gap}" if " ± " in text else ""
+        cells.append((f"{sign}{mean:.{places}f}{gap}", spread))
+    left, right = (max((len(c[i]) for c in cells if len(c) > 1), default=0) for i in (0, 1))
+    lines = []
+    for text, *spreads in cells:
+        joint = " ± " if any(spreads) else "   "
+        aside = [f"{joint}{spread:>{right}}" for spread in spreads if right]
+        lines.append(f"{text:>{left if spreads else 0}}" + "".join(aside))
+    width = max(map(len, lines), default=0)
     return [line.rjust(width) for line in lines]
 
 
-def count_text(count: int, one: str, many: str = "") -> str:
-    """Return `1 seed`, `5 seeds`.
+def count_text(count: int, one: str) -> str:
+    """Return `1 seed`, `5,000 seeds`.
 
     Example:
-        >>> count_text(1, "seed"), count_text(5, "seed"), count_text(2, "loss", "losses")
-        ('1 seed', '5 seeds', '2 losses')
+        >>> count_text(1, "seed"), count_text(5000, "seed")
+        ('1 seed', '5,000 seeds')
     """
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def shown_of(
@@ -195,13 +199,6 @@ def shortened(text: str, width: int) -> str:
     return text[: width - 1 - tail] + ELLIPSIS + text[len(text) - tail :]
 
 
-def _aligned(parts: list[str], widths: list[int]) -> str:
-    if len(parts) == 1:
-        return parts[0]
-    mean, sd = (part.rjust(width) for part, width in zip(parts, widths, strict=True))
-    return mean + (f" {'±' if parts[1] else ' '} {sd}" if widths[1] else "")
-
-
 def _decimals(text: str) -> int | None:
     """Return the decimals of `mean ± sd`, None where it is not written in decimals."""
     mean = text.partition(" ± ")[0]
@@ -209,11 +206,8 @@ def _decimals(text: str) -> int | None:
 
 
 def _shared_start(names: Sequence[str]) -> str:
-    shortest = min(names, key=len)
-    for i, letter in enumerate(shortest):
-        if any(name[i] != letter for name in names):
-            return shortest[:i]
-    return shortest
+    is_shared = [len(set(letters)) == 1 for letters in zip(*names, strict=False)]
+    return names[0][: [*is_shared, False].index(False)]
 
 
 def _power_text(value: float, digits: int) -> str:
@@ -274,11 +268,7 @@ _INVISIBLE = re.compile("[^\n\x20-\x7e]")
 
 
 def _escaped(found: re.Match[str]) -> str:
-    character = found[0]
-    if character.isprintable():
-        return character
-    units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 NAME_WIDTH = 60  # characters of a name from a user, at most
@@ -288,11 +278,6 @@ def new_table(*columns: str | Column) -> Table:
     """Return an empty table; a column given by its name holds text, which folds when it must."""
     made = [words_column(name) if isinstance(name, str) else name for name in columns]
     return Table(*made, box=SIMPLE_HEAD, header_style="dim")
-
-
-def natural_width(table: Table, console: Console, options: ConsoleOptions) -> int:
-    """Return the columns of the screen that a table takes where there is no end of them."""
-    return Measurement.get(console, options.update(width=10_000), table).maximum
 
 
 def least_width(table: Table, console: Console, options: ConsoleOptions) -> int:
@@ -330,23 +315,21 @@ MEASURES = {
     "val_accuracy": "validation accuracy",
 }
 
-_KINDS = {  # of difference, by key; a key that ends with a dot stands for all below it
-    "optimizer.lr": ("learning rate", "learning rates"),
-    "optimizer.name": ("optimizer", "optimizers"),
-    "optimizer": ("optimizer", "optimizers"),
-    "optimizer.": ("optimizer setting", "optimizer settings"),
-    "schedule": ("schedule", "schedules"),
-    "schedule.": ("schedule", "schedules"),
-    "model": ("model", "models"),
-    "model.": ("model", "models"),
-    "data.batch_size": ("batch size", "batch sizes"),
-    "data.name": ("data set", "data sets"),
-    "data": ("data set", "data sets"),
-    "loss": ("loss function", "loss functions"),
-    "train.duration": ("duration", "durations"),
+_KINDS = {  # of difference, by key; a key that ends with a dot stands for all others below it
+    "optimizer.lr": "learning rate",
+    "optimizer.name": "optimizer",
+    "optimizer": "optimizer",
+    "optimizer.": "optimizer setting",
+    "schedule": "schedule",
+    "schedule.": "schedule",
+    "model": "model",
+    "model.": "model",
+    "data.batch_size": "batch size",
+    "data.name": "data set",
+    "data": "data set",
+    "loss": "loss function",
+    "train.duration": "duration",
 }
-
-_OTHER = ("variant", "variants")
 
 
 def measure_text(measure: str) -> str:
@@ -361,13 +344,13 @@ def kinds_compared(keys: Iterable[str]) -> set[str]:
         >>> sorted(kinds_compared(["optimizer.lr", "schedule.warmup"]))
         ['learning rate', 'schedule']
     """
-    return {_kind(key)[0] for key in keys}
+    return {_KINDS.get(key) or _KINDS.get(key.partition(".")[0] + ".", "variant") for key in keys}
 
 
 def compared_text(count: int, keys: Iterable[str]) -> str:
     """Return `3 learning rates` where nothing else differs, `3 variants` otherwise."""
-    kinds = {_kind(key) for key in keys}
-    return count_text(count, *(kinds.pop() if len(kinds) == 1 else _OTHER))
+    kinds = kinds_compared(keys)
+    return count_text(count, kinds.pop() if len(kinds) == 1 else "variant")
 
 
 def changed_keys(run: Run) -> set[str]:
@@ -381,17 +364,10 @@ def changed_keys(run: Run) -> set[str]:
     )
 
 
-def seeds_of(run: Run) -> list[int]:
-    """Return the seeds that the run is about, also those that have not begun."""
+def num_seeds(run: Run) -> int:
+    """Return how many seeds the run is about; those that have not begun count."""
     planned = run.status.get("seeds")
-    return list(planned) if isinstance(planned, list) else sorted({t.seed for t in run.trials})
-
-
-def run_compared_text(run: Run, what: str) -> str:
-    """Return `validation loss of 3 learning rates, 5 seeds`."""
-    seeds = count_text(len(seeds_of(run)), "seed")
-    compared = compared_text(len(run.variants), changed_keys(run))
-    return f"{what} of {compared}, {seeds}"
+    return len(planned if isinstance(planned, list) else {trial.seed for trial in run.trials})
 
 
 def run_subtitle(run: Run) -> str:
@@ -406,36 +382,33 @@ def setting_text(key: str, value: object) -> str:
         >>> setting_text("optimizer.lr", 0.0001), setting_text("schedule", {"name": "cosine"})
         ('lr 1e-4', 'schedule cosine')
     """
-    name = key.rpartition(".")[2] if key != "name" else key
-    if name == "name":
-        name = key.split(".")[-2]
+    name = key.removesuffix(".name").rpartition(".")[2]
     if isinstance(value, Mapping) and "name" in value:
-        rest = {k: v for k, v in value.items() if k != "name"}
-        inside = ", ".join(setting_text(k, v) for k, v in rest.items())
+        inside = settings_text({k: v for k, v in value.items() if k != "name"})
         return f"{name} {value['name']}" + (f" ({inside})" if inside else "")
     return f"{name} {_value_text(value)}"
+
+
+def settings_text(settings: Mapping[str, object]) -> str:
+    """Return all settings in which a variant differs, `lr 1e-4, schedule cosine`."""
+    return ", ".join(setting_text(key, value) for key, value in settings.items())
+
+
+def lost_texts(outcomes: Mapping[str, int], total: int) -> list[str]:
+    """Return how many of all seeds diverged, and failed: `diverged` of all, `2 of 5 failed`."""
+    counts = {kind: outcomes.get(kind, 0) for kind in ("diverged", "failed")}
+    return [
+        kind if count == total else f"{count} of {total} {kind}"
+        for kind, count in counts.items()
+        if count
+    ]
 
 
 def ranking_note(row: Mapping[str, Any]) -> str:
     """Return `0.123 ± 0.004`, and how many seeds diverged or failed."""
     outcomes = row.get("outcomes") or {}
-    total = sum(outcomes.values())
-    bad = [
-        kind if count == total else f"{count} of {total} {kind}"
-        for kind in ("diverged", "failed")
-        if (count := outcomes.get(kind, 0))
-    ]
     value = [] if row.get("mean") is None else [mean_sd_text(row["mean"], row.get("sd"))]
-    return ", ".join([*value, *bad])
-
-
-def _kind(key: str) -> tuple[str, str]:
-    """Return what a key changes, in singular and plural."""
-    return next((kind for start, kind in _KINDS.items() if _is_or_below(key, start)), _OTHER)
-
-
-def _is_or_below(key: str, start: str) -> bool:
-    return key == start or (start.endswith(".") and key.startswith(start))
+    return ", ".join([*value, *lost_texts(outcomes, sum(outcomes.values()))])
 
 
 def _progress(run: Run) -> list[str]:
@@ -444,22 +417,24 @@ def _progress(run: Run) -> list[str]:
         return []
     ended = sum(trial.result is not None for trial in run.trials)
     known = run.status.get("num_trials")  # of a race: those of the rungs that have begun
-    planned = known if isinstance(known, int) else len(run.variants) * max(1, len(seeds_of(run)))
+    planned = known if isinstance(known, int) else len(run.variants) * max(1, num_seeds(run))
     return [f"{status}, {ended} of {count_text(planned, 'trial')} ended"]
 
 
 def _shared_settings(config: Mapping[str, Any], changed: set[str]) -> list[str]:
     """Return model, data, optimizer, schedule and batch size, as far as no variant changes them."""
     kinds = kinds_compared(changed)
+    given = (config.get(key) for key in ("model", "data", "optimizer", "schedule"))
     model, data, optimizer, schedule = (
-        _section(config.get(key)) for key in ("model", "data", "optimizer", "schedule")
+        {"name": None, **value} if isinstance(value, Mapping) else {"name": value}
+        for value in given
     )
     names = [s["name"] for s, kind in ((model, "model"), (data, "data set")) if kind not in kinds]
     parts = [" on ".join(str(name) for name in names if name)]
     if "optimizer" not in kinds:
         facts = {} if "learning rate" in kinds else {"lr": optimizer.get("lr")}
         facts |= {} if "optimizer setting" in kinds else optimizer.get("args") or {}
-        inside = ", ".join(setting_text(key, value) for key, value in facts.items())
+        inside = settings_text(facts)
         parts.append(f"{optimizer['name']} ({inside})" if inside else str(optimizer["name"] or ""))
     if "schedule" not in kinds and schedule["name"]:
         parts.append(f"{schedule['name']} schedule")
@@ -468,15 +443,9 @@ def _shared_settings(config: Mapping[str, Any], changed: set[str]) -> list[str]:
     return [part for part in parts if part]
 
 
-def _section(value: object) -> dict[str, Any]:
-    return {"name": None, **value} if isinstance(value, Mapping) else {"name": value}
-
-
 def _value_text(value: object) -> str:
     if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, int):
-        return str(value)
+        return json.dumps(value)
     if isinstance(value, float):
         return lr_text(value) if abs(value) < 1e-3 else number_text(value, 6)
     if isinstance(value, Mapping):

@@ -11,10 +11,10 @@ import pytest
 from lrexp.analysis.range_curve import Curve, combine
 from lrexp.report.data import pictures
 from lrexp.report.data.picture import Look, Panel, Picture
-from lrexp.report.data.race import race_picture
 from lrexp.report.data.range_test import (
     curves_of_run,
     overlaid_range_test_picture,
+    race_picture,
     range_test_loss_picture,
     range_test_picture,
 )

@@ -12,7 +12,7 @@ import pytest
 from lrexp.errors import ConfigError
 from lrexp.report.data.lr import lr_picture, schedule_picture
 from lrexp.report.figure import draw
-from lrexp.report.notebook import plot_lr_schedule, plot_range_test
+from lrexp.report.plots import plot_lr_schedule, plot_range_test
 from lrexp.report.style import house_style
 from lrexp.runs.reader import load_run
 

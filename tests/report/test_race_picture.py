@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lrexp.report.data.race import race_picture
+from lrexp.report.data.range_test import race_picture
 from lrexp.report.figure import draw
 from lrexp.report.plots import draw_run
 from lrexp.report.style import house_style

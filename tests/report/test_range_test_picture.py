@@ -14,7 +14,7 @@ from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.suggest import suggest
 from lrexp.report.data.range_test import range_test_loss_picture, range_test_picture
 from lrexp.report.figure import draw as drawn
-from lrexp.report.notebook import plot_range_test
+from lrexp.report.plots import plot_range_test
 from lrexp.report.style import ACCENT, house_style
 from lrexp.runs.reader import Run, load_run
 

@@ -1,7 +1,7 @@
 """What each picture shows, made from a run: a heading, panels of marks, a legend.
 
 `picture.py` has the parts that all are made of; a file for each family of pictures fills them.
-Nothing here draws: `lrexp.report.panel` does so with matplotlib. Neither that nor torch is
+Nothing here draws: `lrexp.report.figure` does so with matplotlib. Neither that nor torch is
 imported.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from lrexp.report.data.losses import loss_picture, overlaid_loss_picture
 from lrexp.report.data.lr import lr_picture
 from lrexp.report.data.picture import Picture
-from lrexp.report.data.race import race_picture
 from lrexp.report.data.range_test import (
     curves_of_run,
     overlaid_range_test_picture,
+    race_picture,
     range_test_loss_picture,
     range_test_picture,
 )
@@ -59,11 +59,10 @@ def overlays(runs: Sequence[Run]) -> dict[str, Picture]:
     tests = [run for run in runs if run.command == "find-lr"]
     others = [run for run in runs if run.command != "find-lr"]
     found = {}
-    if others:
-        alone = len(others) == 1
-        found["overlay-loss"] = loss_picture(others[0]) if alone else overlaid_loss_picture(others)
-    if tests:
-        alone = len(tests) == 1
-        shown = range_test_picture(tests[0]) if alone else overlaid_range_test_picture(tests)
-        found["overlay-range-test"] = shown
+    for name, own, alone, several in (
+        ("overlay-loss", others, loss_picture, overlaid_loss_picture),
+        ("overlay-range-test", tests, range_test_picture, overlaid_range_test_picture),
+    ):
+        if own:
+            found[name] = alone(own[0]) if len(own) == 1 else several(own)
     return found

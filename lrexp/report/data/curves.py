@@ -67,7 +67,8 @@ def loss_curves(trials: Sequence[TrialRecord]) -> LossCurves:
         kept_raw=tuple(thinned(line) for line in kept),
         smooth=spread([smoothed(line, longest) for line in kept]),
         diverged_raw=tuple(thinned(line) for line in blown),
-        diverged=tuple(_smoothed_if_long(line, longest) for line in blown),
+        # the few steps of a short one are all there is
+        diverged=tuple(x if len(x.y) <= FEW_POINTS else smoothed(x, longest) for x in blown),
         diverged_at=tuple(_stopped_at(trial) for trial in lost),
     )
 
@@ -123,7 +124,10 @@ def _compression(losses: Array) -> tuple[Transform, Transform]:
     low, high = np.percentile(losses, [5, 95])
     if losses.min() > 0 and max(high, losses[0]) > WIDE * low:
         return np.log, np.exp
-    knee, scale = _knee(losses)
+    # above the knee is blow-up: as far above the start as the lowest losses are below it, or twice
+    start = float(np.median(losses[: max(3, len(losses) // 50)]))
+    scale = max(start - float(np.percentile(losses, 1)), abs(start)) or 1.0
+    knee = start + scale
 
     def compress(values: Array) -> Array:
         above = np.clip(values - knee, 0.0, HUGE) / scale
@@ -133,16 +137,6 @@ def _compression(losses: Array) -> tuple[Transform, Transform]:
         return np.where(values > knee, knee + scale * np.expm1((values - knee) / scale), values)
 
     return compress, expand
-
-
-def _knee(losses: Array) -> tuple[float, float]:
-    """Return the loss above which a curve is blow-up, and the scale of the compression.
-
-    As far above the start as the lowest losses are below it, and at least twice the start.
-    """
-    start = float(np.median(losses[: max(3, len(losses) // 50)]))
-    scale = max(start - float(np.percentile(losses, 1)), abs(start)) or 1.0
-    return start + scale, scale
 
 
 def outcome(trial: TrialRecord) -> str:
@@ -199,11 +193,6 @@ def _finite(x: NDArray[np.generic], y: Array) -> Line:
 def thinned(line: Line) -> Line:
     """Return a line of at most `NUM_POINTS` points, its peaks among them."""
     return Line(*thin(line.x, line.y, NUM_POINTS))
-
-
-def _smoothed_if_long(line: Line, num_steps: int) -> Line:
-    """Return a line without its noise, a short one as it is: its few steps are all there is."""
-    return line if len(line.y) <= FEW_POINTS else smoothed(line, num_steps)
 
 
 def _stopped_at(trial: TrialRecord) -> int:

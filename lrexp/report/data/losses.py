@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +33,7 @@ from lrexp.report.data.picture import (
     Note,
     Panel,
     Picture,
+    View,
     look,
     mark,
     of_run,
@@ -40,13 +42,15 @@ from lrexp.report.data.picture import (
     wants_log,
 )
 from lrexp.report.text import (
+    changed_keys,
+    compared_text,
     count_text,
+    lost_texts,
     measure_text,
+    num_seeds,
     number_text,
     ranking_note,
-    run_compared_text,
     run_subtitle,
-    seeds_of,
     shortened,
     told_apart,
 )
@@ -60,21 +64,16 @@ RUN_WIDTH, VARIANT_WIDTH = 16, 24  # characters of a legend
 _BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")  # how a folder begins that no --out has named
 
 
-@dataclass(frozen=True, eq=False)
 class Variant:
     """One variant on its way into a picture."""
 
-    name: str
-    trials: tuple[TrialRecord, ...]
-    look: Look
-    curves: LossCurves
-    scale: float  # x axis units in a step
-
-    @property
-    def end(self) -> float:
-        """Where its curves end, in units of the x axis."""
-        columns = [rows["step"] for trial in self.trials for rows in (trial.steps, trial.evals)]
-        return max((float(steps[-1]) for steps in columns if len(steps)), default=0.0) * self.scale
+    def __init__(self, name: str, trials: Sequence[TrialRecord], look: Look, unit: str) -> None:
+        length = steps_per_epoch(trials) if unit == "epoch" else None
+        self.scale = 1 / length if length else 1.0  # x axis units in a step
+        self.name, self.trials, self.look = name, trials, look
+        self.curves = loss_curves(trials)
+        columns = [rows["step"] for trial in trials for rows in (trial.steps, trial.evals)]
+        self.end = max((float(s[-1]) for s in columns if len(s)), default=0.0) * self.scale
 
 
 @dataclass(frozen=True)
@@ -92,16 +91,18 @@ def loss_picture(run: Run) -> Picture:
     unit, length = _unit([run])
     looks = {name: look(i) for i, name in enumerate(run.variants)}
     variants = {
-        name: _variant(name, trials, looks[name], unit) for name, trials in run.variants.items()
+        name: Variant(name, trials, looks[name], unit) for name, trials in run.variants.items()
     }
     measures = evaluated(run)
     rows = _ranking(run)
     others = {name: progress_note(run, name) for name in variants if name not in rows}
     notes = {name: ranking_note(row) for name, row in rows.items() if name in variants} | others
     metric = str((run.summary or {}).get("metric", ""))
+    what = measure_text(metric or (measures or ["train_loss"])[-1])
+    compared = compared_text(len(variants), changed_keys(run))
     return of_run(
         run,
-        run_compared_text(run, measure_text(metric or (measures or ["train_loss"])[-1])),
+        f"{what} of {compared}, {count_text(num_seeds(run), 'seed')}",
         _panels(list(variants.values()), measures, unit, length),
         caption=_caption(list(variants.values())),
         entries=[Entry("loss.median", name, note, looks[name]) for name, note in notes.items()],
@@ -124,20 +125,17 @@ def overlaid_loss_picture(runs: Sequence[Run]) -> Picture:
         names = told_apart(list(run.variants), VARIANT_WIDTH)
         notes = {name: ranking_note(row) for name, row in _ranking(run).items()}
         for j, (name, trials) in enumerate(run.variants.items()):
-            variants.append(
-                _variant(name, trials, Look(i, j) if by_run else look(len(variants)), unit)
-            )
+            its = Look(i, j) if by_run else look(len(variants))
+            variants.append(Variant(name, trials, its, unit))
             note = notes.get(name, "") or progress_note(run, name)
-            label_of_line = f"{label} · {names[j]}"
-            entries.append(Entry("loss.median", label_of_line, note, variants[-1].look))
+            entries.append(Entry("loss.median", f"{label} · {names[j]}", note, its))
     measures = list(dict.fromkeys(m for run in runs for m in evaluated(run)))
-    return Picture(
-        title=overlay_title(runs, measure_text((measures or ["train_loss"])[-1])),
-        subtitle=shared_subtitle(runs),
+    return of_runs(
+        runs,
+        measure_text((measures or ["train_loss"])[-1]),
+        _panels(variants, measures, unit, length),
         caption=_caption(variants),
-        panels=_panels(variants, measures, unit, length),
         entries=entries,
-        legend_title="runs",
         name_width=max(NAME_WIDTH, RUN_WIDTH + VARIANT_WIDTH + 3),
     )
 
@@ -149,31 +147,22 @@ def evaluated(run: Run) -> list[str]:
     only where it ranks, and where there is a curve of it.
     """
     metric = str((run.summary or run.config.get("compare") or {}).get("metric", ""))
-    candidates = dict.fromkeys(["val_loss", metric])
-    return [
-        measure
-        for measure in candidates
-        if any(
-            np.isfinite(t.evals.get(measure, np.empty(0))).sum() > (measure == "train_loss")
-            for t in run.trials
-        )
-    ]
+    most = {
+        measure: max((np.isfinite(t.evals.get(measure, [])).sum() for t in run.trials), default=0)
+        for measure in ("val_loss", metric)
+    }
+    return [measure for measure, count in most.items() if count > (measure == "train_loss")]
 
 
 def progress_note(run: Run, name: str) -> str:
     """Return how far a variant is: seeds that ended, diverged, failed; empty when all went well."""
-    outcomes = [outcome(trial) for trial in run.variants[name]]
-    planned = max(len(seeds_of(run)), len(outcomes))
-    ended = len(outcomes) - outcomes.count("open")
+    outcomes = Counter(outcome(trial) for trial in run.variants[name])
+    planned = max(num_seeds(run), outcomes.total())
+    ended = outcomes.total() - outcomes["open"]
     if not outcomes:
         return "not begun"
     progress = "not ended" if planned == 1 else f"{ended} of {planned} ended"
-    notes = [
-        kind if count == planned else f"{count} of {planned} {kind}"
-        for kind in ("diverged", "failed")
-        if (count := outcomes.count(kind))
-    ]
-    return ", ".join(notes if ended == planned else [progress, *notes])
+    return ", ".join([*([progress] if ended < planned else []), *lost_texts(outcomes, planned)])
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
@@ -190,17 +179,14 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
     return [labels.get(run.path, run.name) for run in runs]
 
 
-def overlay_title(runs: Sequence[Run], what: str) -> str:
-    """Return what of which runs is compared."""
+def of_runs(runs: Sequence[Run], what: str, panels: Sequence[Panel], **more: Any) -> Picture:
+    """Return a picture that says of which runs it is, and what they have in common."""
     names = list(dict.fromkeys(shortened(run.name, 40) for run in runs))
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{listed}: {what} of {count_text(len(runs), 'run')}"
-
-
-def shared_subtitle(runs: Sequence[Run]) -> str:
-    """Return what the runs have in common."""
+    title = f"{listed}: {what} of {count_text(len(runs), 'run')}"
     told = [run_subtitle(run).split(" · ") for run in runs]
-    return " · ".join(part for part in told[0] if all(part in other for other in told))
+    shared = " · ".join(part for part in told[0] if all(part in other for other in told))
+    return Picture(title, panels, subtitle=shared, legend_title="runs", **more)
 
 
 def _ranking(run: Run) -> dict[str, Mapping[str, Any]]:
@@ -229,11 +215,6 @@ def _unit(runs: Sequence[Run]) -> tuple[str, float | None]:
     return "step" if None in lengths else "epoch", None
 
 
-def _variant(name: str, trials: tuple[TrialRecord, ...], look: Look, unit: str) -> Variant:
-    length = steps_per_epoch(trials) if unit == "epoch" else None
-    return Variant(name, trials, look, loss_curves(trials), 1 / length if length else 1.0)
-
-
 def _panels(
     variants: Sequence[Variant], measures: Sequence[str], unit: str, length: float | None
 ) -> list[Panel]:
@@ -254,17 +235,12 @@ def _panels(
     return panels
 
 
-View = tuple[float, float]  # the lowest and the highest value to show
-
-
 def _training(variants: Sequence[Variant]) -> tuple[Marks, View]:
     """Return raw losses, the smoothed median, its band, seeds that diverged; and the view."""
-    raw = [
-        _line("loss.raw", v, line)
-        for v in variants
-        for line in v.curves.kept_raw + v.curves.diverged_raw
-    ]
-    marks: Marks = [*raw]
+    marks: Marks = []
+    for v in variants:
+        raw = v.curves.kept_raw + v.curves.diverged_raw
+        marks += [_line("loss.raw", v, line) for line in raw]
     for v in variants:
         marks += _spread(v, v.curves.smooth)
         marks += [_line("loss.lost", v, line) for line in v.curves.diverged]
@@ -320,10 +296,9 @@ def _leavers(variants: Sequence[Variant], top: float, name_width: int) -> list[t
 def _diverged_steps(v: Variant) -> str:
     first, last = min(v.curves.diverged_at), max(v.curves.diverged_at)
     steps = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
-    num_lost, num_seeds = len(v.curves.diverged_at), len(v.trials)
-    share = f"all {num_seeds}" if num_lost == num_seeds else f"{num_lost} of {num_seeds}"
-    seeds = f" ({share} seeds)" if num_seeds > 1 else ""
-    return steps + seeds
+    lost, total = len(v.curves.diverged_at), len(v.trials)
+    share = f"all {total}" if lost == total else f"{lost} of {total}"
+    return f"{steps} ({share} seeds)" if total > 1 else steps
 
 
 def _labels(leavers: Sequence[tuple[Variant, str]]) -> Marks:
@@ -333,9 +308,9 @@ def _labels(leavers: Sequence[tuple[Variant, str]]) -> Marks:
     if len(leavers) > len(shown):
         texts.append(f"and {len(leavers) - len(shown)} more")
     heights = [0.965 - LABEL_HEIGHT * row for row in range(len(texts))]
-    marks: Marks = []
-    for text, y in zip(texts, heights, strict=True):
-        marks.append(Note("loss.leaver", text, 0.03, y, "xy"))
+    marks: Marks = [
+        Note("loss.leaver", text, 0.03, y, "xy") for text, y in zip(texts, heights, strict=True)
+    ]
     for (v, _), y in zip(shown, heights, strict=False):
         marks.append(mark("loss.leaver", [0.03], [y], v.look, "xy"))
         if v.curves.diverged_at:

@@ -32,13 +32,12 @@ Traces = Mapping[str, Sequence[Line]]  # by variant: its first line, and those o
 
 def lr_picture(run: Run) -> Picture:
     """Return the LRs that a run used, one line for each variant."""
-    own = ("compare", "range_test")  # a race and a control have other schedules than the config's
-    shown = {
-        name: trials
+    own = {"compare", "range_test"}  # a race and a control have other schedules than the config's
+    traces = {
+        name: lr_traces(trials)
         for name, trials in run.variants.items()
-        if all(trial.kind in own for trial in trials)
+        if own.issuperset(trial.kind for trial in trials)
     }
-    traces = {name: lr_traces(trials) for name, trials in shown.items()}
     length, shared = shared_epoch(run)
     is_test = run.command == "find-lr"
     of_what = "the LR range test" if is_test else count_text(len(traces), "variant")
@@ -61,7 +60,10 @@ def schedule_picture(
 
     Those of the `reactive` variants, which follow a loss, are what a constant loss would give.
     """
-    lines = {name: [_trace(lr)] for name, lr in traces.items()}
+    lines = {
+        name: [thinned(Line(np.arange(len(lr), dtype=np.float64), np.asarray(lr, np.float64)))]
+        for name, lr in traces.items()
+    }
     start = f"{shortened(title, 48)}: " if title else ""
     steps = max(map(len, traces.values()), default=0)
     return Picture(
@@ -119,11 +121,6 @@ def _entries(traces: Traces, reactive: Collection[str] = ()) -> list[Entry]:
 
 def _kind(name: str, reactive: Collection[str]) -> str:
     return "lr.reactive" if name in reactive else "lr.trace"
-
-
-def _trace(lr: Array) -> Line:
-    values = np.asarray(lr, dtype=np.float64)
-    return thinned(Line(np.arange(len(values), dtype=np.float64), values))
 
 
 def _note(lines: Sequence[Line]) -> str:

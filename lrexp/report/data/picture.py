@@ -18,6 +18,7 @@ from lrexp.runs.reader import Run
 
 Array = NDArray[np.float64]
 Within: TypeAlias = Literal["", "x", "y", "xy"]  # coordinates that are fractions of the panel
+View: TypeAlias = tuple[float, float]  # the lowest and the highest value to show
 Side: TypeAlias = Literal["left", "right", "center"]
 NUM_COLORS, NUM_DASHES = 8, 4  # that a drawing has
 LOG_RATIO = 30.0  # of the highest to the lowest value in view, above which an axis is logarithmic

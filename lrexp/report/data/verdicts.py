@@ -12,7 +12,6 @@ from lrexp.report.data.picture import (
     LOG_RATIO,
     NAME_WIDTH,
     NUM_COLORS,
-    Array,
     Axis,
     Entry,
     Look,
@@ -21,6 +20,7 @@ from lrexp.report.data.picture import (
     Panel,
     Picture,
     Span,
+    View,
     look,
     lr_axis,
     mark,
@@ -33,7 +33,7 @@ from lrexp.report.text import (
     lr_text,
     measure_text,
     number_text,
-    setting_text,
+    settings_text,
     shortened,
     shown_of,
     told_apart,
@@ -65,13 +65,11 @@ def differences_picture(run: Run) -> Picture:
     reference = shortened(declared["reference"], 30)
     room = max(0.0, (MIN_ROWS - len(rows)) / 2)
     y_axis = Axis((len(rows) - 0.45 + room, -0.55 - room), numbers="none")
-    x_axis = _difference_axis(
-        rows, f"difference in {measure_text(declared['metric'])} to {reference}"
-    )
-    what = f"differences to {reference}, seed by seed, {_seeds(summary)}"
+    title = f"difference in {measure_text(declared['metric'])} to {reference}"
+    x_axis = _difference_axis(rows, title)
     return of_run(
         run,
-        what,
+        f"differences to {reference}, seed by seed, {_seeds(summary)}",
         [Panel(x_axis, y_axis, marks, rows[0]["verdict"] if too_few else "")],
         caption=_reading(declared, rows, len(found)),
         entries=_key_of_differences(rows, has_noise=bool(between)),
@@ -81,7 +79,8 @@ def differences_picture(run: Run) -> Picture:
 
 def _difference_axis(rows: Sequence[Mapping[str, Any]], title: str) -> Axis:
     """Return a linear axis, or one that is logarithmic to both sides of 0."""
-    shown = [_numbers(row) for row in rows]
+    given = [(*row["differences"], *(row["interval"] or ())) for row in rows]
+    shown = [np.array([x for x in row if x is not None], dtype=np.float64) for row in given]
     sizes = [float(np.abs(values).max()) for values in shown if values.any()]
     largest, smallest = (max(sizes), min(sizes)) if sizes else (1.0, 1.0)
     values = np.concatenate([np.zeros(1), *shown])
@@ -102,22 +101,12 @@ def _difference_axis(rows: Sequence[Mapping[str, Any]], title: str) -> Axis:
     )
 
 
-def _numbers(row: Mapping[str, Any]) -> Array:
-    """Return the numbers of a row: the differences of seeds, and the ends of its interval."""
-    ends = row["interval"] or ()
-    return np.array([x for x in (*row["differences"], *ends) if x is not None], dtype=np.float64)
-
-
 def _row(y: int, row: Mapping[str, Any], look: Look, direction: str) -> Marks:
-    """Return the seeds, their mean with its interval, and a cross where seeds diverged.
-
-    The cross stands at an edge of the panel: at the worse one for the variant, at the better one
-    for the reference.
-    """
+    """Return the seeds, their mean with its interval, and a cross where seeds diverged."""
     seeds = np.array([x for x in row["differences"] if x is not None])
     spread = np.linspace(-0.08, 0.08, len(seeds)) if len(seeds) > 1 else np.zeros(len(seeds))
     marks: Marks = [mark("verdicts.seed", seeds, y + 0.16 + spread, look)]
-    worse = 1.0 if direction == "min" else 0.0
+    worse = 1.0 if direction == "min" else 0.0  # edge of the panel; the reference has the other
     for who, edge in (("variant", worse), ("reference", 1 - worse)):
         if row["diverged"][who]:
             marks.append(mark("verdicts.diverged", [edge], [y + 0.16], look, "x"))
@@ -138,9 +127,9 @@ def _short(row: Mapping[str, Any]) -> str:
 
 def _lost(row: Mapping[str, Any]) -> list[str]:
     """Return which of the two diverged in how many seeds, where the other did not."""
-    both = (("variant", ""), ("reference", f"{shortened(row['reference'], 20)} "))
-    counts = [(who, row["diverged"][key]) for key, who in both]
-    return [f"{who}diverged in {count} of {row['n']}" for who, count in counts if count]
+    both = {"variant": "", "reference": f"{shortened(row['reference'], 20)} "}
+    counts = row["diverged"]
+    return [f"{both[k]}diverged in {counts[k]} of {row['n']}" for k in both if counts[k]]
 
 
 def _key_of_differences(rows: Sequence[Mapping[str, Any]], *, has_noise: bool) -> list[Entry]:
@@ -153,7 +142,6 @@ def _key_of_differences(rows: Sequence[Mapping[str, Any]], *, has_noise: bool) -
 
 
 def _reading(declared: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], found: int) -> str:
-    """Return how to read the rows."""
     better = "Left of 0" if declared["direction"] == "min" else "Right of 0"
     parts = [f"{better} the variant is better."]
     if any(_lost(row) for row in rows):
@@ -170,19 +158,22 @@ def sensitivity_picture(run: Run) -> Picture:
     """Return the final metric over the LR, one curve for each setting beside the LR."""
     summary = run.summary or {}
     direction, what = str(summary["direction"]), measure_text(str(summary["metric"]))
-    curves = _best_first(summary["lr_sensitivity"], direction)[:MAX_CURVES]
+    sign, found = 1.0 if direction == "min" else -1.0, summary["lr_sensitivity"]
+    best = [min((sign * m for m in c["means"] if m is not None), default=np.inf) for c in found]
+    curves = [found[i] for i in np.argsort(best, kind="stable")[:MAX_CURVES]]
     lrs = [lr for curve in curves for lr in curve["lrs"]]
     y = _final_axis(curves, direction)
     marks: Marks = []
     for i, curve in enumerate(curves):
-        marks += _curve(curve, i, len(curves), y.limits, worst_on_top=direction == "min")
+        marks += _curve(curve, i, len(curves), y.limits, from_top=direction == "min")
     marks += _start(curves, y.limits)
-    alone, found = len(curves) == 1, len(summary["lr_sensitivity"])
-    left_out = f" The {len(curves)} best of {found} settings." if len(curves) < found else ""
-    names = [
-        Entry("sensitivity.mean", _name(curve, alone=alone), _note(curve), look(i))
-        for i, curve in enumerate(curves)
-    ]
+    alone = len(curves) == 1
+    left_out = f" The {MAX_CURVES} best of {len(found)} settings." * (len(curves) < len(found))
+    names = []
+    for i, curve in enumerate(curves):
+        settings = settings_text(curve["settings"]) or "nothing else changed"
+        name = "mean of the seeds" if alone else settings
+        names.append(Entry("sensitivity.mean", name, _note(curve), look(i)))
     x = lr_axis(min(lrs), max(lrs), 0.06, "learning rate (base LR)")
     return of_run(
         run,
@@ -193,15 +184,6 @@ def sensitivity_picture(run: Run) -> Picture:
         entries=[*names, *_key_of_curves(curves)],
         legend_title="" if alone else "all but the LR",
     )
-
-
-def _best_first(curves: Sequence[Mapping[str, Any]], direction: str) -> list[Mapping[str, Any]]:
-    sign = 1.0 if direction == "min" else -1.0
-
-    def best(curve: Mapping[str, Any]) -> float:
-        return min((sign * m for m in curve["means"] if m is not None), default=np.inf)
-
-    return sorted(curves, key=best)
 
 
 def _final_axis(curves: Sequence[Mapping[str, Any]], direction: str) -> Axis:
@@ -218,12 +200,7 @@ def _final_axis(curves: Sequence[Mapping[str, Any]], direction: str) -> Axis:
 
 
 def _curve(
-    curve: Mapping[str, Any],
-    index: int,
-    num_curves: int,
-    view: tuple[float, float],
-    *,
-    worst_on_top: bool,
+    curve: Mapping[str, Any], index: int, num_curves: int, view: View, *, from_top: bool
 ) -> Marks:
     """Return one curve: its basin, the mean, the seeds, crosses where seeds diverged, the best LR.
 
@@ -235,13 +212,13 @@ def _curve(
         marks.append(Span("sensitivity.basin", basin["low"], basin["high"], its))
     elif basin is not None:  # bars at the better edge: areas would cover each other
         height = 0.012 + 0.014 * index
-        height = height if worst_on_top else 1 - height
+        height = height if from_top else 1 - height
         ends = [basin["low"], basin["high"]]
         marks.append(mark("sensitivity.basins", ends, [height] * 2, its, "y"))
     means = [np.nan if mean is None else mean for mean in curve["means"]]
     marks.append(mark("sensitivity.mean", curve["lrs"], means, its))
     shift = 1.02 ** (index - (num_curves - 1) / 2)
-    edge = 0.965 - 0.04 * index if worst_on_top else 0.035 + 0.04 * index
+    edge = 0.965 - 0.04 * index if from_top else 0.035 + 0.04 * index
     for lr, values, lost in zip(curve["lrs"], curve["values"], curve["diverged"], strict=True):
         seeds = [v for v in values if v is not None]
         inside = [v for v in seeds if view[0] <= v <= view[1]]
@@ -250,8 +227,8 @@ def _curve(
         if lost or outside:
             kind = "sensitivity.diverged" if lost else "sensitivity.beyond"
             text = f"{lost or outside} of {len(values)}" + ("" if lost else " beyond")
-            marks += [mark(kind, [lr], [edge], its, "y")]
-            marks += [Note("sensitivity.lost", text, lr, edge, "y")]
+            marks.append(mark(kind, [lr], [edge], its, "y"))
+            marks.append(Note("sensitivity.lost", text, lr, edge, "y"))
     best = curve["best_lr"]
     if best is not None:
         at = curve["means"][curve["lrs"].index(best)]
@@ -259,7 +236,7 @@ def _curve(
     return marks
 
 
-def _start(curves: Sequence[Mapping[str, Any]], view: tuple[float, float]) -> Marks:
+def _start(curves: Sequence[Mapping[str, Any]], view: View) -> Marks:
     """Return the value before training, where it is in view and one for all."""
     starts = {round(curve["initial"], 9) for curve in curves if curve["initial"] is not None}
     if len(starts) != 1:
@@ -269,13 +246,6 @@ def _start(curves: Sequence[Mapping[str, Any]], view: tuple[float, float]) -> Ma
         return []
     line = mark("sensitivity.start", [0, 1], [start, start], within="x")
     return [line, Note("sensitivity.start", "before training", 0.995, start, "x", "left")]
-
-
-def _name(curve: Mapping[str, Any], *, alone: bool) -> str:
-    if alone:
-        return "mean of the seeds"
-    settings = ", ".join(setting_text(k, v) for k, v in curve["settings"].items())
-    return settings or "nothing else changed"
 
 
 def _note(curve: Mapping[str, Any]) -> str:
