@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOCK = "lock"
 LEASE_SECONDS = 60.0  # without a sign of life until a lease is another's; all hosts must agree
+EXCHANGE_SECONDS = 1.0  # for which the file may be another's while that one tries to take it over
 SILENT_SECONDS = 300.0  # file systems of a network may show a change a minute late
 
 
@@ -78,10 +79,7 @@ def still_ours(run: Path, lease: SoftFileLease) -> Callable[[], None]:
     def check() -> None:
         if not (home / "status.json").is_file():
             raise RunError(f"{run}: was deleted while the run was writing it. Run it again.")
-        owner = (
-            lease.owner
-        )  # a hold has a token of its own; /proc may not tell for a moment who asks
-        if owner is None or owner.token != lease.token:
+        if not _is_held(lease):
             who = f"process {lease.pid}" if lease.pid else "another process"
             raise RunError(
                 f"{run}: was taken over by {who}, for this one gave no sign of life. The run goes "
@@ -89,6 +87,20 @@ def still_ours(run: Path, lease: SoftFileLease) -> Callable[[], None]:
             )
 
     return check
+
+
+def _is_held(lease: SoftFileLease) -> bool:
+    """Return whether the file names this hold, by its token: /proc may fail for a moment.
+
+    Who tries to take over the lease of a process that has just died puts its own file in the place,
+    and puts back what it finds to be a living one's. So what names another is looked at again.
+    """
+    deadline = time.monotonic() + EXCHANGE_SECONDS
+    while (owner := lease.owner) is None or owner.token != lease.token:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _lease(path: Path) -> SoftFileLease:

@@ -158,7 +158,25 @@ def test_a_lock_shows_that_its_owner_lives(tmp_path: Path, monkeypatch: pytest.M
     assert [t for t in threading.enumerate() if t.name.startswith("filelock-lease")] == []
 
 
-def test_who_was_taken_over_writes_no_more(tmp_path: Path) -> None:
+def test_a_contender_that_puts_the_lease_back_takes_nothing(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    theirs = write_lock(other, pid=1, host="elsewhere.example")
+    (tmp_path / "status.json").write_text("{}")
+    with locked(tmp_path) as lease:
+        check = still_ours(tmp_path, lease)
+        aside = tmp_path / "aside"
+        (tmp_path / "lock").rename(aside)
+        theirs.replace(tmp_path / "lock")
+        back = Thread(target=lambda: (time.sleep(0.2), aside.replace(tmp_path / "lock")))
+        back.start()
+        check()
+        assert not aside.exists()  # it has waited for that
+        back.join()
+
+
+def test_who_was_taken_over_writes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "EXCHANGE_SECONDS", 0.05)
     with locked(tmp_path) as lease:
         check = still_ours(tmp_path, lease)
         (tmp_path / "status.json").write_text("{}")
