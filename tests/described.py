@@ -10,7 +10,7 @@ from typing import Any
 
 from lrexp.engine.choice import Choice
 from lrexp.engine.stop import Pause
-from lrexp.records import Record, Trial, TrialId, Unit
+from lrexp.records import Group, Record, Trial, TrialId
 from lrexp.runs.builder import Objects
 from lrexp.runs.environment import describe_run, run_facts
 from lrexp.runs.executor import Executor, StopSignal
@@ -37,14 +37,14 @@ class Described:
     path: Path
     spec: RunSpec
     plan: Plan
-    groups: tuple[Unit, ...]
+    groups: tuple[Group, ...]
 
     @property
     def trials(self) -> list[Trial]:
         """All its trials."""
         return [trial for record in read_stages(self.path) for trial in record.stage.trials]
 
-    def train_here(self, groups: Sequence[Unit] | None = None) -> list[Record]:
+    def train_here(self, groups: Sequence[Group] | None = None) -> list[Record]:
         """Train in this process, and return the records."""
         groups = self.groups if groups is None else groups
         return list(train_groups(self.path, self.plan, self.trials, groups, Pause()))
@@ -64,7 +64,7 @@ class Described:
 def described(
     path: Path,
     config: Any,
-    groups: Sequence[Unit] | None = None,
+    groups: Sequence[Group] | None = None,
     *,
     objects: Objects | None = None,
 ) -> Described:
@@ -79,10 +79,10 @@ def described(
     spec = make_spec("compare", config, objects=objects or Objects())
     plan = spec.plan()
     trials = spec.first_trials(plan)
-    units = tuple(groups or (Unit("sequential", (trial.id,)) for trial in trials))
-    members = {trial for unit in units for trial in unit.trials}
+    groups = tuple(groups or (Group("sequential", (trial.id,)) for trial in trials))
+    members = {trial for group in groups for trial in group.trials}
     stage = Stage("compare", tuple(trial for trial in trials if trial.id in members))
-    record = StageRecord(stage, Choice(units, 1))
+    record = StageRecord(stage, Choice(groups, 1))
 
     def describe(folder: Path) -> None:
         write_stages(folder, [record])
@@ -90,7 +90,7 @@ def described(
         RunWriter(folder, run_facts(spec, plan, stage.trials))
 
     create_run("described", "compare", describe, out=path)
-    return Described(path, spec, plan, units)
+    return Described(path, spec, plan, groups)
 
 
 def trial(name: str, seed: int = 0) -> TrialId:
@@ -105,7 +105,7 @@ class InThisProcess:
         self._spec = spec
         self.deaths: dict[TrialId, list[str]] = {}
 
-    def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
+    def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
         """Train here."""
         pause = Pause(lambda: stop.ask() or stop.at_once)
         if not pause.ask():

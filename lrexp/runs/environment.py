@@ -15,7 +15,7 @@ from lrexp.config.document import to_yaml
 from lrexp.config.resolved import resolved_tree
 from lrexp.engine.choice import Choice
 from lrexp.engine.rng import preserved_rng
-from lrexp.records import Trial, Unit
+from lrexp.records import Group, Trial
 from lrexp.runs.files import disk_errors, read_json, write_json, write_whole
 from lrexp.runs.plan import Plan
 from lrexp.runs.resume import Origin
@@ -89,7 +89,7 @@ def describe_run(folder: Path, spec: RunSpec, plan: Plan, choice: Choice) -> Non
     """
     modules = plan.config.own_files()
     write_whole(folder / "config.yaml", plan.config.document.text)
-    write_whole(folder / "resolved.yaml", resolved_text(plan, choice.units))
+    write_whole(folder / "resolved.yaml", resolved_text(plan, choice.groups))
     write_json(folder / "environment.json", surroundings(plan))
     for name, source in modules.items():
         with disk_errors(folder / name):
@@ -104,7 +104,7 @@ def describe_again(writer: RunWriter, spec: RunSpec, plan: Plan, choice: Choice)
     origin = Origin.from_plain(read_json(writer.directory / "order.json"))
     if origin.folder == spec.directory:
         return
-    writer.text("resolved.yaml", resolved_text(plan, choice.units))
+    writer.text("resolved.yaml", resolved_text(plan, choice.groups))
     origin = origin.moved(spec.directory, writer.directory)
     writer.json("order.json", spec.to_plain() | origin.to_plain())
 
@@ -133,12 +133,12 @@ def surroundings(plan: Plan) -> dict[str, Any]:
     return describe_environment(plan.device) | {"data": prints}
 
 
-def resolved_text(plan: Plan, units: Iterable[Unit]) -> str:
+def resolved_text(plan: Plan, groups: Iterable[Group]) -> str:
     """Return the contents of resolved.yaml, with the engine that repeats the run.
 
     Engines differ in rounding, and an unstable training makes much of that.
     """
-    engines = {unit.engine for unit in units}
+    engines = {group.engine for group in groups}
     engine = {"engine": engines.pop()} if len(engines) == 1 else {}
     return to_yaml(resolved_config(plan) | engine)
 

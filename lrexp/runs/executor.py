@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from lrexp.errors import RunError, WorkerDiedError
-from lrexp.records import TrialId, Unit
+from lrexp.records import Group, TrialId
 from lrexp.runs.files import disk_errors, trial_path, write_json, write_whole
 from lrexp.runs.lock import claimant, claimed, is_silent
 from lrexp.runs.remaining import remove_checkpoint
@@ -79,7 +79,7 @@ class Executor(Protocol):
     def deaths(self) -> Mapping[TrialId, Sequence[str]]:
         """See above."""
 
-    def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
+    def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
         """Train groups until every trial has its result.json, or until it is told to stop.
 
         Nothing trains them any more when it returns. A trial whose worker died twice gets a result
@@ -149,7 +149,7 @@ class LocalProcesses:
         self._looked = -math.inf  # when it was last asked whether one more is needed
         self.deaths: dict[TrialId, list[str]] = {}
 
-    def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
+    def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
         """Train groups; see `Executor`."""
         left = groups
         try:
@@ -198,7 +198,7 @@ class LocalProcesses:
             if worker.is_ready:
                 worker.wait(LAST_SECONDS)
 
-    def _start_missing(self, run: Path, left: Sequence[Unit]) -> None:
+    def _start_missing(self, run: Path, left: Sequence[Group]) -> None:
         """Start workers while there are more groups to train than workers that look for one."""
         now = time.monotonic()
         if len(self._workers) >= self._limit or now - self._looked < LOOK_SECONDS:
@@ -237,7 +237,7 @@ class LocalProcesses:
         if self._starts == 0:
             raise RunError(f"No worker process can be started. {why}. Try --jobs 1.")
 
-    def _after(self, worker: _Worker, run: Path, left: Sequence[Unit]) -> None:
+    def _after(self, worker: _Worker, run: Path, left: Sequence[Group]) -> None:
         """Give the trials that a dead worker had not ended another try, or up."""
         code, told = worker.end()
         if code == WRONG:
@@ -253,7 +253,7 @@ class LocalProcesses:
                     if ours is not None:  # else another one trains it by now
                         self._note_death(run, group, _ending(code))
 
-    def _note_death(self, run: Path, group: Unit, how: str) -> None:
+    def _note_death(self, run: Path, group: Group, how: str) -> None:
         """Note that the worker of a group died, while its lease is ours."""
         left = [trial for trial in group.trials if not _has_result(run, trial)]
         alone = one_by_one_path(run, group)
@@ -371,7 +371,7 @@ def _ending(code: int) -> str:
     return f"was killed (signal {-code}, {known.get(-code, 'unknown')})"
 
 
-def _undone(run: Path, groups: Sequence[Unit]) -> list[Unit]:
+def _undone(run: Path, groups: Sequence[Group]) -> list[Group]:
     """Return the groups with a trial that has no result."""
     return [group for group in groups if not all(_has_result(run, t) for t in group.trials)]
 

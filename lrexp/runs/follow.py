@@ -19,12 +19,12 @@ from lrexp.records import (
     Ended,
     Evaluation,
     Failed,
+    Group,
     Record,
     Started,
     Steps,
     Trial,
     TrialId,
-    Unit,
 )
 from lrexp.runs.checkpoint import Position, again_path
 from lrexp.runs.executor import Executor, StopSignal
@@ -41,7 +41,7 @@ def followed(
     executor: Executor,
     run: Path,
     trials: Sequence[Trial],
-    groups: Sequence[Unit],
+    groups: Sequence[Group],
     *,
     left: Remaining,
     pause: Pause,

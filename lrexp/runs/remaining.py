@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lrexp.engine.engines import ENGINES
-from lrexp.records import TrialId, Unit
+from lrexp.records import Group, TrialId
 from lrexp.runs.checkpoint import (
     Position,
     SavedGroup,
@@ -34,7 +34,7 @@ class Remaining:
         files: the trial that the file of each checkpoint is named after, by the same trials.
     """
 
-    groups: tuple[Unit, ...]
+    groups: tuple[Group, ...]
     saved: Mapping[TrialId, SavedGroup] = field(default_factory=dict)
     outcomes: Mapping[TrialId, str] = field(default_factory=dict)
     files: Mapping[TrialId, TrialId] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def _counted(count: int, one: str, many: str) -> str:
 
 
 def read_remaining(
-    run: Path, groups: Iterable[Unit], load: Callable[[Path], SavedGroup] = load_checkpoint
+    run: Path, groups: Iterable[Group], load: Callable[[Path], SavedGroup] = load_checkpoint
 ) -> Remaining:
     """Return what is left to do of these groups.
 
@@ -104,16 +104,16 @@ def read_remaining(
             if here:
                 saved[here[0]], files[here[0]] = found, name
                 engine = str(found.state.get("engine"))
-                parts.append(Unit(engine, here, _stack(group, engine, here, outcomes)))
+                parts.append(Group(engine, here, _stack(group, engine, here, outcomes)))
                 waiting = [trial for trial in waiting if trial not in here]
         if waiting:
             fresh = tuple(waiting)
-            parts.append(Unit(group.engine, fresh, _stack(group, group.engine, fresh, outcomes)))
+            parts.append(Group(group.engine, fresh, _stack(group, group.engine, fresh, outcomes)))
     return Remaining(tuple(parts), saved, outcomes, files)
 
 
 def _stack(
-    group: Unit, engine: str, left: Collection[TrialId], done: Collection[TrialId]
+    group: Group, engine: str, left: Collection[TrialId], done: Collection[TrialId]
 ) -> tuple[TrialId, ...]:
     """Return `Group.stack` of what is left of a group: trials that are done keep their rows."""
     if engine != "vectorized" or not any(trial in done for trial in group.trials):

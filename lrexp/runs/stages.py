@@ -22,7 +22,7 @@ from lrexp.config.variant_names import why_unsafe
 from lrexp.engine.choice import Choice
 from lrexp.engine.engines import ENGINES
 from lrexp.errors import ConfigError, RunError
-from lrexp.records import Kind, Trial, TrialId, Unit
+from lrexp.records import Group, Kind, Trial, TrialId
 from lrexp.runs.files import read_json, write_json
 from lrexp.runs.plan import Plan
 from lrexp.runs.reader import (
@@ -226,7 +226,7 @@ def _record(plain: Mapping[str, Any]) -> StageRecord:
         if (why := why_unsafe(trial.id.variant)) is not None:  # it becomes a folder of the run
             raise ValueError(f"the variant {trial.id.variant!r} {why}")
     choice = _choice(plain)
-    named = [trial for group in choice.units for trial in group.trials]
+    named = [trial for group in choice.groups for trial in group.trials]
     if sorted(named) != sorted(trial.id for trial in trials):
         raise ValueError("its groups are not of its trials")
     return StageRecord(Stage(plain["kind"], trials), choice)
@@ -234,7 +234,7 @@ def _record(plain: Mapping[str, Any]) -> StageRecord:
 
 def _choice(plain: Mapping[str, Any]) -> Choice:
     groups = tuple(
-        Unit(str(group["engine"]), tuple(TrialId.of(str(name)) for name in group["trials"]))
+        Group(str(group["engine"]), tuple(TrialId.of(str(name)) for name in group["trials"]))
         for group in plain["units"]
     )
     if any(group.engine not in ENGINES for group in groups):

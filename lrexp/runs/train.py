@@ -145,7 +145,7 @@ def resume_run(
             forced += _changed(path, spec, plan, records, options)
         remove_temporary_files(path)
         forget_failed(path, [trial.id for record in records for trial in record.stage.trials])
-        groups = [group for record in records for group in record.choice.units]
+        groups = [group for record in records for group in record.choice.groups]
         left = read_remaining(path, groups, peek_checkpoint)
         reporter.say(f"Resuming {path}: {left}.")
         for problem in forced:
@@ -182,7 +182,7 @@ def _changed(
     check_jobs(options.jobs)
     jobs_before, here = records[0].choice.jobs, surroundings(plan)
     problems = [
-        *changed_settings(path, spec, resolved_text(plan, records[0].choice.units)),
+        *changed_settings(path, spec, resolved_text(plan, records[0].choice.groups)),
         *changed_surroundings(path, here, (jobs_before, options.jobs or jobs_before)),
     ]
     refuse(problems, force=options.force)
@@ -289,11 +289,11 @@ def _begin(session: Session, stage: Stage) -> None:
     before = session.records[0].choice
     if stage.kind == "paired_control":  # in the groups of the range tests: bit by bit the same
         control = {test.seed: test for test in (trial.id for trial in stage.trials)}
-        units = [
-            replace(unit, trials=tuple(control[trial.seed] for trial in unit.trials))
-            for unit in before.units
+        groups = [
+            replace(group, trials=tuple(control[trial.seed] for trial in group.trials))
+            for group in before.groups
         ]
-        choice = Choice(tuple(units), options.jobs or before.jobs)
+        choice = Choice(tuple(groups), options.jobs or before.jobs)
     else:
         jobs = options.jobs or (before.jobs if before.jobs > 1 else None)
         choice = choose_engine(session.spec, session.plan, stage, replace(options, jobs=jobs))
@@ -335,7 +335,7 @@ def _train_stage(session: Session, stage: StageRecord) -> None:
         UserCodeError: the function that is asked whether to stop raised.
     """
     pause, options = session.pause, session.options
-    left = read_remaining(session.run, stage.choice.units, peek_checkpoint)
+    left = read_remaining(session.run, stage.choice.groups, peek_checkpoint)
     session.outcomes |= left.outcomes
     if not left.trials:
         return
@@ -379,7 +379,7 @@ def _records(
     trials = stage.stage.trials
     if jobs == 1:
         yield from train_groups(
-            session.run, session.plan, trials, stage.choice.units, session.pause, waits=True
+            session.run, session.plan, trials, stage.choice.groups, session.pause, waits=True
         )
         return
     workers = LocalProcesses(
@@ -388,14 +388,14 @@ def _records(
         devices=_devices(session.plan),
         force=session.options.force,
     )
-    groups = stage.choice.units
+    groups = stage.choice.groups
     undone = [trial for trial in trials if trial.id in left.trials]
     yield from followed(workers, session.run, undone, groups, left=left, pause=session.pause)
 
 
 def _lost(session: Session, stage: StageRecord) -> dict[str, str]:
     """Return why trials that have begun would begin anew: no checkpoint could be taken of them."""
-    begun = read_remaining(session.run, stage.choice.units, peek_checkpoint).begun
+    begun = read_remaining(session.run, stage.choice.groups, peek_checkpoint).begun
     return {
         trial.name: why
         for trial, why in session.unsaved.items()

@@ -26,7 +26,7 @@ from lrexp.runs.signals import SIGNALS
 
 if TYPE_CHECKING:
     from lrexp.engine.stop import Pause
-    from lrexp.records import Record, Trial, Unit
+    from lrexp.records import Group, Record, Trial
     from lrexp.runs.builder import Objects
     from lrexp.runs.plan import Plan
 
@@ -42,7 +42,7 @@ def train_groups(
     run: Path,
     plan: Plan,
     trials: Iterable[Trial],
-    groups: Sequence[Unit],
+    groups: Sequence[Group],
     pause: Pause,
     *,
     waits: bool = False,
@@ -99,23 +99,23 @@ def _is_stopped(pause: Pause) -> bool:
     return pause.requested
 
 
-def lease_path(run: Path, group: Unit) -> Path:
+def lease_path(run: Path, group: Group) -> Path:
     """Return the file that says who trains a group."""
     return _beside_checkpoint(run, group, ".lease")
 
 
-def one_by_one_path(run: Path, group: Unit) -> Path:
+def one_by_one_path(run: Path, group: Group) -> Path:
     """Return the file that says that a group is no stack any more: the process of one died."""
     return _beside_checkpoint(run, group, ".one-by-one")
 
 
-def _beside_checkpoint(run: Path, group: Unit, suffix: str) -> Path:
+def _beside_checkpoint(run: Path, group: Group, suffix: str) -> Path:
     from lrexp.runs.checkpoint import checkpoint_path
 
     return checkpoint_path(run, group.trials[0]).with_suffix(suffix)
 
 
-def _parts(run: Path, group: Unit) -> list[Unit]:
+def _parts(run: Path, group: Group) -> list[Group]:
     """Return a group, or each of its trials alone: one takes no other down then."""
     if not one_by_one_path(run, group).exists():
         return [group]
@@ -200,7 +200,7 @@ def _is_failure(record: Record) -> bool:
 
 def _prepare(
     run: Path, names: Sequence[str], options: WorkerOptions
-) -> tuple[Plan, list[Unit], list[Trial]]:
+) -> tuple[Plan, list[Group], list[Trial]]:
     """Return the plan of the run, and the groups and trials that were named."""
     from lrexp.records import TrialId
     from lrexp.runs.resume import read_spec
@@ -217,7 +217,7 @@ def _prepare(
     if missing := wanted - {trial.id for trial in trials}:
         named = ", ".join(sorted(trial.name for trial in missing))
         raise RunError(f"{run}: has no trials {named}. See its engine.json.")
-    every = [group for record in records for group in record.choice.units]
+    every = [group for record in records for group in record.choice.groups]
     groups = [group for group in every if wanted & set(group.trials)]
     members = {trial for group in groups for trial in group.trials}
     trials = [t for record in records for t in record.stage.trials if t.id in members]

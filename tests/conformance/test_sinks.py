@@ -23,12 +23,12 @@ from lrexp.records import (
     Ended,
     Evaluation,
     Failed,
+    Group,
     Record,
     Started,
     Steps,
     Trial,
     TrialId,
-    Unit,
 )
 from lrexp.runs.checkpoint import Position, SavedGroup
 from lrexp.runs.follow import Follower
@@ -199,7 +199,7 @@ class Files:
         self.sizes = self.writers[-1].sync()
         self.steps(*range(saved, rows))
         position = Position(self.sizes, {"steps": saved})
-        group = Unit("sequential", (A,))
+        group = Group("sequential", (A,))
         self.follow(Remaining((group,), {A: SavedGroup(saved, {}, {A.name: position})}))
 
     def go_on(self) -> None:
