@@ -33,30 +33,19 @@ _SETTINGS = {"final", "best", "steps"}
 
 @dataclass(frozen=True)
 class Position:
-    """How far one trial was.
+    """How far one trial was."""
 
-    Args:
-        sizes: bytes of each of its CSV files, by name.
-        values: its final and best measures, and its steps.
-    """
-
-    sizes: Mapping[str, int]
-    values: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int]  # bytes of each of its CSV files, by name
+    values: Mapping[str, Any] = field(default_factory=dict)  # final and best measures, its steps
 
 
 @dataclass(frozen=True)
 class SavedGroup:
-    """The contents of a checkpoint file.
+    """The contents of a checkpoint file."""
 
-    Args:
-        step: updates done by each of its trials.
-        state: of the engine.
-        trials: by "variant/seed-n".
-    """
-
-    step: int
-    state: Mapping[str, Any]
-    trials: Mapping[str, Position]
+    step: int  # updates done by each of its trials
+    state: Mapping[str, Any]  # of the engine
+    trials: Mapping[str, Position]  # by "variant/seed-n"
 
 
 def checkpoint_path(run: Path, first: TrialId) -> Path:
@@ -70,11 +59,7 @@ def again_path(run: Path, trial: TrialId) -> Path:
 
 
 def save_checkpoint(path: Path, group: SavedGroup) -> None:
-    """Write a checkpoint in place of the one before it, which stays until this one is whole.
-
-    Raises:
-        RunError: the disk refuses; the old checkpoint is still whole.
-    """
+    """Write a checkpoint in place of the one before it, which stays until this one is whole."""
     from safetensors.torch import save
 
     trials = {
@@ -92,11 +77,7 @@ def save_checkpoint(path: Path, group: SavedGroup) -> None:
 
 
 def load_checkpoint(path: Path) -> SavedGroup:
-    """Read a checkpoint; nothing in it is executed.
-
-    Raises:
-        RunError: it is damaged, or no checkpoint; its trials can begin anew without it.
-    """
+    """Read a checkpoint; a damaged one is a RunError, and its trials can begin anew without it."""
     with _readable(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         contents = _decoded(_header(file), tensors)
@@ -106,11 +87,7 @@ def load_checkpoint(path: Path) -> SavedGroup:
 
 
 def peek_checkpoint(path: Path) -> SavedGroup:
-    """Read what a checkpoint says without its tensors; of the state, only the engine's name.
-
-    Raises:
-        RunError: as `load_checkpoint`, as far as that shows.
-    """
+    """Read what a checkpoint says without its tensors; of the state, only the engine's name."""
     with _readable(path) as file:
         parts = dict(_header(file)[1:])
         state = dict(parts["state"][1:])
@@ -168,10 +145,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return a value as JSON can hold it, its tensors set aside.
-
-    A list says what it is first, `["tuple", ...]`; numbers, texts and None stand for themselves.
-    """
+    """Return a value as JSON: its kind first, `["tuple", ...]`; tensors are set aside."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -206,11 +180,7 @@ def _encoded_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> Any:
 
 
 def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that `_encoded` encoded.
-
-    Raises:
-        ValueError, KeyError, TypeError, RuntimeError: it did not encode this.
-    """
+    """Return the value that `_encoded` encoded."""
     if not isinstance(value, list):
         if isinstance(value, dict):
             raise ValueError("it holds a mapping that has no kind")
@@ -249,15 +219,7 @@ def _decoded_tensor(kind: str, items: Sequence[Any], tensors: Mapping[str, Tenso
 
 
 def check_payload(payload: Any, num_bytes: int) -> None:
-    """Refuse contents of other parts than `save_checkpoint` writes.
-
-    Args:
-        payload: as loaded.
-        num_bytes: of the file, a bound of what all its tensors hold.
-
-    Raises:
-        ValueError, TypeError, KeyError: it has other parts, or unfolds to more than the file.
-    """
+    """Refuse other parts than `save_checkpoint` writes, and what unfolds beyond the file."""
     from lrexp.engine.state import check_held
 
     check_held(payload, num_bytes)

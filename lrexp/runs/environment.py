@@ -82,11 +82,7 @@ def _run_git(*words: str) -> str:
 
 
 def describe_run(folder: Path, spec: RunSpec, plan: Plan, choice: Choice) -> None:
-    """Write all that describes a run into its folder, but how it goes.
-
-    Raises:
-        RunError: the disk refuses.
-    """
+    """Write all that describes a run into its folder, but how it goes."""
     modules = plan.config.own_files()
     write_whole(folder / "config.yaml", plan.config.document.text)
     write_whole(folder / "resolved.yaml", resolved_text(plan, choice.groups))

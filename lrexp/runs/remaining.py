@@ -6,7 +6,7 @@ files still hold what they held then; the rest begin anew, which gives the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,16 +27,13 @@ from lrexp.runs.reader import TrialRecord
 class Remaining:
     """What is left to do of some groups.
 
-    Args:
-        groups: in order, without the trials that are done.
-        saved: checkpoints, by the first trial of the group that goes on from each.
-        outcomes: of the trials that have a result.
-        files: the trial that the file of each checkpoint is named after, by the same trials.
+    Checkpoints, and the trials that their files are named after, are by the first trial of the
+    group that goes on from each.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[Group, ...]  # in order, without the trials that are done
     saved: Mapping[TrialId, SavedGroup] = field(default_factory=dict)
-    outcomes: Mapping[TrialId, str] = field(default_factory=dict)
+    outcomes: Mapping[TrialId, str] = field(default_factory=dict)  # of those that have a result
     files: Mapping[TrialId, TrialId] = field(default_factory=dict)
 
     @property
@@ -47,47 +44,33 @@ class Remaining:
     @property
     def begun(self) -> dict[TrialId, int]:
         """The step at which each trial of a checkpoint goes on."""
-        going_on = [group for group in self.groups if group.trials[0] in self.saved]
-        return {t: self.saved[group.trials[0]].step for group in going_on for t in group.trials}
+        return {trial: saved.step for trial, saved in self._going_on()}
 
     @property
     def positions(self) -> dict[TrialId, Position]:
         """How far the files of each trial of a checkpoint were."""
-        going_on = [group for group in self.groups if group.trials[0] in self.saved]
-        return {
-            trial: self.saved[group.trials[0]].trials[trial.name]
-            for group in going_on
-            for trial in group.trials
-        }
+        return {trial: saved.trials[trial.name] for trial, saved in self._going_on()}
+
+    def _going_on(self) -> Iterator[tuple[TrialId, SavedGroup]]:
+        for group in self.groups:
+            if (saved := self.saved.get(group.trials[0])) is not None:
+                yield from ((trial, saved) for trial in group.trials)
 
     def __str__(self) -> str:
         done, going_on = len(self.outcomes), len(self.begun)
         begin = len(self.trials) - going_on
         parts = [
-            _counted(done, "trial is done", "trials are done"),
-            _counted(going_on, "goes on from a checkpoint", "go on from a checkpoint"),
-            _counted(begin, "begins", "begin"),
+            (done, "trial is done", "trials are done"),
+            (going_on, "goes on from a checkpoint", "go on from a checkpoint"),
+            (begin, "begins", "begin"),
         ]
-        return ", ".join(filter(None, parts))
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}" if count else ""
+        return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in parts if n)
 
 
 def read_remaining(
     run: Path, groups: Iterable[Group], load: Callable[[Path], SavedGroup] = load_checkpoint
 ) -> Remaining:
-    """Return what is left to do of these groups.
-
-    Args:
-        run: its directory.
-        groups: with the trials that are done.
-        load: reads a checkpoint; `peek_checkpoint` where its tensors are not needed.
-
-    Raises:
-        RunError: a file is damaged.
-    """
+    """Return what is left to do of groups; `peek_checkpoint` loads where no tensor is needed."""
     groups = list(groups)
     outcomes = read_outcomes(run, [trial for group in groups for trial in group.trials])
     saved: dict[TrialId, SavedGroup] = {}
@@ -133,11 +116,7 @@ def read_outcomes(run: Path, trials: Iterable[TrialId]) -> dict[TrialId, str]:
 
 
 def forget_failed(run: Path, trials: Iterable[TrialId]) -> None:
-    """Remove what trials that failed have left: they begin anew when a run is resumed.
-
-    Raises:
-        RunError: the disk refuses.
-    """
+    """Remove what trials that failed have left: they begin anew when a run is resumed."""
     for trial, outcome in read_outcomes(run, trials).items():
         if outcome not in ("finished", "diverged"):
             remove_directory(trial_path(run, trial.variant, trial.seed))
@@ -147,11 +126,7 @@ def forget_failed(run: Path, trials: Iterable[TrialId]) -> None:
 
 
 def remove_checkpoint(run: Path, first: TrialId) -> None:
-    """Remove the checkpoint of the group that begins with a trial, if there is one.
-
-    Raises:
-        RunError: the disk refuses.
-    """
+    """Remove the checkpoint of the group that begins with a trial, if there is one."""
     path = checkpoint_path(run, first)
     with disk_errors(path):
         path.unlink(missing_ok=True)

@@ -32,17 +32,11 @@ _MAX_BYTES = 50_000_000  # of a module: a stranger's run may name any file
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run came from, and the modules that it began with.
+    """Where a run came from, and the modules that it began with."""
 
-    Args:
-        folder: of its config, as it was.
-        from_run: the same, relative to the run; None between two drives of Windows.
-        modules: path inside a folder -> digest.
-    """
-
-    folder: str
-    from_run: str | None
-    modules: Mapping[str, str]
+    folder: str  # of its config, as it was
+    from_run: str | None  # the same, relative to the run; None between two drives of Windows
+    modules: Mapping[str, str]  # path inside a folder -> digest
 
     @classmethod
     def of(cls, spec: RunSpec, run: Path, modules: Mapping[str, bytes]) -> Origin:
@@ -52,22 +46,15 @@ class Origin:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Origin:
-        """Return the origin that order.json holds.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is damaged.
-        """
+        """Return the origin that order.json holds; KeyError and such where it is damaged."""
         modules = {str(name): str(value) for name, value in dict(plain["modules"]).items()}
         from_run = plain["from_run"]
         return cls(str(plain["directory"]), None if from_run is None else str(from_run), modules)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what order.json holds of it."""
-        return {
-            "directory": self.folder,
-            "from_run": self.from_run,
-            "modules": dict(self.modules),
-        }
+        modules = dict(self.modules)
+        return {"directory": self.folder, "from_run": self.from_run, "modules": modules}
 
     def moved(self, folder: str, run: Path) -> Origin:
         """Return the origin of a run that goes on in another folder."""
@@ -83,10 +70,8 @@ def find_home(run: Path, spec: RunSpec, origin: Origin) -> Path:
     """Return where relative paths and import paths start.
 
     Modules that were changed where they were are not passed over for those that the run keeps:
-    whoever changed them shall know that it goes on without the change.
-
-    Raises:
-        ConfigError: a file of data is in none of these places.
+    whoever changed them shall know that it goes on without the change. Data that is in none of
+    these places is a ConfigError.
     """
     document = document_from_text(spec.text, spec.name, Path(spec.directory))
     data = [] if "data" in spec.objects.sections else data_paths(document, spec.changes)
@@ -105,13 +90,7 @@ def find_home(run: Path, spec: RunSpec, origin: Origin) -> Path:
 
 
 def changed_modules(run: Path, spec: RunSpec, modules: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield each module that is not the one that the run began with.
-
-    Args:
-        run: its directory.
-        spec: of the run, with the directory where it goes on.
-        modules: those that it began with.
-    """
+    """Yield each module that is not the one that the run began with."""
     home = Path(spec.directory)
     for name, known in modules.items():
         file = _file(home, name) or home / name
@@ -216,9 +195,6 @@ def require_plain_files(run: Path) -> None:
     """Refuse a run that would have other files written than its own, or a pipe waited for.
 
     Asked before any of its files is opened to be written, its lock included.
-
-    Raises:
-        RunError: something in it is neither a file nor a folder.
     """
     for folder, folders, files in os.walk(run):
         for path in (Path(folder, name) for name in (*folders, *files)):
@@ -231,12 +207,8 @@ def read_spec(
 ) -> tuple[RunSpec, list[Problem]]:
     """Return the spec of a run as it can be planned here, and what was forced.
 
-    Paths start where `find_home` finds what they led to.
-
-    Raises:
-        ConfigError: it cannot be resumed like this or here, or its files were changed and `force`
-            is not given.
-        RunError: order.json is damaged.
+    Paths start where `find_home` finds what they led to. What does not fit is a ConfigError; a
+    damaged order.json is a RunError.
     """
     plain = _read_plain(run)
     try:
@@ -254,11 +226,7 @@ def read_spec(
 
 
 def refuse(problems: Iterable[Problem], *, force: bool) -> None:
-    """Raise a ConfigError of all problems, unless it is forced.
-
-    Raises:
-        ConfigError: there are some.
-    """
+    """Raise a ConfigError of all problems, if there are any, unless it is forced."""
     found = list(problems)
     if found and not force:
         raise ConfigError(found)
@@ -267,15 +235,9 @@ def refuse(problems: Iterable[Problem], *, force: bool) -> None:
 def changed_surroundings(
     run: Path, now: Mapping[str, Any], jobs: tuple[int, int]
 ) -> Iterator[Problem]:
-    """Yield what differs from environment.json.
+    """Yield what differs from environment.json, which would be `now`.
 
-    Args:
-        run: its directory.
-        now: what environment.json would be.
-        jobs: worker processes then and now; each of several has one thread.
-
-    Raises:
-        RunError: environment.json is damaged.
+    Of `jobs`, worker processes then and now, each of several has one thread.
     """
     then = read_json(run / "environment.json")
     one_thread = [{"threads": 1} if count > 1 else {} for count in jobs]
@@ -307,12 +269,7 @@ def changed_settings(run: Path, spec: RunSpec, resolved: str) -> Iterator[Proble
 
 
 def noted_surroundings(run: Path, now: Mapping[str, Any]) -> list[str]:
-    """Return what differs from environment.json and is no reason to refuse, in words.
-
-    Example:
-        >>> noted_surroundings(run, surroundings(plan))  # doctest: +SKIP
-        ['device_name was NVIDIA A100 and is NVIDIA H200 now']
-    """
+    """Return what differs from environment.json and is no reason to refuse, in words."""
     then = read_json(run / "environment.json")
     return [
         f"{key} was {then[key]} and is {now.get(key)} now"

@@ -29,15 +29,6 @@ Command: TypeAlias = Literal["compare", "find-lr"]
 class RunSpec:
     """Which config, changed how, for which command.
 
-    Args:
-        command: what the trials are: trainings of every variant, or range tests.
-        text: the config as it was given, YAML.
-        name: of the file, as messages call it; None for a config that was made in Python.
-        directory: where relative paths and import paths start.
-        changes: (dotted key, value) or (dotted key, value, label), in order; see `load_config`.
-        trust: packages that import paths may reach.
-        objects: Python objects in place of sections. The only part that is not plain data.
-
     Example:
         >>> spec = make_spec("compare", "configs/quickstart.yaml")
         >>> plan = spec.plan()
@@ -46,29 +37,21 @@ class RunSpec:
     """
 
     command: Command
-    text: str
-    name: str | None
-    directory: str
-    changes: tuple[Change, ...] = ()
-    trust: tuple[str, ...] = ()
-    objects: Objects = field(default_factory=Objects)
+    text: str  # the config as it was given, YAML
+    name: str | None  # of the file, as messages call it; None for a config made in Python
+    directory: str  # where relative paths and import paths start
+    changes: tuple[Change, ...] = ()  # in order; see `load_config`
+    trust: tuple[str, ...] = ()  # packages that import paths may reach
+    objects: Objects = field(default_factory=Objects)  # the only part that is not plain data
 
     def config(self) -> Config:
-        """Return the checked config.
-
-        Raises:
-            ConfigError, UserCodeError: as `load_config`.
-        """
+        """Return the checked config; see `load_config`."""
         document = document_from_text(self.text, self.name, Path(self.directory))
         given = self.objects.sections
         return load_config(document, self.changes, trust=self.trust, given=given)
 
     def plan(self, config: Config | None = None) -> Plan:
-        """Return the plan of the config, which is loaded unless it is given.
-
-        Raises:
-            ConfigError, UserCodeError: as `make_plan`.
-        """
+        """Return the plan of the config, which is loaded unless it is given; see `make_plan`."""
         config = config or self.config()
         if self.command == "find-lr":
             return plan_one(config, self.objects, RANGE_TEST)
@@ -106,11 +89,7 @@ class RunSpec:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], objects: Objects | None = None) -> RunSpec:
-        """Return the spec that `to_plain` wrote, with the objects that it cannot hold.
-
-        Raises:
-            ValueError, KeyError, TypeError: it is damaged.
-        """
+        """Return the spec that `to_plain` wrote, with the objects that it cannot hold."""
         if plain["command"] not in ("compare", "find-lr"):
             raise ValueError(f"there is no command {plain['command']!r}")
         name = plain["name"]
@@ -133,11 +112,7 @@ def make_spec(
     trust: Sequence[str] = (),
     objects: Objects | None = None,
 ) -> RunSpec:
-    """Return the spec of a command; the config's file is read here and never again.
-
-    Raises:
-        ConfigError: the file cannot be read, or is no YAML mapping.
-    """
+    """Return the spec of a command; the config's file is read here and never again."""
     name = None
     if isinstance(source, Mapping):
         document = document_from_dict(source)

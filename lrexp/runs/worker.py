@@ -48,19 +48,12 @@ def train_groups(
     waits: bool = False,
     watched: bool = False,
 ) -> Generator[Record, None, None]:
-    """Train what is left of these groups into the run directory, and yield its records.
+    """Train what is left of these groups, in order, into the run directory; yield the records.
 
     Args:
-        run: the run directory.
-        plan: of the run.
-        trials: those of the groups, with what each is for.
-        groups: in order; one that another process trains is passed over.
-        pause: asks for checkpoints, and for an end at one of them.
-        waits: wait for a group that another process trains: one that was orphaned ends soon.
+        waits: wait for a group that another process trains: one that was orphaned ends soon. Else
+            it is passed over.
         watched: leave a group whose process has died to who started that one: it counts.
-
-    Raises:
-        RunError: the disk refuses, or the run has become another process's.
     """
     from lrexp.engine.engines import ENGINES
     from lrexp.runs.lock import claimant, claimed, is_silent, still_ours
@@ -124,48 +117,30 @@ def _parts(run: Path, group: Group) -> list[Group]:
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker is told besides its run and its trials; no number depends on it.
+    """What a worker is told besides its run and its trials; no number depends on it."""
 
-    Args:
-        device: in place of the config's.
-        threads: of torch.
-        trust: packages that the config may reach: the run may be a stranger's.
-        force: train although files or versions differ from those that the run began with.
-        objects: digest of objects.pkl, which is opened only if it has this one.
-        parent: a process whose end ends this one, at a checkpoint.
-    """
-
-    device: str | None = None
-    threads: int = 1
-    trust: tuple[str, ...] = ()
-    force: bool = False
-    objects: str | None = None
-    parent: int | None = None
+    device: str | None = None  # in place of the config's
+    threads: int = 1  # of torch
+    trust: tuple[str, ...] = ()  # packages that the config may reach: it may be a stranger's
+    force: bool = False  # train although files or versions differ from those of the beginning
+    objects: str | None = None  # digest of objects.pkl, which is opened only if it has this one
+    parent: int | None = None  # a process whose end ends this one, at a checkpoint
 
     def words(self) -> list[str]:
         """Return them as the command line has them."""
-        pairs = {
-            "--device": self.device,
-            "--threads": self.threads,
-            "--objects": self.objects,
-            "--parent": self.parent,
-        }
-        words = [
-            word for name, value in pairs.items() if value is not None for word in (name, value)
-        ]
-        words += [word for prefix in self.trust for word in ("--trust", prefix)]
-        words += ["--force"] * self.force
-        return [str(word) for word in words]
+        names = ("device", "threads", "objects", "parent")
+        pairs = [(f"--{name}", getattr(self, name)) for name in names]
+        pairs += [("--trust", prefix) for prefix in self.trust]
+        words = [str(word) for pair in pairs if pair[1] is not None for word in pair]
+        return words + ["--force"] * self.force
 
 
 def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
-    """Train these trials of a run; return the exit code of the command.
-
-    What went wrong besides a trial is said on stdout, as one JSON document.
-    """
+    """Train these trials and return the exit code; what else went wrong is JSON on stdout."""
     told = _private_stdout()
     try:
         from lrexp.engine.stop import Pause
+        from lrexp.records import Failed
         from lrexp.runs.signals import quiet_loaders
 
         pauses: list[Pause] = []
@@ -179,7 +154,7 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
         with quiet_loaders(pause), _dying_with_loaders():
             watched = options.parent is not None
             for record in train_groups(run, plan, trials, groups, pause, watched=watched):
-                failed |= _is_failure(record)
+                failed |= isinstance(record, Failed)
         if pause.requested:
             return STOPPED
         return FAILED if failed else DONE
@@ -190,12 +165,6 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
             told.write(json.dumps({"error": text}).encode())
             told.flush()
         return WRONG
-
-
-def _is_failure(record: Record) -> bool:
-    from lrexp.records import Failed
-
-    return isinstance(record, Failed)
 
 
 def _prepare(
@@ -245,11 +214,7 @@ def _set_torch(run: Path, threads: int) -> None:
 
 
 def _objects(run: Path, digest: str | None) -> Objects:
-    """Return the Python objects of a run: a pickle runs code, so only the one that is meant.
-
-    Raises:
-        RunError: it is another one, or cannot be opened here.
-    """
+    """Return the Python objects of a run: a pickle runs code, so only the one that is meant."""
     import cloudpickle
 
     from lrexp.runs.builder import Objects

@@ -29,8 +29,8 @@ from lrexp.records import (
     TrialId,
 )
 from lrexp.runs.remaining import Remaining, read_remaining
-from lrexp.runs.session import GuardedSink, Session, noted
 from lrexp.runs.stages import Stage, StageRecord
+from lrexp.runs.train import GuardedSink, Session, noted
 from lrexp.runs.trial_files import MOST_TRACE, TrialFiles, failure, readable_error
 from lrexp.runs.writer import RunWriter
 
