@@ -346,8 +346,8 @@ def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] 
     """Check a config as far as that goes without training and return it fully resolved."""
     from lrexp.config.document import to_yaml
     from lrexp.config.load import changes_of, load_config
-    from lrexp.runs.environment import resolved_config
     from lrexp.runs.plan import make_plan
+    from lrexp.runs.spec import resolved_config
 
     plan = make_plan(load_config(config, changes_of(overrides), trust=trust))
     tree = resolved_config(plan)

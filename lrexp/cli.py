@@ -172,6 +172,7 @@ class _Shown:
         console = stderr(self.quiet)
         with loading(console, self.context.obj):
             from lrexp import api
+            from lrexp.runs import train  # noqa: F401  # and torch with it
             from lrexp.runs.reader import load_run
 
         if self.no_plots:

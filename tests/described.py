@@ -12,12 +12,11 @@ from lrexp.engine.choice import Choice
 from lrexp.engine.stop import Pause
 from lrexp.records import Group, Record, Trial, TrialId
 from lrexp.runs.builder import Objects
-from lrexp.runs.environment import describe_run, run_facts
+from lrexp.runs.checkpoint import read_remaining
 from lrexp.runs.executor import Executor, StopSignal
 from lrexp.runs.follow import followed
 from lrexp.runs.plan import Plan
-from lrexp.runs.remaining import read_remaining
-from lrexp.runs.spec import RunSpec, make_spec
+from lrexp.runs.spec import RunSpec, describe_run, make_spec, run_facts
 from lrexp.runs.stages import Stage, StageRecord, read_stages, write_stages
 from lrexp.runs.worker import train_groups
 from lrexp.runs.writer import RunWriter, create_run

@@ -27,9 +27,9 @@ from typing import IO, Any, Protocol, TypeVar
 from lrexp.config.config import Config
 from lrexp.errors import ConfigError, Problem, RunError, WorkerDiedError, did_you_mean
 from lrexp.records import Group, TrialId
+from lrexp.runs.checkpoint import remove_checkpoint
 from lrexp.runs.files import disk_errors, trial_path, write_json, write_whole
 from lrexp.runs.lock import claimant, claimed, is_silent
-from lrexp.runs.remaining import remove_checkpoint
 from lrexp.runs.spec import RunSpec
 from lrexp.runs.stages import read_stages
 from lrexp.runs.trial_files import failure

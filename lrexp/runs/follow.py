@@ -16,10 +16,9 @@ from typing import Any
 from lrexp.engine.stop import Pause
 from lrexp.errors import LrexpError, UserCodeError, WorkerDiedError
 from lrexp.records import Ended, Evaluation, Failed, Group, Record, Started, Steps, Trial, TrialId
-from lrexp.runs.checkpoint import Position, again_path
+from lrexp.runs.checkpoint import Position, Remaining, again_path
 from lrexp.runs.executor import Executor, StopSignal
 from lrexp.runs.files import find_json, find_text, trial_path
-from lrexp.runs.remaining import Remaining
 
 MOST_REASON = 10_000  # bytes of why a trial began again
 POLL_SECONDS = 0.1  # between two looks at the files

@@ -7,12 +7,11 @@ config names. It may come from a stranger: packages are trusted only by who resu
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +22,11 @@ from lrexp.config.trust import find_file, home_of
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.runs.builder import Objects
 from lrexp.runs.files import find_bytes, find_text, read_json
-from lrexp.runs.spec import RunSpec
+from lrexp.runs.spec import Origin, RunSpec, digest
 
 FORCE = "or pass --force to go on all the same."
 _IMPORT_PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 _MAX_BYTES = 50_000_000  # of a module: a stranger's run may name any file
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a run came from, and the modules that it began with."""
-
-    folder: str  # of its config, as it was
-    from_run: str | None  # the same, relative to the run; None between two drives of Windows
-    modules: Mapping[str, str]  # path inside a folder -> digest
-
-    @classmethod
-    def of(cls, spec: RunSpec, run: Path, modules: Mapping[str, bytes]) -> Origin:
-        """Return the origin of a run that begins."""
-        digests = {name: digest(content) for name, content in modules.items()}
-        return cls(spec.directory, _relative(spec.directory, run), digests)
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Origin:
-        """Return the origin that order.json holds; KeyError and such where it is damaged."""
-        modules = {str(name): str(value) for name, value in dict(plain["modules"]).items()}
-        from_run = plain["from_run"]
-        return cls(str(plain["directory"]), None if from_run is None else str(from_run), modules)
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return what order.json holds of it."""
-        modules = dict(self.modules)
-        return {"directory": self.folder, "from_run": self.from_run, "modules": modules}
-
-    def moved(self, folder: str, run: Path) -> Origin:
-        """Return the origin of a run that goes on in another folder."""
-        return replace(self, folder=folder, from_run=_relative(folder, run))
-
-
-def digest(content: bytes) -> str:
-    """Return a hash of a module's text; ends of lines are up to the system."""
-    return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def find_home(run: Path, spec: RunSpec, origin: Origin) -> Path:
@@ -146,13 +109,6 @@ def _missing(run: Path, path: str, places: Sequence[Path]) -> Problem:
     what = "is not where the run was, nor where it is now"
     remedy = f"Put the file in its place: {' or '.join(str(place / path) for place in places)}."
     return Problem("data.args.path", what, path, remedy, str(run / "config.yaml"))
-
-
-def _relative(folder: str, run: Path) -> str | None:
-    try:
-        return os.path.relpath(folder, run.absolute())
-    except ValueError:  # on another drive
-        return None
 
 
 def _imported(spec: RunSpec, folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:

@@ -40,13 +40,12 @@ from lrexp.records import (
     TrialId,
 )
 from lrexp.runs.builder import Objects
-from lrexp.runs.checkpoint import CHECKPOINTS, peek_checkpoint
-from lrexp.runs.environment import (
-    describe_again,
-    describe_run,
-    resolved_text,
-    run_facts,
-    surroundings,
+from lrexp.runs.checkpoint import (
+    CHECKPOINTS,
+    Remaining,
+    forget_failed,
+    peek_checkpoint,
+    read_remaining,
 )
 from lrexp.runs.executor import EXECUTORS, LOCAL, Executor, chosen_executor, why_not_processes
 from lrexp.runs.files import remove_directory, remove_temporary_files
@@ -55,7 +54,6 @@ from lrexp.runs.listing import read_status
 from lrexp.runs.lock import locked, still_ours
 from lrexp.runs.plan import Plan
 from lrexp.runs.reader import Draw, Run
-from lrexp.runs.remaining import Remaining, forget_failed, read_remaining
 from lrexp.runs.resume import (
     changed_settings,
     changed_surroundings,
@@ -65,7 +63,14 @@ from lrexp.runs.resume import (
     require_plain_files,
 )
 from lrexp.runs.signals import pausing
-from lrexp.runs.spec import RunSpec
+from lrexp.runs.spec import (
+    RunSpec,
+    describe_again,
+    describe_run,
+    resolved_text,
+    run_facts,
+    surroundings,
+)
 from lrexp.runs.stages import (
     Findings,
     Stage,

@@ -28,9 +28,16 @@ from lrexp.records import (
     Trial,
     TrialId,
 )
-from lrexp.runs.checkpoint import Position, SavedGroup, again_path, checkpoint_path, save_checkpoint
+from lrexp.runs.checkpoint import (
+    Position,
+    Remaining,
+    SavedGroup,
+    again_path,
+    checkpoint_path,
+    remove_checkpoint,
+    save_checkpoint,
+)
 from lrexp.runs.files import disk_errors, remove_directory, trial_path, write_whole
-from lrexp.runs.remaining import Remaining, remove_checkpoint
 from lrexp.runs.writer import TrialWriter
 
 HIGHER_IS_BETTER = {"val_accuracy"}

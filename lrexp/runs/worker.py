@@ -56,8 +56,8 @@ def train_groups(
         watched: leave a group whose process has died to who started that one: it counts.
     """
     from lrexp.engine.engines import ENGINES
+    from lrexp.runs.checkpoint import read_remaining
     from lrexp.runs.lock import claimant, claimed, is_silent, still_ours
-    from lrexp.runs.remaining import read_remaining
     from lrexp.runs.trial_files import TrialFiles
     from lrexp.runs.trials import group_tasks
 

@@ -24,12 +24,11 @@ from lrexp.engine.rng import preserved_rng
 from lrexp.engine.stop import Pause
 from lrexp.engine.task import Task
 from lrexp.records import Ended, Failed, Group, Record, Started, Steps, Trial, TrialId
-from lrexp.runs.environment import describe_run, run_facts
+from lrexp.runs.checkpoint import Remaining
 from lrexp.runs.executor import LocalProcesses
 from lrexp.runs.follow import followed
 from lrexp.runs.plan import make_plan
-from lrexp.runs.remaining import Remaining
-from lrexp.runs.spec import make_spec
+from lrexp.runs.spec import describe_run, make_spec, run_facts
 from lrexp.runs.stages import Stage, StageRecord, write_stages
 from lrexp.runs.trial_files import TrialFiles
 from lrexp.runs.writer import RunWriter

@@ -30,9 +30,8 @@ from lrexp.records import (
     Trial,
     TrialId,
 )
-from lrexp.runs.checkpoint import Position, SavedGroup
+from lrexp.runs.checkpoint import Position, Remaining, SavedGroup
 from lrexp.runs.follow import Follower
-from lrexp.runs.remaining import Remaining
 from lrexp.runs.writer import TrialWriter
 
 CONFIG = {

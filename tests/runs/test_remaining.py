@@ -14,11 +14,13 @@ from lrexp.runs.checkpoint import (
     Position,
     SavedGroup,
     checkpoint_path,
+    forget_failed,
     peek_checkpoint,
+    read_outcomes,
+    read_remaining,
     save_checkpoint,
 )
 from lrexp.runs.files import trial_path
-from lrexp.runs.remaining import forget_failed, read_outcomes, read_remaining
 
 A, B, C, D = (TrialId(name, 0) for name in "abcd")
 STACK = Group("vectorized", (A, B, C))

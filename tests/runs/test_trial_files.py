@@ -28,7 +28,7 @@ from lrexp.records import (
     Trial,
     TrialId,
 )
-from lrexp.runs.remaining import Remaining, read_remaining
+from lrexp.runs.checkpoint import Remaining, read_remaining
 from lrexp.runs.stages import Stage, StageRecord
 from lrexp.runs.train import GuardedSink, Session, noted
 from lrexp.runs.trial_files import MOST_TRACE, TrialFiles, failure, readable_error
