@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lrexp.integrations.lr_finder import LRFinder
     from lrexp.report.plots import plot_lr_schedule
     from lrexp.report.result import RangeTest
+    from lrexp.runs.executor import register_executor
     from lrexp.runs.reader import Run, load_run
     from lrexp.schedules.public import (
         AdaptiveCycleLR,
@@ -38,6 +39,7 @@ _HOMES = {
     "get_multi_step_lr_scheduler": "lrexp.schedules.public",
     "load_run": "lrexp.runs.reader",
     "plot_lr_schedule": "lrexp.report.plots",
+    "register_executor": "lrexp.runs.executor",
     "resume": "lrexp.api",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "load_run",
     "plot_lr_schedule",
     "records",
+    "register_executor",
     "resume",
 ]
 

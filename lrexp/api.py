@@ -9,20 +9,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from lrexp.errors import ConfigError, LrexpError, user_error
-from lrexp.report.plots import (
-    draw_nothing,
-    draw_overlay,
-    draw_run,
-    draw_schedules,
-    draw_unless_off,
-)
+from lrexp.report.plots import draw_nothing, draw_overlay, draw_run, draw_schedules, draw_unless_off
 from lrexp.report.progress import ConsoleReporter
 from lrexp.report.result import RangeTest, range_test
 from lrexp.runs.reader import Draw, Run, load_run
@@ -34,9 +27,9 @@ if TYPE_CHECKING:
     from lrexp.config.load import Overrides
     from lrexp.engine.stop import Stop
     from lrexp.records import Reporter, Sink
-    from lrexp.runs.builder import Objects
-    from lrexp.runs.plan import Plan
-    from lrexp.runs.spec import Change, Command, RunSpec, Source
+    from lrexp.runs.executor import Executor
+    from lrexp.runs.spec import Command, Source
+    from lrexp.runs.train import RunOptions
 
 
 DRAWN_FROM = ("schedule",)  # sections of a config; the data is checked where its size is needed
@@ -108,6 +101,7 @@ def compare(
     device: str | None = None,
     engine: str | None = None,
     jobs: int | None = None,
+    executor: Executor | Mapping[str, Any] | str | None = None,
     overrides: Overrides = (),
     trust: Sequence[str] = (),
     out: str | Path | None = None,
@@ -127,6 +121,8 @@ def compare(
         seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
         jobs: worker processes that train; 1 is this process, which also trains where a Python
             object cannot be sent to another one.
+        executor: who starts worker processes, and where: a name, as `register_executor` gives it,
+            a mapping with `name` and its options, or an object with `run(run_dir, groups, stop)`.
         overrides: {dotted key: value}, pairs of these, or texts `KEY=VALUE` as of `--set`.
         trust: packages that import paths in the config may reach.
         out: the run directory itself; else a new one inside `runs_dir`.
@@ -151,20 +147,11 @@ def compare(
         >>> run.summary["ranking"][0]["variant"]                         # doctest: +SKIP
         'standard'
     """
-    from lrexp.config.load import changes_of
-    from lrexp.runs.comparison import too_few_seeds
-
-    reporter = ConsoleReporter(console)
-    launch = _Launch(
-        out, runs_dir, _drawing(draw), _stopping(stop), _listening(sinks), jobs, reporter
-    )
-    objects, names = _objects(model, data, loss)
+    options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
-    changes = changes_of(overrides, names, flags)
-    spec, loaded, plan = launch.plan("compare", config, changes, objects, trust)
-    if few := too_few_seeds(loaded):
-        reporter.say(few, "yellow")
-    return launch.start(spec, plan)
+    sections = {"model": model, "data": data, "loss": loss}
+    asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
+    return asked.train("compare", options)[1]
 
 
 def find_lr(
@@ -179,6 +166,7 @@ def find_lr(
     device: str | None = None,
     engine: str | None = None,
     jobs: int | None = None,
+    executor: Executor | Mapping[str, Any] | str | None = None,
     overrides: Overrides = (),
     trust: Sequence[str] = (),
     out: str | Path | None = None,
@@ -205,28 +193,17 @@ def find_lr(
         >>> lrexp.find_lr("configs/quickstart.yaml").suggested_lr        # doctest: +SKIP
         0.14
     """
-    from lrexp.config.load import changes_of
-    from lrexp.runs.stages import check_budget
-
-    reporter = ConsoleReporter(console)
-    launch = _Launch(
-        out, runs_dir, _drawing(draw), _stopping(stop), _listening(sinks), jobs, reporter
-    )
-    objects, names = _objects(model, data, loss)
-    flags = {
-        "find_lr.seeds": seeds,
-        "find_lr.race": race,
-        "find_lr.budget": budget,
-        "device": device,
-        "engine": engine,
-    }
-    changes = changes_of(overrides, names, flags)
-    spec, loaded, plan = launch.plan("find-lr", config, changes, objects, trust)
-    check_budget(plan, budget)
     copy = None if write is None else LrCopy(Path(write), force)
-    found = range_test(launch.start(spec, plan, "" if copy is None else copy.option))
+    again = "" if copy is None else copy.option
+    options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
+    of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
+    flags = {**of_test, "device": device, "engine": engine}
+    sections = {"model": model, "data": data, "loss": loss}
+    asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
+    loaded, run = asked.train("find-lr", options, budget)
+    found = range_test(run)
     if copy is not None:
-        copy.write(loaded, found.suggested_lr, reporter)
+        copy.write(loaded, found.suggested_lr, options.reporter)
     return found
 
 
@@ -238,6 +215,7 @@ def resume(
     data: Any = None,
     loss: Any = None,
     jobs: int | None = None,
+    executor: Executor | Mapping[str, Any] | str | None = None,
     trust: Sequence[str] = (),
     write: str | Path | None = None,
     draw: Draw | None = draw_unless_off,
@@ -256,6 +234,7 @@ def resume(
             replace a file.
         model, data, loss: the Python objects that the run was made with, if it was.
         jobs: worker processes; by default as many as the run had.
+        executor: as of `compare`; by default that of the config.
         trust: the packages that the run was made to trust; it is asked for again because a run
             directory may come from a stranger.
         write: as of `find_lr`.
@@ -275,32 +254,29 @@ def resume(
     """
     from lrexp.runs.builder import Objects
     from lrexp.runs.resume import read_spec
-    from lrexp.runs.session import RunOptions
-    from lrexp.runs.summary import conclude
     from lrexp.runs.train import resume_run
 
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
-    drawing, stop, reporter = _drawing(draw), _stopping(stop), ConsoleReporter(console)
-    sinks = _listening(sinks)
+    again = "" if copy is None else copy.option
+    options = _options(
+        console, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
+    )
     found, objects = load_run(path), Objects(model=model, data=data, loss=loss)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
     loaded = None
     if found.status["status"] == "complete":
-        reporter.say(f"{path} is complete: there is nothing to resume.")
+        options.reporter.say(f"{path} is complete: there is nothing to resume.")
         if copy is not None:
             loaded = read_spec(path, objects, trust, force=force)[0].config()
     else:
-        again = "" if copy is None else copy.option
-        options = RunOptions(reporter, jobs, stop, sinks, force=force, again=again)
-        loaded = resume_run(path, objects, trust, options, partial(conclude, draw=drawing))
-        found = load_run(path)
+        loaded, found = resume_run(path, objects, trust, options)
     if found.command == "compare":
         return found
     test = range_test(found)
     if copy is not None and loaded is not None:
-        copy.write(loaded, test.suggested_lr, reporter)
+        copy.write(loaded, test.suggested_lr, options.reporter)
     return test
 
 
@@ -370,8 +346,8 @@ def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] 
     """Check a config as far as that goes without training and return it fully resolved."""
     from lrexp.config.document import to_yaml
     from lrexp.config.load import changes_of, load_config
-    from lrexp.runs.environment import resolved_config
     from lrexp.runs.plan import make_plan
+    from lrexp.runs.spec import resolved_config
 
     plan = make_plan(load_config(config, changes_of(overrides), trust=trust))
     tree = resolved_config(plan)
@@ -379,11 +355,7 @@ def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] 
 
 
 def _drawing(draw: Any) -> Draw:
-    """Return what draws a run; what a function of the caller's raises says where.
-
-    Raises:
-        ConfigError: it is no function.
-    """
+    """Return what draws a run; what a function of the caller's raises says where."""
     if draw is None:
         return draw_nothing
     if not callable(draw):
@@ -404,11 +376,6 @@ def _drawing(draw: Any) -> Draw:
 
 
 def _stopping(stop: Any) -> Stop | None:
-    """Return what is asked whether to stop.
-
-    Raises:
-        ConfigError: it is no function.
-    """
     if stop is not None and not callable(stop):
         what, remedy = "must be a function without arguments", "E.g. the is_set of an Event."
         raise ConfigError.single("stop", what, stop, remedy)
@@ -417,11 +384,6 @@ def _stopping(stop: Any) -> Stop | None:
 
 
 def _listening(sinks: Any) -> Sequence[Sink]:
-    """Return what gets the records.
-
-    Raises:
-        ConfigError: one is no function, or they are no list.
-    """
     found = [sinks] if callable(sinks) or not isinstance(sinks, Sequence) else list(sinks)
     if wrong := [sink for sink in found if not callable(sink)]:
         what, remedy = "must be functions of a record", "Give a list, e.g. [print]."
@@ -429,52 +391,56 @@ def _listening(sinks: Any) -> Sequence[Sink]:
     return found
 
 
-def _objects(model: Any, data: Any, loss: Any) -> tuple[Objects, dict[str, Any]]:
-    """Return what was given as Python objects, and what was given as names, by its key."""
-    from lrexp.runs.builder import Objects
+def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) -> RunOptions:
+    """Return how a run is trained; ConfigError for what is no function and should be one."""
+    from lrexp.runs.train import RunOptions
 
-    given = {"model": model, "data": data, "loss": loss}
-    names = {key: value for key, value in given.items() if isinstance(value, str)}
-    return Objects(**{key: given[key] for key in given if key not in names}), names
+    return RunOptions(
+        ConsoleReporter(console),
+        draw=_drawing(draw),
+        stop=_stopping(stop),
+        sinks=_listening(sinks),
+        **others,
+    )
 
 
 @dataclass(frozen=True)
-class _Launch:
-    """What `compare` and `find_lr` have in common: from arguments to a run directory."""
+class _Asked:
+    """What `compare` and `find_lr` are given alike; `flags` are by their keys in the config."""
 
+    config: Source
+    overrides: Overrides
+    sections: Mapping[str, Any]  # names, or Python objects
+    flags: Mapping[str, Any]
+    trust: Sequence[str]
     out: str | Path | None
     runs_dir: str | Path
-    draw: Draw
-    stop: Stop | None
-    sinks: Sequence[Sink]
-    jobs: int | None
-    reporter: ConsoleReporter
 
-    def plan(
-        self,
-        command: Command,
-        config: Source,
-        changes: Sequence[Change],
-        objects: Objects,
-        trust: Sequence[str],
-    ) -> tuple[RunSpec, Config, Plan]:
-        """Return what was asked for, the config, and the plan made from it."""
+    def train(
+        self, command: Command, options: RunOptions, budget: float | None = None
+    ) -> tuple[Config, Run]:
+        """Train into a run directory; return the config and the run."""
+        from lrexp.config.load import changes_of
+        from lrexp.runs.builder import Objects
+        from lrexp.runs.executor import executor_changes
         from lrexp.runs.spec import make_spec
+        from lrexp.runs.stages import check_budget
+        from lrexp.runs.summary import too_few_seeds
+        from lrexp.runs.train import start_run
         from lrexp.runs.writer import check_free
 
-        check_free(None if self.out is None else Path(self.out))
-        with self.reporter.waiting("Loading data and model"):
-            spec = make_spec(command, config, changes, trust=trust, objects=objects)
+        out, reporter = None if self.out is None else Path(self.out), options.reporter
+        named = {key: value for key, value in self.sections.items() if isinstance(value, str)}
+        objects = Objects(**{k: v for k, v in self.sections.items() if k not in named})
+        changes = changes_of(self.overrides, named, self.flags)
+        changes += executor_changes(options.executor)
+        check_free(out)
+        with reporter.waiting("Loading data and model"):
+            spec = make_spec(command, self.config, changes, trust=self.trust, objects=objects)
             loaded = spec.config()
-            return spec, loaded, spec.plan(loaded)
-
-    def start(self, spec: RunSpec, plan: Plan, again: str = "") -> Run:
-        """Train the plan into a run directory, and return that."""
-        from lrexp.runs.session import RunOptions
-        from lrexp.runs.summary import conclude
-        from lrexp.runs.train import start_run
-
-        out, runs_dir = None if self.out is None else Path(self.out), Path(self.runs_dir)
-        options = RunOptions(self.reporter, self.jobs, self.stop, self.sinks, again=again)
-        finish = partial(conclude, draw=self.draw)
-        return load_run(start_run(spec, plan, options, finish, out=out, runs_dir=runs_dir))
+            plan = spec.plan(loaded)
+        if command == "find-lr":
+            check_budget(plan, budget)
+        elif few := too_few_seeds(loaded):
+            reporter.say(few, "yellow")
+        return loaded, start_run(spec, plan, options, out=out, runs_dir=Path(self.runs_dir))

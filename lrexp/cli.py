@@ -10,8 +10,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,16 +39,7 @@ from lrexp.report.console import (
     stderr,
     stdout,
 )
-from lrexp.runs.signals import (
-    borrowed_signals,
-    ignore_signals,
-    outlive_readers,
-    take_signals,
-)
-
-if TYPE_CHECKING:
-    pass
-
+from lrexp.runs.signals import borrowed_signals, ignore_signals, outlive_readers, take_signals
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 the command line or config is wrong, 3 the run failed, "
@@ -75,6 +67,10 @@ Engine = Annotated[
     typer.Option(metavar="NAME", help="How trials are trained: auto, sequential or vectorized."),
 ]
 Jobs = Annotated[int | None, typer.Option(metavar="N", help="Worker processes; 1: none.", min=1)]
+Executor = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Who starts worker processes: local, or a registered name."),
+]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run directory itself; must be new or empty.")
@@ -91,8 +87,7 @@ Write = Annotated[
     typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
 ]
 Race = Annotated[
-    bool,
-    typer.Option("--race", help="Verify the LR by short trainings around it; see --budget."),
+    bool, typer.Option("--race", help="Verify the LR by short trainings around it; see --budget.")
 ]
 Budget = Annotated[
     float | None,
@@ -144,10 +139,7 @@ def root(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version",
-            is_eager=True,
-            callback=_print_version,
-            help="Print the version.",
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
         ),
     ] = False,
     _forget: Annotated[
@@ -166,6 +158,36 @@ def root(
     """Learning-rate experiments in PyTorch."""
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """A command that trains, and what is seen of it."""
+
+    context: typer.Context
+    quiet: bool
+    json: bool
+    no_plots: bool
+
+    def trained(self, verb: str, of: Path, **options: Any) -> tuple[Any, FailedTrialsError | None]:
+        """Return what the verb of `lrexp.api` returns, and why trials of a comparison failed."""
+        console = stderr(self.quiet)
+        with loading(console, self.context.obj):
+            from lrexp import api
+            from lrexp.runs import train  # noqa: F401  # and torch with it
+            from lrexp.runs.reader import load_run
+
+        if self.no_plots:
+            options["draw"] = None
+        try:
+            with before_training(), messages(self.json):
+                stop = self.context.obj.stop
+                return getattr(api, verb)(of, stop=stop, console=console, **options), None
+        except FailedTrialsError as error:  # the other trials have a result
+            run = load_run(error.run)
+            if run.command != "compare":
+                raise
+            return run, error
+
+
 @app.command(epilog="Example: lrexp compare configs/quickstart.yaml --seeds 3")
 def compare(
     context: typer.Context,
@@ -175,6 +197,7 @@ def compare(
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
+    executor: Executor = None,
     out: Out = None,
     runs_dir: RunsDir = RUNS,
     trust: Trust = None,
@@ -183,31 +206,20 @@ def compare(
     json: Json = False,
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
-    console = stderr(quiet)
-    with loading(console, context.obj):
-        from lrexp import api
-        from lrexp.report.plots import draw_unless_off
-        from lrexp.runs.reader import load_run
-
-    failure = None
-    try:
-        with before_training(), messages(json):
-            run = api.compare(
-                config,
-                seeds=seeds,
-                overrides=set_ or (),
-                trust=trust or (),
-                device=device,
-                engine=engine,
-                jobs=jobs,
-                out=out,
-                runs_dir=runs_dir,
-                draw=None if no_plots else draw_unless_off,
-                stop=context.obj.stop,
-                console=console,
-            )
-    except FailedTrialsError as error:  # the other trials have a result
-        failure, run = error, load_run(error.run)
+    shown = _Shown(context, quiet, json, no_plots)
+    run, failure = shown.trained(
+        "compare",
+        config,
+        seeds=seeds,
+        overrides=set_ or (),
+        trust=trust or (),
+        device=device,
+        engine=engine,
+        jobs=jobs,
+        executor=executor,
+        out=out,
+        runs_dir=runs_dir,
+    )
     show_comparison(run, again_words(config, set_), failure, quiet=quiet, json=json)
 
 
@@ -222,6 +234,7 @@ def find_lr(
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
+    executor: Executor = None,
     write: Write = None,
     force: Force = False,
     out: Out = None,
@@ -232,30 +245,24 @@ def find_lr(
     json: Json = False,
 ) -> None:
     """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
-    console = stderr(quiet)
-    with loading(console, context.obj):
-        from lrexp import api
-        from lrexp.report.plots import draw_unless_off
-
-    with before_training(), messages(json):
-        result = api.find_lr(
-            config,
-            seeds=seeds,
-            race=race or None,
-            budget=budget,
-            overrides=set_ or (),
-            trust=trust or (),
-            device=device,
-            engine=engine,
-            jobs=jobs,
-            out=out,
-            runs_dir=runs_dir,
-            write=write,
-            force=force,
-            draw=None if no_plots else draw_unless_off,
-            stop=context.obj.stop,
-            console=console,
-        )
+    shown = _Shown(context, quiet, json, no_plots)
+    result, _ = shown.trained(
+        "find_lr",
+        config,
+        seeds=seeds,
+        race=race or None,
+        budget=budget,
+        overrides=set_ or (),
+        trust=trust or (),
+        device=device,
+        engine=engine,
+        jobs=jobs,
+        executor=executor,
+        out=out,
+        runs_dir=runs_dir,
+        write=write,
+        force=force,
+    )
     raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
     again = f"find-lr {again_words(config, set_)}{raced} --write tuned.yaml"
     following = f"compare {write}" if write else again
@@ -270,6 +277,7 @@ def resume(
         bool, typer.Option("--force", help="Go on although code, data or machine changed.")
     ] = False,
     jobs: Jobs = None,
+    executor: Executor = None,
     write: Write = None,
     trust: Trust = None,
     no_plots: NoPlots = False,
@@ -277,36 +285,16 @@ def resume(
     json: Json = False,
 ) -> None:
     """Continue an interrupted run to the very result it would have had."""
-    console = stderr(quiet)
-    with loading(console, context.obj):
-        from lrexp import api
-        from lrexp.report.plots import draw_unless_off
-        from lrexp.runs.reader import Run, load_run
-
-    failure, ended = None, None
-    try:
-        with before_training(), messages(json):
-            ended = api.resume(
-                run,
-                force=force,
-                jobs=jobs,
-                write=write,
-                trust=trust or (),
-                draw=None if no_plots else draw_unless_off,
-                stop=context.obj.stop,
-                console=console,
-            )
-    except FailedTrialsError as error:  # the other trials have a result
-        failure = error
-        ended = load_run(run)
-        if ended.command != "compare":
-            raise
+    shown = _Shown(context, quiet, json, no_plots)
+    ended, failure = shown.trained(
+        "resume", run, force=force, jobs=jobs, executor=executor, write=write, trust=trust or ()
+    )
     again = again_words(run / "resolved.yaml", None)
-    if isinstance(ended, Run):
-        show_comparison(ended, again, failure, quiet=quiet, json=json)
-    else:
+    if hasattr(ended, "suggestion"):
         following = f"compare {write}" if write else f"find-lr {again} --write tuned.yaml"
         show_range_test(ended, following, quiet=quiet, json=json)
+    else:
+        show_comparison(ended, again, failure, quiet=quiet, json=json)
 
 
 @app.command(hidden=True, epilog="Example: lrexp worker runs/20261121-...-3f9c high/seed-0")

@@ -66,7 +66,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Unit:
+class Group:
     """Trials that one engine trains in one go, in one process.
 
     Args:

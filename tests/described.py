@@ -10,14 +10,13 @@ from typing import Any
 
 from lrexp.engine.choice import Choice
 from lrexp.engine.stop import Pause
-from lrexp.records import Record, Trial, TrialId, Unit
+from lrexp.records import Group, Record, Trial, TrialId
 from lrexp.runs.builder import Objects
-from lrexp.runs.environment import describe_run, run_facts
+from lrexp.runs.checkpoint import read_remaining
 from lrexp.runs.executor import Executor, StopSignal
 from lrexp.runs.follow import followed
 from lrexp.runs.plan import Plan
-from lrexp.runs.remaining import read_remaining
-from lrexp.runs.spec import RunSpec, make_spec
+from lrexp.runs.spec import RunSpec, describe_run, make_spec, run_facts
 from lrexp.runs.stages import Stage, StageRecord, read_stages, write_stages
 from lrexp.runs.worker import train_groups
 from lrexp.runs.writer import RunWriter, create_run
@@ -37,14 +36,14 @@ class Described:
     path: Path
     spec: RunSpec
     plan: Plan
-    groups: tuple[Unit, ...]
+    groups: tuple[Group, ...]
 
     @property
     def trials(self) -> list[Trial]:
         """All its trials."""
         return [trial for record in read_stages(self.path) for trial in record.stage.trials]
 
-    def train_here(self, groups: Sequence[Unit] | None = None) -> list[Record]:
+    def train_here(self, groups: Sequence[Group] | None = None) -> list[Record]:
         """Train in this process, and return the records."""
         groups = self.groups if groups is None else groups
         return list(train_groups(self.path, self.plan, self.trials, groups, Pause()))
@@ -64,7 +63,7 @@ class Described:
 def described(
     path: Path,
     config: Any,
-    groups: Sequence[Unit] | None = None,
+    groups: Sequence[Group] | None = None,
     *,
     objects: Objects | None = None,
 ) -> Described:
@@ -79,10 +78,10 @@ def described(
     spec = make_spec("compare", config, objects=objects or Objects())
     plan = spec.plan()
     trials = spec.first_trials(plan)
-    units = tuple(groups or (Unit("sequential", (trial.id,)) for trial in trials))
-    members = {trial for unit in units for trial in unit.trials}
+    groups = tuple(groups or (Group("sequential", (trial.id,)) for trial in trials))
+    members = {trial for group in groups for trial in group.trials}
     stage = Stage("compare", tuple(trial for trial in trials if trial.id in members))
-    record = StageRecord(stage, Choice(units, 1))
+    record = StageRecord(stage, Choice(groups, 1))
 
     def describe(folder: Path) -> None:
         write_stages(folder, [record])
@@ -90,7 +89,7 @@ def described(
         RunWriter(folder, run_facts(spec, plan, stage.trials))
 
     create_run("described", "compare", describe, out=path)
-    return Described(path, spec, plan, units)
+    return Described(path, spec, plan, groups)
 
 
 def trial(name: str, seed: int = 0) -> TrialId:
@@ -105,7 +104,7 @@ class InThisProcess:
         self._spec = spec
         self.deaths: dict[TrialId, list[str]] = {}
 
-    def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
+    def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
         """Train here."""
         pause = Pause(lambda: stop.ask() or stop.at_once)
         if not pause.ask():

@@ -174,7 +174,7 @@ MUTANTS = [
     ),
     Mutant(
         "failed_is_done",
-        "runs/remaining.py",
+        "runs/checkpoint.py",
         'if outcome not in ("finished", "diverged"):',
         'if outcome not in ("finished", "diverged", "failed"):',
         "runs test_resume.py",

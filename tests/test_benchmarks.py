@@ -95,7 +95,7 @@ def test_every_engine_trains_the_same(load: Any, engine: str) -> None:
 def test_the_steady_rate_leaves_out_starting_workers_and_nothing_else(load: Any) -> None:
     ours = load("ours")
     watch, piece = ours.Watch(), ours.Piece
-    watch.units, watch.ended = [("a", "b"), ("c",)], 6.0
+    watch.groups, watch.ended = [("a", "b"), ("c",)], 6.0
     watch.pieces = {
         "a": [piece(0, 0, 0), piece(0, 2, 20), piece(2, 4, 20), piece(4, 6, 20)],
         "b": [piece(0, 0, 0), piece(0, 2, 20), piece(2, 4, 20)],

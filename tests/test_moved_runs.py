@@ -15,15 +15,13 @@ from stopping import After
 
 from lrexp.errors import Problem
 from lrexp.runs.builder import Objects
-from lrexp.runs.environment import describe_again
 from lrexp.runs.resume import (
     changed_modules,
     changed_settings,
-    digest,
     noted_surroundings,
     read_spec,
 )
-from lrexp.runs.spec import RunSpec
+from lrexp.runs.spec import RunSpec, describe_again, digest
 from lrexp.runs.stages import read_stages
 from lrexp.runs.writer import RunWriter, resumed
 

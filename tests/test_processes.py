@@ -32,7 +32,7 @@ from waiting import is_alive, wait_for
 import lrexp as library
 from lrexp.engine.stop import Pause
 from lrexp.errors import ConfigError, RunError
-from lrexp.records import Ended, Failed, Record, Started, Steps, TrialId, Unit
+from lrexp.records import Ended, Failed, Group, Record, Started, Steps, TrialId
 from lrexp.runs.builder import Objects
 from lrexp.runs.executor import LocalProcesses, StopSignal, why_not_processes
 from lrexp.runs.spec import RunSpec, make_spec
@@ -372,7 +372,7 @@ def test_a_spec_of_a_dict_has_no_lines() -> None:
 
 
 def run_of(
-    tmp_path: Path, modes: list[str], groups: list[Unit] | None = None, name: str = "run"
+    tmp_path: Path, modes: list[str], groups: list[Group] | None = None, name: str = "run"
 ) -> Described:
     notes = {mode: {"mode": mode, "note": str(tmp_path / f"{mode}.txt")} for mode in modes}
     return described(tmp_path / name, fragile_config(tmp_path, notes), groups)
@@ -386,7 +386,7 @@ def test_in_a_group_that_dies_the_others_lose_nothing(
     tmp_path: Path, quick_workers: Starter
 ) -> None:
     modes = ["raises", "well", "once", "loud"]
-    unit = Unit("sequential", tuple(TrialId(mode, 0) for mode in modes))
+    unit = Group("sequential", tuple(TrialId(mode, 0) for mode in modes))
     run = run_of(tmp_path, modes, [unit])
     records = run.train_by(LocalProcesses(1, run.spec))
     assert kinds(records, "well").count("Started") == 1  # it had ended when the worker died
@@ -418,7 +418,7 @@ def test_a_stack_that_dies_is_trained_one_by_one(
     text = SMALL.replace("30st", "900st").replace("7st", "400st")
     (tmp_path / "small.yaml").write_text(text)
     names = [TrialId(variant, seed) for variant in ("standard", "low") for seed in (0, 1)]
-    run = described(tmp_path / "run", tmp_path / "small.yaml", [Unit("vectorized", tuple(names))])
+    run = described(tmp_path / "run", tmp_path / "small.yaml", [Group("vectorized", tuple(names))])
     executor = LocalProcesses(2, run.spec)
     if moment == "after a checkpoint":
         pause = Pause()
@@ -436,7 +436,7 @@ def test_a_stack_that_dies_is_trained_one_by_one(
     assert one_by_one_path(run.path, run.groups[0]).exists()
     assert [type(r) for r in records].count(Ended) == 4
     alone = described(
-        tmp_path / "alone", tmp_path / "small.yaml", [Unit("sequential", (n,)) for n in names]
+        tmp_path / "alone", tmp_path / "small.yaml", [Group("sequential", (n,)) for n in names]
     )
     alone.train_here()
     for path in alone.path.glob("trials/*/*/*.csv"):
@@ -457,7 +457,7 @@ def test_closing_the_records_kills_the_workers(tmp_path: Path, quick_workers: St
 def test_workers_that_cannot_start_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups = [Unit("sequential", (TrialId("well", 0),))]
+    groups = [Group("sequential", (TrialId("well", 0),))]
     run = run_of(tmp_path, ["well"], groups)
     for program, message in (
         ("/bin/false", "The last one ended with exit code 1"),
@@ -477,9 +477,9 @@ def test_workers_pause_and_others_go_on(
     """What was trained up to the pause, and what comes after it elsewhere, is the whole."""
     (tmp_path / "small.yaml").write_text(SMALL.replace("30st", "1500st").replace("7st", "500st"))
     names = [TrialId(v, s) for v in ("standard", "low") for s in (0, 1)]
-    groups = [Unit(engine, (name,)) for name in names]
+    groups = [Group(engine, (name,)) for name in names]
     if engine == "vectorized":
-        groups = [Unit(engine, tuple(names))]
+        groups = [Group(engine, tuple(names))]
     whole = described(tmp_path / "whole", tmp_path / "small.yaml", groups)
     whole.train_by(LocalProcesses(2, whole.spec))
 

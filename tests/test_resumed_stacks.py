@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrexp.engine.stop import Pause
-from lrexp.records import TrialId, Unit
+from lrexp.records import Group, TrialId
 from lrexp.runs.checkpoint import SavedGroup
 from lrexp.runs.spec import make_spec
 from lrexp.runs.trials import group_tasks
@@ -32,11 +32,11 @@ def test_a_group_is_given_with_what_is_done_of_its_stack(tmp_path: Path) -> None
     pause, plan, state = Pause(), spec.plan(), {"engine": "vectorized"}
     trials = {trial.id: trial for trial in spec.first_trials(plan)}
     saved = {a: SavedGroup(4, state, {})}
-    group = Unit("vectorized", (a, b), stack=(a, wild, b))
+    group = Group("vectorized", (a, b), stack=(a, wild, b))
     tasks = list(group_tasks(plan, group, trials, pause, saved))
     assert [(task.trial, task.is_over) for task in tasks] == [(a, False), (wild, True), (b, False)]
     assert all(task.pause is pause and task.state is state for task in tasks)
-    alone = list(group_tasks(plan, Unit("sequential", (b,)), trials, pause, {}))
+    alone = list(group_tasks(plan, Group("sequential", (b,)), trials, pause, {}))
     assert [(task.trial, task.is_over, task.state) for task in alone] == [(b, False, None)]
 
 

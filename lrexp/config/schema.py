@@ -264,6 +264,18 @@ class ScheduleConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
+class ExecutorConfig(BaseModel):
+    """Who starts worker processes, and where; its options stand beside its name."""
+
+    model_config = _OPEN
+
+    name: Text = Field(
+        default="local",
+        description="local, or a name that lrexp.register_executor was given.",
+        examples=["local"],
+    )
+
+
 class TrainConfig(BaseModel):
     """How long and how each trial trains."""
 
@@ -373,6 +385,11 @@ class ExperimentConfig(BaseModel):
     )
     engine: Literal["auto", "sequential", "vectorized"] = Field(
         default="auto", description="How trials are trained; never changes what they give."
+    )
+    executor: ExecutorConfig = Field(
+        default_factory=ExecutorConfig,
+        description="Who starts worker processes, and where: a name, or a name and its options.",
+        examples=["local"],
     )
     model: ModelConfig = Field(description="What is trained.", examples=["mlp"])
     data: DataConfig = Field(description="What it is trained on.", examples=["digits"])

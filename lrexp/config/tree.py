@@ -14,8 +14,10 @@ from typing import TypeAlias
 from lrexp.errors import NOTHING, ConfigError
 
 KeyPath: TypeAlias = tuple[str | int, ...]
-NAMED_SECTIONS = ("model", "data", "optimizer", "schedule")  # a bare string means {name: it}
-OPTIONAL_SECTIONS = ("schedule", "train", "compare", "find_lr")  # an empty one is as good as none
+# A bare string means {name: it}.
+NAMED_SECTIONS = ("model", "data", "optimizer", "schedule", "executor")
+# An empty one is as good as none.
+OPTIONAL_SECTIONS = ("schedule", "train", "compare", "find_lr", "executor")
 _ABSENT = object()
 _INDEX = re.compile(r"\[(\d{1,6})\]")
 

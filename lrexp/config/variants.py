@@ -30,6 +30,7 @@ _FIXED = {
     "seed": "all variants must share their seeds, or chance would be compared. Use compare.seeds.",
     "device": "all trials of a run share the device. Use --device.",
     "engine": "it never changes results. Use --engine.",
+    "executor": "it never changes results. Use --executor.",
 }
 
 Overrides: TypeAlias = dict[str, object]

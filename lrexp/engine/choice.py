@@ -5,16 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lrexp.engine.calibrate import MOST_STEPS, Machine, Speed
-from lrexp.engine.group import Group, groups
+from lrexp.engine.family import Family, families
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable
 from lrexp.engine.vectorized.proof import COMPARED, agree, other_losses, tolerance, witnesses
 from lrexp.errors import ConfigError
-from lrexp.records import Unit
+from lrexp.records import Group
 
 SHORT = 1.0  # seconds of training that no choice could shorten by more than it costs
 FEW_STEPS = 50
@@ -35,24 +35,22 @@ class Choice:
     """How the trials of a run are trained.
 
     Args:
-        units: in order.
+        groups: in order.
         jobs: worker processes; 1 is this process.
         reasons: sentences for the user.
         figures: what was measured, plain data.
     """
 
-    units: tuple[Unit, ...]
+    groups: tuple[Group, ...]
     jobs: int = 1
     reasons: tuple[str, ...] = ()
     figures: dict[str, Any] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the choice as JSON can hold it."""
-        plain = asdict(self)
-        plain["units"] = [
-            {"engine": u.engine, "trials": [trial.name for trial in u.trials]} for u in self.units
-        ]
-        return plain
+        groups = [{"engine": g.engine, "trials": [t.name for t in g.trials]} for g in self.groups]
+        rest = {"jobs": self.jobs, "reasons": self.reasons, "figures": self.figures}
+        return {"units": groups, **rest}
 
 
 def choose(
@@ -86,10 +84,10 @@ def choose(
 
 
 def _one_by_one(tasks: Sequence[Task], jobs: int, why: str, **figures: float) -> Choice:
-    units = tuple(Unit("sequential", (task.trial,)) for task in tasks)
+    groups = tuple(Group("sequential", (task.trial,)) for task in tasks)
     where = f" in {jobs} worker processes" if jobs > 1 else ""
     how = "on its own" if len(tasks) == 1 else "one by one"
-    return Choice(units, jobs, (f"{_count(tasks)} {how}{where}: {why}",), figures)
+    return Choice(groups, jobs, (f"{_count(tasks)} {how}{where}: {why}",), figures)
 
 
 def _count(tasks: Sequence[Task]) -> str:
@@ -97,31 +95,31 @@ def _count(tasks: Sequence[Task]) -> str:
 
 
 def _as_stacks(tasks: Sequence[Task], jobs: int, machine: Machine) -> Choice:
-    units = []
-    for group in groups(tasks):
-        size, reason = _stack_size(group, machine)
-        if reason is not None and not group.raises:
-            others = len({task.trial.variant for task in group.tasks}) - 1
-            who = f"{group.tasks[0].trial.variant}{f' and {others} more' if others else ''}"
+    groups = []
+    for family in families(tasks):
+        size, reason = _stack_size(family, machine)
+        if reason is not None and not family.raises:
+            others = len({task.trial.variant for task in family.tasks}) - 1
+            who = f"{family.tasks[0].trial.variant}{f' and {others} more' if others else ''}"
             remedy = "Leave it to auto, which trains such trials one by one, or in processes."
             what = f"cannot train {who} as a stack: {reason}"
             raise ConfigError.single("engine", what, "vectorized", remedy)
-        size = min(size, math.ceil(len(group.tasks) / jobs))
-        units += [Unit("vectorized", tuple(t.trial for t in b)) for b in group.blocks(size)]
-    stacks = "one stack" if len(units) == 1 else f"{len(units)} stacks"
-    return Choice(tuple(units), jobs, (f"{_count(tasks)} in {stacks}: as asked for",))
+        size = min(size, math.ceil(len(family.tasks) / jobs))
+        groups += [Group("vectorized", tuple(t.trial for t in b)) for b in family.blocks(size)]
+    stacks = "one stack" if len(groups) == 1 else f"{len(groups)} stacks"
+    return Choice(tuple(groups), jobs, (f"{_count(tasks)} in {stacks}: as asked for",))
 
 
-def _stack_size(group: Group, machine: Machine) -> tuple[int, str | None]:
+def _stack_size(family: Family, machine: Machine) -> tuple[int, str | None]:
     """Return how many copies a stack may have, or the reason why there can be none."""
-    if group.facts is None:
-        return 1, group.reason
-    first, *others = _in_order_of_trial(group)
+    if family.facts is None:
+        return 1, family.reason
+    first, *others = _in_order_of_trial(family)
     try:
         speed = _checked_stack(
-            group, [first, *others[:1]], machine.alone(first, MOST_STEPS), machine
+            family, [first, *others[:1]], machine.alone(first, MOST_STEPS), machine
         )
-        return _most_copies(group, speed, machine), None
+        return _most_copies(family, speed, machine), None
     except NotStackable as why:
         return 1, str(why)
     except (KeyboardInterrupt, GeneratorExit):
@@ -146,13 +144,13 @@ def _fastest(
     if guess < SHORT or (guess < START and _is_too_short(guess, step)):
         why = f"all of them take about {guess:.1f} s, too short to try stacks"
         return _one_by_one(tasks, 1, why, seconds_in_one_process=guess)
-    parts = [_with_engine(group, machine) for group in groups(tasks)]
+    parts = [_with_engine(family, machine) for family in families(tasks)]
     here = sum(sum(part.times(1)) for part in parts)
     # more than one was asked for, and was granted, before anything was tried
     workers, why = (1, "as asked for") if jobs else _workers(parts, here, places, machine)
     if jobs is None and workers > 1 and (against := why_not_processes()) is not None:
         workers, why = 1, against
-    units = [unit for part in parts for unit in part.units(workers)]
+    groups = [group for part in parts for group in part.groups(workers)]
     figures = {
         "families": [part.to_plain() for part in parts],
         "seconds_in_one_process": here,
@@ -162,7 +160,7 @@ def _fastest(
     reasons = [_sentence(part, workers) for part in parts]
     if workers > 1:
         reasons.append(f"{workers} worker processes: {why}")
-    return Choice(tuple(units), workers, tuple(dict.fromkeys(reasons)), figures)
+    return Choice(tuple(groups), workers, tuple(dict.fromkeys(reasons)), figures)
 
 
 def _rough_seconds(task: Task, machine: Machine) -> float:
@@ -184,63 +182,63 @@ def _is_too_short(total: float, step: float) -> bool:
     return total < times_cost * (TRIAL_COST[0] + TRIAL_COST[1] * step)
 
 
-def _in_order_of_trial(group: Group) -> list[Task]:
+def _in_order_of_trial(family: Family) -> list[Task]:
     """Return the tasks that a stack is tried with: the tamest of two seeds, then the others."""
-    first, *second = witnesses(group.tasks)
-    seed = group.tasks[first].trial.seed
-    others = [row for row in range(len(group.tasks)) if row not in (first, *second)]
-    tasks = [group.tasks[row] for row in (first, *second, *others)]
-    return [task for task in tasks if task.trial.seed == seed] if group.is_by_seed else tasks
+    first, *second = witnesses(family.tasks)
+    seed = family.tasks[first].trial.seed
+    others = [row for row in range(len(family.tasks)) if row not in (first, *second)]
+    tasks = [family.tasks[row] for row in (first, *second, *others)]
+    return [task for task in tasks if task.trial.seed == seed] if family.is_by_seed else tasks
 
 
-def _with_engine(group: Group, machine: Machine) -> Group:
-    """Return the group with the faster engine, as far as one process goes."""
-    task = _in_order_of_trial(group)[0]
+def _with_engine(family: Family, machine: Machine) -> Family:
+    """Return the family with the faster engine, as far as one process goes."""
+    task = _in_order_of_trial(family)[0]
     try:
         own = machine.alone(task, MOST_STEPS)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # of user code: as above
-        return replace(group, reason=f"{type(error).__name__} was raised in the first steps")
-    group = replace(group, alone=own.seconds)
-    why_not = _why_one_by_one(group, own)
+        return replace(family, reason=f"{type(error).__name__} was raised in the first steps")
+    family = replace(family, alone=own.seconds)
+    why_not = _why_one_by_one(family, own)
     if why_not is not None:
-        return replace(group, reason=why_not)
+        return replace(family, reason=why_not)
     try:
-        return _best_stack(group, own, machine)
+        return _best_stack(family, own, machine)
     except NotStackable as why_never:
-        return replace(group, reason=str(why_never))
+        return replace(family, reason=str(why_never))
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # no memory, or user code that raises in a stack alone
-        return replace(group, reason=f"a stack raised {type(error).__name__}")
+        return replace(family, reason=f"a stack raised {type(error).__name__}")
 
 
-def _why_one_by_one(group: Group, own: Speed) -> str | None:
+def _why_one_by_one(family: Family, own: Speed) -> str | None:
     """Return why a stack is not even tried."""
-    if len(group.tasks) == 1:
+    if len(family.tasks) == 1:
         return "there is one trial of its kind"
-    if group.facts is None:
-        return group.reason
-    if own.seconds > SLOW_STEP and group.tasks[0].device.type == "cpu":
+    if family.facts is None:
+        return family.reason
+    if own.seconds > SLOW_STEP and family.tasks[0].device.type == "cpu":
         return f"a step takes {own.seconds:.2f} s of arithmetic, which a stack does not save"
-    total = own.seconds * _steps(group.tasks)
+    total = own.seconds * _steps(family.tasks)
     if _is_too_short(total, own.seconds):
         return f"{total:.0f} s are too short to try stacks of so slow a step"
     return None
 
 
-def _best_stack(group: Group, own: Speed, machine: Machine) -> Group:
-    """Return the group in stacks of the fastest size, or one by one where that is faster."""
-    members = _in_order_of_trial(group)
+def _best_stack(family: Family, own: Speed, machine: Machine) -> Family:
+    """Return the family in stacks of the fastest size, or one by one where that is faster."""
+    members = _in_order_of_trial(family)
     limit, block, best = MOST_COPIES, 1, math.inf
     setup, tried = 0.0, dict[int, float]()
     for step in (*BLOCKS, len(members)):
         size = min(step, len(members), limit)
         if size in tried:
             continue
-        speed = _checked_stack(group, members[:size], own, machine)
-        limit = min(limit, _most_copies(group, speed, machine))
+        speed = _checked_stack(family, members[:size], own, machine)
+        limit = min(limit, _most_copies(family, speed, machine))
         tried[size], setup = speed.seconds, speed.setup
         if speed.seconds > 0.95 * best:
             break  # larger stacks leave the caches
@@ -249,22 +247,22 @@ def _best_stack(group: Group, own: Speed, machine: Machine) -> Group:
             break  # arithmetic: more copies at a time are not cheaper
     again = machine.alone(members[0], MOST_STEPS)  # once more: clocks here are noisy
     alone = min(own.seconds, again.seconds)
-    one_by_one = replace(group, alone=alone, seconds=tried)
+    one_by_one = replace(family, alone=alone, seconds=tried)
     stacked = replace(one_by_one, block=min(block, limit), setup=setup)
-    if block == 1 or sum(stacked.times(1)) > WORTH * alone * _steps(group.tasks):
+    if block == 1 or sum(stacked.times(1)) > WORTH * alone * _steps(family.tasks):
         return replace(one_by_one, reason=f"a stack is no faster ({_times(alone / best)})")
     return replace(stacked, reason=f"{_times(alone / best)} as fast as one by one")
 
 
-def _checked_stack(group: Group, members: Sequence[Task], own: Speed, machine: Machine) -> Speed:
+def _checked_stack(family: Family, members: Sequence[Task], own: Speed, machine: Machine) -> Speed:
     """Measure a stack; refuse one whose first losses are not those of its trials alone.
 
     Args:
         own: measured of the first member.
     """
-    assert group.facts is not None
-    speed = machine.stacked(members, group.facts)
-    allowed = tolerance(next(group.facts.model.parameters()).dtype, members[0])
+    assert family.facts is not None
+    speed = machine.stacked(members, family.facts)
+    allowed = tolerance(next(family.facts.model.parameters()).dtype, members[0])
     for row in witnesses(members):
         (alone,) = own.losses if row == 0 else machine.alone(members[row], COMPARED).losses
         for one, other in zip(alone, speed.losses[row], strict=True):
@@ -273,13 +271,13 @@ def _checked_stack(group: Group, members: Sequence[Task], own: Speed, machine: M
     return speed
 
 
-def _most_copies(group: Group, speed: Speed, machine: Machine) -> int:
-    room = MEMORY * machine.memory(group.tasks[0].device)
+def _most_copies(family: Family, speed: Speed, machine: Machine) -> int:
+    room = MEMORY * machine.memory(family.tasks[0].device)
     return max(1, min(MOST_COPIES, int(room / max(1, speed.bytes))))
 
 
 def _workers(
-    parts: Sequence[Group], here: float, places: int | None, machine: Machine
+    parts: Sequence[Family], here: float, places: int | None, machine: Machine
 ) -> tuple[int, str]:
     """Return how many worker processes to start, 1 for none, and why."""
     task = parts[0].tasks[0]
@@ -300,7 +298,7 @@ def _workers(
 
 
 def _longest(times: Sequence[float], workers: int) -> float:
-    """Return when the last worker is done, each taking the next unit as it gets free."""
+    """Return when the last worker is done, each taking the next group as it gets free."""
     free = [0.0] * workers
     for seconds in times:
         heapq.heapreplace(free, free[0] + seconds)
@@ -311,14 +309,14 @@ def _steps(tasks: Sequence[Task]) -> int:
     return sum(task.total_steps for task in tasks)
 
 
-def _sentence(group: Group, workers: int) -> str:
-    what = _count(group.tasks)
-    if group.engine == "sequential":
+def _sentence(family: Family, workers: int) -> str:
+    what = _count(family.tasks)
+    if family.engine == "sequential":
         each = "one by one" if workers == 1 else "each on its own"
-        return f"{what} {each}: {group.reason}"
-    stacks = len(group.units(workers))
+        return f"{what} {each}: {family.reason}"
+    stacks = len(family.groups(workers))
     in_stacks = "one stack" if stacks == 1 else f"{stacks} stacks"
-    return f"{what} in {in_stacks}: {group.reason}"
+    return f"{what} in {in_stacks}: {family.reason}"
 
 
 def _times(ratio: float) -> str:

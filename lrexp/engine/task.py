@@ -49,7 +49,7 @@ class Task:
             may differ in initial weights, and in all that is a field here or an optimizer's number.
         timed_as: tasks of equal text take equally long on one machine; "" where nobody knows.
         pause: when to yield a `Checkpoint`, and whether to stop after it; None for never.
-        state: of a `Checkpoint` of the unit that this task belongs to, to go on from there; all
+        state: of a `Checkpoint` of the group that this task belongs to, to go on from there; all
             tasks of a stack carry the same. None begins at the first step.
         is_over: the trial has its result, and nothing is recorded of it. It is computed all the
             same where others of its stack go on: their bits may depend on how many rows it has.

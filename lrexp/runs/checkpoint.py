@@ -5,21 +5,26 @@ which values it had: so rows past the checkpoint can be cut, and none is written
 in it as safetensors, all else as JSON in its header: reading it can run no code, whoever made it,
 and what it unfolds to is bounded by its size. Checksums tell a byte that a disk has changed: no run
 goes on to other numbers.
+
+`Remaining` is what is left to do of a run. A trial with a result is done. Of the others, those in a
+checkpoint go on from there, if their CSV files still hold what they held then; the rest begin anew,
+which gives the same numbers.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrexp.engine.engines import ENGINES
 from lrexp.errors import RunError
-from lrexp.records import TrialId
-from lrexp.runs.files import disk_errors, write_whole
+from lrexp.records import Group, TrialId
+from lrexp.runs.files import disk_errors, find_json, remove_directory, trial_path, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,30 +38,19 @@ _SETTINGS = {"final", "best", "steps"}
 
 @dataclass(frozen=True)
 class Position:
-    """How far one trial was.
+    """How far one trial was."""
 
-    Args:
-        sizes: bytes of each of its CSV files, by name.
-        values: its final and best measures, and its steps.
-    """
-
-    sizes: Mapping[str, int]
-    values: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int]  # bytes of each of its CSV files, by name
+    values: Mapping[str, Any] = field(default_factory=dict)  # final and best measures, its steps
 
 
 @dataclass(frozen=True)
 class SavedGroup:
-    """The contents of a checkpoint file.
+    """The contents of a checkpoint file."""
 
-    Args:
-        step: updates done by each of its trials.
-        state: of the engine.
-        trials: by "variant/seed-n".
-    """
-
-    step: int
-    state: Mapping[str, Any]
-    trials: Mapping[str, Position]
+    step: int  # updates done by each of its trials
+    state: Mapping[str, Any]  # of the engine
+    trials: Mapping[str, Position]  # by "variant/seed-n"
 
 
 def checkpoint_path(run: Path, first: TrialId) -> Path:
@@ -70,11 +64,7 @@ def again_path(run: Path, trial: TrialId) -> Path:
 
 
 def save_checkpoint(path: Path, group: SavedGroup) -> None:
-    """Write a checkpoint in place of the one before it, which stays until this one is whole.
-
-    Raises:
-        RunError: the disk refuses; the old checkpoint is still whole.
-    """
+    """Write a checkpoint in place of the one before it, which stays until this one is whole."""
     from safetensors.torch import save
 
     trials = {
@@ -92,11 +82,7 @@ def save_checkpoint(path: Path, group: SavedGroup) -> None:
 
 
 def load_checkpoint(path: Path) -> SavedGroup:
-    """Read a checkpoint; nothing in it is executed.
-
-    Raises:
-        RunError: it is damaged, or no checkpoint; its trials can begin anew without it.
-    """
+    """Read a checkpoint; a damaged one is a RunError, and its trials can begin anew without it."""
     with _readable(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         contents = _decoded(_header(file), tensors)
@@ -106,11 +92,7 @@ def load_checkpoint(path: Path) -> SavedGroup:
 
 
 def peek_checkpoint(path: Path) -> SavedGroup:
-    """Read what a checkpoint says without its tensors; of the state, only the engine's name.
-
-    Raises:
-        RunError: as `load_checkpoint`, as far as that shows.
-    """
+    """Read what a checkpoint says without its tensors; of the state, only the engine's name."""
     with _readable(path) as file:
         parts = dict(_header(file)[1:])
         state = dict(parts["state"][1:])
@@ -168,10 +150,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return a value as JSON can hold it, its tensors set aside.
-
-    A list says what it is first, `["tuple", ...]`; numbers, texts and None stand for themselves.
-    """
+    """Return a value as JSON: its kind first, `["tuple", ...]`; tensors are set aside."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -206,11 +185,7 @@ def _encoded_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> Any:
 
 
 def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that `_encoded` encoded.
-
-    Raises:
-        ValueError, KeyError, TypeError, RuntimeError: it did not encode this.
-    """
+    """Return the value that `_encoded` encoded."""
     if not isinstance(value, list):
         if isinstance(value, dict):
             raise ValueError("it holds a mapping that has no kind")
@@ -249,15 +224,7 @@ def _decoded_tensor(kind: str, items: Sequence[Any], tensors: Mapping[str, Tenso
 
 
 def check_payload(payload: Any, num_bytes: int) -> None:
-    """Refuse contents of other parts than `save_checkpoint` writes.
-
-    Args:
-        payload: as loaded.
-        num_bytes: of the file, a bound of what all its tensors hold.
-
-    Raises:
-        ValueError, TypeError, KeyError: it has other parts, or unfolds to more than the file.
-    """
+    """Refuse other parts than `save_checkpoint` writes, and what unfolds beyond the file."""
     from lrexp.engine.state import check_held
 
     check_held(payload, num_bytes)
@@ -337,3 +304,135 @@ def _is_count(value: Any) -> bool:
 def _require(holds: bool, else_what: str) -> None:
     if not holds:
         raise ValueError(else_what)
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left to do of some groups.
+
+    Checkpoints, and the trials that their files are named after, are by the first trial of the
+    group that goes on from each.
+    """
+
+    groups: tuple[Group, ...]  # in order, without the trials that are done
+    saved: Mapping[TrialId, SavedGroup] = field(default_factory=dict)
+    outcomes: Mapping[TrialId, str] = field(default_factory=dict)  # of those that have a result
+    files: Mapping[TrialId, TrialId] = field(default_factory=dict)
+
+    @property
+    def trials(self) -> tuple[TrialId, ...]:
+        """All trials that are not done."""
+        return tuple(trial for group in self.groups for trial in group.trials)
+
+    @property
+    def begun(self) -> dict[TrialId, int]:
+        """The step at which each trial of a checkpoint goes on."""
+        return {trial: saved.step for trial, saved in self._going_on()}
+
+    @property
+    def positions(self) -> dict[TrialId, Position]:
+        """How far the files of each trial of a checkpoint were."""
+        return {trial: saved.trials[trial.name] for trial, saved in self._going_on()}
+
+    def _going_on(self) -> Iterator[tuple[TrialId, SavedGroup]]:
+        for group in self.groups:
+            if (saved := self.saved.get(group.trials[0])) is not None:
+                yield from ((trial, saved) for trial in group.trials)
+
+    def __str__(self) -> str:
+        done, going_on = len(self.outcomes), len(self.begun)
+        begin = len(self.trials) - going_on
+        parts = [
+            (done, "trial is done", "trials are done"),
+            (going_on, "goes on from a checkpoint", "go on from a checkpoint"),
+            (begin, "begins", "begin"),
+        ]
+        return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in parts if n)
+
+
+def read_remaining(
+    run: Path, groups: Iterable[Group], load: Callable[[Path], SavedGroup] = load_checkpoint
+) -> Remaining:
+    """Return what is left to do of groups; `peek_checkpoint` loads where no tensor is needed."""
+    groups = list(groups)
+    outcomes = read_outcomes(run, [trial for group in groups for trial in group.trials])
+    saved: dict[TrialId, SavedGroup] = {}
+    files: dict[TrialId, TrialId] = {}
+    parts = []
+    for group in groups:
+        waiting = [trial for trial in group.trials if trial not in outcomes]
+        for name in group.trials:  # a file of its own where the group fell apart
+            path = checkpoint_path(run, name)
+            if not path.is_file():
+                continue
+            found = load(path)
+            here = tuple(trial for trial in waiting if _is_at(run, trial, found))
+            if here:
+                saved[here[0]], files[here[0]] = found, name
+                engine = str(found.state.get("engine"))
+                parts.append(Group(engine, here, _stack(group, engine, here, outcomes)))
+                waiting = [trial for trial in waiting if trial not in here]
+        if waiting:
+            fresh = tuple(waiting)
+            parts.append(Group(group.engine, fresh, _stack(group, group.engine, fresh, outcomes)))
+    return Remaining(tuple(parts), saved, outcomes, files)
+
+
+def _stack(
+    group: Group, engine: str, left: Collection[TrialId], done: Collection[TrialId]
+) -> tuple[TrialId, ...]:
+    """Return `Group.stack` of what is left of a group: trials that are done keep their rows."""
+    if engine != "vectorized" or not any(trial in done for trial in group.trials):
+        return ()
+    return tuple(trial for trial in group.trials if trial in left or trial in done)
+
+
+def read_outcomes(run: Path, trials: Iterable[TrialId]) -> dict[TrialId, str]:
+    """Return the outcomes of the trials that have a result: finished, diverged or failed."""
+    found = {}
+    for trial in trials:
+        path = trial_path(run, trial.variant, trial.seed)
+        if (result := find_json(path / "result.json")) is not None:
+            found[trial] = str(result.get("outcome"))
+    return found
+
+
+def forget_failed(run: Path, trials: Iterable[TrialId]) -> None:
+    """Remove what trials that failed have left: they begin anew when a run is resumed."""
+    for trial, outcome in read_outcomes(run, trials).items():
+        if outcome not in ("finished", "diverged"):
+            remove_directory(trial_path(run, trial.variant, trial.seed))
+            path = checkpoint_path(run, trial)
+            if path.is_file() and peek_checkpoint(path).trials.keys() <= {trial.name}:
+                remove_checkpoint(run, trial)  # others of its stack may go on from it
+
+
+def remove_checkpoint(run: Path, first: TrialId) -> None:
+    """Remove the checkpoint of the group that begins with a trial, if there is one."""
+    path = checkpoint_path(run, first)
+    with disk_errors(path):
+        path.unlink(missing_ok=True)
+
+
+def _is_at(run: Path, trial: TrialId, saved: SavedGroup) -> bool:
+    """Return whether a checkpoint holds the trial, and the trial's files all they held then."""
+    position = saved.trials.get(trial.name)
+    if position is None or saved.state.get("engine") not in ENGINES:
+        return False
+    if not {"steps.csv"} <= set(position.sizes) <= {"steps.csv", "evals.csv"}:
+        return False
+    folder = trial_path(run, trial.variant, trial.seed)
+    rows = {"steps.csv": int(position.values.get("steps", 0))}
+    return all(_holds(folder / name, size, rows.get(name)) for name, size in position.sizes.items())
+
+
+def _holds(path: Path, size: int, rows: int | None) -> bool:
+    """Return whether a CSV file's first `size` bytes are whole lines: a header and so many rows."""
+    try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size < size:
+            return False
+        with path.open("rb") as file:
+            begin = file.read(size)
+    except (OSError, ValueError, OverflowError, MemoryError):
+        return False
+    return begin.endswith(b"\n") and rows in (None, begin.count(b"\n") - 1)

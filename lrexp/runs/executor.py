@@ -22,13 +22,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
-from lrexp.errors import RunError, WorkerDiedError
-from lrexp.records import TrialId, Unit
+from lrexp.config.config import Config
+from lrexp.errors import ConfigError, Problem, RunError, WorkerDiedError, did_you_mean
+from lrexp.records import Group, TrialId
+from lrexp.runs.checkpoint import remove_checkpoint
 from lrexp.runs.files import disk_errors, trial_path, write_json, write_whole
 from lrexp.runs.lock import claimant, claimed, is_silent
-from lrexp.runs.remaining import remove_checkpoint
 from lrexp.runs.spec import RunSpec
 from lrexp.runs.stages import read_stages
 from lrexp.runs.trial_files import failure
@@ -44,6 +45,7 @@ from lrexp.runs.worker import (
     one_by_one_path,
 )
 from lrexp.runs.writer import STEPS_HEADER
+from lrexp.schedules.signatures import check_arguments
 
 ATTEMPTS = 2  # of a trial whose worker dies, and of the only worker to start
 LAST_SECONDS = 10.0  # for a worker to end by itself when all is done
@@ -57,29 +59,20 @@ _printing = threading.Lock()  # lines of several workers do not mix
 
 @dataclass
 class StopSignal:
-    """Tells an executor when to stop.
+    """Tells an executor when to stop; `ask` may be called from any thread."""
 
-    Args:
-        ask: returns whether workers should end at a checkpoint; it may be called from any thread.
-        at_once: kill them.
-    """
-
-    ask: Callable[[], bool] = lambda: False
-    at_once: bool = False
+    ask: Callable[[], bool] = lambda: False  # whether workers should end at a checkpoint
+    at_once: bool = False  # kill them
 
 
 class Executor(Protocol):
     """Trains groups of a run in workers, wherever these are.
 
-    Args:
-        deaths: how the workers ended that died while they trained a trial.
+    One whose workers may die and be replaced has a mapping `deaths`: for each trial, how the
+    workers ended that died while they trained it.
     """
 
-    @property
-    def deaths(self) -> Mapping[TrialId, Sequence[str]]:
-        """See above."""
-
-    def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
+    def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
         """Train groups until every trial has its result.json, or until it is told to stop.
 
         Nothing trains them any more when it returns. A trial whose worker died twice gets a result
@@ -88,6 +81,65 @@ class Executor(Protocol):
         Raises:
             RunError: no worker can be started, or none can plan the run.
         """
+
+
+LOCAL = "local"
+EXECUTORS: dict[str, Callable[..., Executor]] = {}
+_FILLED = {"jobs": "--jobs", "spec": "the command", "force": "--force", "devices": "device"}
+_Factory = TypeVar("_Factory", bound=Callable[..., Executor])
+
+
+def register_executor(name: str) -> Callable[[_Factory], _Factory]:
+    """Register what makes an executor, under the name that a config and `--executor` give it.
+
+    It is called as `make(jobs, spec, force=..., devices=..., **options)`: how many groups to train
+    at a time, the `RunSpec`, whether workers need `--force`, the GPUs of this machine that they may
+    share (or None), and the keys that stand beside `name` in the config's section `executor`.
+
+    Example:
+        >>> @register_executor("mine")
+        ... class Mine:
+        ...     def __init__(self, jobs, spec, *, queue="short", **_): ...
+        ...     def run(self, run_dir, groups, stop): ...  # starts `lrexp worker RUN TRIAL...`
+        >>> del EXECUTORS["mine"]
+    """
+
+    def register(make: _Factory) -> _Factory:
+        EXECUTORS[name] = make
+        return make
+
+    return register
+
+
+def executor_changes(given: Any) -> list[tuple[str, Any, str]]:
+    """Return how the argument `executor` changes a config; an object is none of its values."""
+    if given is None or hasattr(given, "run"):
+        return []
+    key = "executor.name" if isinstance(given, str) else "executor"
+    return [(key, given, "--executor")]
+
+
+def chosen_executor(given: Any, config: Config) -> Executor | dict[str, Any]:
+    """Return the object that was given, or the section `executor` with what was given in its place.
+
+    Raises:
+        ConfigError: nothing of this name is registered, or it does not take these options.
+    """
+    if hasattr(given, "run"):
+        executor: Executor = given
+        return executor
+    section: dict[str, Any] = config.experiment.executor.model_dump()
+    section |= {"name": given} if isinstance(given, str) else {}
+    section = dict(given) if isinstance(given, Mapping) else section
+    name, options = section.get("name"), {k: v for k, v in section.items() if k != "name"}
+    if name not in EXECUTORS:
+        known = did_you_mean(str(name), EXECUTORS)
+        problem = Problem("executor.name", "is not the name of an executor", name, known)
+        raise ConfigError([problem]).placed(config.document.place_of)
+    found = check_arguments(EXECUTORS[name], options, title=f"the executor {name}", filled=_FILLED)
+    if found:
+        raise ConfigError(found).under("executor").placed(config.document.place_of)
+    return section
 
 
 def why_not_processes(spec: RunSpec) -> str | None:
@@ -118,16 +170,13 @@ class _Nowhere(io.RawIOBase):
         return memoryview(data).nbytes
 
 
+@register_executor(LOCAL)
 class LocalProcesses:
-    """Worker processes on this machine.
+    """At most `jobs` worker processes on this machine.
 
-    Args:
-        jobs: at most, at a time.
-        spec: of the run: its Python objects travel in a file of the run directory.
-        devices: worker i trains on `devices[i % len(devices)]`; by default all on the config's.
-        threads: of torch in each worker. Sums may be split differently, and so differ in their
-            last bits, with another number.
-        force: as of `resume`.
+    Python objects travel in a file of the run directory. Worker i trains on
+    `devices[i % len(devices)]`, by default on the config's. With another number of `threads` sums
+    may be split differently, and so differ in their last bits.
     """
 
     def __init__(
@@ -149,7 +198,7 @@ class LocalProcesses:
         self._looked = -math.inf  # when it was last asked whether one more is needed
         self.deaths: dict[TrialId, list[str]] = {}
 
-    def run(self, run: Path, groups: Sequence[Unit], stop: StopSignal) -> None:
+    def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
         """Train groups; see `Executor`."""
         left = groups
         try:
@@ -198,7 +247,7 @@ class LocalProcesses:
             if worker.is_ready:
                 worker.wait(LAST_SECONDS)
 
-    def _start_missing(self, run: Path, left: Sequence[Unit]) -> None:
+    def _start_missing(self, run: Path, left: Sequence[Group]) -> None:
         """Start workers while there are more groups to train than workers that look for one."""
         now = time.monotonic()
         if len(self._workers) >= self._limit or now - self._looked < LOOK_SECONDS:
@@ -237,7 +286,7 @@ class LocalProcesses:
         if self._starts == 0:
             raise RunError(f"No worker process can be started. {why}. Try --jobs 1.")
 
-    def _after(self, worker: _Worker, run: Path, left: Sequence[Unit]) -> None:
+    def _after(self, worker: _Worker, run: Path, left: Sequence[Group]) -> None:
         """Give the trials that a dead worker had not ended another try, or up."""
         code, told = worker.end()
         if code == WRONG:
@@ -253,7 +302,7 @@ class LocalProcesses:
                     if ours is not None:  # else another one trains it by now
                         self._note_death(run, group, _ending(code))
 
-    def _note_death(self, run: Path, group: Unit, how: str) -> None:
+    def _note_death(self, run: Path, group: Group, how: str) -> None:
         """Note that the worker of a group died, while its lease is ours."""
         left = [trial for trial in group.trials if not _has_result(run, trial)]
         alone = one_by_one_path(run, group)
@@ -272,13 +321,7 @@ class LocalProcesses:
 
 
 class _Worker:
-    """A worker process.
-
-    Args:
-        run: the run directory.
-        names: of trials: it may train their groups.
-        options: what else it is told.
-    """
+    """A worker process that may train the groups of the named trials."""
 
     def __init__(self, run: Path, names: Sequence[str], options: WorkerOptions) -> None:
         self.is_ready = False  # it has made its plan
@@ -371,7 +414,7 @@ def _ending(code: int) -> str:
     return f"was killed (signal {-code}, {known.get(-code, 'unknown')})"
 
 
-def _undone(run: Path, groups: Sequence[Unit]) -> list[Unit]:
+def _undone(run: Path, groups: Sequence[Group]) -> list[Group]:
     """Return the groups with a trial that has no result."""
     return [group for group in groups if not all(_has_result(run, t) for t in group.trials)]
 

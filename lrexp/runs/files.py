@@ -32,11 +32,7 @@ def trial_path(run: Path, variant: str, seed: int) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
-    """Write a whole file: temporary file beside it, flushed to disk, renamed over the old one.
-
-    Raises:
-        RunError: the disk refuses; the old file, if any, is still whole.
-    """
+    """Write a whole file: temporary file beside it, flushed to disk, renamed over the old one."""
     data = content.encode() if isinstance(content, str) else content
     with disk_errors(path):
         temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
@@ -88,25 +84,13 @@ def to_json(value: Any) -> str:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory with all that is in it.
-
-    Raises:
-        RunError: the disk refuses.
-    """
+    """Remove a directory with all that is in it."""
     with disk_errors(path):
         shutil.rmtree(path)
 
 
 def find_bytes(path: Path, most: int = MAX_BYTES) -> bytes | None:
-    """Return the content of a file of a run, None where there is none.
-
-    Args:
-        path: of the file.
-        most: bytes that it may have.
-
-    Raises:
-        RunError: it is larger, no regular file, or cannot be read.
-    """
+    """Return the content of a file of a run, None for none; RunError for more than `most` bytes."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             found = os.fstat(file.fileno())
@@ -123,11 +107,7 @@ def find_bytes(path: Path, most: int = MAX_BYTES) -> bytes | None:
 
 
 def find_text(path: Path, most: int = MAX_BYTES) -> str | None:
-    """Return the text of a file of a run, None where there is none.
-
-    Raises:
-        RunError: as `find_bytes`, or it is not UTF-8.
-    """
+    """Return the text of a file of a run, None where there is none; see `find_bytes`."""
     content = find_bytes(path, most)
     try:
         return None if content is None else content.decode()
@@ -154,11 +134,7 @@ def find_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file of a run holds.
-
-    Raises:
-        RunError: as `find_json`, or there is none.
-    """
+    """Return the object that a JSON file of a run holds; that there is none is a RunError."""
     value = find_json(path)
     if value is None:
         raise RunError(f"{path}: is damaged: it is missing, or holds no object. {_RESTORE}")

@@ -15,21 +15,10 @@ from typing import Any
 
 from lrexp.engine.stop import Pause
 from lrexp.errors import LrexpError, UserCodeError, WorkerDiedError
-from lrexp.records import (
-    Ended,
-    Evaluation,
-    Failed,
-    Record,
-    Started,
-    Steps,
-    Trial,
-    TrialId,
-    Unit,
-)
-from lrexp.runs.checkpoint import Position, again_path
+from lrexp.records import Ended, Evaluation, Failed, Group, Record, Started, Steps, Trial, TrialId
+from lrexp.runs.checkpoint import Position, Remaining, again_path
 from lrexp.runs.executor import Executor, StopSignal
 from lrexp.runs.files import find_json, find_text, trial_path
-from lrexp.runs.remaining import Remaining
 
 MOST_REASON = 10_000  # bytes of why a trial began again
 POLL_SECONDS = 0.1  # between two looks at the files
@@ -41,26 +30,17 @@ def followed(
     executor: Executor,
     run: Path,
     trials: Sequence[Trial],
-    groups: Sequence[Unit],
+    groups: Sequence[Group],
     *,
     left: Remaining,
     pause: Pause,
 ) -> Generator[Record, None, None]:
-    """Let an executor train groups, and yield their records as the files show them.
+    """Let an executor train groups, and yield the records of `trials` as the files show them.
 
-    Args:
-        executor: starts the workers.
-        run: the run directory.
-        trials: those that have no result yet.
-        groups: all that they belong to.
-        left: where those in a checkpoint go on.
-        pause: ends the training when it is requested; closing the generator kills the workers.
-
-    Raises:
-        LrexpError: no worker could train.
+    A requested pause ends the training at a checkpoint; closing the generator kills the workers.
     """
     signal = StopSignal(pause.ask)
-    follower = Follower(run, trials, left, executor.deaths)  # sees what is there before they start
+    follower = Follower(run, trials, left, getattr(executor, "deaths", {}))  # before they start
     with ThreadPoolExecutor(1, "lrexp-executor") as pool:
         training = pool.submit(executor.run, run, groups, signal)
         try:
@@ -75,13 +55,8 @@ class Follower:
     """Reads the records of trials from their files.
 
     It gives each step of a trial once. One that begins again, for the process that trained it has
-    died, say, is `Started` again, and then all its records come anew from the first.
-
-    Args:
-        run: the run directory, before anything is trained in it.
-        trials: those that have no result yet.
-        left: where those in a checkpoint go on.
-        deaths: grows by a sentence where a process died while it trained a trial.
+    died, say, is `Started` again, and then all its records come anew from the first. It is made
+    before anything is trained; `deaths` grows by a sentence where a process dies at a trial.
     """
 
     def __init__(
@@ -104,11 +79,7 @@ class Follower:
         ]
 
     def records(self, is_over: Callable[[], bool]) -> Iterator[Record]:
-        """Yield them until every trial has ended, or nobody trains any more.
-
-        Args:
-            is_over: returns whether nothing is written any more.
-        """
+        """Yield them until every trial has ended, or `is_over` says that nobody writes any more."""
         while self._waiting:
             begin = time.monotonic()
             is_last = is_over()  # before the look: what is written after it is seen by the next one
@@ -192,12 +163,8 @@ class _Rows:
     """The rows of a CSV file that is appended to, each with its step in front.
 
     A last line without an end waits. So does a file that was cut: a process that goes on from a
-    checkpoint writes the same rows again.
-
-    Args:
-        path: of the file.
-        offset: where the rows begin; 0 is behind its header.
-        step: of a file with a row per step, the first one; None where steps are left out.
+    checkpoint writes the same rows again. Rows begin at `offset`, 0 is behind the header; `step` is
+    the first one of a file with a row per step, None where steps are left out.
     """
 
     def __init__(self, path: Path, offset: int = 0, step: int | None = None) -> None:
@@ -208,11 +175,7 @@ class _Rows:
         self._rows: list[list[float]] = []
 
     def fetch(self, is_over: bool) -> bool:
-        """Take in what was appended; return False where the file does not go on from what was read.
-
-        Args:
-            is_over: whether nothing is appended any more.
-        """
+        """Take in what was appended; False where the file does not go on from what was read."""
         try:
             data = self._appended(is_over)
             rows = [list(map(float, line.split(b","))) for line in data.splitlines()]
@@ -227,11 +190,7 @@ class _Rows:
         return True
 
     def _appended(self, is_over: bool) -> bytes:
-        """Return whole lines.
-
-        Raises:
-            ValueError: it is another file.
-        """
+        """Return whole lines; another file than before is a ValueError."""
         with self.path.open("rb") as file:
             found = os.fstat(file.fileno())
             if self._inode not in (None, found.st_ino) or found.st_size < self._offset * is_over:
@@ -246,11 +205,7 @@ class _Rows:
         return data[: data.rfind(b"\n") + 1]
 
     def _check(self, rows: Sequence[Sequence[float]]) -> None:
-        """Refuse rows that do not follow: an inode may be that of a file which was removed.
-
-        Raises:
-            ValueError: they do not.
-        """
+        """Refuse rows that do not follow: an inode may be that of a file which was removed."""
         if any(len(row) != len(self.names) for row in rows):
             raise ValueError
         if rows and (rows[0][0] != self.next if self._is_dense else rows[0][0] < self.next):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -69,29 +69,9 @@ def for_every_variant(config: Config, plan: Callable[[str, ExperimentConfig], T]
 _OF_DATA = ("ep", "tok", "sa")  # units that mean nothing without it
 
 
-class Timekeeper(Protocol):
-    """What turns durations into steps: a clock, or one that asks for the data when it must."""
-
-    @property
-    def total_steps(self) -> int | None:
-        """The training's length in optimizer steps; None before it is known."""
-
-    @property
-    def steps_per_epoch(self) -> int | None:
-        """Optimizer steps in one pass over the data; None without a length."""
-
-    def steps(self, duration: object, *, at_least: int = 0) -> int:
-        """Return the duration in whole steps; see `Clock.steps`."""
-
-
 @dataclass(frozen=True)
 class PatientClock:
-    """A clock that asks for the size of the data when a duration first needs it.
-
-    Args:
-        ask: gives the clock of the data, as `clock_of`; it is asked as often as needed.
-        total_steps: as of `Clock`.
-    """
+    """A clock that asks for the size of the data when a duration first needs it."""
 
     ask: Callable[[], Clock]
     total_steps: int | None = None
@@ -108,12 +88,12 @@ class PatientClock:
         return clock.steps(duration, at_least=at_least)
 
 
-def clock_of(settings: ExperimentConfig, size: Size) -> Clock:
-    """Return the clock that turns a variant's durations into steps; its length is not known yet.
+# What turns durations into steps: a clock, or one that asks for the data when it must.
+Timekeeper: TypeAlias = Clock | PatientClock
 
-    Raises:
-        ConfigError: an epoch has no full step.
-    """
+
+def clock_of(settings: ExperimentConfig, size: Size) -> Clock:
+    """Return the clock that turns a variant's durations into steps; its length is not known yet."""
     accumulate, batches = settings.train.accumulate, size.batches_per_epoch
     per_epoch = None if batches is None else batches // accumulate
     if per_epoch == 0:
@@ -131,20 +111,12 @@ def clock_of(settings: ExperimentConfig, size: Size) -> Clock:
 
 
 def length_of(settings: ExperimentConfig, clock: Timekeeper) -> int:
-    """Return the steps of a variant's training.
-
-    Raises:
-        ConfigError: `train.duration` comes to none.
-    """
+    """Return the steps of a variant's training."""
     return _at_least_one(settings.train.duration, "train.duration", clock)
 
 
 def eval_every(settings: ExperimentConfig, clock: Timekeeper) -> int:
-    """Return the steps between evaluations.
-
-    Raises:
-        ConfigError: `train.eval_every` comes to none.
-    """
+    """Return the steps between evaluations."""
     return _at_least_one(settings.train.eval_every, "train.eval_every", clock)
 
 
@@ -208,17 +180,17 @@ class PlannedSchedule:
 
 
 def plan_schedules(config: Config) -> dict[str, PlannedSchedule]:
-    """Return every variant's schedule; makes no model.
-
-    Raises:
-        ConfigError, UserCodeError: as `make_plan`, as far as schedules and their durations go.
-    """
-    sizes = _Sizes(config)
+    """Return every variant's schedule; makes no model."""
+    sizes: dict[str, Size] = {}  # variants with equal data settings share one
 
     def plan(_: str, settings: ExperimentConfig) -> PlannedSchedule:
+        key = json.dumps([settings.data.model_dump(), settings.precision], sort_keys=True)
+
         def ask() -> Clock:
             try:
-                return clock_of(settings, sizes.of(settings))
+                if key not in sizes:
+                    sizes[key] = _size(config, settings)
+                return clock_of(settings, sizes[key])
             except ConfigError as error:
                 raise _WrongDataError(error) from None
 
@@ -249,29 +221,14 @@ def _planned(
     return PlannedSchedule(schedule, length, eval_every(settings, clock))
 
 
-class _Sizes:
-    """The sizes of a config's data; variants with equal data settings share one."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._known: dict[str, Size] = {}
-
-    def of(self, settings: ExperimentConfig) -> Size:
-        """Return the size of a variant's training data."""
-        key = json.dumps([settings.data.model_dump(), settings.precision], sort_keys=True)
-        if key not in self._known:
-            self._known[key] = self._found(settings)
-        return self._known[key]
-
-    def _found(self, settings: ExperimentConfig) -> Size:
-        data = settings.data
-        if problems := section_problems("data", data.model_dump(), self._config.names):
-            raise ConfigError(problems)
-        options = {key: data.options[key] for key in ("batch_size", "val_fraction")}
-        return told_size(data.name, data.args, **options) or _loaded(self._config, settings)
-
-
-def _loaded(config: Config, settings: ExperimentConfig) -> Size:
+def _size(config: Config, settings: ExperimentConfig) -> Size:
+    """Return the size of a variant's training data, which is loaded where it cannot be told."""
+    data = settings.data
+    if problems := section_problems("data", data.model_dump(), config.names):
+        raise ConfigError(problems)
+    options = {key: data.options[key] for key in ("batch_size", "val_fraction")}
+    if (told := told_size(data.name, data.args, **options)) is not None:
+        return told
     import torch
 
     from lrexp.runs.builder import Objects, TrialBuilder

@@ -36,11 +36,7 @@ SILENT_SECONDS = 300.0  # file systems of a network may show a change a minute l
 
 @contextmanager
 def locked(directory: Path) -> Iterator[SoftFileLease]:
-    """Hold the lock of a run directory.
-
-    Raises:
-        RunError: another process holds it; the message names it.
-    """
+    """Hold the lock of a run directory; that another process holds it is a RunError."""
     path = directory / LOCK
     lease = _lease(path)
     if not _is_acquired(lease, path, _patience(path)):
@@ -180,19 +176,12 @@ def _refused(path: Path) -> RunError:
 
 @dataclass(frozen=True)
 class Owner:
-    """A process.
+    """A process."""
 
-    Args:
-        host: name of its machine.
-        pid: its number there.
-        started: when it started, in whatever form the system has; None where that is unknown.
-        namespace: what its number counts in, one per container on Linux; None where unknown.
-    """
-
-    host: str
-    pid: int
-    started: str | None = None
-    namespace: int | None = None
+    host: str  # name of its machine
+    pid: int  # its number there
+    started: str | None = None  # when, in whatever form the system has; None where unknown
+    namespace: int | None = None  # that its number counts in: of a container; None where unknown
 
     @classmethod
     def this(cls) -> Owner:
@@ -208,21 +197,13 @@ class Owner:
         if not isinstance(host, str) or not isinstance(pid, int) or isinstance(pid, bool):
             return None
         namespace = value.get("pid_namespace")
-        return cls(
-            host=host,
-            pid=pid,
-            started=started if isinstance(started, str) else None,
-            namespace=namespace if type(namespace) is int else None,
-        )
+        namespace = namespace if type(namespace) is int else None
+        return cls(host, pid, started if isinstance(started, str) else None, namespace)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the owner as JSON has it."""
-        return {
-            "host": self.host,
-            "pid": self.pid,
-            "process_started": self.started,
-            "pid_namespace": self.namespace,
-        }
+        own = {"process_started": self.started, "pid_namespace": self.namespace}
+        return {"host": self.host, "pid": self.pid, **own}
 
     @property
     def can_be_seen(self) -> bool:

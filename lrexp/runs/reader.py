@@ -192,11 +192,7 @@ def _known_trials(path: Path) -> dict[str, _Facts]:
 
 
 def planned_trials(stage: Mapping[str, Any]) -> list[Trial]:
-    """Return the trials of a stage as engine.json holds it.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is damaged.
-    """
+    """Return the trials of a stage of engine.json; ValueError and such where it is damaged."""
     kind = stage["kind"]
     if kind not in KINDS:
         raise ValueError(f"there is no kind {kind!r}")

@@ -7,12 +7,11 @@ config names. It may come from a stranger: packages are trusted only by who resu
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,70 +22,19 @@ from lrexp.config.trust import find_file, home_of
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.runs.builder import Objects
 from lrexp.runs.files import find_bytes, find_text, read_json
-from lrexp.runs.spec import RunSpec
+from lrexp.runs.spec import Origin, RunSpec, digest
 
 FORCE = "or pass --force to go on all the same."
 _IMPORT_PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 _MAX_BYTES = 50_000_000  # of a module: a stranger's run may name any file
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a run came from, and the modules that it began with.
-
-    Args:
-        folder: of its config, as it was.
-        from_run: the same, relative to the run; None between two drives of Windows.
-        modules: path inside a folder -> digest.
-    """
-
-    folder: str
-    from_run: str | None
-    modules: Mapping[str, str]
-
-    @classmethod
-    def of(cls, spec: RunSpec, run: Path, modules: Mapping[str, bytes]) -> Origin:
-        """Return the origin of a run that begins."""
-        digests = {name: digest(content) for name, content in modules.items()}
-        return cls(spec.directory, _relative(spec.directory, run), digests)
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Origin:
-        """Return the origin that order.json holds.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is damaged.
-        """
-        modules = {str(name): str(value) for name, value in dict(plain["modules"]).items()}
-        from_run = plain["from_run"]
-        return cls(str(plain["directory"]), None if from_run is None else str(from_run), modules)
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return what order.json holds of it."""
-        return {
-            "directory": self.folder,
-            "from_run": self.from_run,
-            "modules": dict(self.modules),
-        }
-
-    def moved(self, folder: str, run: Path) -> Origin:
-        """Return the origin of a run that goes on in another folder."""
-        return replace(self, folder=folder, from_run=_relative(folder, run))
-
-
-def digest(content: bytes) -> str:
-    """Return a hash of a module's text; ends of lines are up to the system."""
-    return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
-
-
 def find_home(run: Path, spec: RunSpec, origin: Origin) -> Path:
     """Return where relative paths and import paths start.
 
     Modules that were changed where they were are not passed over for those that the run keeps:
-    whoever changed them shall know that it goes on without the change.
-
-    Raises:
-        ConfigError: a file of data is in none of these places.
+    whoever changed them shall know that it goes on without the change. Data that is in none of
+    these places is a ConfigError.
     """
     document = document_from_text(spec.text, spec.name, Path(spec.directory))
     data = [] if "data" in spec.objects.sections else data_paths(document, spec.changes)
@@ -105,13 +53,7 @@ def find_home(run: Path, spec: RunSpec, origin: Origin) -> Path:
 
 
 def changed_modules(run: Path, spec: RunSpec, modules: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield each module that is not the one that the run began with.
-
-    Args:
-        run: its directory.
-        spec: of the run, with the directory where it goes on.
-        modules: those that it began with.
-    """
+    """Yield each module that is not the one that the run began with."""
     home = Path(spec.directory)
     for name, known in modules.items():
         file = _file(home, name) or home / name
@@ -169,13 +111,6 @@ def _missing(run: Path, path: str, places: Sequence[Path]) -> Problem:
     return Problem("data.args.path", what, path, remedy, str(run / "config.yaml"))
 
 
-def _relative(folder: str, run: Path) -> str | None:
-    try:
-        return os.path.relpath(folder, run.absolute())
-    except ValueError:  # on another drive
-        return None
-
-
 def _imported(spec: RunSpec, folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield the files of the modules that the config names, and their paths inside a folder."""
     data = document_from_text(spec.text, spec.name, Path(spec.directory)).data
@@ -216,9 +151,6 @@ def require_plain_files(run: Path) -> None:
     """Refuse a run that would have other files written than its own, or a pipe waited for.
 
     Asked before any of its files is opened to be written, its lock included.
-
-    Raises:
-        RunError: something in it is neither a file nor a folder.
     """
     for folder, folders, files in os.walk(run):
         for path in (Path(folder, name) for name in (*folders, *files)):
@@ -231,12 +163,8 @@ def read_spec(
 ) -> tuple[RunSpec, list[Problem]]:
     """Return the spec of a run as it can be planned here, and what was forced.
 
-    Paths start where `find_home` finds what they led to.
-
-    Raises:
-        ConfigError: it cannot be resumed like this or here, or its files were changed and `force`
-            is not given.
-        RunError: order.json is damaged.
+    Paths start where `find_home` finds what they led to. What does not fit is a ConfigError; a
+    damaged order.json is a RunError.
     """
     plain = _read_plain(run)
     try:
@@ -254,11 +182,7 @@ def read_spec(
 
 
 def refuse(problems: Iterable[Problem], *, force: bool) -> None:
-    """Raise a ConfigError of all problems, unless it is forced.
-
-    Raises:
-        ConfigError: there are some.
-    """
+    """Raise a ConfigError of all problems, if there are any, unless it is forced."""
     found = list(problems)
     if found and not force:
         raise ConfigError(found)
@@ -267,15 +191,9 @@ def refuse(problems: Iterable[Problem], *, force: bool) -> None:
 def changed_surroundings(
     run: Path, now: Mapping[str, Any], jobs: tuple[int, int]
 ) -> Iterator[Problem]:
-    """Yield what differs from environment.json.
+    """Yield what differs from environment.json, which would be `now`.
 
-    Args:
-        run: its directory.
-        now: what environment.json would be.
-        jobs: worker processes then and now; each of several has one thread.
-
-    Raises:
-        RunError: environment.json is damaged.
+    Of `jobs`, worker processes then and now, each of several has one thread.
     """
     then = read_json(run / "environment.json")
     one_thread = [{"threads": 1} if count > 1 else {} for count in jobs]
@@ -307,12 +225,7 @@ def changed_settings(run: Path, spec: RunSpec, resolved: str) -> Iterator[Proble
 
 
 def noted_surroundings(run: Path, now: Mapping[str, Any]) -> list[str]:
-    """Return what differs from environment.json and is no reason to refuse, in words.
-
-    Example:
-        >>> noted_surroundings(run, surroundings(plan))  # doctest: +SKIP
-        ['device_name was NVIDIA A100 and is NVIDIA H200 now']
-    """
+    """Return what differs from environment.json and is no reason to refuse, in words."""
     then = read_json(run / "environment.json")
     return [
         f"{key} was {then[key]} and is {now.get(key)} now"

@@ -1,24 +1,36 @@
-"""What a command was asked to do, complete enough to be done elsewhere.
+"""What a run says of itself before training: order.json, resolved.yaml and environment.json.
 
-Whoever has the run directory makes the same plan from its order.json as the process that wrote it.
-The config travels as its text: the file may have been edited meanwhile.
+order.json says what a command was asked to do, complete enough to be done elsewhere: whoever has
+the run directory makes the same plan from it as the process that wrote it. The config travels as
+its text: the file may have been edited meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lrexp.config.config import Config
+from lrexp.config.config import Config, resolved_tree
 from lrexp.config.document import document_from_dict, document_from_text, read_document, to_yaml
 from lrexp.config.load import load_config
 from lrexp.config.reader import read_yaml
-from lrexp.records import Trial, TrialId
+from lrexp.engine.choice import Choice
+from lrexp.engine.rng import preserved_rng
+from lrexp.records import Group, Trial, TrialId
 from lrexp.runs.builder import Objects
+from lrexp.runs.files import disk_errors, read_json, write_json, write_whole
 from lrexp.runs.plan import Plan, make_plan, plan_one
 from lrexp.runs.reader import RANGE_TEST
+from lrexp.runs.writer import RunWriter
+from lrexp.workloads.loading import fingerprint
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
 Change: TypeAlias = tuple[str, Any] | tuple[str, Any, str]
@@ -29,15 +41,6 @@ Command: TypeAlias = Literal["compare", "find-lr"]
 class RunSpec:
     """Which config, changed how, for which command.
 
-    Args:
-        command: what the trials are: trainings of every variant, or range tests.
-        text: the config as it was given, YAML.
-        name: of the file, as messages call it; None for a config that was made in Python.
-        directory: where relative paths and import paths start.
-        changes: (dotted key, value) or (dotted key, value, label), in order; see `load_config`.
-        trust: packages that import paths may reach.
-        objects: Python objects in place of sections. The only part that is not plain data.
-
     Example:
         >>> spec = make_spec("compare", "configs/quickstart.yaml")
         >>> plan = spec.plan()
@@ -46,29 +49,21 @@ class RunSpec:
     """
 
     command: Command
-    text: str
-    name: str | None
-    directory: str
-    changes: tuple[Change, ...] = ()
-    trust: tuple[str, ...] = ()
-    objects: Objects = field(default_factory=Objects)
+    text: str  # the config as it was given, YAML
+    name: str | None  # of the file, as messages call it; None for a config made in Python
+    directory: str  # where relative paths and import paths start
+    changes: tuple[Change, ...] = ()  # in order; see `load_config`
+    trust: tuple[str, ...] = ()  # packages that import paths may reach
+    objects: Objects = field(default_factory=Objects)  # the only part that is not plain data
 
     def config(self) -> Config:
-        """Return the checked config.
-
-        Raises:
-            ConfigError, UserCodeError: as `load_config`.
-        """
+        """Return the checked config; see `load_config`."""
         document = document_from_text(self.text, self.name, Path(self.directory))
         given = self.objects.sections
         return load_config(document, self.changes, trust=self.trust, given=given)
 
     def plan(self, config: Config | None = None) -> Plan:
-        """Return the plan of the config, which is loaded unless it is given.
-
-        Raises:
-            ConfigError, UserCodeError: as `make_plan`.
-        """
+        """Return the plan of the config, which is loaded unless it is given; see `make_plan`."""
         config = config or self.config()
         if self.command == "find-lr":
             return plan_one(config, self.objects, RANGE_TEST)
@@ -106,11 +101,7 @@ class RunSpec:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], objects: Objects | None = None) -> RunSpec:
-        """Return the spec that `to_plain` wrote, with the objects that it cannot hold.
-
-        Raises:
-            ValueError, KeyError, TypeError: it is damaged.
-        """
+        """Return the spec that `to_plain` wrote, with the objects that it cannot hold."""
         if plain["command"] not in ("compare", "find-lr"):
             raise ValueError(f"there is no command {plain['command']!r}")
         name = plain["name"]
@@ -133,11 +124,7 @@ def make_spec(
     trust: Sequence[str] = (),
     objects: Objects | None = None,
 ) -> RunSpec:
-    """Return the spec of a command; the config's file is read here and never again.
-
-    Raises:
-        ConfigError: the file cannot be read, or is no YAML mapping.
-    """
+    """Return the spec of a command; the config's file is read here and never again."""
     name = None
     if isinstance(source, Mapping):
         document = document_from_dict(source)
@@ -166,3 +153,168 @@ def _change(key: str, value: str, *label: str) -> Change:
         raise TypeError(f"the value of {key!r} cannot be read")
     change = (key, read["value"])
     return (*change, label[0]) if label else change
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run came from, and the modules that it began with."""
+
+    folder: str  # of its config, as it was
+    from_run: str | None  # the same, relative to the run; None between two drives of Windows
+    modules: Mapping[str, str]  # path inside a folder -> digest
+
+    @classmethod
+    def of(cls, spec: RunSpec, run: Path, modules: Mapping[str, bytes]) -> Origin:
+        """Return the origin of a run that begins."""
+        digests = {name: digest(content) for name, content in modules.items()}
+        return cls(spec.directory, _relative(spec.directory, run), digests)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Origin:
+        """Return the origin that order.json holds; KeyError and such where it is damaged."""
+        modules = {str(name): str(value) for name, value in dict(plain["modules"]).items()}
+        from_run = plain["from_run"]
+        return cls(str(plain["directory"]), None if from_run is None else str(from_run), modules)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what order.json holds of it."""
+        modules = dict(self.modules)
+        return {"directory": self.folder, "from_run": self.from_run, "modules": modules}
+
+    def moved(self, folder: str, run: Path) -> Origin:
+        """Return the origin of a run that goes on in another folder."""
+        return replace(self, folder=folder, from_run=_relative(folder, run))
+
+
+def digest(content: bytes) -> str:
+    """Return a hash of a module's text; ends of lines are up to the system."""
+    return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
+
+
+def _relative(folder: str, run: Path) -> str | None:
+    try:
+        return os.path.relpath(folder, run.absolute())
+    except ValueError:  # on another drive
+        return None
+
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "pydantic", "pyyaml")
+
+
+def describe_environment(device: Any) -> dict[str, Any]:
+    """Return the contents of environment.json; `device` is a torch.device."""
+    import torch
+
+    import lrexp
+
+    return {
+        "lrexp": lrexp.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "default_dtype": str(torch.get_default_dtype()),
+        "cpu_count": os.cpu_count(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "deterministic_warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "git": _git(),
+        "command_line": sys.argv,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    """Return commit and dirty flag of the working directory, or None outside a checkout."""
+    try:
+        commit = _run_git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_run_git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _run_git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()
+
+
+def describe_run(folder: Path, spec: RunSpec, plan: Plan, choice: Choice) -> None:
+    """Write all that describes a run into its folder, but how it goes."""
+    modules = plan.config.own_files()
+    write_whole(folder / "config.yaml", plan.config.document.text)
+    write_whole(folder / "resolved.yaml", resolved_text(plan, choice.groups))
+    write_json(folder / "environment.json", surroundings(plan))
+    for name, source in modules.items():
+        with disk_errors(folder / name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / name, source)
+    origin = Origin.of(spec, folder, modules)
+    write_json(folder / "order.json", spec.to_plain() | origin.to_plain())
+
+
+def describe_again(writer: RunWriter, spec: RunSpec, plan: Plan, choice: Choice) -> None:
+    """Write anew what a run says of places, where it goes on in another one than before."""
+    origin = Origin.from_plain(read_json(writer.directory / "order.json"))
+    if origin.folder == spec.directory:
+        return
+    writer.text("resolved.yaml", resolved_text(plan, choice.groups))
+    origin = origin.moved(spec.directory, writer.directory)
+    writer.json("order.json", spec.to_plain() | origin.to_plain())
+
+
+def run_facts(spec: RunSpec, plan: Plan, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return what status.json says of the run from its start to its end."""
+    return {
+        "command": spec.command,
+        "name": plan.config.experiment.name,
+        "variants": list(dict.fromkeys(trial.id.variant for trial in trials)),
+        "seeds": list(dict.fromkeys(trial.id.seed for trial in trials)),
+        "num_trials": len(trials),
+        "total_steps": {trial.id.variant: trial.total_steps for trial in trials},
+    }
+
+
+def surroundings(plan: Plan) -> dict[str, Any]:
+    """Return the contents of environment.json: what numbers depend on besides the config."""
+    known: dict[int, dict[str, Any] | None] = {}
+    prints = {}
+    with preserved_rng(plan.device):
+        for name, variant in plan.variants.items():
+            if id(variant.data) not in known:
+                known[id(variant.data)] = fingerprint(variant.data)
+            prints[name] = known[id(variant.data)]
+    return describe_environment(plan.device) | {"data": prints}
+
+
+def resolved_text(plan: Plan, groups: Iterable[Group]) -> str:
+    """Return the contents of resolved.yaml, with the engine that repeats the run.
+
+    Engines differ in rounding, and an unstable training makes much of that.
+    """
+    engines = {group.engine for group in groups}
+    engine = {"engine": engines.pop()} if len(engines) == 1 else {}
+    return to_yaml(resolved_config(plan) | engine)
+
+
+def resolved_config(plan: Plan) -> dict[str, Any]:
+    """Return the config with every default filled in and every duration in steps."""
+    clocks = {name: variant.clock for name, variant in plan.variants.items()}
+    return resolved_tree(plan.config, clocks)

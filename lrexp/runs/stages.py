@@ -22,7 +22,7 @@ from lrexp.config.schema import why_unsafe
 from lrexp.engine.choice import Choice
 from lrexp.engine.engines import ENGINES
 from lrexp.errors import ConfigError, RunError
-from lrexp.records import Kind, Trial, TrialId, Unit
+from lrexp.records import Group, Kind, Trial, TrialId
 from lrexp.runs.files import read_json, write_json
 from lrexp.runs.plan import Plan
 from lrexp.runs.reader import (
@@ -44,13 +44,7 @@ ENGINE = "engine.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """Trials that are trained before it is known what comes next.
-
-    Args:
-        kind: of its trials.
-        trials: in order.
-        note: a sentence for the user when it begins.
-    """
+    """Trials that are trained before it is known what comes next; a sentence for its begin."""
 
     kind: Kind
     trials: tuple[Trial, ...]
@@ -101,24 +95,19 @@ class Findings:
 def stages(spec: RunSpec, plan: Plan, run: Path, findings: Findings) -> Iterator[Stage]:
     """Yield what is to be trained, in order; each stage is asked for when the one before is done.
 
-    Args:
-        spec: of the run.
-        plan: made from it.
-        run: its directory, where the results are.
-        findings: gets what they say.
-
-    Raises:
-        ConfigError: the budget is too small for a race.
+    Results are read from the directory `run`, and what they say is put into `findings`.
     """
     first = spec.first_trials(plan)
     yield Stage(first[0].kind, first)
     if spec.command == "compare":
         return
     settings = plan.config.experiment.find_lr
-    if is_buried(curves_of(finished_tests(load_run(run)))):
+    loaded = load_run(run)
+    if is_buried(curves_of(finished_tests(loaded))):
         text = "No fall shows: the same batches once more, without learning."
         yield Stage("paired_control", tuple(map(_control, first)), text)
-    tests = RangeTests(load_run(run), settings.rule, plan.variants[RANGE_TEST].mean_frac)
+        loaded = load_run(run)
+    tests = RangeTests(loaded, settings.rule, plan.variants[RANGE_TEST].mean_frac)
     findings.tests = tests
     findings.start = race_start(tests.curves, tests.suggestion) if settings.race else None
     if findings.start is None:
@@ -141,11 +130,7 @@ def _control(test: Trial) -> Trial:
 
 
 def race_course(plan: Plan, start: RaceStart) -> Course:
-    """Return what a race from this start has to obey.
-
-    Raises:
-        ConfigError: the budget is too small for one.
-    """
+    """Return what a race from this start has to obey."""
     experiment, variant = plan.config.experiment, plan.variants[RANGE_TEST]
     return Course(
         start_lr=start.lr,
@@ -158,15 +143,7 @@ def race_course(plan: Plan, start: RaceStart) -> Course:
 
 
 def check_budget(plan: Plan, given: float | None) -> None:
-    """Refuse a race that its budget leaves no training for, and a budget without a race.
-
-    Args:
-        plan: of the run.
-        given: the budget, if it was given for this run and not by the config.
-
-    Raises:
-        ConfigError: before anything is trained.
-    """
+    """Refuse, before training, a race without room in its budget, and a budget without a race."""
     if not plan.config.experiment.find_lr.race:
         if given is not None:
             remedy = "Add --race, or leave it out."
@@ -187,20 +164,12 @@ class StageRecord:
 
 
 def write_stages(run: Path, records: Sequence[StageRecord]) -> None:
-    """Write engine.json.
-
-    Raises:
-        RunError: the disk refuses.
-    """
+    """Write engine.json."""
     write_json(run / ENGINE, {"stages": [_plain(record) for record in records]})
 
 
 def read_stages(run: Path) -> list[StageRecord]:
-    """Return the stages that have begun.
-
-    Raises:
-        RunError: engine.json is damaged, or of an older lrexp.
-    """
+    """Return the stages that have begun; RunError where engine.json is damaged or too old."""
     path = run / ENGINE
     plain = read_json(path)
     if "units" in plain and "stages" not in plain:
@@ -226,7 +195,7 @@ def _record(plain: Mapping[str, Any]) -> StageRecord:
         if (why := why_unsafe(trial.id.variant)) is not None:  # it becomes a folder of the run
             raise ValueError(f"the variant {trial.id.variant!r} {why}")
     choice = _choice(plain)
-    named = [trial for group in choice.units for trial in group.trials]
+    named = [trial for group in choice.groups for trial in group.trials]
     if sorted(named) != sorted(trial.id for trial in trials):
         raise ValueError("its groups are not of its trials")
     return StageRecord(Stage(plain["kind"], trials), choice)
@@ -234,7 +203,7 @@ def _record(plain: Mapping[str, Any]) -> StageRecord:
 
 def _choice(plain: Mapping[str, Any]) -> Choice:
     groups = tuple(
-        Unit(str(group["engine"]), tuple(TrialId.of(str(name)) for name in group["trials"]))
+        Group(str(group["engine"]), tuple(TrialId.of(str(name)) for name in group["trials"]))
         for group in plain["units"]
     )
     if any(group.engine not in ENGINES for group in groups):
@@ -246,11 +215,7 @@ def _choice(plain: Mapping[str, Any]) -> Choice:
 
 
 def require_same(record: StageRecord, stage: Stage, run: Path) -> None:
-    """Refuse to go on with a stage that is not the one which the results ask for.
-
-    Raises:
-        RunError: it is another one.
-    """
+    """Refuse to go on with a stage that is not the one which the results ask for."""
     if (record.stage.kind, record.stage.trials) != (stage.kind, stage.trials):
         raise RunError(
             f"{run / ENGINE}: does not fit the results of the trials: they were changed, or the "

@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lrexp.config.config import Config
 from lrexp.engine.choice import Choice, choose
 from lrexp.engine.rng import preserved_rng
-from lrexp.engine.stop import Pause, may_be_of_loader
+from lrexp.engine.stop import Pause, Stop, may_be_of_loader
 from lrexp.errors import (
     ConfigError,
+    FailedTrialsError,
     InterruptedRunError,
+    LrexpError,
     Problem,
     RunError,
     is_interruption,
     user_error,
 )
 from lrexp.records import (
+    Ended,
+    Failed,
+    Interrupted,
+    NoCheckpoint,
     Record,
+    Reporter,
+    Sink,
+    Started,
     Trial,
+    TrialId,
 )
 from lrexp.runs.builder import Objects
-from lrexp.runs.checkpoint import CHECKPOINTS, peek_checkpoint
-from lrexp.runs.environment import (
-    describe_again,
-    describe_run,
-    resolved_text,
-    run_facts,
-    surroundings,
+from lrexp.runs.checkpoint import (
+    CHECKPOINTS,
+    Remaining,
+    forget_failed,
+    peek_checkpoint,
+    read_remaining,
 )
-from lrexp.runs.executor import LocalProcesses, why_not_processes
+from lrexp.runs.executor import EXECUTORS, LOCAL, Executor, chosen_executor, why_not_processes
 from lrexp.runs.files import remove_directory, remove_temporary_files
 from lrexp.runs.follow import followed
+from lrexp.runs.listing import read_status
 from lrexp.runs.lock import locked, still_ours
 from lrexp.runs.plan import Plan
-from lrexp.runs.reader import load_run
-from lrexp.runs.remaining import Remaining, forget_failed, read_remaining
+from lrexp.runs.reader import Draw, Run
 from lrexp.runs.resume import (
     changed_settings,
     changed_surroundings,
@@ -51,9 +62,15 @@ from lrexp.runs.resume import (
     refuse,
     require_plain_files,
 )
-from lrexp.runs.session import GuardedSink, RunOptions, Session, noted
 from lrexp.runs.signals import pausing
-from lrexp.runs.spec import RunSpec
+from lrexp.runs.spec import (
+    RunSpec,
+    describe_again,
+    describe_run,
+    resolved_text,
+    run_facts,
+    surroundings,
+)
 from lrexp.runs.stages import (
     Findings,
     Stage,
@@ -63,7 +80,9 @@ from lrexp.runs.stages import (
     stages,
     write_stages,
 )
+from lrexp.runs.summary import conclude
 from lrexp.runs.timings import Timings
+from lrexp.runs.trial_files import readable_error
 from lrexp.runs.trials import task_of
 from lrexp.runs.worker import train_groups
 from lrexp.runs.writer import RunWriter, create_run, resumed
@@ -72,27 +91,97 @@ BEGIN_ANEW = "begin_anew"  # in status.json: trials that had no checkpoint, and 
 NAMED = 8  # trials, in a message
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is trained and followed; what it trains is in its `RunSpec`."""
+
+    reporter: Reporter  # is told how it goes
+    draw: Draw = lambda run: None  # once its trials have ended
+    jobs: int | None = None  # 1 is this process, None leaves it to the config's engine
+    stop: Stop | None = None  # is asked at the end of every step whether to stop there
+    sinks: Sequence[Sink] = ()  # get every record as it comes; one that raises is dropped
+    executor: Any = None  # in place of the config's: a name, a mapping, or an `Executor`
+    force: bool = False  # go on with a run that does not fit what is here
+    again: str = ""  # options of the command that resumes it, for the message of an interruption
+
+
+@dataclass
+class Session:
+    """A run while this process trains it."""
+
+    spec: RunSpec
+    plan: Plan
+    options: RunOptions
+    writer: RunWriter  # of the top-level files
+    pause: Pause  # asks for checkpoints, and for an end of the training at one of them
+    records: list[StageRecord]  # of the stages that have begun
+    findings: Findings = field(default_factory=Findings)
+    failures: dict[TrialId, LrexpError] = field(default_factory=dict)
+    outcomes: dict[TrialId, str] = field(default_factory=dict)
+    unsaved: dict[TrialId, str] = field(default_factory=dict)  # why there is no checkpoint
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.writer.directory
+
+    def raise_failures(self) -> None:
+        """Raise one FailedTrialsError that lists every failed trial, if there is one."""
+        if self.failures:
+            first, *_ = self.failures.values()
+            lines = "\n".join(dict.fromkeys(map(str, self.failures.values())))
+            of = f"{len(self.failures)} of {len(self.outcomes)} trials failed."
+            raise FailedTrialsError(f"{lines}\n{of} The run is in {self.run}.", self.run) from first
+
+
+def noted(session: Session) -> Sink:
+    """Return the sink that keeps what the end of a run needs, and counts in status.json."""
+
+    def note(record: Record) -> None:
+        if isinstance(record, Started):
+            session.outcomes.pop(record.trial, None)
+            session.failures.pop(record.trial, None)
+        elif isinstance(record, Ended | Failed):
+            outcome = "failed"
+            if isinstance(record, Failed):
+                session.failures[record.trial] = readable_error(record.error, record.trial)
+            else:
+                kinds = {t.id: t for r in session.records for t in r.stage.trials}
+                diverged = record.stopped_at is not None and kinds[record.trial].is_training
+                outcome = "diverged" if diverged else "finished"
+            session.outcomes[record.trial] = outcome
+            session.writer.note_counts(Counter(session.outcomes.values()))
+        elif isinstance(record, NoCheckpoint | Interrupted) and record.why is not None:
+            session.unsaved |= dict.fromkeys(record.trials, record.why)
+
+    return note
+
+
+class GuardedSink:
+    """A sink that a failure of its own ends, and nothing else."""
+
+    def __init__(self, sink: Sink, reporter: Reporter) -> None:
+        self._sink: Sink | None = sink
+        self._reporter = reporter
+
+    def __call__(self, record: Record) -> None:
+        """Pass a record on."""
+        if self._sink is not None:
+            try:
+                self._sink(record)
+            except Exception as error:
+                name = getattr(self._sink, "__qualname__", type(self._sink).__qualname__)
+                what = f"{type(error).__name__}: {error}"
+                self._sink = None
+                text = f"The sink {name} gets no more records: {what}"
+                self._reporter.say(text, "yellow")
+                warnings.warn(text, RuntimeWarning, stacklevel=2)  # a console is shown to few
+
+
 def start_run(
-    spec: RunSpec,
-    plan: Plan,
-    options: RunOptions,
-    finish: Callable[[Session], None],
-    *,
-    out: Path | None,
-    runs_dir: Path,
-) -> Path:
-    """Make a run directory, train the run into it, and return it.
-
-    Args:
-        spec: what was asked for.
-        plan: made from it.
-        options: how it is trained.
-        finish: writes what the run comes to, once its trials have ended.
-        out, runs_dir: where the run goes.
-
-    Raises:
-        LrexpError: see `api.compare`.
-    """
+    spec: RunSpec, plan: Plan, options: RunOptions, *, out: Path | None, runs_dir: Path
+) -> Run:
+    """Make a run directory, train the run into it, and return it; errors are of `api.compare`."""
     first = next(stages(spec, plan, Path(), Findings()))
     records = [StageRecord(first, choose_engine(spec, plan, first, options))]
 
@@ -107,32 +196,16 @@ def start_run(
     except KeyboardInterrupt:
         raise InterruptedRunError("Interrupted before training; nothing was written.") from None
     with _interruption_told(path), locked(path) as lease:
-        earlier = load_run(path).status
+        earlier = read_status(path)
         writer = RunWriter(path, {}, earlier, require_ours=still_ours(path, lease))
         session = Session(spec, plan, options, writer, Pause(options.stop), records)
-        _train_and_finish(session, finish)
-    return path
+        return _train_and_finish(session)
 
 
 def resume_run(
-    path: Path,
-    objects: Objects,
-    trust: Sequence[str],
-    options: RunOptions,
-    finish: Callable[[Session], None],
-) -> Config:
-    """Go on with a run that was interrupted, and return its config.
-
-    Args:
-        path: the run directory.
-        objects: the Python objects that the run was made with.
-        trust: the packages that the run was made to trust.
-        options: how it is trained; with `force`, also where it does not fit what is here.
-        finish: as of `start_run`.
-
-    Raises:
-        LrexpError: see `api.resume`.
-    """
+    path: Path, objects: Objects, trust: Sequence[str], options: RunOptions
+) -> tuple[Config, Run]:
+    """Go on with an interrupted run; return its config and itself; errors are of `api.resume`."""
     reporter = options.reporter
     require_plain_files(path)
     with locked(path) as lease:
@@ -145,12 +218,12 @@ def resume_run(
             forced += _changed(path, spec, plan, records, options)
         remove_temporary_files(path)
         forget_failed(path, [trial.id for record in records for trial in record.stage.trials])
-        groups = [group for record in records for group in record.choice.units]
+        groups = [group for record in records for group in record.choice.groups]
         left = read_remaining(path, groups, peek_checkpoint)
         reporter.say(f"Resuming {path}: {left}.")
         for problem in forced:
             reporter.say(f"Forced: {problem}")
-        earlier = dict(load_run(path).status)
+        earlier = read_status(path)
         if lost := why_anew(earlier.pop(BEGIN_ANEW, None)):
             reporter.say(lost.rstrip())
         notes = {
@@ -163,26 +236,18 @@ def resume_run(
         writer = RunWriter(path, notes, earlier, require_ours=still_ours(path, lease))
         describe_again(writer, spec, plan, records[0].choice)
         session = Session(spec, plan, options, writer, Pause(options.stop), records)
-        _train_and_finish(session, finish)
-    return config
+        return config, _train_and_finish(session)
 
 
 def _changed(
-    path: Path,
-    spec: RunSpec,
-    plan: Plan,
-    records: Sequence[StageRecord],
-    options: RunOptions,
+    path: Path, spec: RunSpec, plan: Plan, records: Sequence[StageRecord], options: RunOptions
 ) -> list[Problem]:
-    """Return what a run was begun with and is not so here; note what may not matter.
-
-    Raises:
-        ConfigError: there is some, and it is not forced.
-    """
+    """Return what a run was begun with and is not so here, if forced; note what may not matter."""
     check_jobs(options.jobs)
+    chosen_executor(options.executor, plan.config)  # refuses what is none
     jobs_before, here = records[0].choice.jobs, surroundings(plan)
     problems = [
-        *changed_settings(path, spec, resolved_text(plan, records[0].choice.units)),
+        *changed_settings(path, spec, resolved_text(plan, records[0].choice.groups)),
         *changed_surroundings(path, here, (jobs_before, options.jobs or jobs_before)),
     ]
     refuse(problems, force=options.force)
@@ -201,12 +266,12 @@ def _interruption_told(path: Path) -> Iterator[None]:
         raise InterruptedRunError(what, path) from None
 
 
-def _train_and_finish(session: Session, finish: Callable[[Session], None]) -> None:
+def _train_and_finish(session: Session) -> Run:
     """Train all stages and write what they come to; note in the run how it ended."""
     writer = session.writer
     try:
         _train_stages(session)
-        finish(session)
+        run = conclude(session)
     except KeyboardInterrupt as stop:
         lost = stop.begin_anew if isinstance(stop, _Stopped) else {}
         writer.update_status("interrupted", **({BEGIN_ANEW: lost} if lost else {}))
@@ -221,6 +286,7 @@ def _train_and_finish(session: Session, finish: Callable[[Session], None]) -> No
             writer.update_status("failed", error=str(error))
         raise
     writer.update_status("complete")
+    return replace(run, status=read_status(session.run))
 
 
 class _Stopped(KeyboardInterrupt):
@@ -289,11 +355,11 @@ def _begin(session: Session, stage: Stage) -> None:
     before = session.records[0].choice
     if stage.kind == "paired_control":  # in the groups of the range tests: bit by bit the same
         control = {test.seed: test for test in (trial.id for trial in stage.trials)}
-        units = [
-            replace(unit, trials=tuple(control[trial.seed] for trial in unit.trials))
-            for unit in before.units
+        groups = [
+            replace(group, trials=tuple(control[trial.seed] for trial in group.trials))
+            for group in before.groups
         ]
-        choice = Choice(tuple(units), options.jobs or before.jobs)
+        choice = Choice(tuple(groups), options.jobs or before.jobs)
     else:
         jobs = options.jobs or (before.jobs if before.jobs > 1 else None)
         choice = choose_engine(session.spec, session.plan, stage, replace(options, jobs=jobs))
@@ -302,14 +368,15 @@ def _begin(session: Session, stage: Stage) -> None:
 
 
 def choose_engine(spec: RunSpec, plan: Plan, stage: Stage, options: RunOptions) -> Choice:
-    """Return how the trials of a stage will be trained, and say so where it was measured.
-
-    Raises:
-        ConfigError: what was asked for cannot be had.
-    """
+    """Return how the trials of a stage will be trained, and say so where it was measured."""
     check_jobs(options.jobs)
     jobs = options.jobs
-    if (jobs or 1) > 1 and (why := why_not_processes(spec)) is not None:
+    is_here = _is_local(chosen_executor(options.executor, plan.config))
+
+    def why_not() -> str | None:  # another executor finds its own way to send objects
+        return why_not_processes(spec) if is_here else None
+
+    if (jobs or 1) > 1 and (why := why_not()) is not None:
         options.reporter.say(f"Training in this process: {why}.", "yellow")
         jobs = 1
     tasks = [task_of(plan, trial) for trial in stage.trials]
@@ -317,9 +384,8 @@ def choose_engine(spec: RunSpec, plan: Plan, stage: Stage, options: RunOptions) 
     with options.reporter.waiting("Measuring how to train"):
         try:
             choice = choose(
-                tasks, engine, jobs, lambda: why_not_processes(spec), _places(plan),
-                machine=Timings().machine(),
-            )  # fmt: skip
+                tasks, engine, jobs, why_not, _places(plan), machine=Timings().machine()
+            )
         except ConfigError as error:
             raise error.placed(plan.config.document.place_of) from None
     for reason in choice.reasons:
@@ -328,14 +394,9 @@ def choose_engine(spec: RunSpec, plan: Plan, stage: Stage, options: RunOptions) 
 
 
 def _train_stage(session: Session, stage: StageRecord) -> None:
-    """Train the trials of a stage that have no result, and tell every sink how it goes.
-
-    Raises:
-        KeyboardInterrupt: the training was stopped before its end.
-        UserCodeError: the function that is asked whether to stop raised.
-    """
+    """Train the trials of a stage that have no result, and tell every sink how it goes."""
     pause, options = session.pause, session.options
-    left = read_remaining(session.run, stage.choice.units, peek_checkpoint)
+    left = read_remaining(session.run, stage.choice.groups, peek_checkpoint)
     session.outcomes |= left.outcomes
     if not left.trials:
         return
@@ -373,29 +434,36 @@ def _records(
     session: Session, stage: StageRecord, left: Remaining
 ) -> Generator[Record, None, None]:
     """Train here, or in worker processes whose files are followed."""
-    jobs = session.options.jobs or stage.choice.jobs
-    if jobs > 1 and why_not_processes(session.spec) is not None:
-        jobs = 1
-    trials = stage.stage.trials
-    if jobs == 1:
-        yield from train_groups(
-            session.run, session.plan, trials, stage.choice.units, session.pause, waits=True
-        )
+    options, run, spec, plan = session.options, session.run, session.spec, session.plan
+    groups, trials = stage.choice.groups, stage.stage.trials
+    jobs = options.jobs or stage.choice.jobs
+    executor = chosen_executor(options.executor, plan.config)
+    is_here = _is_local(executor)
+    if is_here and (jobs == 1 or why_not_processes(spec) is not None):
+        yield from train_groups(run, plan, trials, groups, session.pause, waits=True)
         return
-    workers = LocalProcesses(
-        jobs,
-        session.spec,
-        devices=_devices(session.plan),
-        force=session.options.force,
-    )
-    groups = stage.choice.units
     undone = [trial for trial in trials if trial.id in left.trials]
-    yield from followed(workers, session.run, undone, groups, left=left, pause=session.pause)
+    try:
+        if isinstance(executor, dict):
+            given = {key: value for key, value in executor.items() if key != "name"}
+            given |= {"devices": _devices(plan), "force": options.force}
+            executor = EXECUTORS[executor["name"]](jobs, spec, **given)
+        yield from followed(executor, run, undone, groups, left=left, pause=session.pause)
+    except LrexpError:
+        raise
+    except Exception as error:
+        if is_here:
+            raise
+        raise user_error(error, "executor") from error
+
+
+def _is_local(executor: Executor | dict[str, Any]) -> bool:
+    return isinstance(executor, dict) and executor["name"] == LOCAL
 
 
 def _lost(session: Session, stage: StageRecord) -> dict[str, str]:
     """Return why trials that have begun would begin anew: no checkpoint could be taken of them."""
-    begun = read_remaining(session.run, stage.choice.units, peek_checkpoint).begun
+    begun = read_remaining(session.run, stage.choice.groups, peek_checkpoint).begun
     return {
         trial.name: why
         for trial, why in session.unsaved.items()
@@ -404,11 +472,7 @@ def _lost(session: Session, stage: StageRecord) -> dict[str, str]:
 
 
 def check_jobs(jobs: object) -> None:
-    """Refuse a number of processes that cannot be had.
-
-    Raises:
-        ConfigError: it is no whole number from 1.
-    """
+    """Refuse a number of processes that cannot be had."""
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
         what = "must be a whole number from 1"
         raise ConfigError.single("jobs", what, jobs, "1 trains in this process.")

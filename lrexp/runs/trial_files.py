@@ -30,13 +30,14 @@ from lrexp.records import (
 )
 from lrexp.runs.checkpoint import (
     Position,
+    Remaining,
     SavedGroup,
     again_path,
     checkpoint_path,
+    remove_checkpoint,
     save_checkpoint,
 )
 from lrexp.runs.files import disk_errors, remove_directory, trial_path, write_whole
-from lrexp.runs.remaining import Remaining, remove_checkpoint
 from lrexp.runs.writer import TrialWriter
 
 HIGHER_IS_BETTER = {"val_accuracy"}
@@ -46,14 +47,9 @@ MOST_TRACE = 20_000  # characters of a traceback, its end
 class TrialFiles:
     """Writes each record of a group where it belongs; `close` it in the end.
 
-    A trial that starts a second time (its stack raised, say) begins anew, and so do its files.
-
-    Args:
-        run: the run directory.
-        trials: those that may come.
-        remaining: which of them go on from a checkpoint, and where.
-        digits: significant digits of a loss in steps.csv.
-        require_ours: raises where the folders have become another process's.
+    A trial that starts a second time (its stack raised, say) begins anew, and so do its files. A
+    loss in steps.csv has so many significant `digits`; `require_ours` raises where the folders have
+    become another process's.
     """
 
     def __init__(
@@ -77,11 +73,7 @@ class TrialFiles:
         self._values: dict[TrialId, _Values] = {}
 
     def __call__(self, record: Record) -> None:
-        """Write one record.
-
-        Raises:
-            RunError: the disk refuses, or the run is another process's by now.
-        """
+        """Write one record; RunError where the run is another process's by now."""
         trial = record.trial
         match record:
             case Started():

@@ -21,7 +21,7 @@ from lrexp.config.schema import ExperimentConfig
 from lrexp.engine.stop import Pause
 from lrexp.engine.task import Task
 from lrexp.errors import ConfigError, RunError
-from lrexp.records import Trial, TrialId, Unit
+from lrexp.records import Group, Trial, TrialId
 from lrexp.runs.checkpoint import SavedGroup
 from lrexp.runs.lengths import make_schedule
 from lrexp.runs.plan import Plan, VariantPlan, divergence_stop
@@ -61,7 +61,7 @@ def _check_name(plan: Plan, trial: Trial) -> None:
 
 def group_tasks(
     plan: Plan,
-    group: Unit,
+    group: Group,
     trials: Mapping[TrialId, Trial],
     pause: Pause,
     saved: Mapping[TrialId, SavedGroup],

@@ -26,7 +26,7 @@ from lrexp.runs.signals import SIGNALS
 
 if TYPE_CHECKING:
     from lrexp.engine.stop import Pause
-    from lrexp.records import Record, Trial, Unit
+    from lrexp.records import Group, Record, Trial
     from lrexp.runs.builder import Objects
     from lrexp.runs.plan import Plan
 
@@ -42,29 +42,22 @@ def train_groups(
     run: Path,
     plan: Plan,
     trials: Iterable[Trial],
-    groups: Sequence[Unit],
+    groups: Sequence[Group],
     pause: Pause,
     *,
     waits: bool = False,
     watched: bool = False,
 ) -> Generator[Record, None, None]:
-    """Train what is left of these groups into the run directory, and yield its records.
+    """Train what is left of these groups, in order, into the run directory; yield the records.
 
     Args:
-        run: the run directory.
-        plan: of the run.
-        trials: those of the groups, with what each is for.
-        groups: in order; one that another process trains is passed over.
-        pause: asks for checkpoints, and for an end at one of them.
-        waits: wait for a group that another process trains: one that was orphaned ends soon.
+        waits: wait for a group that another process trains: one that was orphaned ends soon. Else
+            it is passed over.
         watched: leave a group whose process has died to who started that one: it counts.
-
-    Raises:
-        RunError: the disk refuses, or the run has become another process's.
     """
     from lrexp.engine.engines import ENGINES
+    from lrexp.runs.checkpoint import read_remaining
     from lrexp.runs.lock import claimant, claimed, is_silent, still_ours
-    from lrexp.runs.remaining import read_remaining
     from lrexp.runs.trial_files import TrialFiles
     from lrexp.runs.trials import group_tasks
 
@@ -99,23 +92,23 @@ def _is_stopped(pause: Pause) -> bool:
     return pause.requested
 
 
-def lease_path(run: Path, group: Unit) -> Path:
+def lease_path(run: Path, group: Group) -> Path:
     """Return the file that says who trains a group."""
     return _beside_checkpoint(run, group, ".lease")
 
 
-def one_by_one_path(run: Path, group: Unit) -> Path:
+def one_by_one_path(run: Path, group: Group) -> Path:
     """Return the file that says that a group is no stack any more: the process of one died."""
     return _beside_checkpoint(run, group, ".one-by-one")
 
 
-def _beside_checkpoint(run: Path, group: Unit, suffix: str) -> Path:
+def _beside_checkpoint(run: Path, group: Group, suffix: str) -> Path:
     from lrexp.runs.checkpoint import checkpoint_path
 
     return checkpoint_path(run, group.trials[0]).with_suffix(suffix)
 
 
-def _parts(run: Path, group: Unit) -> list[Unit]:
+def _parts(run: Path, group: Group) -> list[Group]:
     """Return a group, or each of its trials alone: one takes no other down then."""
     if not one_by_one_path(run, group).exists():
         return [group]
@@ -124,48 +117,30 @@ def _parts(run: Path, group: Unit) -> list[Unit]:
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker is told besides its run and its trials; no number depends on it.
+    """What a worker is told besides its run and its trials; no number depends on it."""
 
-    Args:
-        device: in place of the config's.
-        threads: of torch.
-        trust: packages that the config may reach: the run may be a stranger's.
-        force: train although files or versions differ from those that the run began with.
-        objects: digest of objects.pkl, which is opened only if it has this one.
-        parent: a process whose end ends this one, at a checkpoint.
-    """
-
-    device: str | None = None
-    threads: int = 1
-    trust: tuple[str, ...] = ()
-    force: bool = False
-    objects: str | None = None
-    parent: int | None = None
+    device: str | None = None  # in place of the config's
+    threads: int = 1  # of torch
+    trust: tuple[str, ...] = ()  # packages that the config may reach: it may be a stranger's
+    force: bool = False  # train although files or versions differ from those of the beginning
+    objects: str | None = None  # digest of objects.pkl, which is opened only if it has this one
+    parent: int | None = None  # a process whose end ends this one, at a checkpoint
 
     def words(self) -> list[str]:
         """Return them as the command line has them."""
-        pairs = {
-            "--device": self.device,
-            "--threads": self.threads,
-            "--objects": self.objects,
-            "--parent": self.parent,
-        }
-        words = [
-            word for name, value in pairs.items() if value is not None for word in (name, value)
-        ]
-        words += [word for prefix in self.trust for word in ("--trust", prefix)]
-        words += ["--force"] * self.force
-        return [str(word) for word in words]
+        names = ("device", "threads", "objects", "parent")
+        pairs = [(f"--{name}", getattr(self, name)) for name in names]
+        pairs += [("--trust", prefix) for prefix in self.trust]
+        words = [str(word) for pair in pairs if pair[1] is not None for word in pair]
+        return words + ["--force"] * self.force
 
 
 def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
-    """Train these trials of a run; return the exit code of the command.
-
-    What went wrong besides a trial is said on stdout, as one JSON document.
-    """
+    """Train these trials and return the exit code; what else went wrong is JSON on stdout."""
     told = _private_stdout()
     try:
         from lrexp.engine.stop import Pause
+        from lrexp.records import Failed
         from lrexp.runs.signals import quiet_loaders
 
         pauses: list[Pause] = []
@@ -179,7 +154,7 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
         with quiet_loaders(pause), _dying_with_loaders():
             watched = options.parent is not None
             for record in train_groups(run, plan, trials, groups, pause, watched=watched):
-                failed |= _is_failure(record)
+                failed |= isinstance(record, Failed)
         if pause.requested:
             return STOPPED
         return FAILED if failed else DONE
@@ -192,15 +167,9 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
         return WRONG
 
 
-def _is_failure(record: Record) -> bool:
-    from lrexp.records import Failed
-
-    return isinstance(record, Failed)
-
-
 def _prepare(
     run: Path, names: Sequence[str], options: WorkerOptions
-) -> tuple[Plan, list[Unit], list[Trial]]:
+) -> tuple[Plan, list[Group], list[Trial]]:
     """Return the plan of the run, and the groups and trials that were named."""
     from lrexp.records import TrialId
     from lrexp.runs.resume import read_spec
@@ -217,7 +186,7 @@ def _prepare(
     if missing := wanted - {trial.id for trial in trials}:
         named = ", ".join(sorted(trial.name for trial in missing))
         raise RunError(f"{run}: has no trials {named}. See its engine.json.")
-    every = [group for record in records for group in record.choice.units]
+    every = [group for record in records for group in record.choice.groups]
     groups = [group for group in every if wanted & set(group.trials)]
     members = {trial for group in groups for trial in group.trials}
     trials = [t for record in records for t in record.stage.trials if t.id in members]
@@ -245,11 +214,7 @@ def _set_torch(run: Path, threads: int) -> None:
 
 
 def _objects(run: Path, digest: str | None) -> Objects:
-    """Return the Python objects of a run: a pickle runs code, so only the one that is meant.
-
-    Raises:
-        RunError: it is another one, or cannot be opened here.
-    """
+    """Return the Python objects of a run: a pickle runs code, so only the one that is meant."""
     import cloudpickle
 
     from lrexp.runs.builder import Objects

@@ -22,13 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lrexp.errors import ConfigError, RunError
-from lrexp.runs.files import (
-    disk_errors,
-    remove_directory,
-    sync_directory,
-    write_json,
-    write_whole,
-)
+from lrexp.runs.files import disk_errors, remove_directory, sync_directory, write_json, write_whole
 from lrexp.runs.lock import Owner
 
 MAX_NAME = 60
@@ -47,19 +41,9 @@ def create_run(
 ) -> Path:
     """Create and return a new run directory: `out` itself, or a new one inside `runs_dir`.
 
-    It is described under a temporary name and then renamed: whatever ends this process, the
-    directory is whole or not there. A new name is `20261121-210301-digits-lr-compare-3f9c`: local
-    time, experiment, command, and four random digits.
-
-    Args:
-        name: of the experiment.
-        command: that makes the run.
-        describe: writes all that describes the run into the folder that it is given.
-        out, runs_dir: where the run goes.
-
-    Raises:
-        ConfigError: `out` exists and is not an empty directory.
-        RunError: the disk refuses.
+    It is described (`describe` writes into the folder that it is given) under a temporary name and
+    then renamed: whatever ends this process, the directory is whole or not there. A new name is
+    `20261121-210301-digits-lr-compare-3f9c`: local time, experiment, command, four random digits.
     """
     check_free(out)
     folder = runs_dir if out is None else out.absolute().parent
@@ -102,11 +86,7 @@ def _named(new: Path, runs_dir: Path, what: str) -> Path:
 
 
 def _put_in_place(new: Path, out: Path) -> None:
-    """Rename a run to `out`, an empty folder or none.
-
-    Raises:
-        ConfigError: another process has put a run there meanwhile.
-    """
+    """Rename a run to `out`, an empty folder or none, unless another process was quicker."""
     for _ in range(_RENAMES):  # another process may take the folder away to put its own there
         check_free(out)
         if _is_renamed(new, out):
@@ -178,13 +158,9 @@ class TrialWriter:
     """Appends the curves of one trial and writes its result; `close` it in the end.
 
     Args:
-        directory: of the trial.
         loss_digits: significant digits of a loss: 9 give a float32 back exactly, 17 a float64.
         sizes: of its files at a checkpoint, to go on from there: what they hold beyond is cut off,
             and a file that is not among them is removed. None begins a new directory.
-
-    Raises:
-        RunError: the disk refuses, or a new directory exists already.
     """
 
     def __init__(
@@ -272,13 +248,8 @@ class RunWriter:
     """Writes the top-level files of one run directory.
 
     Args:
-        directory: of the run.
-        status: for status.json.
         earlier: status.json of a run that goes on: its start and its time count on.
         require_ours: raises where the run has become another process's.
-
-    Raises:
-        RunError: the disk refuses, or the run is another process's by now.
     """
 
     def __init__(

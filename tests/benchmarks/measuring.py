@@ -229,10 +229,10 @@ def _chosen(
     """Return a contender that trains as lrexp chooses for a run of `RUN_SECONDS`, and the choice."""
     steps = max(10, math.ceil(RUN_SECONDS * alone_rate / copies))
     choice = choice_for(work, copies, steps, device)
-    is_steady = choice.jobs > 1 or choice.units[0].engine == "vectorized"
+    is_steady = choice.jobs > 1 or choice.groups[0].engine == "vectorized"
     train = partial(
         _by_us, partial(train_chosen, choice), work, copies, device, choice.jobs, is_steady
     )
-    engines = ", ".join(sorted({unit.engine for unit in choice.units}))
-    said = f"{engines} in {choice.jobs} process(es), {len(choice.units)} unit(s)"
+    engines = ", ".join(sorted({group.engine for group in choice.groups}))
+    said = f"{engines} in {choice.jobs} process(es), {len(choice.groups)} group(s)"
     return Contender("auto", train, copies, 0.0 if is_steady else SHORT, choice.jobs), said

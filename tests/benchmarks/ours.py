@@ -23,13 +23,12 @@ from lrexp.engine.engines import ENGINES
 from lrexp.engine.rng import preserved_rng
 from lrexp.engine.stop import Pause
 from lrexp.engine.task import Task
-from lrexp.records import Ended, Failed, Record, Started, Steps, Trial, TrialId, Unit
-from lrexp.runs.environment import describe_run, run_facts
+from lrexp.records import Ended, Failed, Group, Record, Started, Steps, Trial, TrialId
+from lrexp.runs.checkpoint import Remaining
 from lrexp.runs.executor import LocalProcesses
 from lrexp.runs.follow import followed
 from lrexp.runs.plan import make_plan
-from lrexp.runs.remaining import Remaining
-from lrexp.runs.spec import make_spec
+from lrexp.runs.spec import describe_run, make_spec, run_facts
 from lrexp.runs.stages import Stage, StageRecord, write_stages
 from lrexp.runs.trial_files import TrialFiles
 from lrexp.runs.writer import RunWriter
@@ -58,7 +57,7 @@ class Watch:
     pieces: dict[TrialId, list[Piece]] = field(default_factory=dict)
     begun: float = 0.0
     ended: float = 0.0
-    units: Sequence[tuple[TrialId, ...]] = ()  # what a worker trains in one go
+    groups: Sequence[tuple[TrialId, ...]] = ()  # what a worker trains in one go
 
     def __call__(self, record: Record) -> None:
         now = time.perf_counter()
@@ -82,8 +81,8 @@ class Watch:
         some workers have nothing more to do, is not left out. Of steps that arrived later but
         were begun before, the share counts that the time after it has in theirs.
         """
-        units = self.units or [tuple(self.pieces)]
-        firsts = sorted(min(self.pieces[trial][1].ended for trial in unit) for unit in units)
+        groups = self.groups or [tuple(self.pieces)]
+        firsts = sorted(min(self.pieces[trial][1].ended for trial in group) for group in groups)
         start = firsts[:jobs][-1]
         if len(max(self.pieces.values(), key=len)) < 4:  # too short to tell, as in the quick mode
             return self.ended - self.begun, sum(map(len, self.losses.values()))
@@ -130,7 +129,7 @@ def train_with(engine: str, work: Workload, copies: int, steps: int, device: tor
 
 
 def choice_for(work: Workload, copies: int, steps: int, device: torch.device) -> Choice:
-    """Return what lrexp chooses for a run of so many steps: units, worker processes, reasons."""
+    """Return what lrexp chooses for a run of so many steps: groups, worker processes, reasons."""
     plan = make_plan(load_config(config_of(work, copies, steps, device), trust=TRUST))
     with preserved_rng(device):
         return choose(list(plan.tasks([0])))
@@ -141,13 +140,13 @@ def train_chosen(
 ) -> Watch:
     """Train as was chosen, for so many steps."""
     if choice.jobs > 1:
-        return train_units(choice.units, choice.jobs, work, copies, steps, device)
+        return train_in_workers(choice.groups, choice.jobs, work, copies, steps, device)
     plan = make_plan(load_config(config_of(work, copies, steps, device), trust=TRUST))
     tasks = {task.trial: task for task in plan.tasks([0])}
     watch = Watch()
     with recorded(tasks.values()) as files:
-        for unit in choice.units:
-            _pass_on(ENGINES[unit.engine]([tasks[t] for t in unit.trials]), files, watch)
+        for group in choice.groups:
+            _pass_on(ENGINES[group.engine]([tasks[t] for t in group.trials]), files, watch)
     return watch
 
 
@@ -156,28 +155,28 @@ def train_auto(work: Workload, copies: int, steps: int, device: torch.device) ->
     return train_chosen(choice_for(work, copies, steps, device), work, copies, steps, device)
 
 
-def train_units(
-    units: Sequence[Unit] | None,
+def train_in_workers(
+    groups: Sequence[Group] | None,
     jobs: int,
     work: Workload,
     copies: int,
     steps: int,
     device: torch.device,
 ) -> Watch:
-    """Train units in worker processes; None is a unit for each trial."""
+    """Train groups in worker processes; None is a group for each trial."""
     spec = make_spec("compare", config_of(work, copies, steps, device), trust=TRUST)
     plan = spec.plan()
     trials = spec.first_trials(plan)
-    units = units or [Unit("sequential", (trial.id,)) for trial in trials]
-    watch = Watch(units=[unit.trials for unit in units])
-    choice = Choice(tuple(units), jobs)
+    groups = groups or [Group("sequential", (trial.id,)) for trial in trials]
+    watch = Watch(groups=[group.trials for group in groups])
+    choice = Choice(tuple(groups), jobs)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
         write_stages(run, [StageRecord(Stage("compare", trials), choice)])
         describe_run(run, spec, plan, choice)
         RunWriter(run, run_facts(spec, plan, trials))
-        workers, left = LocalProcesses(jobs, spec), Remaining(choice.units)
-        records = followed(workers, run, trials, units, left=left, pause=Pause())
+        workers, left = LocalProcesses(jobs, spec), Remaining(choice.groups)
+        records = followed(workers, run, trials, groups, left=left, pause=Pause())
         with closing(records):
             _pass_on(records, watch)
     return watch
@@ -187,7 +186,7 @@ def train_in_processes(
     work: Workload, copies: int, steps: int, device: torch.device, jobs: int
 ) -> Watch:
     """Train one trial after the other in each of `jobs` worker processes."""
-    return train_units(None, jobs, work, copies, steps, device)
+    return train_in_workers(None, jobs, work, copies, steps, device)
 
 
 def available(jobs: int) -> dict[str, Callable[[Workload, int, int, torch.device], Watch]]:

@@ -115,7 +115,7 @@ run, factory = Path(sys.argv[1]), sys.argv[2]
 spec, _ = read_spec(run, Objects(), (), force=False)
 module, _, name = factory.partition(":")
 executor = getattr(importlib.import_module(module), name)(2, spec)
-executor.run(run, read_stages(run)[0].choice.units, StopSignal())
+executor.run(run, read_stages(run)[0].choice.groups, StopSignal())
 """
 MOMENTS = ["loading", "first", "middle", "saved"]  # the last one is right after a checkpoint
 

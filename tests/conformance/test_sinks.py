@@ -23,16 +23,15 @@ from lrexp.records import (
     Ended,
     Evaluation,
     Failed,
+    Group,
     Record,
     Started,
     Steps,
     Trial,
     TrialId,
-    Unit,
 )
-from lrexp.runs.checkpoint import Position, SavedGroup
+from lrexp.runs.checkpoint import Position, Remaining, SavedGroup
 from lrexp.runs.follow import Follower
-from lrexp.runs.remaining import Remaining
 from lrexp.runs.writer import TrialWriter
 
 CONFIG = {
@@ -199,7 +198,7 @@ class Files:
         self.sizes = self.writers[-1].sync()
         self.steps(*range(saved, rows))
         position = Position(self.sizes, {"steps": saved})
-        group = Unit("sequential", (A,))
+        group = Group("sequential", (A,))
         self.follow(Remaining((group,), {A: SavedGroup(saved, {}, {A.name: position})}))
 
     def go_on(self) -> None:

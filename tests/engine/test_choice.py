@@ -23,7 +23,7 @@ from lrexp.engine.calibrate import (
     stacked_speed,
 )
 from lrexp.engine.choice import choose
-from lrexp.engine.group import groups
+from lrexp.engine.family import families
 from lrexp.engine.sequential import run_sequentially
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.proof import agree
@@ -137,12 +137,12 @@ def test_the_fastest_way_is_chosen(
 ) -> None:
     tasks = make_tasks(count)
     chosen = choose_on(figures, tasks)
-    assert [len(unit.trials) for unit in chosen.units] == sizes
+    assert [len(group.trials) for group in chosen.groups] == sizes
     expected = {"sequential" if size == 1 else "vectorized" for size in sizes}
-    assert {unit.engine for unit in chosen.units} == expected
+    assert {group.engine for group in chosen.groups} == expected
     assert chosen.jobs == jobs
     assert why in "; ".join(chosen.reasons)
-    assert [trial for unit in chosen.units for trial in unit.trials] == [t.trial for t in tasks]
+    assert [trial for group in chosen.groups for trial in group.trials] == [t.trial for t in tasks]
     assert json.loads(json.dumps(chosen.to_plain()))["jobs"] == jobs
 
 
@@ -153,7 +153,7 @@ def not_measured(*_: Any) -> Any:
 def test_a_short_run_is_not_measured() -> None:
     reads = Figures(1e-3, overhead).machine
     chosen = choose(make_tasks(20, steps=20), machine=replace(reads, stacked=not_measured))
-    assert [unit.engine for unit in chosen.units] == ["sequential"] * 20
+    assert [group.engine for group in chosen.groups] == ["sequential"] * 20
     assert "all of them take about 0.4 s" in chosen.reasons[0]
     assert chosen.figures == {"seconds_in_one_process": pytest.approx(0.4)}
 
@@ -168,7 +168,7 @@ def test_an_explicit_number_of_processes_is_taken_and_nothing_is_tried_here() ->
     """A model that brings its process down must not bring this one down."""
     chosen = choose(make_tasks(12), jobs=3, machine=Machine(not_measured, not_measured))
     assert chosen.jobs == 3
-    assert {(unit.engine, len(unit.trials)) for unit in chosen.units} == {("sequential", 1)}
+    assert {(group.engine, len(group.trials)) for group in chosen.groups} == {("sequential", 1)}
 
 
 def test_a_run_of_few_steps_is_not_measured() -> None:
@@ -211,7 +211,7 @@ def test_a_step_on_one_thread_is_measured_where_there_are_more() -> None:
 def test_stacks_that_are_asked_for_are_bound_by_memory_alone() -> None:
     figures = Figures(1e-3, arithmetic, memory=16e6)
     chosen = choose_on(figures, make_tasks(20), engine="vectorized")
-    assert [len(unit.trials) for unit in chosen.units] == [6, 7, 7]
+    assert [len(group.trials) for group in chosen.groups] == [6, 7, 7]
 
 
 def test_stacks_that_disagree_are_an_error_where_they_were_asked_for() -> None:
@@ -224,7 +224,7 @@ def test_stacks_that_disagree_are_an_error_where_they_were_asked_for() -> None:
 def test_user_code_that_raises_is_left_to_its_trials_which_say_where() -> None:
     model = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.LSTM(3, 3))
     chosen = choose(make_tasks(2, model=model), "vectorized")
-    assert [len(unit.trials) for unit in chosen.units] == [1, 1]
+    assert [len(group.trials) for group in chosen.groups] == [1, 1]
 
 
 def keeps_some(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -236,7 +236,7 @@ def test_shapes_that_depend_on_values_are_a_reason() -> None:
     tasks = make_tasks(3, objective=of_pairs(keeps_some))
     machine = replace(Figures(1e-3, overhead).machine, stacked=stacked_speed)
     chosen = choose(tasks, machine=machine)
-    assert [unit.engine for unit in chosen.units] == ["sequential"] * 3
+    assert [group.engine for group in chosen.groups] == ["sequential"] * 3
     with pytest.raises(ConfigError, match=r"shapes in it depend on the values|vmap cannot run"):
         choose(tasks, "vectorized")
 
@@ -247,7 +247,7 @@ def test_a_stack_that_runs_out_of_memory_is_not_taken() -> None:
 
     machine = replace(Figures(1e-3, overhead).machine, stacked=no_memory)
     chosen = choose(make_tasks(3), machine=machine)
-    assert [unit.engine for unit in chosen.units] == ["sequential"] * 3
+    assert [group.engine for group in chosen.groups] == ["sequential"] * 3
     assert "raised OutOfMemoryError" in chosen.reasons[0]
 
 
@@ -267,7 +267,7 @@ def test_a_schedule_that_cycles_momentum_agrees_with_itself() -> None:
         return replace(task, build=build, train=data.train, schedule=schedule, base_lr=0.1)
 
     chosen = choose([cycling(make_tasks(1)[0])] * 2, "vectorized")
-    assert [unit.engine for unit in chosen.units] == ["vectorized"]
+    assert [group.engine for group in chosen.groups] == ["vectorized"]
 
 
 @pytest.mark.parametrize(
@@ -286,17 +286,17 @@ def test_agreement(one: float, other: float, same: bool) -> None:
 
 def test_sequential_is_sequential() -> None:
     chosen = choose(make_tasks(3), "sequential", 2)
-    assert [unit.engine for unit in chosen.units] == ["sequential"] * 3
+    assert [group.engine for group in chosen.groups] == ["sequential"] * 3
     assert chosen.jobs == 2
 
 
 def test_measured_losses_are_those_of_the_trial_and_nothing_remains() -> None:
     tasks = make_tasks(3, steps=9)
-    (group,) = groups(tasks)
-    assert group.facts is not None
+    (family,) = families(tasks)
+    assert family.facts is not None
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    alone, stacked = sequential_speed(tasks[0]), stacked_speed(tasks, group.facts)
+    alone, stacked = sequential_speed(tasks[0]), stacked_speed(tasks, family.facts)
     assert torch.equal(torch.get_rng_state(), before)
     assert alone.losses[0] == pytest.approx(stacked.losses[0], rel=1e-6)
     assert alone.losses[0] != pytest.approx(stacked.losses[2], rel=1e-6)  # another LR
@@ -312,4 +312,4 @@ def test_a_family_that_raises_is_left_to_its_trials() -> None:
             raise ValueError("no")
 
     chosen = choose(make_tasks(2, model=Raises(6, 3)))
-    assert [unit.engine for unit in chosen.units] == ["sequential"] * 2
+    assert [group.engine for group in chosen.groups] == ["sequential"] * 2

@@ -24,7 +24,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from lrexp.engine.group import groups
+from lrexp.engine.family import families
 from lrexp.engine.stop import Pause, is_of_loader
 from lrexp.engine.task import Task
 from lrexp.records import Failed, Interrupted, NoCheckpoint, Started
@@ -342,7 +342,7 @@ def test_what_raises_while_it_stops_has_not_failed(engine: str, error: BaseExcep
 
     data = Raising(make_task().train, stop)
     tasks = [make_task(variant=v, total_steps=20, train=data) for v in ("a", "b")]
-    groups(tasks)  # a step is tried before a stack begins
+    families(tasks)  # a step is tried before a stack begins
     data.nth, data.read = data.read + 3 if engine == "vectorized" else 9, 0
     records = run(engine, tasks, pause=waiting)
     assert isinstance(records[-1], Interrupted)

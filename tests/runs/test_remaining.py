@@ -9,20 +9,22 @@ from pathlib import Path
 import pytest
 
 from lrexp.errors import RunError
-from lrexp.records import TrialId, Unit
+from lrexp.records import Group, TrialId
 from lrexp.runs.checkpoint import (
     Position,
     SavedGroup,
     checkpoint_path,
+    forget_failed,
     peek_checkpoint,
+    read_outcomes,
+    read_remaining,
     save_checkpoint,
 )
 from lrexp.runs.files import trial_path
-from lrexp.runs.remaining import forget_failed, read_outcomes, read_remaining
 
 A, B, C, D = (TrialId(name, 0) for name in "abcd")
-STACK = Unit("vectorized", (A, B, C))
-ALONE = Unit("sequential", (D,))
+STACK = Group("vectorized", (A, B, C))
+ALONE = Group("sequential", (D,))
 
 
 def begin(run: Path, *trials: TrialId, outcome: str | None = None) -> None:
@@ -60,7 +62,7 @@ def test_a_stack_goes_on_without_the_trials_that_are_done(tmp_path: Path) -> Non
     save(tmp_path, [A, B, C], first=A)
     begin(tmp_path, A, outcome="diverged")
     left = read_remaining(tmp_path, [STACK, ALONE])
-    assert left.groups == (Unit("vectorized", (B, C), stack=(A, B, C)), ALONE)
+    assert left.groups == (Group("vectorized", (B, C), stack=(A, B, C)), ALONE)
     assert left.outcomes == {A: "diverged"}
     assert left.begun == {B: 5, C: 5}
     assert left.saved[B].state == {"engine": "vectorized"}
@@ -85,7 +87,7 @@ def test_a_stack_that_begins_anew_has_the_rows_it_had(tmp_path: Path) -> None:
     begin(tmp_path, A, C)
     begin(tmp_path, B, outcome="finished")
     left = read_remaining(tmp_path, [STACK, ALONE])
-    assert left.groups == (Unit("vectorized", (A, C), stack=(A, B, C)), ALONE)
+    assert left.groups == (Group("vectorized", (A, C), stack=(A, B, C)), ALONE)
     assert left.trials == (A, C, D)
 
 
@@ -98,7 +100,7 @@ def test_what_failed_begins_anew_and_apart_from_its_stack(tmp_path: Path, outcom
     forget_failed(tmp_path, [A, B, C])
     assert not trial_path(tmp_path, "a", 0).exists()
     left = read_remaining(tmp_path, [STACK])
-    assert left.groups == (Unit("vectorized", (B, C)), Unit("vectorized", (A,)))
+    assert left.groups == (Group("vectorized", (B, C)), Group("vectorized", (A,)))
     assert (left.outcomes, set(left.begun)) == ({}, {B, C})
 
 
@@ -117,7 +119,7 @@ def test_a_stack_that_fell_apart_goes_on_as_it_was_trained(tmp_path: Path) -> No
     begin(tmp_path, A, B, C)
     save(tmp_path, [B], first=B, step=8, engine="sequential")
     left = read_remaining(tmp_path, [STACK])
-    assert left.groups == (Unit("sequential", (B,)), Unit("vectorized", (A, C)))
+    assert left.groups == (Group("sequential", (B,)), Group("vectorized", (A, C)))
     assert (left.begun, left.files) == ({B: 8}, {B: B})
 
 
@@ -139,7 +141,7 @@ def test_checkpoints_that_do_not_fit_count_for_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("groups", [[STACK], [ALONE]])
 def test_a_damaged_checkpoint_is_refused_only_where_it_is_needed(
-    tmp_path: Path, groups: list[Unit]
+    tmp_path: Path, groups: list[Group]
 ) -> None:
     path = checkpoint_path(tmp_path, D)
     path.parent.mkdir()
@@ -170,7 +172,7 @@ def test_a_trial_goes_on_where_its_file_holds_the_rows_of_the_checkpoint(
     position = Position({"steps.csv": size}, {"steps": steps})
     group = SavedGroup(steps, {"engine": "sequential"}, {A.name: position})
     save_checkpoint(checkpoint_path(tmp_path, A), group)
-    assert bool(read_remaining(tmp_path, [Unit("sequential", (A,))]).saved) == goes_on
+    assert bool(read_remaining(tmp_path, [Group("sequential", (A,))]).saved) == goes_on
 
 
 def test_sizes_of_other_files_count_for_nothing(tmp_path: Path) -> None:

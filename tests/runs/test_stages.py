@@ -15,7 +15,7 @@ from stopping import copy_of
 import lrexp
 from lrexp.engine.choice import Choice
 from lrexp.errors import RunError
-from lrexp.records import Trial, TrialId, Unit
+from lrexp.records import Group, Trial, TrialId
 from lrexp.report.plots import draw_run
 from lrexp.runs.listing import list_runs
 from lrexp.runs.reader import load_run, trained_rungs
@@ -26,15 +26,15 @@ RACERS = TrialId("race-40-lr-0.0316", 0), TrialId("race-40-lr-0.1", 0)
 STAGES = [
     StageRecord(
         Stage("range_test", (Trial(TEST, "range_test", 30),)),
-        Choice((Unit("sequential", (TEST,)),), 1, ("as asked for",), {"seconds": 0.5}),
+        Choice((Group("sequential", (TEST,)),), 1, ("as asked for",), {"seconds": 0.5}),
     ),
     StageRecord(
         Stage("paired_control", (Trial(LOOK, "paired_control", 30),)),
-        Choice((Unit("sequential", (LOOK,)),)),
+        Choice((Group("sequential", (LOOK,)),)),
     ),
     StageRecord(
         Stage("race", tuple(Trial(t, "race", 40, lr) for t, lr in zip(RACERS, (0.0316, 0.1), strict=True))),
-        Choice((Unit("vectorized", RACERS),), 3),
+        Choice((Group("vectorized", RACERS),), 3),
     ),
 ]  # fmt: skip
 
@@ -59,7 +59,7 @@ def test_stages_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_what_a_trial_is_for_is_read_and_not_guessed(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     odd = TrialId("untrained", 7)  # by its name it would be a second look
-    record = StageRecord(Stage("race", (Trial(odd, "race", 8, 0.25),)), Choice((Unit("x", ()),)))
+    record = StageRecord(Stage("race", (Trial(odd, "race", 8, 0.25),)), Choice((Group("x", ()),)))
     write_stages(run, [*STAGES, record])
     make_trials(run, *(t.id.name for r in (*STAGES, record) for t in r.stage.trials))
     found = {

@@ -19,6 +19,7 @@ from lrexp.records import (
     Ended,
     Evaluation,
     Failed,
+    Group,
     Interrupted,
     NoCheckpoint,
     Record,
@@ -26,16 +27,15 @@ from lrexp.records import (
     Steps,
     Trial,
     TrialId,
-    Unit,
 )
-from lrexp.runs.remaining import Remaining, read_remaining
-from lrexp.runs.session import GuardedSink, Session, noted
+from lrexp.runs.checkpoint import Remaining, read_remaining
 from lrexp.runs.stages import Stage, StageRecord
+from lrexp.runs.train import GuardedSink, Session, noted
 from lrexp.runs.trial_files import MOST_TRACE, TrialFiles, failure, readable_error
 from lrexp.runs.writer import RunWriter
 
 A, B, C = (TrialId(name, 0) for name in "abc")
-STACK = Unit("vectorized", (A, B))
+STACK = Group("vectorized", (A, B))
 AGAIN = "its worker was killed"
 
 
@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def files_of(run: Path, *groups: Unit) -> TrialFiles:
+def files_of(run: Path, *groups: Group) -> TrialFiles:
     """Return the sink of a process that trains what is left of these groups."""
     return TrialFiles(run, trials(), read_remaining(run, groups))
 
@@ -173,7 +173,7 @@ def test_a_stack_keeps_its_file_when_its_first_trial_has_ended(run: Path) -> Non
     assert saved(run) == ["a-seed-0"]
     left = read_remaining(run, [STACK])
     assert left.begun == {B: 5}
-    assert left.groups == (Unit("vectorized", (B,), stack=(A, B)),)
+    assert left.groups == (Group("vectorized", (B,), stack=(A, B)),)
     with closing(files_of(run, STACK)) as third:
         write(third, Started(B), steps(B, 5, 1), Started(B, AGAIN))
         assert saved(run) == []  # it would go on in the middle
@@ -201,7 +201,7 @@ def test_a_stack_that_fell_apart_stays_so_when_its_first_trial_has_ended(run: Pa
         assert saved(run) == ["a-seed-0"]
         write(files, Interrupted((B,)))
     left = read_remaining(run, [STACK])
-    assert left.groups == (Unit("vectorized", (B,), stack=(A, B)),)
+    assert left.groups == (Group("vectorized", (B,), stack=(A, B)),)
     assert left.saved[B].state == {"engine": "vectorized", "apart": None}
     with closing(files_of(run, STACK)) as again:
         write(again, Started(B), steps(B, 0, 1), Ended(B, 1, None, 1.0))

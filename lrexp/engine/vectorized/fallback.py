@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from lrexp.engine.group import Group, groups
+from lrexp.engine.family import Family, families
 from lrexp.engine.sequential import is_due_to_stop, train_or_fail
 from lrexp.engine.state import MisfitError, misfit
 from lrexp.engine.task import Task
@@ -97,11 +97,11 @@ def run_vectorized(tasks: Iterable[Task]) -> Iterator[Record]:
     apart = [task for task in tasks if is_apart(task.state) and not task.is_over]
     if apart:
         yield from go_on_apart(apart)
-    for group in groups(task for task in tasks if not is_apart(task.state)):
-        for block in group.blocks(len(group.tasks)):
+    for family in families(task for task in tasks if not is_apart(task.state)):
+        for block in family.blocks(len(family.tasks)):
             for stack in _by_state(block):
                 if not all(task.is_over for task in stack):
-                    yield from _train_block(stack, group)
+                    yield from _train_block(stack, family)
 
 
 def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -117,16 +117,16 @@ def _by_state(tasks: Sequence[Task]) -> list[list[Task]]:
     return list(stacks.values())
 
 
-def _train_block(block: Sequence[Task], group: Group) -> Iterator[Record]:
+def _train_block(block: Sequence[Task], family: Family) -> Iterator[Record]:
     if block[0].is_stop_requested:
         return
-    if group.facts is None:
-        _require_new(block, group.reason)
-        yield from taken_apart(block, f"not as part of a stack: {group.reason}")
+    if family.facts is None:
+        _require_new(block, family.reason)
+        yield from taken_apart(block, f"not as part of a stack: {family.reason}")
         return
     started, left = False, [task.trial for task in block if not task.is_over]
     try:
-        with closing(train_stack(block, group.facts)) as records:
+        with closing(train_stack(block, family.facts)) as records:
             for record in records:
                 started = True
                 if isinstance(record, Ended):

@@ -74,10 +74,10 @@ def refusal(make: Callable[[], nn.Module], seeds: Sequence[int] = (0,), **option
     tasks = [make_task(make, seed=seed, **{**options, **data}) for seed in seeds]
     tasks += [replace(task, trial=TrialId("b", task.trial.seed)) for task in tasks]
     try:
-        units = choose(tasks, "vectorized").units
+        groups = choose(tasks, "vectorized").groups
     except ConfigError as error:
         return str(error)
-    assert sum(len(unit.trials) for unit in units) == len(tasks)
+    assert sum(len(group.trials) for group in groups) == len(tasks)
     return ""
 
 

@@ -28,7 +28,7 @@ from engine.resuming import (
     saved,
 )
 
-from lrexp.engine.group import groups
+from lrexp.engine.family import families
 from lrexp.engine.stop import Pace
 from lrexp.engine.task import Task
 from lrexp.records import Ended, Started, TrialId
@@ -126,7 +126,7 @@ def test_a_stack_that_raised_goes_on_one_by_one(raises_at: float) -> None:
     def tasks(raises_at: float = math.inf) -> list[Task]:
         data = Raising(short().train, no_memory)
         made = pair("MLP", total_steps=12, eval_every=5, train=data)
-        groups(made)  # their first steps are tried before
+        families(made)  # their first steps are tried before
         data.nth, data.read = data.read + raises_at, 0
         return made
 
@@ -154,7 +154,7 @@ def test_what_is_over_is_not_trained_again_where_a_stack_raises() -> None:
 
     data = Raising(short().train, no_memory)
     made = pair("MLP", total_steps=12, eval_every=5, train=data)
-    groups(made)
+    families(made)
     data.nth, data.read = data.read + 3, 0
     records = run("vectorized", [replace(made[0], is_over=True), made[1]])
     assert {record.trial for record in records} == {made[1].trial}

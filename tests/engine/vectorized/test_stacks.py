@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from lrexp.analysis.stopping import DivergenceStop
-from lrexp.engine.group import groups
+from lrexp.engine.family import families
 from lrexp.engine.sequential import run_sequentially
 from lrexp.engine.stop import Pace
 from lrexp.engine.task import Task
@@ -444,7 +444,7 @@ def test_tasks_of_other_forms_have_stacks_of_their_own() -> None:
         ),
         *(replace(t, trial=TrialId("d", 0)) for t in make_tasks([0.1], total_steps=12)),
     ]
-    found = [[task.trial.variant for task in group.tasks] for group in groups(tasks)]
+    found = [[task.trial.variant for task in family.tasks] for family in families(tasks)]
     assert found == [["v0", "v1"], ["b"], ["c"], ["d"]]
 
 
@@ -452,8 +452,8 @@ def test_tasks_of_other_forms_have_stacks_of_their_own() -> None:
     ("size", "expected"), [(10, [5]), (4, [2, 3]), (2, [1, 2, 2]), (1, [1] * 5)]
 )
 def test_blocks_are_as_equal_as_can_be(size: int, expected: list[int]) -> None:
-    (group,) = groups(make_tasks([0.1, 0.2, 0.3, 0.4, 0.5]))
-    assert [len(block) for block in group.blocks(size)] == expected
+    (family,) = families(make_tasks([0.1, 0.2, 0.3, 0.4, 0.5]))
+    assert [len(block) for block in family.blocks(size)] == expected
 
 
 def test_a_model_with_noise_of_its_own_is_stacked_seed_by_seed() -> None:
@@ -463,8 +463,8 @@ def test_a_model_with_noise_of_its_own_is_stacked_seed_by_seed() -> None:
 
     torch.manual_seed(0)
     tasks = make_tasks([0.1, 0.2], model=Noisy(6, 3), seeds=(0, 1))
-    (group,) = groups(tasks)
-    assert [[t.trial.seed for t in block] for block in group.blocks(10)] == [[0, 0], [1, 1]]
+    (family,) = families(tasks)
+    assert [[t.trial.seed for t in block] for block in family.blocks(10)] == [[0, 0], [1, 1]]
     stacked = curves(list(run_vectorized(tasks)))
     assert_close(stacked, curves(list(run_sequentially(tasks))))
     assert not math.isnan(stacked[TrialId("v0", 0)][1][2])

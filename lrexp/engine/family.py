@@ -11,12 +11,12 @@ from typing import Any
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, form
 from lrexp.engine.vectorized.proof import Facts, facts_of
-from lrexp.records import Unit
+from lrexp.records import Group
 from lrexp.workloads.tensors import ResidentBatches
 
 
 @dataclass(frozen=True)
-class Group:
+class Family:
     """Trials that are declared alike: of one kind, and of optimizers of one form.
 
     Args:
@@ -61,21 +61,21 @@ class Group:
         """Return the engine's name."""
         return "sequential" if self.block == 1 else "vectorized"
 
-    def units(self, jobs: int) -> list[Unit]:
-        """Return the units, small enough for every process to have some."""
+    def groups(self, jobs: int) -> list[Group]:
+        """Return the groups, small enough for every process to have some."""
         if self.block == 1:
-            return [Unit("sequential", (task.trial,)) for task in self.tasks]
+            return [Group("sequential", (task.trial,)) for task in self.tasks]
         size = min(self.block, math.ceil(len(self.tasks) / jobs))
         blocks = self.blocks(size)
-        return [Unit("vectorized", tuple(task.trial for task in block)) for block in blocks]
+        return [Group("vectorized", tuple(task.trial for task in block)) for block in blocks]
 
     def times(self, jobs: int) -> list[float]:
-        """Return the seconds that each unit takes."""
+        """Return the seconds that each group takes."""
         steps = {task.trial: task.total_steps for task in self.tasks}
         found = []
-        for unit in self.units(jobs):
-            each = self.alone if self.block == 1 else self._seconds_of(len(unit.trials))
-            found.append(self.setup + each * sum(steps[trial] for trial in unit.trials))
+        for group in self.groups(jobs):
+            each = self.alone if self.block == 1 else self._seconds_of(len(group.trials))
+            found.append(self.setup + each * sum(steps[trial] for trial in group.trials))
         return found
 
     def _seconds_of(self, copies: int) -> float:
@@ -96,10 +96,10 @@ class Group:
         }
 
 
-def groups(tasks: Iterable[Task]) -> list[Group]:
-    """Return the tasks in groups; a step of each was done, exceptions of user code are reasons."""
+def families(tasks: Iterable[Task]) -> list[Family]:
+    """Return the tasks in families; a step of each was done, user code that raised is a reason."""
     found: dict[Hashable, list[Task]] = {}
-    reasons: dict[Hashable, Group] = {}
+    reasons: dict[Hashable, Family] = {}
     for task in tasks:
         key: Hashable = _settings(task)
         try:
@@ -107,12 +107,12 @@ def groups(tasks: Iterable[Task]) -> list[Group]:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
-            group = _one_by_one((task,), error, "")
-            key = (key, group.reason)
-            reasons[key] = group
+            family = _one_by_one((task,), error, "")
+            key = (key, family.reason)
+            reasons[key] = family
         found.setdefault(key, []).append(task)
     return [
-        Group(tuple(own), reason=reasons[key].reason, raises=reasons[key].raises)
+        Family(tuple(own), reason=reasons[key].reason, raises=reasons[key].raises)
         if key in reasons
         else _looked_at(own)
         for key, own in found.items()
@@ -125,17 +125,17 @@ def _settings(task: Task) -> Hashable:
     return task.kind, data, length, task.autocast, str(task.device)
 
 
-def _looked_at(tasks: Sequence[Task]) -> Group:
+def _looked_at(tasks: Sequence[Task]) -> Family:
     try:
-        return Group(tuple(tasks), facts_of(tasks[0]))
+        return Family(tuple(tasks), facts_of(tasks[0]))
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         return _one_by_one(tasks, error, " in its first step")
 
 
-def _one_by_one(tasks: Sequence[Task], error: BaseException, where: str) -> Group:
+def _one_by_one(tasks: Sequence[Task], error: BaseException, where: str) -> Family:
     if isinstance(error, NotStackable):
-        return Group(tuple(tasks), reason=str(error))
+        return Family(tuple(tasks), reason=str(error))
     # of user code: the trial itself will raise it, with its place
-    return Group(tuple(tasks), reason=f"{type(error).__name__} was raised{where}", raises=True)
+    return Family(tuple(tasks), reason=f"{type(error).__name__} was raised{where}", raises=True)
