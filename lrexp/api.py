@@ -97,6 +97,8 @@ def compare(
     model: Any = None,
     data: Any = None,
     loss: Any = None,
+    step: Any = None,
+    eval_step: Any = None,
     seeds: int | None = None,
     device: str | None = None,
     engine: str | None = None,
@@ -118,6 +120,9 @@ def compare(
         model, data, loss: names, or Python objects that replace those sections: a function (or
             class) that returns a module, or a module from which every seed starts; `(train, val)`
             or `train` as a data function returns them; a function (output, target) -> scalar.
+        step: in place of a loss: a function (model, batch) -> loss, or a dict with `loss` and
+            further numbers, which are measured at each evaluation; `eval_step`: that of
+            evaluations, where it is another.
         seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
         jobs: worker processes that train; 1 is this process, which also trains where a Python
             object cannot be sent to another one.
@@ -149,7 +154,7 @@ def compare(
     """
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
-    sections = {"model": model, "data": data, "loss": loss}
+    sections = _sections(model, data, loss, step, eval_step)
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
     return asked.train("compare", options)[1]
 
@@ -160,6 +165,8 @@ def find_lr(
     model: Any = None,
     data: Any = None,
     loss: Any = None,
+    step: Any = None,
+    eval_step: Any = None,
     seeds: int | None = None,
     race: bool | None = None,
     budget: float | None = None,
@@ -198,7 +205,7 @@ def find_lr(
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine}
-    sections = {"model": model, "data": data, "loss": loss}
+    sections = _sections(model, data, loss, step, eval_step)
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
     loaded, run = asked.train("find-lr", options, budget)
     found = range_test(run)
@@ -214,6 +221,8 @@ def resume(
     model: Any = None,
     data: Any = None,
     loss: Any = None,
+    step: Any = None,
+    eval_step: Any = None,
     jobs: int | None = None,
     executor: Executor | Mapping[str, Any] | str | None = None,
     trust: Sequence[str] = (),
@@ -232,7 +241,7 @@ def resume(
         run: the run directory; it may have been moved.
         force: go on although code, data, torch or the machine's arithmetic changed; let `write`
             replace a file.
-        model, data, loss: the Python objects that the run was made with, if it was.
+        model, data, loss, step, eval_step: the Python objects that the run was made with, if any.
         jobs: worker processes; by default as many as the run had.
         executor: as of `compare`; by default that of the config.
         trust: the packages that the run was made to trust; it is asked for again because a run
@@ -261,7 +270,7 @@ def resume(
     options = _options(
         console, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
     )
-    found, objects = load_run(path), Objects(model=model, data=data, loss=loss)
+    found, objects = load_run(path), Objects(model, data, loss, step, eval_step)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
@@ -402,6 +411,10 @@ def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) 
         sinks=_listening(sinks),
         **others,
     )
+
+
+def _sections(model: Any, data: Any, loss: Any, step: Any, eval_step: Any) -> dict[str, Any]:
+    return {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
 
 
 @dataclass(frozen=True)

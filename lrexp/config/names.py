@@ -20,7 +20,11 @@ from lrexp.config.trust import AnyCallable, import_callable
 from lrexp.errors import ConfigError, Problem, did_you_mean, user_error
 from lrexp.schedules.signatures import check_arguments, under
 
-Kind: TypeAlias = Literal["model", "data", "loss", "optimizer", "schedule", "function"]
+Kind: TypeAlias = Literal[
+    "model", "data", "loss", "step", "eval_step", "optimizer", "schedule", "function"
+]
+PLAIN = ("loss", "step", "eval_step")  # sections that are a name alone
+PATHS_ONLY = ("step", "eval_step", "function")
 # Of torch.nn.functional: those that take (output, target) and give one number.
 LOSSES = (
     "binary_cross_entropy",
@@ -200,9 +204,9 @@ class Names:
             >>> Names(()).resolve("optimizer", "AdamW")
             <class 'torch.optim.adamw.AdamW'>
         """
-        if ":" in name or kind == "function":
+        if ":" in name or kind in PATHS_ONLY:
             found = import_callable(name, directories=self.directories, trust=self.trust)
-            return _as_loss(found, name) if kind == "loss" else found
+            return _instance(found, name, kind) if kind in PLAIN else found
         if name == IN_PYTHON:
             what = "was given as a Python object, which no file can hold"
             raise ConfigError.single("", what, name, f"Give it in Python again: {kind}=...")
@@ -214,7 +218,7 @@ class Names:
         None where there is no loss: the model returns its own.
         """
         section = getattr(settings, kind)
-        name = section if kind == "loss" else section.name
+        name = section if kind in PLAIN else section.name
         if name is None:
             return None
         return name if kind == "schedule" and ":" not in name else self.resolve(kind, name)
@@ -262,17 +266,18 @@ class Names:
             raise error.under(key) from None
 
 
-def _as_loss(found: AnyCallable, path: str) -> AnyCallable:
+def _instance(found: AnyCallable, path: str, kind: str) -> AnyCallable:
     """Return a class's instance, made without arguments: `torch.nn:MSELoss` is a class."""
     if not isinstance(found, type):
         return found
     try:
         made = found()
     except Exception as error:
-        raise user_error(error, f"making the loss {path}") from error
+        raise user_error(error, f"making the {kind} {path}") from error
     if not callable(made):
         what = "is a class whose instances cannot be called"
-        raise ConfigError.single("", what, path, "Name a function of (output, target).")
+        remedy = f"Name a function of ({', '.join(_TAKEN[kind][0])})."
+        raise ConfigError.single("", what, path, remedy)
     loss: AnyCallable = made
     return loss
 
@@ -290,8 +295,9 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
         >>> section_problems("loss", "mse", Names(()))[0].remedy
         "Did you mean 'mse_loss'?"
     """
-    if section == "loss":
-        return _check_loss(value, names) if isinstance(value, str) and value else []
+    if section in PLAIN:
+        is_name = isinstance(value, str) and value
+        return _check_function(section, str(value), names) if is_name else []
     if section not in _CHECKS or not isinstance(value, Mapping):
         return []
     name = value.get("name")
@@ -337,19 +343,34 @@ def _check_schedule(name: str, section: Section, names: Names) -> list[Problem]:
     return under("schedule", check_schedule(found if ":" in name else name, params))
 
 
-def _check_loss(name: str, names: Names) -> list[Problem]:
+_TAKEN = {  # the arguments that a function of a section may be called with
+    "loss": (("output", "target"), ("output", "target", "weight")),
+    "step": (("model", "batch"),),
+    "eval_step": (("model", "batch"),),
+}
+
+
+def _check_function(section: Any, name: str, names: Names) -> list[Problem]:
     try:
-        function = names.resolve("loss", name)
+        function = names.resolve(section, name)
     except ConfigError as error:
-        return under("loss", error.problems)
+        return under(section, error.problems)
     try:
-        inspect.signature(function).bind("output", "target")
-    except TypeError:
-        what = "must take two arguments, (output, target)"
-        return [Problem("loss", what, name, "Give its other parameters defaults.")]
+        signature = inspect.signature(function)
     except ValueError:  # no signature to be had
-        pass
-    return []
+        return []
+    if any(_binds(signature, taken) for taken in _TAKEN[section]):
+        return []
+    what = f"must take two arguments, ({', '.join(_TAKEN[section][0])})"
+    return [Problem(section, what, name, "Give its other parameters defaults.")]
+
+
+def _binds(signature: inspect.Signature, arguments: Sequence[str]) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
@@ -359,7 +380,7 @@ _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
     "schedule": _check_schedule,
 }
 
-CHECKED = ("model", "data", "loss", "optimizer", "schedule")
+CHECKED = ("model", "data", *PLAIN, "optimizer", "schedule")
 
 
 def _args(section: str, function: AnyCallable, value: Section, **options: Any) -> list[Problem]:

@@ -399,6 +399,17 @@ class ExperimentConfig(BaseModel):
         "(output, target) or (output, target, weight); left out where the model returns its loss.",
         examples=["cross_entropy"],
     )
+    step: Text | None = Field(
+        default=None,
+        description="A training step of one's own in place of a loss: an import path to a function "
+        "(model, batch) -> loss, or a dict with `loss` and further numbers to log.",
+        examples=["mine:step"],
+    )
+    eval_step: Text | None = Field(
+        default=None,
+        description="The step of evaluations, where it is another one.",
+        examples=["mine:eval_step"],
+    )
     optimizer: OptimizerConfig = Field(
         description="How the weights are updated.", examples=[{"name": "SGD", "lr": 0.01}]
     )

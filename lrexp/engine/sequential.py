@@ -44,7 +44,7 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
     loss_sum = torch.zeros((), dtype=wide, device=task.device)
     right = torch.zeros((), dtype=wide, device=task.device)
     num_samples = num_predictions = 0
-    objective = task.objective
+    objective = task.eval_objective or task.objective
     for batch in batches.in_order():
         with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
             loss, output = objective(model, batch)

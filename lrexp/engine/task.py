@@ -35,6 +35,7 @@ class Task:
         build: returns a model on `device` (a deep copy of the seed's initial weights and buffers)
             and an optimizer whose groups' `lr` are each group's own base LR.
         objective: (model, batch) -> (scalar mean loss, output).
+        eval_objective: that of evaluations; None is the same.
         count_correct: (output, target) -> number of right predictions per prediction made, as
             (right, made); None where accuracy means nothing.
         train: training batches on `device`, val: validation batches or None.
@@ -66,6 +67,7 @@ class Task:
     stop: StopRule[Any]
     device: torch.device
     val: Batches | None = None
+    eval_objective: Objective | None = None
     count_correct: Callable[[Any, Any], tuple[Tensor, int]] | None = None
     eval_every: int = 0
     accumulate: int = 1

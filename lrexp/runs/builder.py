@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lrexp.config.config import Config
+from lrexp.config.names import PLAIN, Kind
 from lrexp.config.schema import ExperimentConfig
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
@@ -22,7 +23,15 @@ from lrexp.workloads.batches import Data, Facts
 from lrexp.workloads.loading import data_from_objects, load_data
 from lrexp.workloads.losses import LossFunction, fit_accuracy
 from lrexp.workloads.models import copy_of, fill_facts
-from lrexp.workloads.objectives import Objective, fit_objective, layout, logits_of
+from lrexp.workloads.objectives import (
+    Objective,
+    OwnStep,
+    Step,
+    check_step,
+    fit_objective,
+    layout,
+    logits_of,
+)
 from lrexp.workloads.optimizers import make_optimizer
 from lrexp.workloads.seeds import derive_seed
 
@@ -37,17 +46,20 @@ class Objects:
     Args:
         model: a function or class that gives the model, or a module to start every seed from.
         data: what a data function would return.
-        loss: a function of (output, target).
+        loss: a function of (output, target), or of (output, target, weight).
+        step: a function (model, batch) -> loss, or a dict with it; eval_step: that of evaluations.
     """
 
     model: Callable[..., nn.Module] | nn.Module | None = None
     data: Any = None
     loss: LossFunction | None = None
+    step: Step | None = None
+    eval_step: Step | None = None
 
     @property
     def sections(self) -> frozenset[str]:
         """Return the names of the sections that are given as objects."""
-        return frozenset(n for n in ("model", "data", "loss") if getattr(self, n) is not None)
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) is not None)
 
 
 class TrialBuilder:
@@ -98,11 +110,17 @@ class TrialBuilder:
         The objective comes as a function that makes it: a loss that keeps state (an exponential
         average, learned weights) begins afresh in every trial.
         """
+        step = self._objects.step or self._names.of("step", settings)
+        if step is not None:
+            if self._objects.loss is not None or settings.loss is not None:
+                what, remedy = "is not used: the step makes the loss", "Leave one of them out."
+                raise ConfigError.single("loss", what, NOTHING, remedy)
+            return self._own_step("step", step, settings, data, build), None
         pristine = self._objects.loss or self._names.of("loss", settings)
 
         def fresh() -> LossFunction:
             assert pristine is not None
-            loss = self._copied_loss(pristine, settings)
+            loss = self._copied("loss", pristine, settings)
             return loss.to(self.device) if isinstance(loss, nn.Module) else loss
 
         bfloat = settings.precision == "bf16"
@@ -127,6 +145,37 @@ class TrialBuilder:
                     raise error.under("loss") from None
         return make_objective, fit_accuracy(logits_of(output), target)
 
+    def eval_step(
+        self, settings: ExperimentConfig, data: Data, build: Build
+    ) -> Callable[[], Objective] | None:
+        """Return what makes the objective of evaluations, None where it is that of training."""
+        step = self._objects.eval_step or self._names.of("eval_step", settings)
+        if step is None:
+            return None
+        return self._own_step("eval_step", step, settings, data, build)
+
+    def _own_step(
+        self, kind: Kind, step: Step, settings: ExperimentConfig, data: Data, build: Build
+    ) -> Callable[[], Objective]:
+        """Take a step of the user's own once, and return what makes an objective of it."""
+
+        def fresh() -> Objective:
+            return OwnStep(self._copied(kind, step, settings))
+
+        with preserved_rng(self.device):
+            model, _ = build(settings.seed)
+            model.train(kind == "step")
+            with user_code(f"data {settings.data.name}"):
+                batch = next(iter(data.train.epoch(settings.seed, 0)))
+            bfloat = settings.precision == "bf16"
+            with (
+                torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat),
+                torch.set_grad_enabled(kind == "step"),
+                user_code(kind),
+            ):
+                check_step(kind, fresh().loss(model, batch), trains=kind == "step")
+        return fresh
+
     def _materialised(self, model: nn.Module, settings: ExperimentConfig, data: Data) -> nn.Module:
         """Return the model with the weights of its lazy modules, if any, drawn here and now.
 
@@ -145,7 +194,7 @@ class TrialBuilder:
     def timed_as(self, settings: ExperimentConfig, data: Data) -> str:
         """Return what a step's time depends on: the config's sections, and what the model is."""
         tree = settings.model_dump(mode="json")
-        sections = ("model", "data", "loss", "precision", "optimizer", "train", "device")
+        sections = ("model", "data", *PLAIN, "precision", "optimizer", "train", "device")
         model = self._initial_model(settings, data, settings.seed)
         shapes = [(name, list(value.shape)) for name, value in model.named_parameters()]
         return json.dumps([{key: tree[key] for key in sections}, repr(model), shapes], default=str)
@@ -190,12 +239,12 @@ class TrialBuilder:
             model.load_state_dict(initial.state_dict())
         return model
 
-    def _copied_loss(self, pristine: LossFunction, settings: ExperimentConfig) -> LossFunction:
-        """Return a copy of a loss or, where it cannot be copied, another one of its class."""
+    def _copied(self, kind: Kind, pristine: Any, settings: ExperimentConfig) -> Any:
+        """Return a copy of a loss or a step or, where it cannot be copied, another of its class."""
         try:
-            return copy_of(pristine, "loss", "Pass a function, or a class that can be copied.")
+            return copy_of(pristine, kind, "Pass a function, or a class that can be copied.")
         except ConfigError:
-            again = pristine if self._objects.loss else self._names.of("loss", settings)
+            again = None if getattr(self._objects, kind) else self._names.of(kind, settings)
             if again is None or again is pristine:
                 raise
             return again

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lrexp.analysis.stopping import DivergenceStop
 from lrexp.config.config import Config
+from lrexp.config.names import PLAIN
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.units import Clock
 from lrexp.engine.device import pick_device
@@ -50,6 +51,7 @@ class VariantPlan:
     eval_every: int
     build: Callable[[int], tuple[nn.Module, Optimizer]] = field(repr=False)
     make_objective: Callable[[], Objective]
+    make_eval_objective: Callable[[], Objective] | None = None
     count_correct: Any = None
     timed_as: str = ""
 
@@ -71,6 +73,7 @@ class VariantPlan:
             trial=TrialId(self.name, seed),
             build=lambda: self.build(seed),
             objective=self.make_objective(),
+            eval_objective=self.make_eval_objective and self.make_eval_objective(),
             train=self.data.train,
             val=self.data.val,
             count_correct=self.count_correct,
@@ -91,7 +94,7 @@ class VariantPlan:
     def _kind(self) -> str:
         """What tasks share that compute the same: see `Task.kind`."""
         tree = self.settings.model_dump(mode="json")
-        return json.dumps([tree[key] for key in ("model", "data", "loss", "precision")])
+        return json.dumps([tree[key] for key in ("model", "data", *PLAIN, "precision")])
 
 
 @dataclass(frozen=True)
@@ -171,8 +174,8 @@ def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
 
 def _check_given(config: Config, objects: Objects) -> None:
     """Refuse variants of what was given as a Python object: they would all train the same."""
-    named = {"model": ("model",), "data": ("data.name", "data.args"), "loss": ("loss",)}
-    fixed = [key for section in objects.sections for key in named[section]]
+    named = {"data": ("data.name", "data.args")}
+    fixed = [key for section in objects.sections for key in named.get(section, (section,))]
     problems = [
         Problem(
             f"compare.variants.{name}.{key}",
@@ -211,6 +214,7 @@ def _plan_variant(
         build = builder.build_of(settings, data)
         parts["build"] = build
         parts["make_objective"], parts["count_correct"] = builder.probe(settings, data, build)
+        parts["make_eval_objective"] = builder.eval_step(settings, data, build)
         parts["timed_as"] = builder.timed_as(settings, data)
         if parts["count_correct"] is None:
             ranking = settings.compare.metric if validates else None

@@ -108,6 +108,46 @@ class OwnStep:
         """Return None: only the step knows."""
 
 
+def check_step(name: str, made: Any, *, trains: bool) -> None:
+    """Refuse what is neither a loss nor a dict that holds one.
+
+    Args:
+        name: of the step, for the message.
+        made: what it returned for a first batch.
+        trains: whether the loss needs a gradient.
+
+    Raises:
+        ConfigError: with that name as its key.
+    """
+    loss = made.get("loss") if isinstance(made, Mapping) else made
+    if not isinstance(loss, Tensor) or loss.dim() != 0:
+        what = "must return one number (a tensor of shape ()), or a dict with it as `loss`"
+        given = _given(made)
+        remedy = "Return the mean loss of the batch. Losses of several optimizers: add them up."
+        raise ConfigError.single(name, what, given, remedy)
+    if trains and not loss.requires_grad:
+        what, remedy = "returns a loss without a gradient", "Compute it from the model's output."
+        raise ConfigError.single(name, what, _given(made), remedy)
+    others = made if isinstance(made, Mapping) else {}
+    for key, value in others.items():
+        is_number = isinstance(value, int | float) or (
+            isinstance(value, Tensor) and value.numel() == 1
+        )
+        if not isinstance(key, str) or not is_number:
+            what, remedy = f"must return numbers to log, and {key!r} is none", "Return its mean."
+            raise ConfigError.single(name, what, _given(value), remedy)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+def _given(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a dict of {', '.join(map(str, value))}" if isinstance(value, Mapping) else repr(value)
+
+
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
 
 

@@ -267,12 +267,14 @@ class Stack:
         if key not in self._eval_programs:
             _check_shapes(self._eval_programs)
             count_correct, made = self.tasks[0].count_correct, 0
-            objective = self.tasks[0].objective
+            first = self.tasks[0]
+            objective = first.eval_objective or first.objective
+            evaluated = Trained(self._one.model, objective)
 
             def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, Tensor]:
                 nonlocal made
                 batch = pytree.tree_unflatten(list(leaves), tree)
-                loss, output = self._call(tensors, batch)
+                loss, output = self._call(tensors, batch, evaluated)
                 if count_correct is None:
                     return loss, torch.zeros_like(loss)
                 right, made = count_correct(output, objective.target(batch))
@@ -290,7 +292,9 @@ class Stack:
         # a model that draws other random numbers too draws all of them itself, in its own order
         return bool(self.facts.dropouts) and not self.facts.torch_random
 
-    def _call(self, tensors: Sequence[Tensor], batch: Any) -> tuple[Tensor, Any]:
+    def _call(
+        self, tensors: Sequence[Tensor], batch: Any, trained: Trained | None = None
+    ) -> tuple[Tensor, Any]:
         """Run the Python code of one copy with its tensors in place; return (loss, output)."""
         autocast = torch.autocast(
             self.device.type,
@@ -300,7 +304,7 @@ class Stack:
         )
         named = dict(zip(self._names, tensors, strict=True))
         with explicit_attention(), autocast:
-            found: tuple[Tensor, Any] = functional_call(self._one, named, (batch,))
+            found: tuple[Tensor, Any] = functional_call(trained or self._one, named, (batch,))
             return found
 
     def _compiled(
