@@ -46,7 +46,7 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
     num_samples = num_predictions = 0
     objective = task.eval_objective or task.objective
     for batch in batches.in_order():
-        with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
+        with torch.autocast(task.device.type, task.autocast_dtype, enabled=task.autocast):
             loss, output = objective(model, batch)
         size = size_of(batch)
         loss_sum += loss.to(wide) * size

@@ -44,7 +44,8 @@ class Task:
         total_steps: optimizer updates; eval_every: updates between evaluations, 0 for none.
         accumulate: micro-batches per update.
         grad_clip: largest gradient norm, or None.
-        autocast: run forward and loss in bfloat16.
+        autocast: run forward and loss in `autocast_dtype`.
+        make_scaler: returns what scales the loss, for gradients that float16 could not hold.
         stop: the rule that ends the training early.
         kind: tasks of equal kind compute the same: model code and arguments, data and loss. They
             may differ in initial weights, and in all that is a field here or an optimizer's number.
@@ -73,6 +74,8 @@ class Task:
     accumulate: int = 1
     grad_clip: float | None = None
     autocast: bool = False
+    autocast_dtype: torch.dtype = torch.bfloat16
+    make_scaler: Callable[[], torch.amp.GradScaler] | None = None
     kind: str = ""
     timed_as: str = ""
     pause: Pause | None = None

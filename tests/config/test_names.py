@@ -68,7 +68,10 @@ def test_a_class_as_loss_is_made_without_arguments(write: Callable[..., Path]) -
 
 
 def test_a_loss_takes_output_and_target(write: Callable[..., Path]) -> None:
-    write("def one(output): ...\ndef two(a, b, c=1): ...\ndef three(a, b, c): ...\ndef four(a, b, c, d): ...\n", "mine.py")
+    write(
+        "def one(output): ...\ndef two(a, b, c=1): ...\ndef three(a, b, c): ...\ndef four(a, b, c, d): ...\n",
+        "mine.py",
+    )
     for name in ("two", "three"):  # the third is a weight
         load_config(write(GOOD.replace("cross_entropy", f"mine:{name}")))
     for name in ("one", "four"):
