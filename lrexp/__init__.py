@@ -12,6 +12,7 @@ from lrexp import records
 from lrexp.errors import ConfigError, InterruptedRunError, LrexpError, RunError, UserCodeError
 
 if TYPE_CHECKING:
+    from lrexp.analysis.rules import register_rule
     from lrexp.api import compare, find_lr, resume
     from lrexp.integrations.lr_finder import LRFinder
     from lrexp.report.notebook import plot_lr_schedule
@@ -38,6 +39,7 @@ _HOMES = {
     "get_multi_step_lr_scheduler": "lrexp.schedules.public",
     "load_run": "lrexp.runs.reader",
     "plot_lr_schedule": "lrexp.report.notebook",
+    "register_rule": "lrexp.analysis.rules",
     "resume": "lrexp.api",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "load_run",
     "plot_lr_schedule",
     "records",
+    "register_rule",
     "resume",
 ]
 

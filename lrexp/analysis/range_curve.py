@@ -68,14 +68,14 @@ class Curve:
             loss[:n] = np.where(near, start, loss[:n])
         return Curve(self.lr, loss)
 
-    def against(self, untrained: ArrayLike, level: float = 0.0) -> Curve:
+    def against(self, control: ArrayLike, level: float = 0.0) -> Curve:
         """Return the curve without what makes one batch harder than another.
 
         `L(w_i; b_i) − L(w_0; b_i) + level`: as long as nothing is learned, a batch's loss says only
         how hard the batch is, and the untrained model says the same.
 
         Args:
-            untrained: losses of the untrained model on the same batches, at least as many.
+            control: losses of the untrained model on the same batches, at least as many.
             level: where the curve begins.
 
         Raises:
@@ -87,10 +87,10 @@ class Curve:
 
         Source: a control variate; Owen, Monte Carlo theory, methods and examples, section 8.9.
         """
-        before = np.asarray(untrained, dtype=np.float64)
+        before = np.asarray(control, dtype=np.float64)
         if len(before) < len(self.loss) or not np.isfinite(before).all():
             what = "must be finite, and as many as the curve has points"
-            raise ConfigError.single("untrained", what, len(before), "Run all steps without an LR.")
+            raise ConfigError.single("control", what, len(before), "Run all steps without an LR.")
         return Curve(self.lr, self.loss - before[: len(self.loss)] + level)
 
 

@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from lrexp.config.names import Names
+from lrexp.config.rule_names import RULES
 from lrexp.config.trust import AnyCallable
 from lrexp.errors import ConfigError, Problem
-from lrexp.schedules.signatures import check_arguments
+from lrexp.schedules.signatures import check_arguments, one_of
 
 Section: TypeAlias = Mapping[str, Any]
 
@@ -32,6 +33,8 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
     """
     if section == "loss":
         return _loss(value, names) if isinstance(value, str) and value else []
+    if section == "find_lr":
+        return _find_lr(value, names) if isinstance(value, Mapping) else []
     if section not in _CHECKS or not isinstance(value, Mapping):
         return []
     name = value.get("name")
@@ -93,6 +96,19 @@ def _loss(name: str, names: Names) -> list[Problem]:
     return []
 
 
+def _find_lr(section: Section, names: Names) -> list[Problem]:
+    rule = section.get("rule")
+    if not isinstance(rule, str) or not rule:
+        return []  # the schema's business
+    if rule not in RULES:
+        names.import_trusted()
+    problem = one_of("find_lr.rule", rule, RULES)
+    if problem is None:
+        return []
+    own = "Your own: @lrexp.register_rule, in a module that the config or --trust names."
+    return [replace(problem, remedy=f"{problem.remedy} {own}")]
+
+
 _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
     "model": _model,
     "data": _data,
@@ -100,7 +116,8 @@ _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
     "schedule": _schedule,
 }
 
-CHECKED = ("model", "data", "loss", "optimizer", "schedule")
+TRAINED = ("model", "data", "loss", "optimizer", "schedule")
+CHECKED = (*TRAINED, "find_lr")  # last: the modules that the others name may register its rule
 
 
 def _args(section: str, function: AnyCallable, value: Section, **options: Any) -> list[Problem]:

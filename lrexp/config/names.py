@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lrexp.config.schema import ExperimentConfig
-from lrexp.config.trust import AnyCallable, import_callable
+from lrexp.config.trust import AnyCallable, import_callable, import_trusted
 from lrexp.errors import ConfigError, did_you_mean, user_error
 
 Kind: TypeAlias = Literal["model", "data", "loss", "optimizer", "schedule", "function"]
@@ -211,6 +211,10 @@ class Names:
     def resolve(self, kind: Kind, name: str) -> AnyCallable:
         """Return the callable of a name; see `resolve`."""
         return resolve(kind, name, directories=self.directories, trust=self.trust)
+
+    def import_trusted(self) -> None:
+        """Import what is trusted, so that it can register what it adds; see `import_trusted`."""
+        import_trusted(self.trust, self.directories)
 
     def model(self, settings: ExperimentConfig) -> AnyCallable:
         """Return the callable that makes the model."""

@@ -16,7 +16,7 @@ from lrexp.config.tree import NAMED_SECTIONS
 MAX_LENGTH = 64
 SAFE_CHARACTERS = "A-Za-z0-9._=,+@% -"
 NAME_PATTERN = rf"^[A-Za-z0-9]([{SAFE_CHARACTERS}]{{0,{MAX_LENGTH - 2}}}[A-Za-z0-9_=,+@%-])?$"
-_TAKEN = re.compile(r"range_test|untrained|race-\d.*")  # see finder.trials and race.candidates
+_TAKEN = re.compile(r"range_test|untrained|race-\d.*")  # see runs/reader.py
 _NAME = re.compile(NAME_PATTERN[1:-1])
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(10))}
 

@@ -6,11 +6,12 @@ The config travels as its text: the file may have been edited meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lrexp.config.checks import CHECKED, TRAINED
 from lrexp.config.config import Config
 from lrexp.config.document import document_from_dict, document_from_text, read_document, to_yaml
 from lrexp.config.load import load_config
@@ -53,23 +54,25 @@ class RunSpec:
     trust: tuple[str, ...] = ()
     objects: Objects = field(default_factory=Objects)
 
-    def config(self) -> Config:
-        """Return the checked config.
+    def config(self, checked: Collection[str] = CHECKED) -> Config:
+        """Return the config, with these sections checked against code.
 
         Raises:
             ConfigError, UserCodeError: as `load_config`.
         """
         document = document_from_text(self.text, self.name, Path(self.directory))
         given = self.objects.sections
-        return load_config(document, self.changes, trust=self.trust, given=given)
+        return load_config(document, self.changes, trust=self.trust, given=given, checked=checked)
 
     def plan(self, config: Config | None = None) -> Plan:
         """Return the plan of the config, which is loaded unless it is given.
 
+        A worker needs no rule for range tests, and may not know one that its caller registered.
+
         Raises:
             ConfigError, UserCodeError: as `make_plan`.
         """
-        config = config or self.config()
+        config = config or self.config(TRAINED)
         if self.command == "find-lr":
             return plan_one(config, self.objects, RANGE_TEST)
         return make_plan(config, self.objects)

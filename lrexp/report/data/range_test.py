@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lrexp.analysis.range_curve import CombinedCurve, Curve, combine, start_level
-from lrexp.analysis.signal import closer_look
+from lrexp.analysis.signal import paired_control
 from lrexp.report.data.curves import outcome
 from lrexp.report.data.losses import overlay_title, run_labels, shared_subtitle
 from lrexp.report.data.picture import (
@@ -39,7 +39,7 @@ from lrexp.report.data.picture import (
     wants_log,
 )
 from lrexp.report.text import count_text, lr_text, seeds_of, shortened
-from lrexp.runs.reader import Run, curves_of, untrained_losses
+from lrexp.runs.reader import Run, control_losses, curves_of
 
 CURVE = Look(0)
 OPEN_END = float(np.finfo(np.float32).max)  # as far up as any picture goes
@@ -51,7 +51,7 @@ class RangeCurves:
 
     curves: Sequence[Curve]
     combined: CombinedCurve | None  # None without any curve
-    is_closer: bool = False  # the fall was looked for in differences to the untrained model
+    is_paired: bool = False  # the fall was looked for in differences to the untrained model
 
     @property
     def y(self) -> Axis:
@@ -59,23 +59,23 @@ class RangeCurves:
         return _loss_axis(*loss_view(self))
 
 
-def range_curves(curves: Sequence[Curve], *, is_closer: bool = False) -> RangeCurves:
+def range_curves(curves: Sequence[Curve], *, is_paired: bool = False) -> RangeCurves:
     """Return these curves with what they are as one."""
-    return RangeCurves(curves, combine(curves) if curves else None, is_closer)
+    return RangeCurves(curves, combine(curves) if curves else None, is_paired)
 
 
 def curves_of_run(run: Run) -> RangeCurves:
     """Return the curves of the seeds that have ended; where none has, of the one that goes on.
 
     One that failed is neither: it would end as one does whose loss has left the picture. After a
-    second look they are those in which the fall was looked for.
+    paired control they are those in which the fall was looked for.
     """
     tests = run.of_kind("range_test")
     begun = [t for t in tests if len(t.steps["lr"]) and outcome(t) != "failed"]
     ended = [trial for trial in begun if outcome(trial) != "open"]
     curves = curves_of(ended or begun[:1])
-    closer = closer_look(curves, untrained_losses(run, ended))
-    return range_curves(closer or curves, is_closer=closer is not None)
+    paired = paired_control(curves, control_losses(run, ended))
+    return range_curves(paired or curves, is_paired=paired is not None)
 
 
 def range_test_picture(run: Run, test: RangeCurves | None = None) -> Picture:
@@ -145,7 +145,7 @@ def range_test_panels(test: RangeCurves, facts: Mapping[str, Any]) -> tuple[Pane
         marks += [_on_curve(row, test.combined) for row in rows if row.kind == "rule"]
     marks += _answer(facts, x)
     against = ", less that of the untrained model on the same batch (all begin at their mean)"
-    title = f"loss before each update{against if test.is_closer else ''}"
+    title = f"loss before each update{against if test.is_paired else ''}"
     return Panel(x, test.y, marks, title), strip(rows, x)
 
 
