@@ -62,7 +62,10 @@ def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
         return _too_short(curve, curves)
     marks = landmarks(curve)
     if _rises_at_once(marks):
-        return _from_the_start(curve)
+        return (
+            f"The loss diverged from the start, at the lowest LRs of the test ({curve.lr[0]:.2g}): "
+            "lower find_lr.min_lr by a factor of 100."
+        )
     return None if _fell(curve, marks, curves) else _not_descending(curve, marks)
 
 
@@ -154,13 +157,6 @@ def _rose(curve: Curve) -> bool:
     return blew_up or bool(len(curve.loss) and curve.loss[-1] > curve.loss[0])
 
 
-def _from_the_start(curve: CombinedCurve) -> str:
-    return (
-        f"The loss diverged from the start, at the lowest LRs of the test ({curve.lr[0]:.2g}): "
-        "lower find_lr.min_lr by a factor of 100."
-    )
-
-
 def _not_descending(curve: CombinedCurve, marks: Landmarks) -> str:
     span = f"from {curve.lr[0]:.2g} to {curve.lr[-1]:.2g}"
     more = (
@@ -181,11 +177,8 @@ def _not_descending(curve: CombinedCurve, marks: Landmarks) -> str:
 Array = NDArray[np.float64]
 WINDOW = 0.8  # decades of LR over which differences are averaged
 MIN_WINDOW_POINTS = 5  # of a window
-
-WINDOW_DEVIATIONS = (
-    4.0  # standard errors: of three seeds some ten windows reach it by luck 1 in 400 times
-)
-
+# Standard errors: of three seeds some ten windows reach it by luck 1 in 400 times.
+WINDOW_DEVIATIONS = 4.0
 MOST = 2 / 3  # of the seeds must fall
 
 

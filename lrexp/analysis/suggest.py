@@ -123,27 +123,31 @@ def suggest(
     if not 0 < mean_frac <= 1:
         remedy = "Give 1 for a constant LR."
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
-    curves, combined, reason, edge, paired = _looked_at(curves, control)
-    if reason:
-        return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
-    answers = {name: _read(name, combined, mean_frac, edge) for name in RULES}
+    curves, combined, reason, edge, note = _looked_at(curves, control)
+    answers: dict[str, float | None] = dict.fromkeys(RULES)
+    per_seed: tuple[float | None, ...] = (None,) * len(curves)
+    if not reason:
+        answers = {name: _read(name, combined, mean_frac, edge) for name in RULES}
+        alone = tuple(_alone(c, rule, mean_frac, sure=note == ONLY_PAIRED) for c in curves)
+        per_seed = alone if len(curves) > 1 else (answers[rule],)
+        reason = _unreadable(rule, answers[rule]) or _disagreement(per_seed)
     suggested = answers[rule]
-    alone = tuple(_alone(c, rule, mean_frac, sure=paired == ONLY_PAIRED) for c in curves)
-    per_seed = alone if len(curves) > 1 else (suggested,)
-    reason = _unreadable(rule, suggested) or _disagreement(per_seed)
     if reason or suggested is None:
-        return _refusal(reason, answers, per_seed, mean_frac)
-    interval = _interval(suggested, per_seed)
+        nothing = (None,) * 4
+        return Suggestion(*nothing, answers, reason, per_seed=per_seed, mean_frac=mean_frac)
+    said = [suggested, *(lr for lr in per_seed if lr is not None)]
+    interval = min(said) / WIDER, max(said) * WIDER
+    marks = landmarks(combined)
     max_lr = max(PEAK * (_constant(combined, edge) or 0.0), suggested)
-    base_lr = min(_fall(combined), max_lr / CYCLE, interval[0])
+    notes = [note, _of_schedule(rule, suggested, mean_frac), _of_end(combined, marks)]
     return Suggestion(
         suggested_lr=suggested,
         interval=interval,
-        base_lr=base_lr,
+        base_lr=min(float(combined.lr[marks.fall]), max_lr / CYCLE, interval[0]),
         max_lr=max_lr,
         rules=answers,
         reason=None,
-        note=" ".join(filter(None, [paired, _note(combined, rule, suggested, mean_frac)])) or None,
+        note=" ".join(filter(None, notes)) or None,
         per_seed=per_seed,
         mean_frac=mean_frac,
         readings=readings(combined),
@@ -177,17 +181,6 @@ def _only_begun(curve: CombinedCurve) -> str | None:
     )
 
 
-def _refusal(
-    reason: str | None,
-    answers: dict[str, float | None],
-    per_seed: tuple[float | None, ...],
-    mean_frac: float,
-) -> Suggestion:
-    return Suggestion(
-        None, None, None, None, answers, reason, per_seed=per_seed, mean_frac=mean_frac
-    )
-
-
 def _read(rule: str, curve: CombinedCurve, mean_frac: float, edge: float | None) -> float | None:
     if rule != "auto":  # the others are what others defined, and know of no schedule
         return RULES[rule](curve)
@@ -209,15 +202,6 @@ def _alone(curve: Curve, rule: str, mean_frac: float, *, sure: bool) -> float | 
     return _read(rule, combined, mean_frac, None)  # an edge they share would hide that they differ
 
 
-def _interval(suggested: float, per_seed: Sequence[float | None]) -> tuple[float, float]:
-    answers = [suggested, *(lr for lr in per_seed if lr is not None)]
-    return min(answers) / WIDER, max(answers) * WIDER
-
-
-def _fall(curve: CombinedCurve) -> float:
-    return float(curve.lr[landmarks(curve).fall])
-
-
 def _disagreement(per_seed: Sequence[float | None]) -> str | None:
     answers = [lr for lr in per_seed if lr is not None]
     if not answers or math.log10(max(answers) / min(answers)) <= MAX_DISAGREEMENT:
@@ -235,11 +219,6 @@ def _unreadable(rule: str, suggested: float | None) -> str | None:
         f"The rule {rule!r} finds nothing to read on this curve: use the rule auto, "
         "or widen the range (find_lr.min_lr, find_lr.max_lr)."
     )
-
-
-def _note(curve: CombinedCurve, rule: str, suggested: float, mean_frac: float) -> str | None:
-    notes = [_of_schedule(rule, suggested, mean_frac), _of_end(curve, landmarks(curve))]
-    return " ".join(note for note in notes if note) or None
 
 
 def _of_schedule(rule: str, suggested: float, mean_frac: float) -> str | None:

@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrexp.analysis.claims import compare_to
-from lrexp.analysis.ranking import Outcomes, Values, VariantSummary, judged
+from lrexp.analysis.claims import Outcomes, Values, VariantSummary, compare_to, judged
 from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
 from lrexp.analysis.statistics import (
     ALPHA,

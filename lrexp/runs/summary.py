@@ -12,12 +12,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose
-from lrexp.analysis.race import Course, Raced, by_horizon, drift, regrets, survivors
-from lrexp.analysis.race_answer import Verdict, verdict
-from lrexp.analysis.ranking import VariantSummary, summarise
+from lrexp.analysis.claims import VariantSummary, summarise
+from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose, final_loss
+from lrexp.analysis.race import (
+    Course,
+    Raced,
+    Verdict,
+    by_horizon,
+    drift,
+    regrets,
+    survivors,
+    verdict,
+)
 from lrexp.analysis.suggest import CYCLE, Suggestion
-from lrexp.analysis.trace import final_loss
 from lrexp.config.config import Config
 from lrexp.runs.comparison import Results, evidence
 from lrexp.runs.reader import RANGE_TEST, Draw, Run, TrialRecord, load_run

@@ -20,8 +20,7 @@ from accuracy.training import (
     outcomes,
 )
 from accuracy.workloads import Workload
-from lrexp.analysis.race import Course, Raced, Rung, next_rung, race_start
-from lrexp.analysis.race_answer import verdict
+from lrexp.analysis.race import Course, Raced, Rung, next_rung, race_start, verdict
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import is_buried
 from lrexp.analysis.suggest import Suggestion, suggest
