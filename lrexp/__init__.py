@@ -12,6 +12,7 @@ from lrexp import records
 from lrexp.errors import ConfigError, InterruptedRunError, LrexpError, RunError, UserCodeError
 
 if TYPE_CHECKING:
+    from lrexp.analysis.rules import register_rule
     from lrexp.api import compare, find_lr, resume
     from lrexp.integrations.lr_finder import LRFinder
     from lrexp.report.plots import plot_lr_schedule
@@ -40,6 +41,7 @@ _HOMES = {
     "load_run": "lrexp.runs.reader",
     "plot_lr_schedule": "lrexp.report.plots",
     "register_executor": "lrexp.runs.executor",
+    "register_rule": "lrexp.analysis.rules",
     "resume": "lrexp.api",
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "plot_lr_schedule",
     "records",
     "register_executor",
+    "register_rule",
     "resume",
 ]
 

@@ -129,7 +129,19 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class _OfGroup:
+    """A record of all trials of a group that are still being trained."""
+
+    trials: tuple[TrialId, ...]
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+@dataclass(frozen=True)
+class Checkpoint(_OfGroup):
     """All that a group needs to go on, bit for bit, after `step` updates.
 
     Args:
@@ -139,18 +151,12 @@ class Checkpoint:
             strings and None, so that `torch.load` reads it with `weights_only=True`.
     """
 
-    trials: tuple[TrialId, ...]
     step: int
     state: dict[str, Any] = field(compare=False, repr=False)
 
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
-
 
 @dataclass(frozen=True)
-class NoCheckpoint:
+class NoCheckpoint(_OfGroup):
     """A checkpoint was due, and there can be none: these trials go on, but begin anew if stopped.
 
     Args:
@@ -158,17 +164,11 @@ class NoCheckpoint:
         why: a clause, such as "training changes the attribute `x`".
     """
 
-    trials: tuple[TrialId, ...]
     why: str
-
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
 
 
 @dataclass(frozen=True)
-class Interrupted:
+class Interrupted(_OfGroup):
     """The group stopped because its `Pause` asked for it; nothing more comes of these trials.
 
     They go on from the group's last checkpoint; where it has none, at their first step.
@@ -178,13 +178,7 @@ class Interrupted:
         why: why no checkpoint could be taken right before this; None where one was.
     """
 
-    trials: tuple[TrialId, ...]
     why: str | None = None
-
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
 
 
 Record: TypeAlias = (

@@ -11,14 +11,15 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lrexp.config.rule_names import RULES
 from lrexp.config.schema import ExperimentConfig
-from lrexp.config.trust import AnyCallable, import_callable
+from lrexp.config.trust import AnyCallable, import_callable, import_trusted
 from lrexp.errors import ConfigError, Problem, did_you_mean, user_error
-from lrexp.schedules.signatures import check_arguments, under
+from lrexp.schedules.signatures import check_arguments, one_of, under
 
 Kind: TypeAlias = Literal[
     "model", "data", "loss", "step", "eval_step", "optimizer", "schedule", "function"
@@ -212,6 +213,10 @@ class Names:
             raise ConfigError.single("", what, name, f"Give it in Python again: {kind}=...")
         return LOOK_UP[kind](name)
 
+    def import_trusted(self) -> None:
+        """Import what is trusted, so that it can register what it adds; see `import_trusted`."""
+        import_trusted(self.trust, self.directories)
+
     def of(self, kind: Kind, settings: ExperimentConfig) -> Any:
         """Return the callable of a section's name; that of a schedule without import path stays.
 
@@ -298,6 +303,8 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
     if section in PLAIN:
         is_name = isinstance(value, str) and value
         return _check_function(section, str(value), names) if is_name else []
+    if section == "find_lr":
+        return _check_rule(value, names) if isinstance(value, Mapping) else []
     if section not in _CHECKS or not isinstance(value, Mapping):
         return []
     name = value.get("name")
@@ -373,6 +380,19 @@ def _binds(signature: inspect.Signature, arguments: Sequence[str]) -> bool:
     return True
 
 
+def _check_rule(section: Section, names: Names) -> list[Problem]:
+    rule = section.get("rule")
+    if not isinstance(rule, str) or not rule:
+        return []  # the schema's business
+    if rule not in RULES:
+        names.import_trusted()
+    problem = one_of("find_lr.rule", rule, RULES)
+    if problem is None:
+        return []
+    own = "Your own: @lrexp.register_rule, in a module that the config or --trust names."
+    return [replace(problem, remedy=f"{problem.remedy} {own}")]
+
+
 _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
     "model": _check_model,
     "data": _check_data,
@@ -380,7 +400,8 @@ _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
     "schedule": _check_schedule,
 }
 
-CHECKED = ("model", "data", *PLAIN, "optimizer", "schedule")
+TRAINED = ("model", "data", *PLAIN, "optimizer", "schedule")
+CHECKED = (*TRAINED, "find_lr")  # last: the modules that the others name may register its rule
 
 
 def _args(section: str, function: AnyCallable, value: Section, **options: Any) -> list[Problem]:

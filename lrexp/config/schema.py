@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from lrexp.config.rule_names import RULES as RANGE_TEST_RULES
 from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
 from lrexp.errors import ConfigError
@@ -153,6 +154,11 @@ Pattern: TypeAlias = Annotated[
 
 InMemory: TypeAlias = Annotated[
     bool | str, PlainValidator(_in_memory), WithJsonSchema({"enum": ["auto", True, False]})
+]
+
+RuleName: TypeAlias = Annotated[
+    Text,
+    WithJsonSchema({"anyOf": [{"enum": [*RANGE_TEST_RULES]}, {"type": "string", "minLength": 1}]}),
 ]
 
 Arguments: TypeAlias = dict[str, Any]
@@ -349,9 +355,7 @@ class FindLrConfig(BaseModel):
     stop_factor: float = Field(
         default=4.0, gt=1, description="Stop when the smoothed loss is this many times its best."
     )
-    rule: Literal["auto", "steepest", "minimum", "valley", "slide"] = Field(
-        default="auto", description="Which rule gives the suggestion."
-    )
+    rule: RuleName = Field(default="auto", description="Which rule gives the suggestion.")
     race: bool = Field(
         default=False,
         description="Verify the suggestion: train LRs around it for a short time; from a budget of "

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from lrexp.analysis.range_curve import Curve
-from lrexp.analysis.signal import closer_look, is_buried
+from lrexp.analysis.signal import is_buried, paired_control
 from lrexp.analysis.stopping import RangeTestStop, ramp
 from lrexp.analysis.suggest import suggest
 from lrexp.engine.device import pick_device
@@ -173,9 +173,9 @@ class LRFinder:
             )
             numbers = range(seed, seed + seeds)
             curves = tuple(Curve(*_steps(task, s)) for s in numbers)
-            untrained = _untrained(task, numbers) if is_buried(curves) else None
-        shown = tuple(closer_look(curves, untrained) or ())
-        self.result = RangeTest(suggest(curves, rule, mean_frac, untrained), curves, shown=shown)
+            control = _control(task, numbers) if is_buried(curves) else None
+        shown = tuple(paired_control(curves, control) or ())
+        self.result = RangeTest(suggest(curves, rule, mean_frac, control), curves, shown=shown)
         return self.result
 
     def get_optimal_lr(self) -> float | None:
@@ -251,7 +251,7 @@ def _in_words_of_python() -> Iterator[None]:
         raise ConfigError(problems) from error
 
 
-def _untrained(task: Task, seeds: Iterable[int]) -> list[list[float]]:
+def _control(task: Task, seeds: Iterable[int]) -> list[list[float]]:
     """Return the losses of the same batches without learning, for each seed."""
     still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
     return [_steps(still, seed)[1] for seed in seeds]

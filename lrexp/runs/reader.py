@@ -212,7 +212,7 @@ def _facts_of_name(variant: str, status: dict[str, Any]) -> _Facts:
         return "compare", None, None
     if (candidate := candidate_of(variant)) is not None:
         return "race", candidate.horizon, candidate.lr
-    known: dict[str, Kind] = {UNTRAINED: "paired_control", RANGE_TEST: "range_test"}
+    known: dict[str, Kind] = {CONTROL: "paired_control", RANGE_TEST: "range_test"}
     return known.get(variant, "compare"), None, None
 
 
@@ -240,7 +240,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 DONE = ("finished", "diverged")  # outcomes; a trial that failed has no loss
 RANGE_TEST = "range_test"
-UNTRAINED = "untrained"  # the same batches once more, without learning
+CONTROL = "untrained"  # the same batches once more, without learning
 
 
 def finished_tests(run: Run) -> list[TrialRecord]:
@@ -254,9 +254,9 @@ def curves_of(tests: Iterable[TrialRecord]) -> list[Curve]:
     return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
 
 
-def untrained_losses(run: Run, tests: Iterable[TrialRecord]) -> list[NDArray[np.float64]] | None:
-    """Return the losses of the untrained model for each test, None without a second look."""
-    found = {t.seed: t.steps["loss"] for t in run.variants.get(UNTRAINED, ()) if t.result}
+def control_losses(run: Run, tests: Iterable[TrialRecord]) -> list[NDArray[np.float64]] | None:
+    """Return the losses of the untrained model for each test, None without a paired control."""
+    found = {t.seed: t.steps["loss"] for t in run.variants.get(CONTROL, ()) if t.result}
     seeds = [test.seed for test in tests]
     return [found[seed] for seed in seeds] if seeds and found.keys() >= set(seeds) else None
 

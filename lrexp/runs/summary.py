@@ -14,22 +14,28 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lrexp.analysis.claims import compare_to
-from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose
-from lrexp.analysis.race import Course, Raced, by_horizon, drift, regrets, survivors
-from lrexp.analysis.race_answer import Verdict, verdict
-from lrexp.analysis.ranking import Outcomes, Values, VariantSummary, judged, summarise
-from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
-from lrexp.analysis.statistics import (
-    ALPHA,
-    MIN_SEEDS,
-    floor_of_noise,
-    median_with_misses,
-    seeds_needed,
-    time_to,
+from lrexp.analysis import statistics
+from lrexp.analysis.claims import (
+    Outcomes,
+    Values,
+    VariantSummary,
+    compare_to,
+    judged,
+    summarise,
 )
+from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose, final_loss
+from lrexp.analysis.race import (
+    Course,
+    Raced,
+    Verdict,
+    by_horizon,
+    drift,
+    regrets,
+    survivors,
+    verdict,
+)
+from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
 from lrexp.analysis.suggest import CYCLE, Suggestion
-from lrexp.analysis.trace import final_loss
 from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
 from lrexp.runs.files import read_json
@@ -304,8 +310,8 @@ def evidence(results: Results) -> dict[str, Any]:
             "reference": results.reference,
             "reference_is_best": by_result,
             "comparisons_corrected_for": family,
-            "seeds_needed": seeds_needed(family),
-            "alpha": ALPHA,
+            "seeds_needed": statistics.seeds_needed(family),
+            "alpha": statistics.ALPHA,
         },
         "comparisons": [asdict(comparison) for comparison in comparisons],
         "noise": _noise(results),
@@ -328,8 +334,8 @@ def too_few_seeds(config: Config) -> str | None:
     """Return a sentence where a config has seeds for a verdict, but not for so many variants."""
     seeds, count = config.experiment.compare.seeds, len(config.variants)
     family = num_comparisons(count, chosen_by_result=config.reference == BEST)
-    needed = seeds_needed(family)
-    if not MIN_SEEDS <= seeds < needed:
+    needed = statistics.seeds_needed(family)
+    if not statistics.MIN_SEEDS <= seeds < needed:
         return None
     return (
         f"Too few seeds for a verdict: {count} variants make {family} comparisons, which take "
@@ -358,7 +364,7 @@ def _measure(settings: ExperimentConfig, metric: str) -> str:
 def _noise(results: Results) -> dict[str, Any] | None:
     """Return how far the seeds of the reference lie apart, and what equal variants differ by."""
     row = next(row for row in results.ranking if row.variant == results.reference)
-    floor = floor_of_noise([value for value in row.values if value is not None])
+    floor = statistics.floor_of_noise([value for value in row.values if value is not None])
     groups: dict[str, list[VariantSummary]] = {}
     for other in results.ranking:
         key = repr(results.config.variants[other.variant].model_dump(exclude={"compare"}))
@@ -411,10 +417,10 @@ def _times(results: Results, name: str, target: float, unit: str) -> dict[str, A
         cost = results.cost(name, trial.seed)
         if not math.isnan(cost):
             known = (trial.evals[unit], trial.evals.get(results.metric, np.empty(0)))
-            reached = time_to(target, *known, results.direction)
+            reached = statistics.time_to(target, *known, results.direction)
             times.append(math.inf if math.isinf(cost) else reached)
     return {
-        "median": median_with_misses(times),
+        "median": statistics.median_with_misses(times),
         "reached": sum(map(math.isfinite, times)),
         "of": len(times),
         "values": times,
