@@ -49,16 +49,19 @@ class Supervised:
         loss: that function.
         split: batch -> positional arguments of the model, its keywords, and what the loss is given
             beside the output: (target,) or (target, weight).
+        of_logits: the loss is given the logits of an output that holds them beside other things.
     """
 
     loss: LossFunction
     split: Split
+    of_logits: bool = False
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return (loss, output)."""
         args, keywords, compared = self.split(batch)
-        output = logits_of(model(*args, **keywords))
-        return self.loss(output, *compared), output
+        output = model(*args, **keywords)
+        logits = logits_of(output)
+        return self.loss(logits if self.of_logits else output, *compared), logits
 
     def target(self, batch: Any) -> Any:
         """Return the target."""
@@ -229,9 +232,24 @@ def _layout(model: nn.Module, batch: Any, loss: Any) -> Split:
     num_inputs = len(batch) - num_compared
     if num_inputs == 1 and isinstance(batch[0], Mapping) and _takes_keywords(model, batch[0]):
         return lambda batch: ((), batch[0], tuple(batch[1:]))
-    if len(batch) == 2:  # the usual one, and the quickest
-        return _of_pair
+    if len(batch) == 2:
+        return _of_two(model, batch, loss)
     return lambda batch: (tuple(batch[:num_inputs]), {}, tuple(batch[num_inputs:]))
+
+
+def _of_two(model: nn.Module, batch: Any, loss: Any) -> Split:
+    """Return how (inputs, target) is split, where each of them may hold several entries."""
+    inputs, target = batch
+    several = isinstance(inputs, tuple | list) and not _takes(model.forward, 1)
+    weighted = isinstance(target, tuple | list) and len(target) == 2 and takes(loss, 3)
+    if not several and not weighted:
+        return _of_pair  # the usual one, and the quickest
+
+    def split(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
+        inputs, target = batch
+        return (*inputs,) if several else (inputs,), {}, (*target,) if weighted else (target,)
+
+    return split
 
 
 def _of_dict(model: nn.Module, batch: Mapping[str, Any]) -> Split:
@@ -246,6 +264,17 @@ def _of_dict(model: nn.Module, batch: Mapping[str, Any]) -> Split:
             return lambda batch: ((batch[others[0]],), {}, (batch.get(target),))
         return lambda batch: ((batch,), {}, (batch.get(target),))
     return lambda batch: ((), {key: batch[key] for key in keys}, (batch.get(target),))
+
+
+def _takes(forward: Any, count: int) -> bool:
+    """Return whether a forward can be called with so many positional arguments."""
+    try:
+        inspect.signature(forward).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        pass
+    return True
 
 
 def takes(function: Any, count: int) -> bool:
@@ -293,8 +322,11 @@ def fit_objective(
             )
         return lambda: OfModel(split)
     target, *weight = split(batch)[2]
-    seen = logits_of(output)
-    fit_loss(make_loss(), seen, target, *weight)
+    loss = make_loss()
+    # a loss of the user's own may want the whole output
+    of_logits = str(getattr(loss, "__module__", "")).partition(".")[0] == "torch"
+    seen = logits_of(output) if of_logits else output
+    fit_loss(loss, seen, target, *weight)
     if is_token_logits(seen, target):
-        return lambda: Supervised(over_tokens(make_loss()), split)
-    return lambda: Supervised(make_loss(), split)
+        return lambda: Supervised(over_tokens(make_loss()), split, of_logits)
+    return lambda: Supervised(make_loss(), split, of_logits)
