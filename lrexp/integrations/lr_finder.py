@@ -145,9 +145,12 @@ class LRFinder:
             raise ConfigError.single("seeds", "must be at least 1", seeds, "3 is usual.")
         parameter = next((p for p in self.model.parameters() if p.requires_grad), None)
         base_lr = self.optimizer.param_groups[0]["lr"]
-        if parameter is None or not base_lr > 0:
-            what = "needs a model with a parameter that requires a gradient, and an LR above 0"
-            raise ConfigError.single("LRFinder", what, base_lr, "Any LR will do: it is replaced.")
+        if parameter is None:
+            what, remedy = "has no parameter that requires a gradient", "Unfreeze a layer."
+            raise ConfigError.single("model", what, type(self.model).__name__, remedy)
+        if not base_lr > 0:
+            what, remedy = "must have an LR above 0", "Any will do: it is replaced."
+            raise ConfigError.single("optimizer", what, base_lr, remedy)
         with preserved_rng(self.device), _in_words_of_python():
             batches = _batches(train_loader).to(self.device, parameter.dtype)
             val = None if val_loader is None else _batches(val_loader)
