@@ -22,7 +22,7 @@ from lrexp.analysis.range_curve import (
     landmarks,
 )
 from lrexp.analysis.rules import BELOW_EDGE, RULES, auto, readings, stability_edge
-from lrexp.analysis.signal import closer_look, is_buried, no_signal
+from lrexp.analysis.signal import closer_look, ended_infinite, is_buried, no_signal
 from lrexp.errors import ConfigError, did_you_mean
 
 MAX_DISAGREEMENT = 2.0  # decades between the seeds
@@ -84,6 +84,7 @@ def suggest(
     rule: str = "auto",
     mean_frac: float = 1.0,
     untrained: Sequence[ArrayLike] | None = None,
+    causes: Sequence[str] = (),
 ) -> Suggestion:
     """Suggest an LR from the range tests of one ramp, run with one or more seeds.
 
@@ -105,6 +106,7 @@ def suggest(
         untrained: for each curve the losses of the untrained model on the same batches. Where the
             curves show no fall, it is looked for once more in the differences; see
             `second_look`.
+        causes: why losses were not finite, of the seeds where the LR is not to blame.
 
     Raises:
         ConfigError: there is no such rule, `mean_frac` is out of range, or the curves do not share
@@ -122,6 +124,11 @@ def suggest(
     if not 0 < mean_frac <= 1:
         remedy = "Give 1 for a constant LR."
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
+    if causes and 2 * len(causes) >= len(curves):
+        why = f"The test ended at a loss that is not finite. {causes[0]}"
+        return _refusal(why, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
+    ends = [len(curve.loss) - curve.num_finite for curve in curves]
+    blew_up = sum(map(bool, ends)) - len(causes)
     curves, combined, reason, edge, closer = _looked_at(curves, untrained)
     if reason:
         return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
@@ -142,7 +149,10 @@ def suggest(
         max_lr=max_lr,
         rules=answers,
         reason=None,
-        note=" ".join(filter(None, [closer, _note(combined, rule, suggested, mean_frac)])) or None,
+        note=" ".join(
+            filter(None, [closer, _note(combined, rule, suggested, mean_frac, blew_up), *causes])
+        )
+        or None,
         per_seed=per_seed,
         mean_frac=mean_frac,
         readings=readings(combined),
@@ -160,15 +170,16 @@ def _looked_at(
     combined = combine(curves)
     if is_buried(curves) and (closer := closer_look(curves, untrained)):
         read = combine(closer)
-        return closer, read, _only_begun(read), stability_edge(combined), CLOSER
+        edge = combined.lr[-1] if ended_infinite(curves) else stability_edge(combined)
+        return closer, read, _only_begun(read, curves), edge, CLOSER
     note = DOUBTFUL if untrained is not None and is_buried(curves) else None
     exact = [curve.without_rounding() for curve in curves]
     return curves, combined, no_signal(combine(exact), exact), None, note
 
 
-def _only_begun(curve: CombinedCurve) -> str | None:
+def _only_begun(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
     """Return a reason where even the highest LRs are low: a fall without its other side."""
-    if landmarks(curve).diverges:
+    if landmarks(curve).diverges or ended_infinite(curves):
         return None
     return (
         f"The loss only begins to fall at the highest LR ({curve.lr[-1]:.2g}), by less than its "
@@ -236,8 +247,10 @@ def _unreadable(rule: str, suggested: float | None) -> str | None:
     )
 
 
-def _note(curve: CombinedCurve, rule: str, suggested: float, mean_frac: float) -> str | None:
-    notes = [_of_schedule(rule, suggested, mean_frac), _of_end(curve, landmarks(curve))]
+def _note(
+    curve: CombinedCurve, rule: str, suggested: float, mean_frac: float, blew_up: int
+) -> str | None:
+    notes = [_of_schedule(rule, suggested, mean_frac), _of_end(curve, landmarks(curve), blew_up)]
     return " ".join(note for note in notes if note) or None
 
 
@@ -251,7 +264,10 @@ def _of_schedule(rule: str, suggested: float, mean_frac: float) -> str | None:
     )
 
 
-def _of_end(curve: CombinedCurve, marks: Landmarks) -> str | None:
+def _of_end(curve: CombinedCurve, marks: Landmarks, blew_up: int) -> str | None:
+    if 2 * blew_up >= curve.seeds:
+        edge = f"{curve.lr[-1]:.2g}"
+        return f"Above {edge} the loss is not finite ({blew_up} of {curve.seeds} seeds)."
     if marks.diverges or np.log10(curve.lr[-1] / curve.lr[marks.minimum]) > BANDWIDTH:
         return None
     return (

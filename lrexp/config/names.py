@@ -8,9 +8,11 @@ so that one reading finds every problem.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -201,8 +203,7 @@ class Names:
             <class 'torch.optim.adamw.AdamW'>
         """
         if ":" in name or kind == "function":
-            found = import_callable(name, directories=self.directories, trust=self.trust)
-            return _as_loss(found, name) if kind == "loss" else found
+            return import_callable(name, directories=self.directories, trust=self.trust)
         if name == IN_PYTHON:
             what = "was given as a Python object, which no file can hold"
             raise ConfigError.single("", what, name, f"Give it in Python again: {kind}=...")
@@ -211,13 +212,16 @@ class Names:
     def of(self, kind: Kind, settings: ExperimentConfig) -> Any:
         """Return the callable of a section's name; that of a schedule without import path stays.
 
-        None where there is no loss: the model returns its own.
+        A loss comes with its arguments; None where there is none: the model returns its own.
         """
         section = getattr(settings, kind)
-        name = section if kind == "loss" else section.name
-        if name is None:
+        if section is None:
             return None
-        return name if kind == "schedule" and ":" not in name else self.resolve(kind, name)
+        name = section.name
+        if kind == "schedule" and ":" not in name:
+            return name
+        found = self.resolve(kind, name)
+        return _made_loss(found, name, section.args) if kind == "loss" else found
 
     def schedule_params(self, settings: ExperimentConfig) -> dict[str, Any]:
         """Return the schedule's parameters, import paths in them replaced by what they name."""
@@ -262,12 +266,14 @@ class Names:
             raise error.under(key) from None
 
 
-def _as_loss(found: AnyCallable, path: str) -> AnyCallable:
-    """Return a class's instance, made without arguments: `torch.nn:MSELoss` is a class."""
+def _made_loss(found: AnyCallable, path: str, args: Mapping[str, Any]) -> AnyCallable:
+    """Return a loss with its arguments; a class's instance: `torch.nn:MSELoss` is a class."""
+    if str(getattr(found, "__module__", "")).partition(".")[0] == "torch":
+        args = {name: _as_tensor(value) for name, value in args.items()}
     if not isinstance(found, type):
-        return found
+        return functools.partial(found, **args) if args else found
     try:
-        made = found()
+        made = found(**args)
     except Exception as error:
         raise user_error(error, f"making the loss {path}") from error
     if not callable(made):
@@ -275,6 +281,16 @@ def _as_loss(found: AnyCallable, path: str) -> AnyCallable:
         raise ConfigError.single("", what, path, "Name a function of (output, target).")
     loss: AnyCallable = made
     return loss
+
+
+def _as_tensor(value: Any) -> Any:
+    """Return a list of numbers as torch's losses take weights; anything else as it is."""
+    import torch
+
+    try:
+        return torch.tensor(value, dtype=torch.float32) if isinstance(value, list) else value
+    except (ValueError, TypeError):
+        return value
 
 
 Section: TypeAlias = Mapping[str, Any]
@@ -287,11 +303,9 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
         UserCodeError: the user's own module raised while it was imported.
 
     Example:
-        >>> section_problems("loss", "mse", Names(()))[0].remedy
+        >>> section_problems("loss", {"name": "mse"}, Names(()))[0].remedy
         "Did you mean 'mse_loss'?"
     """
-    if section == "loss":
-        return _check_loss(value, names) if isinstance(value, str) and value else []
     if section not in _CHECKS or not isinstance(value, Mapping):
         return []
     name = value.get("name")
@@ -300,7 +314,8 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
     try:
         return _CHECKS[section](name, value, names)
     except ConfigError as error:
-        return under(f"{section}.name", error.problems)
+        key = section if section == "loss" else f"{section}.name"
+        return under(key, error.problems)
 
 
 def _check_model(name: str, section: Section, names: Names) -> list[Problem]:
@@ -337,24 +352,44 @@ def _check_schedule(name: str, section: Section, names: Names) -> list[Problem]:
     return under("schedule", check_schedule(found if ":" in name else name, params))
 
 
-def _check_loss(name: str, names: Names) -> list[Problem]:
-    try:
-        function = names.resolve("loss", name)
-    except ConfigError as error:
-        return under("loss", error.problems)
-    try:
-        inspect.signature(function).bind("output", "target")
-    except TypeError:
-        what = "must take two arguments, (output, target)"
-        return [Problem("loss", what, name, "Give its other parameters defaults.")]
-    except ValueError:  # no signature to be had
-        pass
+def _check_loss(name: str, section: Section, names: Names) -> list[Problem]:
+    found = names.resolve("loss", name)
+    args = section.get("args", {})
+    if not isinstance(args, Mapping):
+        return []
+    compared = {} if isinstance(found, type) else dict.fromkeys(_compared(found), "the batch")
+    problems = _args("loss", found, section, filled=compared) if args else []
+    if problems:
+        return problems
+    function = _made_loss(found, name, args)
+    with suppress(ValueError):  # no signature to be had
+        signature = inspect.signature(function)
+        if not any(_takes(signature, count) for count in (2, 3)):
+            what = "must take two arguments, (output, target), or three with a weight"
+            return [Problem("loss", what, name, "Give its other parameters defaults.")]
     return []
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _compared(function: AnyCallable) -> list[str]:
+    """Return the parameters that are given the output and the target."""
+    try:
+        return list(inspect.signature(function).parameters)[:2]
+    except (TypeError, ValueError):
+        return []
 
 
 _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
     "model": _check_model,
     "data": _check_data,
+    "loss": _check_loss,
     "optimizer": _check_optimizer,
     "schedule": _check_schedule,
 }

@@ -14,7 +14,13 @@ from typing import TypeAlias
 from lrexp.errors import NOTHING, ConfigError
 
 KeyPath: TypeAlias = tuple[str | int, ...]
-NAMED_SECTIONS = ("model", "data", "optimizer", "schedule")  # a bare string means {name: it}
+NAMED_SECTIONS = (
+    "model",
+    "data",
+    "loss",
+    "optimizer",
+    "schedule",
+)  # a bare string means {name: it}
 OPTIONAL_SECTIONS = ("schedule", "train", "compare", "find_lr")  # an empty one is as good as none
 _ABSENT = object()
 _INDEX = re.compile(r"\[(\d{1,6})\]")

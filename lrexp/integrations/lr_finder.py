@@ -21,16 +21,17 @@ from lrexp.engine.rng import preserved_rng
 from lrexp.engine.sequential import run_sequentially
 from lrexp.engine.task import Task
 from lrexp.errors import NOTHING, ConfigError, user_error
-from lrexp.records import Failed, Steps, TrialId
+from lrexp.records import Ended, Failed, Steps, TrialId
 from lrexp.report.result import RangeTest
 from lrexp.runs.trials import NEVER
 from lrexp.schedules.schedule import Schedule
-from lrexp.workloads.batches import Batches, batch_on
+from lrexp.workloads.batches import Batches, Data, Facts, batch_on
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import LossFunction, loss_floor
 from lrexp.workloads.models import copy_of
 from lrexp.workloads.objectives import Objective, fit_objective, layout
 from lrexp.workloads.optimizers import fuse
+from lrexp.workloads.tensors import all_targets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,13 +119,17 @@ class LRFinder:
         """
         if seeds < 1:
             raise ConfigError.single("seeds", "must be at least 1", seeds, "3 is usual.")
-        parameter = next(self.model.parameters(), None)
         base_lr = self.optimizer.param_groups[0]["lr"]
-        if parameter is None or not base_lr > 0:
+        parameters = list(self.model.parameters())
+        if not parameters or not base_lr > 0:
             what = "needs a model with parameters and an optimizer with an LR above 0"
             raise ConfigError.single("LRFinder", what, base_lr, "Any LR will do: it is replaced.")
+        if not any(parameter.requires_grad for parameter in parameters):
+            what, remedy = "has no parameter that requires a gradient", "Set requires_grad."
+            raise ConfigError.single("model", what, type(self.model).__name__, remedy)
+        real = (p.dtype for p in parameters if p.dtype.is_floating_point)
         with preserved_rng(self.device):
-            batches = _batches(train_loader).to(self.device, parameter.dtype)
+            batches = _batches(train_loader).to(self.device, next(real, torch.float32))
             objective = self._objective(batches)
             task = Task(
                 trial=TrialId("range_test", seed),
@@ -138,10 +143,13 @@ class LRFinder:
                 device=self.device,
             )
             numbers = range(seed, seed + seeds)
-            curves = tuple(Curve(*_steps(task, s)) for s in numbers)
-            untrained = _untrained(task, numbers) if is_buried(curves) else None
+            tests = [_steps(task, s) for s in numbers]
+            curves = tuple(Curve(lr, loss) for lr, loss, _ in tests)
+            causes = [cause for *_, cause in tests if cause]
+            untrained = _untrained(task, numbers) if is_buried(curves) and not causes else None
         shown = tuple(closer_look(curves, untrained) or ())
-        self.result = RangeTest(suggest(curves, rule, mean_frac, untrained), curves, shown=shown)
+        suggestion = suggest(curves, rule, mean_frac, untrained, causes)
+        self.result = RangeTest(suggestion, curves, shown=shown)
         return self.result
 
     def get_optimal_lr(self) -> float | None:
@@ -174,8 +182,14 @@ class LRFinder:
             output = model(*args, **keywords)
         except Exception as error:
             raise user_error(error, "the model") from error
+        data = Data(batches, None, Facts())
+        known = all_targets(data, lambda whole: split(whole)[2][0])
         loss = self.loss_fn
-        return fit_objective(None if loss is None else lambda: loss, batch, output, split)()
+        make = None if loss is None else lambda: loss
+        try:
+            return fit_objective(make, batch, output, split, known=known)()
+        except ConfigError as error:
+            raise error.under("loss_fn") from None
 
 
 def _untrained(task: Task, seeds: Iterable[int]) -> list[list[float]]:
@@ -184,17 +198,20 @@ def _untrained(task: Task, seeds: Iterable[int]) -> list[list[float]]:
     return [_steps(still, seed)[1] for seed in seeds]
 
 
-def _steps(task: Task, seed: int) -> tuple[list[float], list[float]]:
-    """Return the LR and the loss of every step."""
+def _steps(task: Task, seed: int) -> tuple[list[float], list[float], str]:
+    """Return the LR and the loss of every step, and why one is not finite if the LR is innocent."""
     lr: list[float] = []
     loss: list[float] = []
+    cause = ""
     for record in run_sequentially([replace(task, trial=TrialId("range_test", seed))]):
         if isinstance(record, Failed):
             raise user_error(record.error, "the range test") from record.error
         if isinstance(record, Steps):
             lr += record.lr
             loss += record.loss
-    return lr, loss
+        if isinstance(record, Ended):
+            cause = record.cause
+    return lr, loss, cause
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -343,6 +343,7 @@ _KINDS = {  # of difference, by key; a key that ends with a dot stands for all b
     "data.name": ("data set", "data sets"),
     "data": ("data set", "data sets"),
     "loss": ("loss function", "loss functions"),
+    "loss.": ("loss function", "loss functions"),
     "train.duration": ("duration", "durations"),
 }
 

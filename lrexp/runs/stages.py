@@ -29,6 +29,7 @@ from lrexp.runs.reader import (
     RANGE_TEST,
     UNTRAINED,
     Run,
+    cause_of,
     curves_of,
     finished_tests,
     load_run,
@@ -73,8 +74,10 @@ class RangeTests:
     @cached_property
     def suggestion(self) -> Suggestion:
         """What they suggest for the schedule of the config."""
-        control = untrained_losses(self.run, finished_tests(self.run))
-        return suggest(self.curves, self.rule, self.mean_frac, control)
+        tests = finished_tests(self.run)
+        causes = [cause for cause in map(cause_of, tests) if cause]
+        control = untrained_losses(self.run, tests)
+        return suggest(self.curves, self.rule, self.mean_frac, control, causes)
 
     @property
     def seeds(self) -> list[int]:

@@ -20,7 +20,7 @@ from lrexp.analysis.suggest import CYCLE, Suggestion
 from lrexp.analysis.trace import final_loss
 from lrexp.config.config import Config
 from lrexp.runs.comparison import Results, evidence
-from lrexp.runs.reader import RANGE_TEST, Draw, Run, TrialRecord, load_run
+from lrexp.runs.reader import RANGE_TEST, Draw, Run, TrialRecord, cause_of, load_run
 from lrexp.runs.session import Session
 from lrexp.runs.stages import RangeTests
 from lrexp.runs.trial_files import HIGHER_IS_BETTER
@@ -208,6 +208,7 @@ def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagno
         stopped_at=(trial.result or {}).get("stopped_at"),
         total_steps=run.status["total_steps"][trial.variant],
         best_final=best_final,
+        cause=cause_of(trial),
     )
 
 
