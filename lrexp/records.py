@@ -112,12 +112,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial is over: all steps done, or stopped by its rule at `stopped_at` (its last step)."""
+    """The trial is over: all steps done, or stopped by its rule at `stopped_at` (its last step).
+
+    `cause` is a sentence where a loss was not finite and the LR is not to blame.
+    """
 
     trial: TrialId
     steps: int
     stopped_at: int | None
     seconds: float
+    cause: str = ""
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: finder().run((X, Y[:7])), "^train_loader: must have as many targets as inputs"),
     (lambda: finder().run(DataLoader([])), "^train_loader: "),
     (lambda: finder().run("text"), "train_loader|the loader"),
-    (lambda: finder(lambda o, y: o).run((X, Y)), "^loss_fn: .*must return one number"),
+    (lambda: finder(lambda o, y: o).run((X, Y)), "^loss_fn: .*must return one"),
     (lambda: finder(None).run((X, Y)), "^loss_fn: is needed: the model returns none"),
     (lambda: finder(None, step=lambda m, b: m(b[0])).run((X, Y)), "^step: must return one number"),
     (lambda: finder().run((X, X, Y)), "^model: cannot be called with"),
@@ -163,7 +163,9 @@ def test_mistakes_are_told_in_words_of_python(make: Callable[[], Any], said: str
 def test_a_frozen_model_is_told() -> None:
     model = net().requires_grad_(False)
     frozen = lrexp.LRFinder(model, torch.optim.SGD(model.parameters(), 0.1), functional.mse_loss)
-    with pytest.raises(lrexp.ConfigError, match="^model: has no parameter that requires a gradient"):
+    with pytest.raises(
+        lrexp.ConfigError, match=r"^model: has no parameter that requires a gradient"
+    ):
         frozen.run((X, Y))
 
 

@@ -201,13 +201,14 @@ def way_left(t: Trace, val: ArrayLike, end: float | None, best_final: float | No
     return min(1.0, max(0.0, (end - best_final) / way)) if way > 0 else 0.0
 
 
-def not_finite(losses: Array, evals: Evals | None, total: int) -> str | None:
-    """Return where the loss stopped being finite."""
+def not_finite(losses: Array, evals: Evals | None, total: int, cause: str = "") -> str | None:
+    """Return where the loss stopped being finite, and why if the LR is not to blame."""
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad) and bad[0] == 0:
         return "Training loss was non-finite before the first update: check data, model and loss."
     if len(bad):
-        return f"Training loss became non-finite at step {bad[0]} of {total}: {LOWER_MUCH}"
+        became = f"Training loss became non-finite at step {bad[0]} of {total}"
+        return f"{became}. {cause}" if cause else f"{became}: {LOWER_MUCH}"
     for name in ("val_loss", "train_loss"):  # nan means: not evaluated
         infinite = np.isinf(np.asarray((evals or {}).get(name, ()), dtype=float))
         if infinite.any() and infinite[0]:
@@ -357,6 +358,7 @@ def diagnose(
     stopped_at: int | None = None,
     total_steps: int | None = None,
     best_final: float | None = None,
+    cause: str = "",
 ) -> Diagnosis:
     """Say what one training did.
 
@@ -380,6 +382,7 @@ def diagnose(
         stopped_at: the step at which a rule stopped the training.
         total_steps: the length that was planned; that of `losses` if None.
         best_final: the lowest `final_loss` over the variants of the comparison.
+        cause: why a loss was not finite, where the LR is not to blame.
 
     Example:
         >>> diagnose([1.0, 2.0, float("nan")], total_steps=230).sentence
@@ -389,7 +392,7 @@ def diagnose(
     total = len(y) if total_steps is None else total_steps
     if outcome == "failed":
         return Diagnosis("failed", f"An exception ended it at step {len(y)} of {total}.")
-    sentence = not_finite(y, evals, total)
+    sentence = not_finite(y, evals, total, cause)
     if sentence:
         return Diagnosis("diverged", sentence)
     val, train = column(evals, "val_loss")[1], column(evals, "train_loss")[1]

@@ -62,11 +62,13 @@ def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
         return _too_short(curve, curves)
     marks = landmarks(curve)
     if _rises_at_once(marks):
-        return (
-            f"The loss diverged from the start, at the lowest LRs of the test ({curve.lr[0]:.2g}): "
-            "lower find_lr.min_lr by a factor of 100."
-        )
-    return None if _fell(curve, marks, curves) else _not_descending(curve, marks)
+        return _from_the_start(curve)
+    return None if _fell(curve, marks, curves) else _not_descending(curve, marks, curves)
+
+
+def ended_infinite(curves: Sequence[Curve]) -> bool:
+    """Return whether a loss that is not finite ended the tests: the edge of stability."""
+    return 2 * sum(one.num_finite < len(one.loss) for one in curves) >= len(curves)
 
 
 def _rises_at_once(marks: Landmarks) -> bool:
@@ -157,7 +159,14 @@ def _rose(curve: Curve) -> bool:
     return blew_up or bool(len(curve.loss) and curve.loss[-1] > curve.loss[0])
 
 
-def _not_descending(curve: CombinedCurve, marks: Landmarks) -> str:
+def _from_the_start(curve: CombinedCurve) -> str:
+    return (
+        f"The loss diverged from the start, at the lowest LRs of the test ({curve.lr[0]:.2g}): "
+        "lower find_lr.min_lr by a factor of 100."
+    )
+
+
+def _not_descending(curve: CombinedCurve, marks: Landmarks, curves: Sequence[Curve]) -> str:
     span = f"from {curve.lr[0]:.2g} to {curve.lr[-1]:.2g}"
     more = (
         "more steps, more seeds or a larger batch (find_lr.steps, find_lr.seeds, data.batch_size)"
@@ -167,6 +176,12 @@ def _not_descending(curve: CombinedCurve, marks: Landmarks) -> str:
             f"The loss never fell by more than its noise before it rose (LR {span}): use {more}. "
             "If that does not help, check the sign of the loss, the targets, and that the "
             "parameters get gradients."
+        )
+    if ended_infinite(curves):
+        return (
+            f"The loss stayed flat {span}, and above that it is not finite: use {more}, and check "
+            "the model and the loss for overflow and for logarithms or roots of what may be below "
+            "0."
         )
     return (
         f"The loss stayed flat {span}: it moved by no more than its noise. Raise find_lr.max_lr "

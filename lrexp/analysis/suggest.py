@@ -22,7 +22,7 @@ from lrexp.analysis.range_curve import (
     landmarks,
 )
 from lrexp.analysis.rules import BELOW_EDGE, auto, readings, stability_edge
-from lrexp.analysis.signal import is_buried, no_signal, paired_control
+from lrexp.analysis.signal import ended_infinite, is_buried, no_signal, paired_control
 from lrexp.config.rule_names import RULES
 from lrexp.errors import ConfigError, did_you_mean
 
@@ -85,6 +85,7 @@ def suggest(
     rule: str = "auto",
     mean_frac: float = 1.0,
     control: Sequence[ArrayLike] | None = None,
+    causes: Sequence[str] = (),
 ) -> Suggestion:
     """Suggest an LR from the range tests of one ramp, run with one or more seeds.
 
@@ -106,6 +107,7 @@ def suggest(
         control: for each curve the losses of the untrained model on the same batches. Where the
             curves show no fall, it is looked for once more in the differences; see
             `paired_control`.
+        causes: why losses were not finite, of the seeds where the LR is not to blame.
 
     Raises:
         ConfigError: there is no such rule, `mean_frac` is out of range, or the curves do not share
@@ -123,6 +125,13 @@ def suggest(
     if not 0 < mean_frac <= 1:
         remedy = "Give 1 for a constant LR."
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
+    if causes and 2 * len(causes) >= len(curves):
+        why = f"The test ended at a loss that is not finite. {causes[0]}"
+        none = (None,) * len(curves)
+        return Suggestion(
+            *(None,) * 4, dict.fromkeys(RULES), why, per_seed=none, mean_frac=mean_frac
+        )
+    blew_up = sum(curve.num_finite < len(curve.loss) for curve in curves) - len(causes)
     curves, combined, reason, edge, note = _looked_at(curves, control)
     answers: dict[str, float | None] = dict.fromkeys(RULES)
     per_seed: tuple[float | None, ...] = (None,) * len(curves)
@@ -139,7 +148,12 @@ def suggest(
     interval = min(said) / WIDER, max(said) * WIDER
     marks = landmarks(combined)
     max_lr = max(PEAK * (_constant(combined, edge) or 0.0), suggested)
-    notes = [note, _of_schedule(rule, suggested, mean_frac), _of_end(combined, marks)]
+    notes = [
+        note,
+        _of_schedule(rule, suggested, mean_frac),
+        _of_end(combined, marks, blew_up),
+        *causes,
+    ]
     return Suggestion(
         suggested_lr=suggested,
         interval=interval,
@@ -165,15 +179,16 @@ def _looked_at(
     combined = combine(curves)
     if is_buried(curves) and (paired := paired_control(curves, control)):
         read = combine(paired)
-        return paired, read, _only_begun(read), stability_edge(combined), ONLY_PAIRED
+        edge = combined.lr[-1] if ended_infinite(curves) else stability_edge(combined)
+        return paired, read, _only_begun(read, curves), edge, ONLY_PAIRED
     note = DOUBTFUL if control is not None and is_buried(curves) else None
     exact = [curve.without_rounding() for curve in curves]
     return curves, combined, no_signal(combine(exact), exact), None, note
 
 
-def _only_begun(curve: CombinedCurve) -> str | None:
+def _only_begun(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
     """Return a reason where even the highest LRs are low: a fall without its other side."""
-    if landmarks(curve).diverges:
+    if landmarks(curve).diverges or ended_infinite(curves):
         return None
     return (
         f"The loss only begins to fall at the highest LR ({curve.lr[-1]:.2g}), by less than its "
@@ -231,7 +246,10 @@ def _of_schedule(rule: str, suggested: float, mean_frac: float) -> str | None:
     )
 
 
-def _of_end(curve: CombinedCurve, marks: Landmarks) -> str | None:
+def _of_end(curve: CombinedCurve, marks: Landmarks, blew_up: int) -> str | None:
+    if 2 * blew_up >= curve.seeds:
+        edge = f"{curve.lr[-1]:.2g}"
+        return f"Above {edge} the loss is not finite ({blew_up} of {curve.seeds} seeds)."
     if marks.diverges or np.log10(curve.lr[-1] / curve.lr[marks.minimum]) > BANDWIDTH:
         return None
     return (

@@ -44,10 +44,8 @@ def prepare(
     tree = expand({"name": make_safe(title), **data})
     for section in given:
         if section in NAMED_SECTIONS:
-            value = tree.get(section, {})
+            value = tree.get(section) or {}
             tree[section] = {**value, "name": IN_PYTHON} if isinstance(value, Mapping) else value
-        else:
-            tree[section] = IN_PYTHON
     return _with_absolute_paths(tree, directory)
 
 

@@ -219,6 +219,23 @@ class DataConfig(BaseModel):
         return {**self.model_dump(exclude={"name", "args"}), **dict.fromkeys(not_written)}
 
 
+class LossConfig(BaseModel):
+    """What is minimised."""
+
+    model_config = RULES
+
+    name: Text = Field(
+        description="A loss of torch.nn.functional, or an import path to a function of "
+        "(output, target) or (output, target, weight).",
+        examples=["cross_entropy"],
+    )
+    args: Arguments = Field(
+        default_factory=dict,
+        description="Its other arguments; a list of numbers becomes a tensor for torch's losses.",
+        examples=[{"label_smoothing": 0.1}],
+    )
+
+
 class GroupConfig(BaseModel):
     """Parameters with an LR of their own."""
 
@@ -397,10 +414,9 @@ class ExperimentConfig(BaseModel):
     )
     model: ModelConfig = Field(description="What is trained.", examples=["mlp"])
     data: DataConfig = Field(description="What it is trained on.", examples=["digits"])
-    loss: Text | None = Field(
+    loss: LossConfig | None = Field(
         default=None,
-        description="A loss of torch.nn.functional, or an import path to a function of "
-        "(output, target) or (output, target, weight); left out where the model returns its loss.",
+        description="What is minimised; left out where the model returns its loss.",
         examples=["cross_entropy"],
     )
     step: Text | None = Field(
@@ -453,6 +469,9 @@ def json_schema() -> dict[str, Any]:
             for key in ("$ref", "allOf"):  # versions of pydantic differ
                 entry.pop(key, None)
             entry["anyOf"] = _forms(name, {"$ref": f"#/$defs/{section}"})
+        elif name in NAMED_SECTIONS:  # may be null
+            entry = schema["properties"][name]
+            entry["anyOf"] = [{"type": "string", "minLength": 1}, *entry["anyOf"]]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lrexp.engine.cuda_graphs.capture import Graphs, prepare_update
 from lrexp.engine.rng import preserved_rng, preserved_settings, seed_everything
@@ -16,13 +16,13 @@ from lrexp.engine.step import DataState
 from lrexp.engine.stop import may_be_of_loader
 from lrexp.engine.task import Task
 from lrexp.engine.training import Training
-from lrexp.records import Ended, Evaluation, Failed, Interrupted, Record, Started
-from lrexp.workloads.batches import Batches, size_of
+from lrexp.records import Evaluation, Failed, Interrupted, Record, Started
+from lrexp.workloads.batches import Batches
 from lrexp.workloads.seeds import derive_seed
 
 
 def evaluate(model: nn.Module, batches: Batches, task: Task) -> dict[str, float]:
-    """Return `val_loss` (mean over samples) and, for classes, `val_accuracy` (share in [0, 1]).
+    """Return `val_loss` (mean over all that counts) and, for classes, `val_accuracy` (in [0, 1]).
 
     Sums stay on the device until the end; there is one read-back for the whole split. Models that
     draw random numbers while evaluated draw the same ones every time, and training goes on with
@@ -43,22 +43,27 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
     wide = torch.float32 if task.device.type == "mps" else torch.float64  # MPS has no float64
     loss_sum = torch.zeros((), dtype=wide, device=task.device)
     right = torch.zeros((), dtype=wide, device=task.device)
-    num_samples = num_predictions = 0
+    counted = torch.zeros((), dtype=wide, device=task.device)
+    predicted = torch.zeros((), dtype=wide, device=task.device)
     objective = task.eval_objective or task.objective
     for batch in batches.in_order():
         with torch.autocast(task.device.type, task.autocast_dtype, enabled=task.autocast):
-            loss, output = objective(model, batch)
-        size = size_of(batch)
-        loss_sum += loss.to(wide) * size
-        num_samples += size
+            loss, count, output = objective.measure(model, batch)
+        loss_sum += weighed(loss.to(wide), count)
+        counted += count
         if task.count_correct is not None:
             hits, made = task.count_correct(output, objective.target(batch))
             right += hits
-            num_predictions += made
-    values = {"val_loss": loss_sum.item() / num_samples}
-    if num_predictions:
-        values["val_accuracy"] = right.item() / num_predictions
+            predicted += made
+    values = {"val_loss": (loss_sum / counted).item()}
+    if predicted:
+        values["val_accuracy"] = (right / predicted).item()
     return values
+
+
+def weighed(mean: Tensor, count: Tensor | int) -> Tensor:
+    """Return a batch's loss as part of a sum; one where no target counts has no mean."""
+    return torch.where(count > 0, mean * count, 0.0) if isinstance(count, Tensor) else mean * count
 
 
 def run_sequentially(tasks: Iterable[Task], graphs: Graphs | None = None) -> Iterator[Record]:
@@ -140,7 +145,7 @@ def train(task: Task, graphs: Graphs | None = None) -> Generator[Record, None, N
             raise
         interrupted = False
     if not interrupted:
-        yield Ended(task.trial, losses.num_steps, losses.stopped_at, training.seconds)
+        yield losses.ended(training.seconds)
 
 
 def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[Record, None, bool]:

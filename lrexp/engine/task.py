@@ -69,7 +69,7 @@ class Task:
     device: torch.device
     val: Batches | None = None
     eval_objective: Objective | None = None
-    count_correct: Callable[[Any, Any], tuple[Tensor, int]] | None = None
+    count_correct: Callable[[Any, Any], tuple[Tensor, Tensor | int]] | None = None
     eval_every: int = 0
     accumulate: int = 1
     grad_clip: float | None = None

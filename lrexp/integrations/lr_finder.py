@@ -23,18 +23,18 @@ from lrexp.engine.rng import preserved_rng
 from lrexp.engine.sequential import run_sequentially
 from lrexp.engine.task import Task
 from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
-from lrexp.records import Evaluation, Failed, Steps, TrialId
+from lrexp.records import Ended, Evaluation, Failed, Steps, TrialId
 from lrexp.report.result import RangeTest
 from lrexp.runs.trials import NEVER
 from lrexp.schedules.schedule import Schedule
-from lrexp.workloads.batches import Batches, batch_on, size_of
+from lrexp.workloads.batches import Batches, Data, Facts, batch_on, size_of
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import LossFunction, copy_loss, loss_floor
 from lrexp.workloads.models import copy_of
 from lrexp.workloads.objectives import Objective, OwnStep, Step, check_step, fit_objective, layout
 from lrexp.workloads.optimizers import fuse
 from lrexp.workloads.table import BATCH_SIZE
-from lrexp.workloads.tensors import is_of_arrays
+from lrexp.workloads.tensors import all_targets, is_of_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,16 +143,17 @@ class LRFinder:
         """
         if seeds < 1:
             raise ConfigError.single("seeds", "must be at least 1", seeds, "3 is usual.")
-        parameter = next((p for p in self.model.parameters() if p.requires_grad), None)
+        parameters = list(self.model.parameters())
         base_lr = self.optimizer.param_groups[0]["lr"]
-        if parameter is None:
+        if not any(parameter.requires_grad for parameter in parameters):
             what, remedy = "has no parameter that requires a gradient", "Unfreeze a layer."
             raise ConfigError.single("model", what, type(self.model).__name__, remedy)
         if not base_lr > 0:
             what, remedy = "must have an LR above 0", "Any will do: it is replaced."
             raise ConfigError.single("optimizer", what, base_lr, remedy)
+        real = next((p.dtype for p in parameters if p.dtype.is_floating_point), torch.float32)
         with preserved_rng(self.device), _in_words_of_python():
-            batches = _batches(train_loader).to(self.device, parameter.dtype)
+            batches = _batches(train_loader).to(self.device, real)
             val = None if val_loader is None else _batches(val_loader)
             objective = self._objective(batches)
             scaler = self.scaler
@@ -161,7 +162,7 @@ class LRFinder:
                 build=self._copies,
                 objective=objective,
                 train=batches,
-                val=None if val is None else val.to(self.device, parameter.dtype),
+                val=None if val is None else val.to(self.device, real),
                 eval_every=0 if val is None else 1,
                 accumulate=self.accumulate,
                 grad_clip=self.grad_clip,
@@ -175,10 +176,13 @@ class LRFinder:
                 device=self.device,
             )
             numbers = range(seed, seed + seeds)
-            curves = tuple(Curve(*_steps(task, s)) for s in numbers)
-            control = _control(task, numbers) if is_buried(curves) else None
+            tests = [_steps(task, s) for s in numbers]
+            curves = tuple(Curve(lr, loss) for lr, loss, _ in tests)
+            causes = [cause for *_, cause in tests if cause]
+            control = _control(task, numbers) if is_buried(curves) and not causes else None
         shown = tuple(paired_control(curves, control) or ())
-        self.result = RangeTest(suggest(curves, rule, mean_frac, control), curves, shown=shown)
+        suggestion = suggest(curves, rule, mean_frac, control, causes)
+        self.result = RangeTest(suggestion, curves, shown=shown)
         return self.result
 
     def get_optimal_lr(self) -> float | None:
@@ -218,7 +222,9 @@ class LRFinder:
             args, keywords, _ = split(batch)
             with _user_code("the model"):
                 output = model(*args, **keywords)
-        return fit_objective(None if loss is None else lambda: loss, batch, output, split)()
+        known = all_targets(Data(batches, None, Facts()), lambda whole: split(whole)[2][0])
+        make = None if loss is None else lambda: loss
+        return fit_objective(make, batch, output, split, known=known)()
 
 
 @contextmanager
@@ -260,11 +266,12 @@ def _control(task: Task, seeds: Iterable[int]) -> list[list[float]]:
     return [_steps(still, seed)[1] for seed in seeds]
 
 
-def _steps(task: Task, seed: int) -> tuple[list[float], list[float]]:
-    """Return the LR and the loss of every step."""
+def _steps(task: Task, seed: int) -> tuple[list[float], list[float], str]:
+    """Return the LR and the loss of every step, and why one is not finite if the LR is innocent."""
     lr: list[float] = []
     loss: list[float] = []
     evaluated: list[float] = []
+    cause = ""
     for record in run_sequentially([replace(task, trial=TrialId("range_test", seed))]):
         if isinstance(record, Failed):
             raise user_error(record.error, "the range test") from record.error
@@ -273,7 +280,9 @@ def _steps(task: Task, seed: int) -> tuple[list[float], list[float]]:
             loss += record.loss
         if isinstance(record, Evaluation) and record.step > 0:  # of all steps so far
             evaluated.append(record.values["val_loss"])
-    return lr, evaluated if task.val is not None else loss
+        if isinstance(record, Ended):
+            cause = record.cause
+    return lr, evaluated if task.val is not None else loss, cause
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -14,14 +14,16 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lrexp.config.config import Config
-from lrexp.config.names import PLAIN, Kind
+from lrexp.config.names import IN_PYTHON, PLAIN, Kind
 from lrexp.config.schema import ExperimentConfig
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
 from lrexp.schedules.signatures import check_arguments
-from lrexp.workloads.batches import Data, Facts
+from lrexp.workloads.batches import Data, Facts, example_of, placed
+from lrexp.workloads.labels import CLASSES, facts_for, task_of
 from lrexp.workloads.loading import data_from_objects, load_data
-from lrexp.workloads.losses import LossFunction, fit_accuracy
+from lrexp.workloads.loss_calls import LossCalls
+from lrexp.workloads.losses import LossFunction, fit_accuracy, placed_loss, torch_name
 from lrexp.workloads.models import copy_of, fill_facts
 from lrexp.workloads.objectives import (
     Objective,
@@ -34,6 +36,7 @@ from lrexp.workloads.objectives import (
 )
 from lrexp.workloads.optimizers import make_optimizer
 from lrexp.workloads.seeds import derive_seed
+from lrexp.workloads.tensors import all_targets
 
 Build: TypeAlias = Callable[[int], tuple[nn.Module, Optimizer]]
 NOT_COPIED = "Pass a function that makes the model anew and returns it, or remove what it keeps."
@@ -75,13 +78,23 @@ class TrialBuilder:
     def data(self, settings: ExperimentConfig) -> Data:
         """Return the data on the device; variants with equal data settings share it."""
         spec = settings.data
-        key = json.dumps([spec.name, spec.args, spec.options, settings.precision], sort_keys=True)
+        loss = self._torch_loss(settings)
+        task = task_of(loss) if settings.data.name == "csv" else None
+        key = json.dumps([spec.name, spec.args, spec.options, settings.precision, task])
         if key not in self._data:
             with preserved_rng(self.device), user_code(f"data {spec.name}"):
                 seed_everything(derive_seed(0, "data"))
-                loaded = self._load(settings)
+                loaded = self._load(settings, task)
             self._data[key] = loaded.to(self.device, dtype_of(settings))
-        return self._data[key]
+        data = self._data[key]
+        known = all_targets(data, lambda whole: example_of(whole)[1])
+        return replace(data, facts=facts_for(data.facts, loss, known))
+
+    def _torch_loss(self, settings: ExperimentConfig) -> str | None:
+        """Return which of torch's losses the loss is, or calls; None where that does not show."""
+        with suppress(ConfigError):  # it is reported where the loss is
+            return torch_name(self._objects.loss or self._names.of("loss", settings))
+        return None
 
     def build_of(self, settings: ExperimentConfig, data: Data) -> Build:
         """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
@@ -91,7 +104,7 @@ class TrialBuilder:
 
         def build(seed: int) -> tuple[nn.Module, Optimizer]:
             model = self._copied_model(settings, data, seed)
-            model = model.to(self.device, dtype_of(settings))
+            model = placed(model, self.device, dtype_of(settings))
             try:
                 optimizer = make_optimizer(
                     optimizer_class, model, lr=spec.lr, args=spec.args, groups=groups
@@ -121,7 +134,7 @@ class TrialBuilder:
         def fresh() -> LossFunction:
             assert pristine is not None
             loss = self._copied("loss", pristine, settings)
-            return loss.to(self.device) if isinstance(loss, nn.Module) else loss
+            return placed_loss(loss, self.device, dtype_of(settings))
 
         bfloat = settings.precision == "bf16"
         with preserved_rng(self.device):
@@ -131,19 +144,28 @@ class TrialBuilder:
             with user_code(f"data {settings.data.name}"):
                 batch = next(iter(data.train.epoch(settings.seed, 0)))
             split = layout(model, batch, pristine)
-            args, keywords, (target, *_) = split(batch)
+            args, keywords, _ = split(batch)
+            known = all_targets(data, lambda whole: split(whole)[2][0])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat):
-                with user_code(f"model {settings.model.name}"):
+                with user_code(f"model {settings.model.name}"), _noting(pristine) as calls:
                     output = model(*args, **keywords)
-                _check_outputs(output, data.facts)
+                _check_outputs(output, data.facts, known)
                 try:
-                    with user_code(f"loss {settings.loss}"):
+                    with user_code(f"loss {settings.loss.name if settings.loss else None}"):
                         make_objective = fit_objective(
-                            fresh if pristine else None, batch, output, split
+                            fresh if pristine else None,
+                            batch,
+                            output,
+                            split,
+                            known=known,
+                            call=calls.only() if calls else None,
                         )
                 except ConfigError as error:
                     raise error.under("loss") from None
-        return make_objective, fit_accuracy(logits_of(output), target)
+                _check_counted(known, output, settings, self._torch_loss(settings))
+            objective = make_objective()
+        target, ignored = objective.target(batch), getattr(objective, "ignored", None)
+        return make_objective, fit_accuracy(logits_of(output), target, ignored)
 
     def eval_step(
         self, settings: ExperimentConfig, data: Data, build: Build
@@ -182,7 +204,7 @@ class TrialBuilder:
         Left to the first training step, each copy would draw its own.
         """
         if any(map(is_lazy, _tensors(model))):
-            model = model.to(self.device, dtype_of(settings))
+            model = placed(model, self.device, dtype_of(settings))
             was_training = model.training
             batch = next(iter(data.train.epoch(settings.seed, 0)))
             args, keywords, _ = layout(model, batch, None)(batch)
@@ -194,18 +216,19 @@ class TrialBuilder:
     def timed_as(self, settings: ExperimentConfig, data: Data) -> str:
         """Return what a step's time depends on: the config's sections, and what the model is."""
         tree = settings.model_dump(mode="json")
-        sections = ("model", "data", *PLAIN, "precision", "optimizer", "train", "device")
+        sections = ("model", "data", "loss", *PLAIN, "precision", "optimizer", "train", "device")
         model = self._initial_model(settings, data, settings.seed)
         shapes = [(name, list(value.shape)) for name, value in model.named_parameters()]
         return json.dumps([{key: tree[key] for key in sections}, repr(model), shapes], default=str)
 
-    def _load(self, settings: ExperimentConfig) -> Data:
+    def _load(self, settings: ExperimentConfig, task: str | None) -> Data:
         spec = settings.data
         if self._objects.data is not None:
             return data_from_objects(self._objects.data, **spec.options)
         directory = self._config.document.directory
+        args = spec.args if task is None else {"task": task, **spec.args}
         return load_data(
-            self._names.of("data", settings), spec.args, directory=directory, **spec.options
+            self._names.of("data", settings), args, directory=directory, **spec.options
         )
 
     def _initial_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
@@ -271,6 +294,16 @@ class TrialBuilder:
 
 
 @contextmanager
+def _noting(loss: Any) -> Iterator[LossCalls | None]:
+    """Note the losses of torch's that a model calls, where it makes its loss itself."""
+    if loss is not None:
+        yield None
+        return
+    with LossCalls() as calls:
+        yield calls
+
+
+@contextmanager
 def user_code(doing: str) -> Iterator[None]:
     """Turn an exception of the user's own code into a UserCodeError with its file and line."""
     try:
@@ -300,10 +333,25 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     yield from (*model.parameters(), *model.buffers())
 
 
-def _check_outputs(output: Any, facts: Facts) -> None:
+def _check_counted(
+    known: torch.Tensor | None, output: Any, settings: ExperimentConfig, loss: str | None
+) -> None:
+    """Refuse labels from 1 where the outputs were counted by them: class 0 would never occur."""
+    if loss not in CLASSES or known is None or known.dim() != 1 or known.is_floating_point():
+        return
+    found, outputs = torch.unique(known), output.shape[1]
+    counted = settings.model.name != IN_PYTHON and outputs not in settings.model.args.values()
+    if counted and found[0] == 1 and len(found) == outputs - 1 == found[-1]:
+        what = f"{loss} takes classes from 0, and the labels run from 1 to {outputs - 1}"
+        raise ConfigError.single("loss", what, NOTHING, "Subtract 1: y - 1.")
+
+
+def _check_outputs(output: Any, facts: Facts, known: torch.Tensor | None) -> None:
     """Refuse a model with fewer outputs than the data has classes: its loss would index past it."""
     if not isinstance(output, torch.Tensor) or output.dim() != 2 or facts.num_classes is None:
         return
+    if known is not None and known.min() == 1 and output.shape[1] == facts.num_classes - 1:
+        return  # they run from 1: the loss says so
     if 1 < output.shape[1] < facts.num_classes:
         what = f"gives {output.shape[1]} outputs, and the data has {facts.num_classes} classes"
         raise ConfigError.single("model", what, NOTHING, "Give it one output per class.")

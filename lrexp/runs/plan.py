@@ -94,7 +94,7 @@ class VariantPlan:
     def _kind(self) -> str:
         """What tasks share that compute the same: see `Task.kind`."""
         tree = self.settings.model_dump(mode="json")
-        return json.dumps([tree[key] for key in ("model", "data", *PLAIN, "precision")])
+        return json.dumps([tree[key] for key in ("model", "data", "loss", *PLAIN, "precision")])
 
 
 @dataclass(frozen=True)

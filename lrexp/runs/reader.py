@@ -249,6 +249,12 @@ def finished_tests(run: Run) -> list[TrialRecord]:
     return [test for test in tests if (test.result or {}).get("outcome") == "finished"]
 
 
+def cause_of(trial: TrialRecord) -> str:
+    """Return why a loss of a trial was not finite, where the LR is not to blame; else ""."""
+    cause = (trial.result or {}).get("cause")
+    return cause[:MOST_CAUSE] if isinstance(cause, str) else ""
+
+
 def curves_of(tests: Iterable[TrialRecord]) -> list[Curve]:
     """Return the curve of each range test."""
     return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
@@ -261,6 +267,7 @@ def control_losses(run: Run, tests: Iterable[TrialRecord]) -> list[NDArray[np.fl
     return [found[seed] for seed in seeds] if seeds and found.keys() >= set(seeds) else None
 
 
+MOST_CAUSE = 500  # characters that are shown of a cause
 TAIL = 10  # without validation data, the mean of the last 1/10 of the batch losses counts
 
 

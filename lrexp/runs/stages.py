@@ -29,6 +29,7 @@ from lrexp.runs.reader import (
     CONTROL,
     RANGE_TEST,
     Run,
+    cause_of,
     control_losses,
     curves_of,
     finished_tests,
@@ -67,8 +68,10 @@ class RangeTests:
     @cached_property
     def suggestion(self) -> Suggestion:
         """What they suggest for the schedule of the config."""
-        control = control_losses(self.run, finished_tests(self.run))
-        return suggest(self.curves, self.rule, self.mean_frac, control)
+        tests = finished_tests(self.run)
+        causes = [cause for cause in map(cause_of, tests) if cause]
+        control = control_losses(self.run, tests)
+        return suggest(self.curves, self.rule, self.mean_frac, control, causes)
 
     @property
     def seeds(self) -> list[int]:

@@ -39,7 +39,7 @@ from lrexp.analysis.suggest import CYCLE, Suggestion
 from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
 from lrexp.runs.files import read_json
-from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, load_run
+from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, cause_of, load_run
 from lrexp.runs.stages import RangeTests
 from lrexp.runs.trial_files import HIGHER_IS_BETTER
 
@@ -221,6 +221,7 @@ def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagno
         stopped_at=(trial.result or {}).get("stopped_at"),
         total_steps=run.status["total_steps"][trial.variant],
         best_final=best_final,
+        cause=cause_of(trial),
     )
 
 

@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lrexp.errors import ConfigError
-from lrexp.workloads.batches import TARGETS
-from lrexp.workloads.losses import LossFunction, copy_loss, fit_loss, is_token_logits, over_tokens
+from lrexp.workloads.batches import TARGETS, size_of
+from lrexp.workloads.labels import Convert
+from lrexp.workloads.loss_calls import Count, LossCall, LossCalls
+from lrexp.workloads.losses import LossFunction, copy_loss, fit_loss, over_tokens, torch_name
 
 Step: TypeAlias = Callable[[nn.Module, Any], Any]  # (model, batch) -> loss, or a dict with it
 Split: TypeAlias = Callable[[Any], tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]]
@@ -37,6 +40,9 @@ class Objective(Protocol):
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return the mean loss of the batch, a scalar, and the output that metrics look at."""
 
+    def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+        """Return the mean loss of the batch, how much it counts in that of a split, the output."""
+
     def target(self, batch: Any) -> Any:
         """Return what the output is compared with, None where the batch does not tell."""
 
@@ -50,11 +56,15 @@ class Supervised:
         split: batch -> positional arguments of the model, its keywords, and what the loss is given
             beside the output: (target,) or (target, weight).
         of_logits: the loss is given the logits of an output that holds them beside other things.
+        is_sum: whether the loss is a sum over samples; a split has its mean.
+        ignored: class number of targets that count neither in the loss nor in accuracy.
     """
 
     loss: LossFunction
     split: Split
     of_logits: bool = False
+    is_sum: bool = False
+    ignored: int | None = None
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return (loss, output)."""
@@ -62,6 +72,15 @@ class Supervised:
         output = model(*args, **keywords)
         logits = logits_of(output)
         return self.loss(logits if self.of_logits else output, *compared), logits
+
+    def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+        """Return (mean loss, what it is over, output)."""
+        args, keywords, compared = self.split(batch)
+        output = model(*args, **keywords)  # outside: a mode takes fast paths away
+        logits, size = logits_of(output), size_of(batch)
+        with LossCalls() as calls:
+            loss = self.loss(logits if self.of_logits else output, *compared)
+        return (loss / size, size, logits) if self.is_sum else (loss, calls.count(size), logits)
 
     def target(self, batch: Any) -> Any:
         """Return the target."""
@@ -73,6 +92,8 @@ class OfModel:
     """The loss that the model itself returns: `output.loss` or `output["loss"]`."""
 
     split: Split
+    ignored: int | None = None
+    shifts: bool = False  # it predicts something else than the target beside each input
     loss: None = None
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
@@ -82,11 +103,13 @@ class OfModel:
         loss: Tensor = own_loss(output)
         return loss, logits_of(output)
 
+    def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+        """Return (mean loss, what it is over, output)."""
+        return _measured(self, model, batch)
+
     def target(self, batch: Any) -> Any:
-        """Return the entry that is named as a target, if there is one."""
-        return next(
-            (batch[key] for key in TARGETS if isinstance(batch, Mapping) and key in batch), None
-        )
+        """Return the entry that is named as a target, if that is what is predicted."""
+        return None if self.shifts else _named_target(batch)
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,10 @@ class OwnStep:
         if not isinstance(made, Mapping):
             return made, {}
         return made["loss"], {name: value for name, value in made.items() if name != "loss"}
+
+    def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+        """Return (mean loss, what it is over, the further numbers)."""
+        return _measured(self, model, batch)
 
     def target(self, batch: Any) -> None:
         """Return None: only the step knows."""
@@ -131,12 +158,8 @@ def check_step(name: str, made: Any, *, trains: bool) -> None:
     if trains and not loss.requires_grad:
         what, remedy = "returns a loss without a gradient", "Compute it from the model's output."
         raise ConfigError.single(name, what, _given(made), remedy)
-    others = made if isinstance(made, Mapping) else {}
-    for key, value in others.items():
-        is_number = isinstance(value, int | float) or (
-            isinstance(value, Tensor) and value.numel() == 1
-        )
-        if not isinstance(key, str) or not is_number:
+    for key, value in (made if isinstance(made, Mapping) else {}).items():
+        if not isinstance(key, str) or not _is_number(value):
             what, remedy = f"must return numbers to log, and {key!r} is none", "Return its mean."
             raise ConfigError.single(name, what, _given(value), remedy)
 
@@ -149,6 +172,18 @@ def _given(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     return f"a dict of {', '.join(map(str, value))}" if isinstance(value, Mapping) else repr(value)
+
+
+def _named_target(batch: Any) -> Any:
+    if not isinstance(batch, Mapping):
+        return None
+    return next((batch[key] for key in TARGETS if key in batch), None)
+
+
+def _measured(objective: Objective, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+    with LossCalls() as calls:
+        loss, output = objective(model, batch)
+    return loss, calls.count(size_of(batch)), output
 
 
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
@@ -303,11 +338,23 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
 
 
 def fit_objective(
-    make_loss: Callable[[], LossFunction] | None, batch: Any, output: Any, split: Split
+    make_loss: Callable[[], LossFunction] | None,
+    batch: Any,
+    output: Any,
+    split: Split,
+    *,
+    known: Tensor | None = None,
+    call: LossCall | None = None,
 ) -> Callable[[], Objective]:
     """Return what makes the objective of a model that gave this output for a first batch.
 
-    A loss comes as a function that makes it: one that keeps a state begins afresh in every trial.
+    Args:
+        make_loss: makes the loss: one that keeps a state begins afresh in every trial. None where
+            the model makes it.
+        batch: the first one, output: what the model gave for it.
+        split: how it is split.
+        known: all targets there are; None where nobody knows them.
+        call: the loss of torch's that the model itself called.
 
     Raises:
         ConfigError: with key "" when the output does not fit the loss, or there is no loss.
@@ -320,13 +367,37 @@ def fit_objective(
                 f"an output of type {type(output).__name__}",
                 "Name a loss, or let the model return an output with `.loss`.",
             )
-        return lambda: OfModel(split)
+        return lambda: OfModel(split, None if call is None else call.ignored, _shifts(call, batch))
     target, *weight = split(batch)[2]
-    loss = make_loss()
+    loss = copy_loss(make_loss())
     # a loss of the user's own may want the whole output
-    of_logits = str(getattr(loss, "__module__", "")).partition(".")[0] == "torch"
+    of_logits = torch_name(loss) is not None
     seen = logits_of(output) if of_logits else output
-    fit_loss(loss, seen, target, *weight)
-    if is_token_logits(seen, target):
-        return lambda: Supervised(over_tokens(make_loss()), split, of_logits)
-    return lambda: Supervised(make_loss(), split, of_logits)
+    fitted = fit_loss(loss, seen, target, *weight, known=known)
+    split = _converting(split, fitted.convert)
+    wrapped = over_tokens if fitted.is_tokens else lambda loss: loss
+    return lambda: Supervised(wrapped(make_loss()), split, of_logits, fitted.is_sum, fitted.ignored)
+
+
+def _shifts(call: LossCall | None, batch: Any) -> bool:
+    """Return whether a model compares its output with other targets than the batch's.
+
+    As language models do, which predict the next token.
+    """
+    target = _named_target(batch)
+    used = None if call is None else call.arguments["target"]
+    if not isinstance(target, Tensor) or not isinstance(used, Tensor):
+        return False
+    return not torch.equal(target.flatten(), used.flatten())
+
+
+def _converting(split: Split, convert: Convert | None) -> Split:
+    """Return the split with labels made what the loss takes."""
+    if convert is None:
+        return split
+
+    def converting(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
+        args, keywords, (target, *weight) = split(batch)
+        return args, keywords, (convert(target), *weight)
+
+    return converting

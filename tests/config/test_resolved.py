@@ -131,7 +131,7 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
             "name": "digits", "batch_size": 64, "val_fraction": 0.2, "args": {}, "workers": 0,
             "in_memory": "auto",
         },
-        "loss": "cross_entropy",
+        "loss": {"name": "cross_entropy", "args": {}},
         "step": None,
         "eval_step": None,
         "optimizer": {"name": "SGD", "lr": 0.01, "args": {}, "groups": []},

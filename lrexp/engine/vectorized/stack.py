@@ -20,12 +20,12 @@ from torch.utils import _pytree as pytree
 from lrexp.engine.cuda_graphs.capture import CapturedStep
 from lrexp.engine.dropout import draw_masks, explicit_attention, given_masks
 from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
+from lrexp.engine.sequential import weighed
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, Trained, gather
 from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
 from lrexp.engine.vectorized.proof import Facts
 from lrexp.schedules.schedule import Schedule
-from lrexp.workloads.batches import size_of
 from lrexp.workloads.seeds import derive_seed
 
 _UNCAPTURABLE: set[str] = set()  # kinds of tasks whose update could not be captured
@@ -96,7 +96,7 @@ class Stack:
         self._shapes_seen: set[str] = set()
         self._seen: set[Any] = set()
         self._graphs: dict[Any, Callable[..., Tensor]] = {}
-        self._eval_programs: dict[Any, tuple[Program, int]] = {}
+        self._eval_programs: dict[Any, Program] = {}
         limits = [torch.inf if t.grad_clip is None else t.grad_clip for t in self.tasks]
         flat = self.copies.groups[0].flat
         clip = torch.tensor(limits, dtype=torch.float64).to(flat)[:, None]
@@ -194,22 +194,17 @@ class Stack:
     def _measures(self, task: Task) -> list[dict[str, float]]:
         assert task.val is not None
         wide = torch.float32 if task.device.type == "mps" else torch.float64
-        sums = torch.zeros(2, len(self.tasks), dtype=wide, device=task.device)
-        num_samples = num_predictions = 0
+        sums = torch.zeros(4, len(self.tasks), dtype=wide, device=task.device)
         for batch in task.val.in_order():
             leaves, tree = pytree.tree_flatten(batch)
-            program, made = self._eval_program(leaves, tree)
-            losses, right = program(*leaves)
-            size = size_of(batch)
-            sums[0].add_(losses.to(wide), alpha=size)
-            sums[1].add_(right)
-            num_samples += size
-            num_predictions += made
-        losses, right = sums.tolist()
-        values = [{"val_loss": loss / num_samples} for loss in losses]
-        if num_predictions:
-            for value, hits in zip(values, right, strict=True):
-                value["val_accuracy"] = hits / num_predictions
+            measured = [row.to(wide) for row in self._eval_program(leaves, tree)(*leaves)]
+            loss, count, right, made = measured
+            sums += torch.stack([weighed(loss, count), count, right, made])
+        losses, counted, right, made = sums
+        values = [{"val_loss": loss} for loss in (losses / counted).tolist()]
+        if made.any():
+            for value, share in zip(values, (right / made).tolist(), strict=True):
+                value["val_accuracy"] = share
         return values
 
     def activation_bytes(self) -> int:
@@ -236,7 +231,10 @@ class Stack:
             # one seed: a mask for all copies; several: each copy takes its seed's
             own = [mask[seed_row] if batch_dim == 0 else mask[0] for mask in masks]
             with given_masks(own) if self._given_masks else nullcontext():
-                return self._call(tensors, pytree.tree_unflatten(list(leaves), tree))[0]
+                found: tuple[Tensor, Any] = self._call(
+                    tensors, pytree.tree_unflatten(list(leaves), tree)
+                )
+                return found[0]
 
         def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
             constants, inputs = tensors[: len(self._names)], tensors[len(self._names) :]
@@ -262,29 +260,31 @@ class Stack:
                 raise NotStackable(f"its loss does not depend on {name.removeprefix('model.')}")
         return [gradient for gradient in gradients if gradient is not None]
 
-    def _eval_program(self, leaves: list[Tensor], tree: Any) -> tuple[Program, int]:
+    def _eval_program(self, leaves: list[Tensor], tree: Any) -> Program:
+        """Return (*constants, *leaves) -> losses, what these are over, right answers of all."""
         key = _shapes(leaves)
         if key not in self._eval_programs:
             _check_shapes(self._eval_programs)
-            count_correct, made = self.tasks[0].count_correct, 0
-            first = self.tasks[0]
+            count_correct, first = self.tasks[0].count_correct, self.tasks[0]
             objective = first.eval_objective or first.objective
             evaluated = Trained(self._one.model, objective)
 
-            def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, Tensor]:
-                nonlocal made
+            def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, ...]:
                 batch = pytree.tree_unflatten(list(leaves), tree)
-                loss, output = self._call(tensors, batch, evaluated)
-                if count_correct is None:
-                    return loss, torch.zeros_like(loss)
-                right, made = count_correct(output, objective.target(batch))
-                return loss, right
+                loss, count, output = self._call(tensors, batch, evaluated, measure=True)
+                right, made = (
+                    (0, 0)
+                    if count_correct is None
+                    else count_correct(output, objective.target(batch))
+                )
+                zero = torch.zeros_like(loss, dtype=torch.float32)
+                return loss, zero + count, zero + right, zero + made
 
             dims = (self._dims, *[None for _ in leaves])
             batched = vmap(one, in_dims=dims, randomness="same")
             split = len(self._names)
             program = self._compiled(lambda *t: batched(list(t[:split]), *t[split:]), leaves)
-            self._eval_programs[key] = program, made
+            self._eval_programs[key] = program
         return self._eval_programs[key]
 
     @property
@@ -293,9 +293,14 @@ class Stack:
         return bool(self.facts.dropouts) and not self.facts.torch_random
 
     def _call(
-        self, tensors: Sequence[Tensor], batch: Any, trained: Trained | None = None
-    ) -> tuple[Tensor, Any]:
-        """Run the Python code of one copy with its tensors in place; return (loss, output)."""
+        self,
+        tensors: Sequence[Tensor],
+        batch: Any,
+        trained: Trained | None = None,
+        *,
+        measure: bool = False,
+    ) -> Any:
+        """Run the Python code of one copy with its tensors in place; see `Trained`."""
         autocast = torch.autocast(
             self.device.type,
             torch.bfloat16,
@@ -304,7 +309,7 @@ class Stack:
         )
         named = dict(zip(self._names, tensors, strict=True))
         with explicit_attention(), autocast:
-            found: tuple[Tensor, Any] = functional_call(trained or self._one, named, (batch,))
+            found: Any = functional_call(trained or self._one, named, (batch, measure))
             return found
 
     def _compiled(
