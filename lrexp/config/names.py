@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lrexp.config.rule_names import RULES
-from lrexp.config.schema import ExperimentConfig
+from lrexp.config.schema import ExperimentConfig, GroupConfig
 from lrexp.config.trust import AnyCallable, import_callable, import_trusted
 from lrexp.errors import ConfigError, Problem, did_you_mean, user_error
 from lrexp.schedules.signatures import check_arguments, one_of, under
@@ -47,7 +47,9 @@ LOSSES = (
     "soft_margin_loss",
 )
 
+GROUP_KEYS = tuple(GroupConfig.model_fields)
 _NO_CLOSURE = "LBFGS"
+CLOSURE = "needs a closure that evaluates the loss again, which trials do not have"
 _PICKLED = ("LSUN", "LSUNClass")
 
 
@@ -125,8 +127,7 @@ def _optimizer(name: str) -> AnyCallable:
         and found is not torch.optim.Optimizer
     }
     if name == _NO_CLOSURE:
-        what = "needs a closure that evaluates the loss again, which trials do not have"
-        raise ConfigError.single("", what, name, "Use another optimizer.")
+        raise ConfigError.single("", CLOSURE, name, "Use another optimizer.")
     if name in known:
         return known[name]
     del known[_NO_CLOSURE]
@@ -352,13 +353,39 @@ def _check_data(name: str, section: Section, names: Names) -> list[Problem]:
 
 
 def _check_optimizer(name: str, section: Section, names: Names) -> list[Problem]:
+    from lrexp.workloads.optimizers import needs_closure
+
     function = names.resolve("optimizer", name)
     filled = {"lr": "optimizer.lr", "params": "the model"}
     # torch compares with <, which NaN passes
+    if isinstance(function, type) and needs_closure(function):
+        return [Problem("optimizer.name", CLOSURE, name, "Use another optimizer.")]
     problems = _args("optimizer", function, section, filled=filled, finite=True)
+    problems += _group_problems(name, function, section, filled)
     if problems or ":" in name:
         return problems
     return _refused_by_torch(function, section)
+
+
+def _group_problems(
+    name: str, function: AnyCallable, section: Section, filled: Mapping[str, str]
+) -> list[Problem]:
+    """Return what is wrong with the arguments that groups set."""
+    groups = section.get("groups")
+    problems = []
+    for i, group in enumerate(groups if isinstance(groups, list) else []):
+        if isinstance(group, Mapping):
+            own = {k: v for k, v in group.items() if k not in GROUP_KEYS}
+            found = check_arguments(function, own, title=name, filled=filled, finite=True)
+            known = {"params", "lr", *GROUP_KEYS}
+            found = [p for p in found if p.what != "is required" and p.key not in known]
+            names = [*GROUP_KEYS, *inspect.signature(function).parameters]
+            found = [
+                p if p.key in names else replace(p, remedy=did_you_mean(p.key, names))
+                for p in found
+            ]
+            problems += under(f"optimizer.groups[{i}]", found)
+    return problems
 
 
 def _check_schedule(name: str, section: Section, names: Names) -> list[Problem]:

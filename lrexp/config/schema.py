@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     PlainValidator,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -237,15 +238,30 @@ class LossConfig(BaseModel):
 
 
 class GroupConfig(BaseModel):
-    """Parameters with an LR of their own."""
+    """Parameters with an LR, or other arguments of their optimizer, of their own."""
 
-    model_config = RULES
+    model_config = _OPEN
 
-    match: Pattern = Field(
+    match: Pattern | None = Field(
+        default=None,
         description="Regular expression that starts matching at the start of parameter names.",
         examples=["head.*"],
     )
-    lr_scale: Positive = Field(description="Their LR, as a factor of the base LR.", examples=[10.0])
+    ndim: int | None = Field(
+        default=None, ge=0, description="Parameters of so many dimensions.", examples=[1]
+    )
+    module: Text | None = Field(
+        default=None,
+        description="Parameters of modules of this class, by its name.",
+        examples=["LayerNorm"],
+    )
+    lr_scale: Positive = Field(
+        default=1.0, description="Their LR, as a factor of the base LR.", examples=[10.0]
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, dump: Any) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if value is not None}
 
 
 class OptimizerConfig(BaseModel):
@@ -264,8 +280,9 @@ class OptimizerConfig(BaseModel):
     )
     groups: list[GroupConfig] = Field(
         default_factory=list,
-        description="Parameter groups with their own LR; the first that matches a name counts.",
-        examples=[[{"match": "head.*", "lr_scale": 10}]],
+        description="Parameter groups with an LR or other arguments of their own; a parameter "
+        "belongs to the first that takes it.",
+        examples=[[{"match": "head.*", "lr_scale": 10}, {"ndim": 1, "weight_decay": 0}]],
     )
 
 

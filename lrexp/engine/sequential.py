@@ -18,6 +18,7 @@ from lrexp.engine.task import Task
 from lrexp.engine.training import Training
 from lrexp.records import Evaluation, Failed, Interrupted, Record, Started
 from lrexp.workloads.batches import Batches
+from lrexp.workloads.optimizers import set_mode
 from lrexp.workloads.seeds import derive_seed
 
 
@@ -161,7 +162,7 @@ def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[R
         yield Started(task.trial)
 
     if task.eval_every and begin.step == 0:
-        initial = _evaluation(task, model, 0, {"train_loss": math.nan})
+        initial = _evaluation(task, model, optimizer, 0, {"train_loss": math.nan})
         losses.begin(initial.values.get("val_loss"))
         yield initial
     for step, (epoch, micro_batches) in zip(
@@ -183,7 +184,8 @@ def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[R
         if losses.stopped_at is not None:
             break
         if evaluate_now:
-            evaluation = _evaluation(task, model, done, {"train_loss": losses.mean_since_last()})
+            values = {"train_loss": losses.mean_since_last()}
+            evaluation = _evaluation(task, model, optimizer, done, values)
             yield evaluation
             training.observe(step, evaluation.values)
         if task.is_pause_due(done) and (yield from training.checkpoint(done, micro_batches)):
@@ -193,9 +195,15 @@ def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[R
 
 
 def _evaluation(
-    task: Task, model: torch.nn.Module, step: int, values: dict[str, float]
+    task: Task,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    values: dict[str, float],
 ) -> Evaluation:
     if task.val is not None:
+        set_mode(optimizer, "eval")  # of those that evaluate other weights than they train
         values = values | evaluate(model, task.val, task)
+        set_mode(optimizer, "train")
     per_epoch = task.steps_per_epoch
     return Evaluation(task.trial, step, step / per_epoch if per_epoch else math.nan, values)

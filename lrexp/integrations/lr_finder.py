@@ -32,7 +32,7 @@ from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import LossFunction, copy_loss, loss_floor
 from lrexp.workloads.models import copy_of
 from lrexp.workloads.objectives import Objective, OwnStep, Step, check_step, fit_objective, layout
-from lrexp.workloads.optimizers import fuse
+from lrexp.workloads.optimizers import fuse, needs_closure, set_mode
 from lrexp.workloads.table import BATCH_SIZE
 from lrexp.workloads.tensors import all_targets, is_of_arrays
 
@@ -148,6 +148,10 @@ class LRFinder:
         if not any(parameter.requires_grad for parameter in parameters):
             what, remedy = "has no parameter that requires a gradient", "Unfreeze a layer."
             raise ConfigError.single("model", what, type(self.model).__name__, remedy)
+        if needs_closure(type(self.optimizer)):
+            what = "needs a closure that evaluates the loss again, which a range test does not have"
+            given = type(self.optimizer).__name__
+            raise ConfigError.single("optimizer", what, given, "Use another optimizer.")
         if not base_lr > 0:
             what, remedy = "must have an LR above 0", "Any will do: it is replaced."
             raise ConfigError.single("optimizer", what, base_lr, remedy)
@@ -202,6 +206,7 @@ class LRFinder:
         # one copy of both, so that the copied optimizer holds the copied parameters
         model, optimizer = copy_of((self.model, self.optimizer), "model", NOT_COPIED)
         fuse(optimizer)
+        set_mode(optimizer, "train")
         return model.to(self.device), optimizer
 
     def _objective(self, batches: Any) -> Objective:

@@ -100,7 +100,7 @@ class TrialBuilder:
         """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
         optimizer_class = self._names.of("optimizer", settings)
         spec = settings.optimizer
-        groups = [(group.match, group.lr_scale) for group in spec.groups]
+        groups = [group.model_dump() for group in spec.groups]
 
         def build(seed: int) -> tuple[nn.Module, Optimizer]:
             model = self._copied_model(settings, data, seed)

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,19 @@ def make_optimizer(
     *,
     lr: float,
     args: Mapping[str, Any],
-    groups: Sequence[tuple[str, float]] = (),
+    groups: Sequence[Mapping[str, Any]] = (),
 ) -> Optimizer:
-    """Return the optimizer of a model; group `(pattern, scale)` trains at `scale` × `lr`.
+    """Return the optimizer of a model, in the mode of training where it has modes.
 
-    A parameter belongs to the first group whose regular expression matches the start of its name;
-    the rest train at `lr`. Frozen parameters are left out.
+    Args:
+        cls: its class.
+        model: whose trainable parameters it gets.
+        lr: of the parameters that no group takes.
+        args: other arguments of the optimizer.
+        groups: parameters with arguments of their own, each with any of `match` (a regular
+            expression at the start of a name), `ndim` and `module` (the name of a class of modules
+            that own the parameter), and what they train with: `lr_scale`, a factor of `lr`, and
+            arguments of the optimizer. A parameter belongs to the first group that takes it.
 
     Raises:
         ConfigError: a pattern matches no parameter, or torch refuses the arguments; keys are
@@ -47,33 +54,62 @@ def make_optimizer(
         ) from error
     if not _CHOICES_OF_KERNEL & args.keys():
         fuse(optimizer)
+    set_mode(optimizer, "train")
     return optimizer
 
 
+def set_mode(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
+    """Put an optimizer that has modes into one: those of schedulefree evaluate other weights."""
+    change = getattr(optimizer, mode, None)
+    if callable(change):
+        change()
+
+
 def group_parameters(
-    model: nn.Module, *, lr: float, groups: Sequence[tuple[str, float]]
+    model: nn.Module, *, lr: float, groups: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return torch parameter groups: the unmatched parameters first, then one for each pattern."""
+    """Return torch parameter groups: the parameters that no group takes first, then each group."""
     rest: list[nn.Parameter] = []
-    matched: list[list[nn.Parameter]] = [[] for _ in groups]
+    taken: list[list[nn.Parameter]] = [[] for _ in groups]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            hits = (i for i, (pattern, _) in enumerate(groups) if re.match(pattern, name))
-            i = next(hits, None)
-            (rest if i is None else matched[i]).append(parameter)
-    for i, (pattern, _) in enumerate(groups):
-        if not matched[i]:
+            i = next((i for i, g in enumerate(groups) if _takes(g, model, name, parameter)), None)
+            (rest if i is None else taken[i]).append(parameter)
+    for i, group in enumerate(groups):
+        if not taken[i]:
+            chosen = {key: group[key] for key in CHOOSING if group.get(key) is not None}
             names = ", ".join(name for name, _ in model.named_parameters())
             raise ConfigError.single(
-                f"groups[{i}].match",
-                "matches the name of no trainable parameter that an earlier group left",
-                pattern,
+                f"groups[{i}].{next(iter(chosen), 'match')}",
+                "matches no trainable parameter that an earlier group left",
+                next(iter(chosen.values()), "nothing") if len(chosen) < 2 else chosen,
                 f"The parameters are: {names}.",
             )
-    scaled = [
-        {"params": p, "lr": lr * scale} for p, (_, scale) in zip(matched, groups, strict=True)
+    own = [
+        {"params": parameters, "lr": lr * group.get("lr_scale", 1.0), **_arguments(group)}
+        for parameters, group in zip(taken, groups, strict=True)
     ]
-    return ([{"params": rest, "lr": lr}] if rest else []) + scaled
+    return ([{"params": rest, "lr": lr}] if rest else []) + own
+
+
+CHOOSING = ("match", "ndim", "module")  # keys of a group that say which parameters are its
+
+
+def _takes(group: Mapping[str, Any], model: nn.Module, name: str, parameter: Tensor) -> bool:
+    match, ndim, module = (group.get(key) for key in CHOOSING)
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return (
+        (match is None or re.match(match, name) is not None)
+        and (ndim is None or parameter.ndim == ndim)
+        and (module is None or module in {cls.__name__ for cls in type(owner).__mro__})
+    )
+
+
+def _arguments(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the optimizer that a group sets."""
+    others = {k: v for k, v in group.items() if k not in (*CHOOSING, "lr_scale")}
+    # what a config lists is a pair, as of betas
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in others.items()}
 
 
 def set_lr(optimizer: Optimizer, base_lrs: Sequence[float], factor: float) -> None:
@@ -129,6 +165,12 @@ def set_momentum(optimizer: Optimizer, momentum: float) -> None:
 def has_momentum(cls: type[Optimizer]) -> bool:
     """Return whether a schedule can cycle this optimizer's momentum."""
     return bool({"momentum", "betas"} & set(inspect.signature(cls).parameters))
+
+
+def needs_closure(cls: type[Optimizer]) -> bool:
+    """Return whether its steps evaluate the loss themselves, as those of LBFGS."""
+    closure = inspect.signature(cls.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def fuse(optimizer: Optimizer) -> None:

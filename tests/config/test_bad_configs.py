@@ -101,7 +101,7 @@ TABLE: list[tuple[str, str, int, str]] = [
     ("find_lr: {mode: [exp]}", "find_lr.mode", 9, "must be one of exp, linear"),
     ("optimizer: {name: SGD, lr: 1, groups: {match: x}}", "optimizer.groups", 5, "must be a list"),
     ("optimizer: {name: SGD, lr: 1, groups: [{match: '('}]}", "optimizer.groups[0].match", 5, "regular expression"),
-    ("optimizer: {name: SGD, lr: 1, groups: [{match: x}]}", "optimizer.groups[0].lr_scale", 5, "is required"),
+    ("optimizer: {name: SGD, lr: 1, groups: [{match: x, lr_scale: 0}]}", "optimizer.groups[0].lr_scale", 5, "must be greater than 0"),
     ("optimizer: {name: SGD, lr: 1, groups: [{mach: x, lr_scale: 1, match: x}]}", "optimizer.groups[0].mach", 5,
      "Did you mean 'match'?"),
     # durations

@@ -68,7 +68,7 @@ CASES: dict[str, Callable[[], Sequence[Task]]] = {
     "RAdam, transformer": lambda: pair("transformer", "RAdam"),
     "bfloat16": lambda: pair("MLP", "AdamW", autocast=True, dtype=torch.float32),
     "accumulation, clipping": lambda: pair("dropout", accumulate=4, grad_clip=0.1),
-    "parameter groups": lambda: pair("CNN", "AdamW", groups=[("head", 10.0)]),
+    "parameter groups": lambda: pair("CNN", "AdamW", groups=[{"match": "head", "lr_scale": 10.0}]),
     "no evaluation": lambda: pair("MLP", eval_every=0, val=None),
     "evaluated at every step": lambda: pair("CNN", eval_every=1),
     "adaptive cycle": lambda: scheduled("adaptive_cycle"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -118,7 +118,7 @@ def make_task(
     scale: float = 1.0,
     variant: str = "a",
     seed: int = 0,
-    groups: Sequence[tuple[str, float]] = (),
+    groups: Sequence[Mapping[str, Any]] = (),
     dtype: torch.dtype = torch.float64,
     args: dict[str, Any] | None = None,
     **changes: Any,

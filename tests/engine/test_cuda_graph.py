@@ -194,7 +194,9 @@ def test_replays_continue_the_eager_updates(
 
 def test_a_learning_rate_is_a_tensor_and_groups_keep_their_ratio() -> None:
     model = mlp()
-    optimizer = make_optimizer(SGD, model, lr=0.125, args={}, groups=[("4", 2.0)])
+    optimizer = make_optimizer(
+        SGD, model, lr=0.125, args={}, groups=[{"match": "4", "lr_scale": 2.0}]
+    )
     task, fake = make_task(CPU, build=lambda: (model, optimizer)), Fake()
     run(task, fake.graphs)
     assert fake.decided == [None]

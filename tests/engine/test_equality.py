@@ -64,7 +64,7 @@ def test_copies_may_differ_in_the_numbers_of_their_optimizers(optimizer: str) ->
 
 @pytest.mark.parametrize("optimizer", ["SGD, momentum", "AdamW"])
 def test_parameter_groups_keep_their_own_lr(optimizer: str) -> None:
-    groups = [("head", 10.0), ("norm", 0.1)]
+    groups = [{"match": "head", "lr_scale": 10.0}, {"match": "norm", "lr_scale": 0.1}]
     tasks = [
         make_task("CNN", optimizer, scale=s, variant=str(s), groups=groups) for s in (0.1, 0.2)
     ]
@@ -103,7 +103,9 @@ def test_frozen_and_tied_parameters() -> None:
 def test_gradients_are_clipped_copy_by_copy() -> None:
     limits = (None, 0.01, 0.3, 100.0, 0.01)
     tasks = [
-        make_task("CNN", variant=str(i), grad_clip=limit, groups=[("conv", 2.0)])
+        make_task(
+            "CNN", variant=str(i), grad_clip=limit, groups=[{"match": "conv", "lr_scale": 2.0}]
+        )
         for i, limit in enumerate(limits)
     ]
     stacked = assert_equal(tasks)

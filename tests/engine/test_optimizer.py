@@ -20,7 +20,7 @@ def net() -> nn.Module:
 
 def test_groups_take_the_first_pattern_that_matches_and_the_rest_the_base_lr() -> None:
     model = net()
-    groups = [("2\\.bias", 5.0), ("2\\.", 10.0)]
+    groups = [{"match": "2\\.bias", "lr_scale": 5.0}, {"match": "2\\.", "lr_scale": 10.0}]
     optimizer = make_optimizer(torch.optim.Adam, model, lr=0.1, args={}, groups=groups)
     names = {id(p): n for n, p in model.named_parameters()}
     found = [(g["lr"], [names[id(p)] for p in g["params"]]) for g in optimizer.param_groups]
@@ -37,7 +37,7 @@ def test_frozen_parameters_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("cls", "args", "groups", "key", "message"),
     [
-        (torch.optim.SGD, {}, [("head", 2.0)], "groups[0].match", "0.weight"),
+        (torch.optim.SGD, {}, [{"match": "head", "lr_scale": 2.0}], "groups[0].match", "0.weight"),
         (torch.optim.SGD, {"momentum": -1}, [], "args", "momentum"),
         (torch.optim.SGD, {"nesterov": True}, [], "args", "Nesterov"),
         (torch.optim.Adam, {"betas": [2, 3]}, [], "args", "beta"),
@@ -59,7 +59,9 @@ def test_the_fused_kernel_is_used_unless_another_is_asked_for() -> None:
 
 def test_a_learning_rate_is_set_as_a_number_or_into_the_tensor_that_holds_it() -> None:
     model = net()
-    optimizer = make_optimizer(torch.optim.SGD, model, lr=0.5, args={}, groups=[("2", 2.0)])
+    optimizer = make_optimizer(
+        torch.optim.SGD, model, lr=0.5, args={}, groups=[{"match": "2", "lr_scale": 2.0}]
+    )
     set_lr(optimizer, [0.5, 1.0], 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.25]
     tensors = [torch.tensor(0.0), torch.tensor(0.0)]

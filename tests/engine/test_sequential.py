@@ -287,7 +287,9 @@ def test_evaluation_is_the_mean_over_all_samples_and_changes_nothing() -> None:
 
 def test_parameter_groups_keep_their_ratio_under_a_schedule() -> None:
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 1))
-    optimizer = make_optimizer(torch.optim.SGD, model, lr=0.1, args={}, groups=[("1\\.", 10.0)])
+    optimizer = make_optimizer(
+        torch.optim.SGD, model, lr=0.1, args={}, groups=[{"match": "1\\.", "lr_scale": 10.0}]
+    )
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 1.0]
     seen: list[list[float]] = []
     optimizer.register_step_pre_hook(
