@@ -336,6 +336,12 @@ def _classes(cells: Cells, target: str) -> tuple[np.ndarray, list[Problem]]:
     if len(numbers) < 2:
         what = f"must have at least two classes; column {quoted(target)} has one"
         problems.append(Problem(_TARGET, what, column[0], "Choose another target."))
+    if len(numbers) > max(_MOST_CLASSES, len(labels) / 2):
+        what = f"has {len(numbers)} different values in {len(labels)} rows, too many for classes"
+        remedy = (
+            "Choose another target, or a loss of numbers, e.g. mse_loss, with numbers as cells."
+        )
+        problems.append(Problem(_TARGET, f"column {quoted(target)} {what}", column[0], remedy))
     return np.array([numbers[label] for label in labels], dtype=np.int64), problems
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -217,13 +218,14 @@ class Labels:
 
     def _refuse_one_output(self) -> NoReturn:
         what = "needs one output per class: of one output alone it is always 0"
-        remedy = f"{FOR_TWO}, for numbers mse_loss, or give the model one output per class."
+        remedy = f"{FOR_TWO}, for more give the model one output each; for numbers use mse_loss."
         if self._is_real and _is_whole(self.values):
             remedy = f"Are the targets classes? Give y.long() and one output each. {remedy}"
         self._refuse(what, remedy)
 
     def _refuse(self, what: str, remedy: str) -> NoReturn:
-        raise ConfigError.single("", f"{self.loss} {what}", described(self.target), remedy)
+        what = f"{self.loss} does not fit: it {what}"
+        raise ConfigError.single("", what, f"a target {described(self.target)}", remedy)
 
 
 def facts_for(facts: Facts, loss: str | None, known: Tensor | None) -> Facts:
@@ -260,20 +262,31 @@ def task_of(loss: str | None) -> str | None:
     return "regression" if loss in NUMBERS else None
 
 
-def numbered(*sides: Any) -> list[Any]:
-    """Return arrays of text as class numbers, in the sorted order of all names there are.
+def numbered(sides: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return pairs (inputs, target) with classes in place of a target of text; all else as it is.
+
+    Classes are numbered in the sorted order of all names, of whichever side.
 
     Example:
         >>> import numpy as np
-        >>> numbered(np.array(["cat", "ant"]), np.array(["bee"]))
-        [tensor([2, 0]), tensor([1])]
+        >>> numbered(((np.zeros(2), np.array(["cat", "ant"])), (np.zeros(1), np.array(["bee"]))))
+        ((array([0., 0.]), tensor([2, 0])), (array([0.]), tensor([1])))
     """
-    texts = [None if side is None else [str(value) for value in side] for side in sides]
-    names = sorted({name for text in texts if text is not None for name in text})
-    numbers = {name: number for number, name in enumerate(names)}
-    return [
-        None if text is None else torch.tensor([numbers[name] for name in text]) for text in texts
-    ]
+    texts = [side[-1] if _ends_in_text(side) else () for side in sides]
+    numbers = {name: i for i, name in enumerate(sorted({str(name) for t in texts for name in t}))}
+    return tuple(
+        (*side[:-1], torch.tensor([numbers[str(name)] for name in text])) if len(text) else side
+        for side, text in zip(sides, texts, strict=True)
+    )
+
+
+def _ends_in_text(side: Any) -> bool:
+    """Return whether this is a tuple of arrays whose last one holds names."""
+    if not isinstance(side, tuple) or len(side) < 2 or not hasattr(side[-1], "__array__"):
+        return False
+    values = np.asarray(side[-1])
+    is_text = values.dtype.kind == "U" or isinstance(next(iter(values.flat), None), str)
+    return bool(is_text and values.ndim == 1)
 
 
 def described(value: Any) -> str:

@@ -102,7 +102,7 @@ def fit_loss(
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise _misfit(name, output, target, str(error).split("\n", maxsplit=1)[0]) from error
     if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
-        what = f"{name} must return one real number (a tensor of shape ())"
+        what = f"{name} must return one number (a real tensor of shape ())"
         raise ConfigError.single("", what, described(value), "Take its mean().")
     _require_no_broadcast(fitted, output, fitted_target, *weight)
     return replace(fitted, is_sum=_is_sum(call, fitted, output, target, *weight))
@@ -132,10 +132,10 @@ def _require_no_broadcast(fitted: FittedLoss, output: Any, target: Any, *weight:
         return
     plain = replace(fitted, convert=None)
     try:
-        with warnings.catch_warnings(), _Broadcasts() as as_given:
+        with warnings.catch_warnings(), _Broadcasts(output.shape, target.shape) as as_given:
             warnings.simplefilter("ignore")
             value = plain(output, target, *weight)
-        with _Broadcasts() as alike:
+        with _Broadcasts(output.shape) as alike:
             other = plain(output, target.view_as(output), *weight)
     except Exception:  # it takes the target as it is only
         return
@@ -147,19 +147,24 @@ def _require_no_broadcast(fitted: FittedLoss, output: Any, target: Any, *weight:
 
 
 class _Broadcasts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether an operation made more numbers than any of its inputs has."""
+    """Notes whether an operation makes a larger tensor of two that have these shapes as they are.
 
-    def __init__(self) -> None:
+    Those that were given a dimension for it are meant to.
+    """
+
+    def __init__(self, *shapes: torch.Size) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen = False
+        self._shapes = set(shapes)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-        if sizes and isinstance(result, Tensor):
-            self.seen |= result.numel() > max(sizes)
+        found = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+        shapes = {leaf.shape for leaf in found}  # one alone is what torch's own losses expand
+        if found and isinstance(result, Tensor) and shapes <= self._shapes:
+            self.seen |= result.numel() > max(leaf.numel() for leaf in found)
         return result
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lrexp.errors import ConfigError
 from lrexp.workloads.batches import size_of
+from lrexp.workloads.labels import numbered
 from lrexp.workloads.table import VAL_FRACTION, Parts, Table, split_rows
 from lrexp.workloads.tensors import (
     Images,
@@ -77,11 +78,12 @@ def _sides(made: object) -> tuple[Any, Any | None]:
     if isinstance(made, Mapping) and "train" in made:  # as `datasets` splits them
         made = (made["train"], made.get("val", made.get("validation")))
     if isinstance(made, tuple) and not any(is_array(part) for part in made):
+        made = numbered(made)
         if len(made) != 2:
             raise _unusable(f"a tuple of {len(made)}")
         train, val = made
         return _side(train), None if val is None else _side(val)
-    return _side(made), None
+    return _side(numbered((made,))[0]), None
 
 
 def _side(data: object) -> Any:
