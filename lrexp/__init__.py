@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         get_lr_scheduler,
         get_multi_step_lr_scheduler,
     )
+    from lrexp.workloads.metrics import register_metric
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _HOMES = {
     "load_run": "lrexp.runs.reader",
     "plot_lr_schedule": "lrexp.report.plots",
     "register_executor": "lrexp.runs.executor",
+    "register_metric": "lrexp.workloads.metrics",
     "resume": "lrexp.api",
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "plot_lr_schedule",
     "records",
     "register_executor",
+    "register_metric",
     "resume",
 ]
 

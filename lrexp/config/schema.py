@@ -24,7 +24,6 @@ from pydantic_core import PydanticCustomError
 from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
 from lrexp.errors import ConfigError
-from lrexp.schedules.controllers import Monitor
 from lrexp.schedules.signatures import Count, Fraction, Positive
 
 CUSTOM = "lrexp"  # the type of errors whose wording comes from here
@@ -301,7 +300,18 @@ class CompareConfig(BaseModel):
     seeds: int = Field(
         default=1, ge=1, le=10_000, description="Trainings per variant, one per seed."
     )
-    metric: Monitor = Field(default="val_loss", description="What ranks the variants.")
+    metric: Text = Field(
+        default="val_loss",
+        description="What ranks the variants: val_loss, train_loss, or a metric as in metrics.",
+    )
+    direction: Literal["min", "max"] | None = Field(
+        default=None,
+        description="Which is better of the metric, where that is not known.",
+        examples=["min"],
+    )
+    select: Literal["final", "best"] = Field(
+        default="final", description="Rank by the last evaluation, or by the best of each training."
+    )
     reference: Text | None = Field(
         default=None,
         description="The variant that the others are compared with; best is the one that ranks "
@@ -398,6 +408,12 @@ class ExperimentConfig(BaseModel):
         description="A loss of torch.nn.functional, or an import path to a function of "
         "(output, target) or (output, target, weight); left out where the model returns its loss.",
         examples=["cross_entropy"],
+    )
+    metrics: list[Text] = Field(
+        default_factory=list,
+        description="What is measured besides the loss at each evaluation: accuracy, scorers of "
+        "scikit-learn, import paths to functions of (output, target), registered names.",
+        examples=[["accuracy", "f1_macro"]],
     )
     optimizer: OptimizerConfig = Field(
         description="How the weights are updated.", examples=[{"name": "SGD", "lr": 0.01}]

@@ -18,11 +18,12 @@ from lrexp.engine.task import Task
 from lrexp.engine.training import Training
 from lrexp.records import Ended, Evaluation, Failed, Interrupted, Record, Started
 from lrexp.workloads.batches import Batches, size_of
+from lrexp.workloads.metrics import Gathered
 from lrexp.workloads.seeds import derive_seed
 
 
 def evaluate(model: nn.Module, batches: Batches, task: Task) -> dict[str, float]:
-    """Return `val_loss` (mean over samples) and, for classes, `val_accuracy` (share in [0, 1]).
+    """Return `val_loss` (mean over samples), for classes `val_accuracy`, and the task's metrics.
 
     Sums stay on the device until the end; there is one read-back for the whole split. Models that
     draw random numbers while evaluated draw the same ones every time, and training goes on with
@@ -43,8 +44,9 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
     wide = torch.float32 if task.device.type == "mps" else torch.float64  # MPS has no float64
     loss_sum = torch.zeros((), dtype=wide, device=task.device)
     right = torch.zeros((), dtype=wide, device=task.device)
-    num_samples = num_predictions = 0
-    objective = task.objective
+    made_sum = torch.zeros((), dtype=wide, device=task.device)
+    num_samples = 0
+    objective, gathered = task.objective, Gathered(task.metrics)
     for batch in batches.in_order():
         with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
             loss, output = objective(model, batch)
@@ -54,11 +56,20 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
         if task.count_correct is not None:
             hits, made = task.count_correct(output, objective.target(batch))
             right += hits
-            num_predictions += made
+            made_sum += made
+        if task.metrics:
+            gathered.add(task.metrics.kept(output), objective.target(batch), size)
     values = {"val_loss": loss_sum.item() / num_samples}
-    if num_predictions:
+    if task.count_correct is not None and (num_predictions := made_sum.item()):
         values["val_accuracy"] = right.item() / num_predictions
-    return values
+    return values | measured(gathered, task)
+
+
+def measured(gathered: Gathered, task: Task) -> dict[str, float]:
+    """Return the metrics of a split; functions that draw random numbers draw the same each time."""
+    if task.metrics.functions:
+        seed_everything(derive_seed(task.trial.seed, "metrics"))
+    return gathered.values()
 
 
 def run_sequentially(tasks: Iterable[Task], graphs: Graphs | None = None) -> Iterator[Record]:

@@ -23,6 +23,7 @@ from lrexp.records import (
 )
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.batches import Batches
+from lrexp.workloads.metrics import Metrics
 from lrexp.workloads.objectives import Objective
 
 
@@ -37,6 +38,7 @@ class Task:
         objective: (model, batch) -> (scalar mean loss, output).
         count_correct: (output, target) -> number of right predictions per prediction made, as
             (right, made); None where accuracy means nothing.
+        metrics: what is measured besides.
         train: training batches on `device`, val: validation batches or None.
         schedule: LR of the optimizer's base LR for every step; groups are scaled by it.
         base_lr: the base LR η that the schedule was built with.
@@ -66,7 +68,8 @@ class Task:
     stop: StopRule[Any]
     device: torch.device
     val: Batches | None = None
-    count_correct: Callable[[Any, Any], tuple[Tensor, int]] | None = None
+    count_correct: Callable[[Any, Any], tuple[Tensor, Tensor | int]] | None = None
+    metrics: Metrics = field(default_factory=Metrics)
     eval_every: int = 0
     accumulate: int = 1
     grad_clip: float | None = None

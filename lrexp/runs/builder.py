@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -17,10 +17,13 @@ from lrexp.config.config import Config
 from lrexp.config.schema import ExperimentConfig
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
+from lrexp.records import METRICS, Metric
 from lrexp.schedules.signatures import check_arguments
+from lrexp.workloads.answers import fit_answers
 from lrexp.workloads.batches import Data, Facts
 from lrexp.workloads.loading import data_from_objects, load_data
-from lrexp.workloads.losses import LossFunction, fit_accuracy
+from lrexp.workloads.losses import LossFunction, kind_of
+from lrexp.workloads.metrics import Asked, Baseline, fit_metrics
 from lrexp.workloads.models import copy_of, fill_facts
 from lrexp.workloads.objectives import Objective, fit_objective, layout, logits_of
 from lrexp.workloads.optimizers import make_optimizer
@@ -38,16 +41,24 @@ class Objects:
         model: a function or class that gives the model, or a module to start every seed from.
         data: what a data function would return.
         loss: a function of (output, target).
+        metrics: those that were given as functions, by column.
     """
 
     model: Callable[..., nn.Module] | nn.Module | None = None
     data: Any = None
     loss: LossFunction | None = None
+    metrics: Mapping[str, Metric] | None = None
 
     @property
     def sections(self) -> frozenset[str]:
         """Return the names of the sections that are given as objects."""
-        return frozenset(n for n in ("model", "data", "loss") if getattr(self, n) is not None)
+        names = ("model", "data", "loss", "metrics")
+        return frozenset(name for name in names if getattr(self, name) is not None)
+
+    @property
+    def known_metrics(self) -> dict[str, Metric]:
+        """Return every metric that has been declared, by column."""
+        return METRICS | dict(self.metrics or {})
 
 
 class TrialBuilder:
@@ -56,6 +67,7 @@ class TrialBuilder:
     def __init__(self, config: Config, objects: Objects, device: torch.device) -> None:
         self._config, self._names = config, config.names
         self._objects, self.device = objects, device
+        self.known_metrics = objects.known_metrics
         self._data: dict[str, Data] = {}
         self._initial: dict[str, nn.Module] = {}
         self._initial_seed: int | None = None
@@ -91,9 +103,9 @@ class TrialBuilder:
         return build
 
     def probe(
-        self, settings: ExperimentConfig, data: Data, build: Build
-    ) -> tuple[Callable[[], Objective], Any]:
-        """Run one batch through a copy of the model; return the objective and accuracy that fit it.
+        self, settings: ExperimentConfig, data: Data, build: Build, asked: Asked
+    ) -> dict[str, Any]:
+        """Run one batch through a copy of the model; return what of a `VariantPlan` fits it.
 
         The objective comes as a function that makes it: a loss that keeps state (an exponential
         average, learned weights) begins afresh in every trial.
@@ -113,7 +125,7 @@ class TrialBuilder:
             with user_code(f"data {settings.data.name}"):
                 batch = next(iter(data.train.epoch(settings.seed, 0)))
             split = layout(model, batch, pristine)
-            args, keywords, (target, *_) = split(batch)
+            args, keywords, _ = split(batch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat):
                 with user_code(f"model {settings.model.name}"):
                     output = model(*args, **keywords)
@@ -125,7 +137,29 @@ class TrialBuilder:
                         )
                 except ConfigError as error:
                     raise error.under("loss") from None
-        return make_objective, fit_accuracy(logits_of(output), target)
+            objective = make_objective()
+        measured = self._metrics(objective, batch, logits_of(output), data, asked)
+        return {"make_objective": make_objective, **measured}
+
+    def _metrics(
+        self, objective: Objective, batch: Any, output: Any, data: Data, asked: Asked
+    ) -> dict[str, Any]:
+        """Return how right answers are counted, what is measured besides, and what guessing is."""
+        target, kind = objective.target(batch), kind_of(objective.loss)
+        answers = fit_answers(output, target, kind, getattr(objective, "ignored", None))
+        functions = {}
+        for column, name in asked.names.items():
+            metric = self.known_metrics.get(column)
+            if metric is not None and metric.function is not None:
+                functions[column] = metric.function
+            elif ":" in name:
+                functions[column] = self._names.resolve("function", name)
+        metrics = fit_metrics(asked, functions, answers, output, target)
+        counts = answers is not None and answers.kind != "numbers"
+        count_correct = answers.count_correct if answers is not None and counts else None
+        metrics = replace(metrics, original=getattr(data, "original", None))
+        baseline = Baseline(answers, kind, tuple(getattr(output, "shape", ())))
+        return {"count_correct": count_correct, "metrics": metrics, "baseline": baseline}
 
     def _materialised(self, model: nn.Module, settings: ExperimentConfig, data: Data) -> nn.Module:
         """Return the model with the weights of its lazy modules, if any, drawn here and now.

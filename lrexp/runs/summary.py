@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,10 +33,12 @@ from lrexp.analysis.suggest import CYCLE, Suggestion
 from lrexp.analysis.trace import final_loss
 from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
+from lrexp.records import Direction, column_of
 from lrexp.runs.files import read_json
+from lrexp.runs.measures import baselines, measures_of, outcome_of
 from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, load_run
 from lrexp.runs.stages import RangeTests
-from lrexp.runs.trial_files import HIGHER_IS_BETTER
+from lrexp.runs.trial_files import DIRECTIONS
 
 if TYPE_CHECKING:
     from lrexp.runs.train import Session
@@ -46,7 +49,8 @@ def conclude(session: Session) -> Run:
     with session.options.reporter.waiting("Drawing"):
         run = load_run(session.run)
         if session.spec.command == "compare":
-            summary = comparison_summary(run, session.plan.config)
+            plan = session.plan
+            summary = comparison_summary(run, plan.config, plan.directions, baselines(plan))
         else:
             summary = _of_find_lr(session, run)
         session.writer.summary(summary)
@@ -73,12 +77,24 @@ def _of_find_lr(session: Session, run: Run) -> dict[str, Any]:
     return {**summary, "note": " ".join(notes) or None}
 
 
-def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
-    """Return summary.json of a comparison whose trials have all ended."""
-    metric = config.experiment.compare.metric
-    outcomes = {name: {t.seed: _outcome(t) for t in ts} for name, ts in run.variants.items()}
-    values = {name: {t.seed: _final(t, metric) for t in ts} for name, ts in run.variants.items()}
-    direction: Literal["min", "max"] = "max" if metric in HIGHER_IS_BETTER else "min"
+def comparison_summary(
+    run: Run,
+    config: Config,
+    directions: Mapping[str, Direction] = DIRECTIONS,
+    baselines: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return summary.json of a comparison whose trials have all ended.
+
+    Args:
+        run: as its files are, config: that it was made with.
+        directions: which values of each metric are better, where that is known.
+        baselines: of each variant, what guessing gets of some metrics.
+    """
+    compare = config.experiment.compare
+    metric = column_of(compare.metric)
+    measures = measures_of(run, metric, compare.select, directions)
+    outcomes, values = measures.outcomes, measures.values(metric, compare.select)
+    direction: Direction = directions.get(metric, "min")
     seeds = list(run.status["seeds"])
     ranking = summarise(values, outcomes, direction, seeds)
     diagnoses = _diagnoses(run, {name: str(v.loss) for name, v in config.variants.items()})
@@ -89,10 +105,14 @@ def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
         "command": "compare",
         "metric": metric,
         "direction": direction,
+        "select": compare.select,
         "seeds": seeds,
+        **measures.facts(ranking, seeds, baselines),
         "ranking": [
             {
                 **_row(row),
+                "metrics": measures.of_variant(row.variant, seeds),
+                "baseline": dict(baselines.get(row.variant, {})),
                 "diagnosis": asdict(diagnoses[row.variant]),
                 "settings": config.overrides[row.variant],
                 "verdict": verdicts.get(row.variant),
@@ -189,7 +209,7 @@ def _diagnoses(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
     for name, trials in run.variants.items():
         for trial in trials:
             end = final_loss(trial.steps["loss"], trial.evals)
-            if _outcome(trial) == "finished" and end is not None:
+            if outcome_of(trial) == "finished" and end is not None:
                 best[loss_names[name]] = min(end, best.get(loss_names[name], end))
     combined = {}
     for name, trials in run.variants.items():
@@ -211,7 +231,7 @@ def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagno
     return diagnose(
         trial.steps["loss"],
         trial.evals,
-        _outcome(trial),
+        outcome_of(trial),
         stopped_at=(trial.result or {}).get("stopped_at"),
         total_steps=run.status["total_steps"][trial.variant],
         best_final=best_final,
@@ -230,15 +250,6 @@ def _row(row: VariantSummary) -> dict[str, Any]:
     }
 
 
-def _outcome(trial: TrialRecord) -> str:
-    return str((trial.result or {}).get("outcome", "failed"))
-
-
-def _final(trial: TrialRecord, metric: str) -> float | None:
-    value = (trial.result or {}).get("final", {}).get(metric)
-    return None if value is None else float(value)
-
-
 @dataclass(frozen=True)
 class Results:
     """The final metric of every trial of a run, and how the trial ended."""
@@ -247,14 +258,14 @@ class Results:
     config: Config
     values: Values
     outcomes: Outcomes
-    direction: Literal["min", "max"]
+    direction: Direction
     seeds: Sequence[int]
     ranking: Sequence[VariantSummary]
 
     @property
     def metric(self) -> str:
-        """The declared metric."""
-        return self.config.experiment.compare.metric
+        """The column of the declared metric."""
+        return column_of(self.config.experiment.compare.metric)
 
     @property
     def reference(self) -> str:
@@ -300,6 +311,7 @@ def evidence(results: Results) -> dict[str, Any]:
         "declared": {
             "metric": results.metric,
             "direction": results.direction,
+            "select": results.config.experiment.compare.select,
             "steps": results.run.status["total_steps"],
             "reference": results.reference,
             "reference_is_best": by_result,
@@ -352,7 +364,8 @@ def _comparable(results: Results) -> tuple[list[str], list[str]]:
 
 def _measure(settings: ExperimentConfig, metric: str) -> str:
     data = settings.data.model_dump(exclude={"batch_size", "workers", "in_memory"})
-    return repr((data, None if metric == "val_accuracy" else settings.loss))
+    is_loss = metric in ("val_loss", "train_loss")
+    return repr((data, settings.loss if is_loss else None))
 
 
 def _noise(results: Results) -> dict[str, Any] | None:

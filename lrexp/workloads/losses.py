@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from types import CellType, FunctionType
 from typing import Any, TypeAlias
 
@@ -105,6 +106,19 @@ def copy_loss(loss: Any, depth: int = 3) -> Any:
 def loss_floor(loss: LossFunction) -> float | None:
     """Return 0 for losses that cannot be negative, None for those that can or are unknown."""
     return 0.0 if _kind(loss) in NON_NEGATIVE else None
+
+
+def kind_of(loss: Any) -> str:
+    """Return the kind of one of torch's losses, such as `mse`; "" of any other.
+
+    Example:
+        >>> kind_of(torch.nn.BCELoss()), kind_of(lambda output, target: 0.0)
+        ('binarycrossentropy', '')
+    """
+    while isinstance(loss, partial) or hasattr(loss, "__wrapped__"):
+        loss = loss.func if isinstance(loss, partial) else loss.__wrapped__
+    module = getattr(loss, "__module__", None) or type(loss).__module__
+    return _kind(loss) if str(module).startswith(("torch.", "torch._C")) else ""
 
 
 def is_token_logits(output: Any, target: Any) -> bool:

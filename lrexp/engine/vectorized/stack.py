@@ -20,12 +20,14 @@ from torch.utils import _pytree as pytree
 from lrexp.engine.cuda_graphs.capture import CapturedStep
 from lrexp.engine.dropout import draw_masks, explicit_attention, given_masks
 from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
+from lrexp.engine.sequential import measured
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, Trained, gather
 from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
 from lrexp.engine.vectorized.proof import Facts
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.batches import size_of
+from lrexp.workloads.metrics import Gathered, on_cpu
 from lrexp.workloads.seeds import derive_seed
 
 _UNCAPTURABLE: set[str] = set()  # kinds of tasks whose update could not be captured
@@ -96,7 +98,7 @@ class Stack:
         self._shapes_seen: set[str] = set()
         self._seen: set[Any] = set()
         self._graphs: dict[Any, Callable[..., Tensor]] = {}
-        self._eval_programs: dict[Any, tuple[Program, int]] = {}
+        self._eval_programs: dict[Any, tuple[Program, Any]] = {}
         limits = [torch.inf if t.grad_clip is None else t.grad_clip for t in self.tasks]
         flat = self.copies.groups[0].flat
         clip = torch.tensor(limits, dtype=torch.float64).to(flat)[:, None]
@@ -194,23 +196,36 @@ class Stack:
     def _measures(self, task: Task) -> list[dict[str, float]]:
         assert task.val is not None
         wide = torch.float32 if task.device.type == "mps" else torch.float64
-        sums = torch.zeros(2, len(self.tasks), dtype=wide, device=task.device)
-        num_samples = num_predictions = 0
+        sums = torch.zeros(3, len(self.tasks), dtype=wide, device=task.device)
+        num_samples, gathered = 0, [Gathered(task.metrics) for _ in self.tasks]
         for batch in task.val.in_order():
             leaves, tree = pytree.tree_flatten(batch)
-            program, made = self._eval_program(leaves, tree)
-            losses, right = program(*leaves)
+            program, kept_tree = self._eval_program(leaves, tree)
+            losses, right, made, *kept = program(*leaves)
             size = size_of(batch)
             sums[0].add_(losses.to(wide), alpha=size)
             sums[1].add_(right)
+            sums[2].add_(made)
             num_samples += size
-            num_predictions += made
-        losses, right = sums.tolist()
+            if task.metrics:
+                self._gather(gathered, kept, kept_tree, task.objective.target(batch), size)
+        losses, right, made = sums.tolist()
         values = [{"val_loss": loss / num_samples} for loss in losses]
-        if num_predictions:
-            for value, hits in zip(values, right, strict=True):
-                value["val_accuracy"] = hits / num_predictions
-        return values
+        for value, hits, count in zip(values, right, made, strict=True):
+            if count:
+                value["val_accuracy"] = hits / count
+        own = zip(values, gathered, self.tasks, strict=True)
+        return [value | measured(found, of_copy) for value, found, of_copy in own]
+
+    def _gather(
+        self, gathered: Sequence[Gathered], kept: Any, tree: Any, target: Any, size: int
+    ) -> None:
+        """Give each copy its own of what a batch's program returned for all of them."""
+        if self.tasks[0].metrics.functions:
+            kept, target = on_cpu(kept), on_cpu(target)
+        for row, of_copy in enumerate(gathered):
+            own = [leaf[row] for leaf in kept]
+            of_copy.add(pytree.tree_unflatten(own, tree), target, size)
 
     def activation_bytes(self) -> int:
         """Return a bound on the memory that one update needs besides parameters and states."""
@@ -262,27 +277,35 @@ class Stack:
                 raise NotStackable(f"its loss does not depend on {name.removeprefix('model.')}")
         return [gradient for gradient in gradients if gradient is not None]
 
-    def _eval_program(self, leaves: list[Tensor], tree: Any) -> tuple[Program, int]:
+    def _eval_program(self, leaves: list[Tensor], tree: Any) -> tuple[Program, Any]:
+        """Return (*constants, *leaves) -> losses, right answers, answers, what metrics keep; and
+        the structure of the last.
+        """
         key = _shapes(leaves)
         if key not in self._eval_programs:
             _check_shapes(self._eval_programs)
-            count_correct, made = self.tasks[0].count_correct, 0
-            objective = self.tasks[0].objective
+            count_correct, metrics = self.tasks[0].count_correct, self.tasks[0].metrics
+            objective, kept_tree = self.tasks[0].objective, None
 
-            def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, Tensor]:
-                nonlocal made
+            def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, ...]:
+                nonlocal kept_tree
                 batch = pytree.tree_unflatten(list(leaves), tree)
                 loss, output = self._call(tensors, batch)
+                kept: list[Any] = []
+                if metrics:
+                    kept, kept_tree = pytree.tree_flatten(metrics.kept(output))
+                    kept = [torch.as_tensor(leaf, device=loss.device) for leaf in kept]
+                zero = torch.zeros_like(loss, dtype=torch.float32)
                 if count_correct is None:
-                    return loss, torch.zeros_like(loss)
+                    return loss, zero, zero, *kept
                 right, made = count_correct(output, objective.target(batch))
-                return loss, right
+                return loss, zero + right, zero + made, *kept
 
             dims = (self._dims, *[None for _ in leaves])
             batched = vmap(one, in_dims=dims, randomness="same")
             split = len(self._names)
             program = self._compiled(lambda *t: batched(list(t[:split]), *t[split:]), leaves)
-            self._eval_programs[key] = program, made
+            self._eval_programs[key] = program, kept_tree
         return self._eval_programs[key]
 
     @property
