@@ -12,6 +12,7 @@ from lrexp import records
 from lrexp.errors import ConfigError, InterruptedRunError, LrexpError, RunError, UserCodeError
 
 if TYPE_CHECKING:
+    from lrexp.analysis.rules import register_rule
     from lrexp.api import compare, find_lr, resume
     from lrexp.integrations.lr_finder import LRFinder
     from lrexp.report.plots import plot_lr_schedule
@@ -42,6 +43,7 @@ _HOMES = {
     "plot_lr_schedule": "lrexp.report.plots",
     "register_executor": "lrexp.runs.executor",
     "register_metric": "lrexp.workloads.metrics",
+    "register_rule": "lrexp.analysis.rules",
     "resume": "lrexp.api",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "records",
     "register_executor",
     "register_metric",
+    "register_rule",
     "resume",
 ]
 

@@ -98,6 +98,8 @@ def compare(
     data: Any = None,
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
+    step: Any = None,
+    eval_step: Any = None,
     seeds: int | None = None,
     device: str | None = None,
     engine: str | None = None,
@@ -122,6 +124,9 @@ def compare(
         metrics: replaces the config's `metrics`: names, or functions (output, target) -> number
             that are called with all of the validation split; `register_metric` gives one a
             direction.
+        step: in place of a loss: a function (model, batch) -> loss, or a dict with `loss` and
+            further numbers, which are measured at each evaluation; `eval_step`: that of
+            evaluations, where it is another.
         seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
         jobs: worker processes that train; 1 is this process, which also trains where a Python
             object cannot be sent to another one.
@@ -153,7 +158,7 @@ def compare(
     """
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
-    sections = {"model": model, "data": data, "loss": loss}
+    sections = _sections(model, data, loss, step, eval_step)
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
     return asked.train("compare", options)[1]
 
@@ -164,6 +169,8 @@ def find_lr(
     model: Any = None,
     data: Any = None,
     loss: Any = None,
+    step: Any = None,
+    eval_step: Any = None,
     seeds: int | None = None,
     race: bool | None = None,
     budget: float | None = None,
@@ -202,7 +209,7 @@ def find_lr(
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine}
-    sections = {"model": model, "data": data, "loss": loss}
+    sections = _sections(model, data, loss, step, eval_step)
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
     loaded, run = asked.train("find-lr", options, budget)
     found = range_test(run)
@@ -219,6 +226,8 @@ def resume(
     data: Any = None,
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
+    step: Any = None,
+    eval_step: Any = None,
     jobs: int | None = None,
     executor: Executor | Mapping[str, Any] | str | None = None,
     trust: Sequence[str] = (),
@@ -237,7 +246,8 @@ def resume(
         run: the run directory; it may have been moved.
         force: go on although code, data, torch or the machine's arithmetic changed; let `write`
             replace a file.
-        model, data, loss, metrics: the Python objects that the run was made with, if it was.
+        model, data, loss, step, eval_step, metrics: the Python objects that the run was made with,
+            if any.
         jobs: worker processes; by default as many as the run had.
         executor: as of `compare`; by default that of the config.
         trust: the packages that the run was made to trust; it is asked for again because a run
@@ -269,7 +279,7 @@ def resume(
         console, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
     )
     functions = None if metrics is None else given_metrics(metrics, IN_PYTHON)[1]
-    found, objects = load_run(path), Objects(model=model, data=data, loss=loss, metrics=functions)
+    found, objects = load_run(path), Objects(model, data, loss, step, eval_step, functions)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
@@ -410,6 +420,10 @@ def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) 
         sinks=_listening(sinks),
         **others,
     )
+
+
+def _sections(model: Any, data: Any, loss: Any, step: Any, eval_step: Any) -> dict[str, Any]:
+    return {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
 
 
 @dataclass(frozen=True)

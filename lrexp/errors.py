@@ -129,7 +129,9 @@ class ConfigError(LrexpError, ValueError):
 
     def under(self, prefix: str) -> ConfigError:
         """Return the same problems with `prefix.` before every key."""
-        return ConfigError([replace(p, key=_join(prefix, p.key)) for p in self.problems])
+        return ConfigError(
+            [replace(p, key=".".join(filter(None, (prefix, p.key)))) for p in self.problems]
+        )
 
     def placed(self, place_of: Callable[[str], str]) -> ConfigError:
         """Return the same problems, each with the place of its key where it had none."""
@@ -145,11 +147,9 @@ def without_controls(text: str, keep: str = "\n\t") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -162,10 +162,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
-
-
-def _join(prefix: str, key: str) -> str:
-    return f"{prefix}.{key}" if prefix and key else prefix or key
 
 
 def _shown(value: object) -> str:

@@ -161,12 +161,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial is over: all steps done, or stopped by its rule at `stopped_at` (its last step)."""
+    """The trial is over: all steps done, or stopped by its rule at `stopped_at` (its last step).
+
+    `cause` is a sentence where a loss was not finite and the LR is not to blame.
+    """
 
     trial: TrialId
     steps: int
     stopped_at: int | None
     seconds: float
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,19 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class _OfGroup:
+    """A record of all trials of a group that are still being trained."""
+
+    trials: tuple[TrialId, ...]
+
+    @property
+    def trial(self) -> TrialId:
+        """The first of its trials."""
+        return self.trials[0]
+
+
+@dataclass(frozen=True)
+class Checkpoint(_OfGroup):
     """All that a group needs to go on, bit for bit, after `step` updates.
 
     Args:
@@ -188,18 +204,12 @@ class Checkpoint:
             strings and None, so that `torch.load` reads it with `weights_only=True`.
     """
 
-    trials: tuple[TrialId, ...]
     step: int
     state: dict[str, Any] = field(compare=False, repr=False)
 
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
-
 
 @dataclass(frozen=True)
-class NoCheckpoint:
+class NoCheckpoint(_OfGroup):
     """A checkpoint was due, and there can be none: these trials go on, but begin anew if stopped.
 
     Args:
@@ -207,17 +217,11 @@ class NoCheckpoint:
         why: a clause, such as "training changes the attribute `x`".
     """
 
-    trials: tuple[TrialId, ...]
     why: str
-
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
 
 
 @dataclass(frozen=True)
-class Interrupted:
+class Interrupted(_OfGroup):
     """The group stopped because its `Pause` asked for it; nothing more comes of these trials.
 
     They go on from the group's last checkpoint; where it has none, at their first step.
@@ -227,13 +231,7 @@ class Interrupted:
         why: why no checkpoint could be taken right before this; None where one was.
     """
 
-    trials: tuple[TrialId, ...]
     why: str | None = None
-
-    @property
-    def trial(self) -> TrialId:
-        """The first of its trials."""
-        return self.trials[0]
 
 
 Record: TypeAlias = (

@@ -97,7 +97,7 @@ MUTANTS = [
     ),
     Mutant(
         "divergence_flatters",
-        "analysis/ranking.py",
+        "analysis/claims.py",
         "return 1.0 - len(finished) / len(judged), mean",
         "return 0.0, mean",
         "analysis",

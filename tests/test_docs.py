@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch import Tensor, nn
 
 import lrexp as lrexp_library
 from lrexp.cli import app
@@ -68,12 +70,71 @@ def test_the_config_of_the_readme_is_valid(tmp_path: Path) -> None:
         )
 
 
+def section(title: str) -> str:
+    """Return the text of a section of the README."""
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def python_of(title: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", section(title), re.DOTALL)
+
+
 def test_the_python_of_the_readme_names_what_there_is() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (block,) = python_of("In Python")
     compile(block, "README.md", "exec")
     used = set(re.findall(r"lrexp\.(\w+)", block))
     assert used <= set(lrexp_library.__all__)
     assert len(used) >= 7
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 1)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.layer(a + b)
+
+
+class Classifier(nn.Module):
+    """As those of Hugging Face: it returns its loss where it is given labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(50, 8), nn.Linear(8, 2)
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.head(self.embedding(input_ids).mean(1))
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def test_what_people_have_trains_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    g = torch.Generator().manual_seed(0)
+    x, ids = torch.randn(160, 8, generator=g), torch.randint(0, 50, (160, 6), generator=g)
+    y, model = x.sum(1, keepdim=True), Classifier()
+    names = {
+        "x": x, "y": y, "x_val": x[:50], "y_val": y[:50], "a": x, "b": x.flip(0),
+        "weight": torch.rand(160, 1, generator=g), "TwoInputs": TwoInputs,
+        "ids": ids, "labels": (ids[:, 0] > 25).long(), "make_classifier": Classifier,
+        "model": model, "optimizer": torch.optim.Adam(model.parameters(), 0.01),
+        "triplets": (x, x + 0.1, x.flip(0)), "embedding": lambda: nn.Linear(8, 4),
+    }  # fmt: skip
+    blocks = python_of("Your own model and data")
+    assert len(blocks) == 4
+    runs = []
+    for block in blocks:
+        exec(block, names)
+        runs.append(names["run"])
+    for run in runs:
+        assert run.status["status"] == "complete"
+        assert {t.result["outcome"] for t in run.trials} == {"finished"}
+    assert names["best"]["variant"] in {"high", "standard", "low"}
+    assert len(names["found"].curves) == 3
 
 
 def test_files_named_in_the_readme_exist() -> None:

@@ -138,34 +138,31 @@ def curves(run: lrexp.Run) -> dict[tuple[str, int], str]:
     }
 
 
+MODELS: dict[str, Any] = {
+    "dropout": lambda: mlp(nn.Dropout(0.4)),
+    "lazy": Lazy,
+    "dropout-in-evaluation": lambda: mlp(AlwaysDropout()),
+    "python-noise": lambda: mlp(PythonNoise()),
+    "tied": TiedWeights,
+    "buffer": lambda: mlp(Counting()),
+    "batchnorm": lambda: mlp(nn.BatchNorm1d(64)),
+    "weight-norm": with_weight_norm,
+    "spectral-norm": with_spectral_norm,
+    "cached": Cached,
+}
+LOSSES = {"pure": functional.cross_entropy, "stateful": MovingLoss()}
+
+
 @pytest.mark.parametrize(
-    "make_model",
-    [
-        lambda: mlp(nn.Dropout(0.4)),
-        Lazy,
-        lambda: mlp(AlwaysDropout()),
-        lambda: mlp(PythonNoise()),
-        TiedWeights,
-        lambda: mlp(Counting()),
-        lambda: mlp(nn.BatchNorm1d(64)),
-        with_weight_norm,
-        with_spectral_norm,
-        Cached,
-    ],
-    ids=[
-        "dropout",
-        "lazy",
-        "dropout-in-evaluation",
-        "python-noise",
-        "tied",
-        "buffer",
-        "batchnorm",
-        "weight-norm",
-        "spectral-norm",
-        "cached",
+    ("make_model", "loss"),
+    [  # by default each model with one of the losses, in turn
+        pytest.param(
+            make, loss, id=f"{model}-{kind}", marks=() if (i + j) % 2 else pytest.mark.long
+        )
+        for i, (model, make) in enumerate(MODELS.items())
+        for j, (kind, loss) in enumerate(LOSSES.items())
     ],
 )
-@pytest.mark.parametrize("loss", [functional.cross_entropy, MovingLoss()], ids=["pure", "stateful"])
 def test_equal_variants_are_equal_to_the_bit(make_model: Any, loss: Any, tmp_path: Path) -> None:
     run = lrexp.compare(SETTINGS, model=make_model, data=digits(), loss=loss, runs_dir=tmp_path)
     found = curves(run)

@@ -517,8 +517,17 @@ def assert_shown(answer: Any, where: object) -> None:
     assert "lrexp failed:" not in text, (where, text)
 
 
-@pytest.mark.parametrize("command", ["compare", "find-lr"])
-@pytest.mark.parametrize("name", ["status.json", "summary.json", "resolved.yaml"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("status.json", "compare"),
+        ("summary.json", "find-lr"),
+        ("resolved.yaml", "compare"),
+        pytest.param("status.json", "find-lr", marks=pytest.mark.long),
+        pytest.param("summary.json", "compare", marks=pytest.mark.long),
+        pytest.param("resolved.yaml", "find-lr", marks=pytest.mark.long),
+    ],
+)
 def test_every_string_of_a_strangers_run_is_shown_without_controls(
     name: str, command: str, folder: Path, lrexp: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

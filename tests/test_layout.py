@@ -137,7 +137,7 @@ LIGHT = {  # modules -> what importing them must not import
     "lrexp": "numpy torch matplotlib pydantic rich",
     "lrexp.cli": "numpy torch matplotlib pydantic",
     "lrexp.runs.listing": "numpy torch matplotlib yaml",
-    "lrexp.analysis.suggest lrexp.analysis.race_answer": "torch scipy matplotlib",
+    "lrexp.analysis.suggest lrexp.analysis.race": "torch scipy matplotlib",
     "lrexp.report.tables lrexp.report.ranking lrexp.report.plots": "torch scipy matplotlib",
     "lrexp.report.data": "torch scipy matplotlib",
     "lrexp.config.load lrexp.schedules.build lrexp.runs.lengths": "torch sklearn scipy torchvision",

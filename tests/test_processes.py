@@ -130,7 +130,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("command", "jobs"), [("compare", 3), ("find-lr", 2)])
+@pytest.mark.parametrize(
+    ("command", "jobs"),
+    [pytest.param("compare", 3, marks=pytest.mark.long), ("find-lr", 2)],
+)
 @pytest.mark.usefixtures("one_thread")
 def test_files_are_the_same_whichever_process_trained(
     command: str, jobs: int, lrexp: Callable, tmp_path: Path, quick_workers: Starter

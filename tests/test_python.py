@@ -306,7 +306,7 @@ def test_lr_finder_takes_any_iterable_of_batches() -> None:
 def test_lr_finder_explains_what_it_cannot_train(model: nn.Module, lr: float) -> None:
     parameters = list(model.parameters()) or [nn.Parameter(torch.zeros(1))]
     finder = lrexp.LRFinder(model, torch.optim.SGD(parameters, lr=lr), functional.cross_entropy)
-    with pytest.raises(lrexp.ConfigError, match="LRFinder"):
+    with pytest.raises(lrexp.ConfigError, match=r"has no parameter|must have an LR above 0"):
         finder.run(digits())
 
 

@@ -156,7 +156,7 @@ engine: ENGINE
     ],
     ids=["sequential", "vectorized", "race-sequential", "race-vectorized"],
 )
-def test_a_second_look_that_is_interrupted_goes_on(
+def test_a_paired_control_that_is_interrupted_goes_on(
     race: tuple[str, ...], engine: str, lrexp: Callable, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(BURIED)

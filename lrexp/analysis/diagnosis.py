@@ -1,20 +1,186 @@
 """What a training did, in a word and a sentence with what to try next.
 
-Each verdict returns its sentence, or None where it does not apply; the first that applies counts.
+A training is reduced to a `Trace` first. Its start is the loss before the first update, which all
+variants of a seed share; the other levels are means over stretches of the raw losses, each with the
+standard error that the scatter of the losses gives it, so that "fell" and "rose" always mean: by
+more than chance. Each verdict returns its sentence, or None where it does not apply; the first that
+applies counts.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from lrexp.analysis.trace import Array, Evals, Trace, column, final_loss, trace
+from lrexp.analysis.smoothing import anchored, despike
 from lrexp.errors import ConfigError
+
+Array = NDArray[np.float64]
+Evals = Mapping[str, ArrayLike]  # column -> values, nan where absent
+HUGE = 1e100
+SHORT = 30  # steps: below, noise is no excuse for a mean that still falls
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Numbers of the finite part of a loss curve, in the unit of the loss."""
+
+    start: float  # the first loss: that before training
+    end: float  # mean of the last tenth
+    end_typical: float  # median of the last tenth
+    lowest: float  # of the smoothed loss
+    highest: float  # of the smoothed loss, over short stretches, without spikes of one batch
+    highest_step: int  # of the raw losses about there
+    num_steps: int
+    quarters: tuple[float, ...]  # mean of each quarter
+    pace: float  # share of the steps until four fifths of the drop were made
+    error: float  # standard error of `end − start`
+    late_noise: float  # standard deviation of a loss in the second half
+    quarter_error: float  # standard error of the difference of two late quarters
+    evaluated_moved: bool  # whether the evaluations changed by more than their late scatter
+
+    @property
+    def drop(self) -> float:
+        """By how much the loss fell from start to end."""
+        return self.start - self.end
+
+    @property
+    def range(self) -> float:
+        """From the start down to the lowest smoothed loss, at least 0."""
+        return max(0.0, self.start - self.lowest)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the loss fell or rose by more than the noise of single batches."""
+        quarters = abs(self.quarters[0] - self.quarters[-1]) > 4.0 * self.quarter_error
+        return abs(self.drop) > 4.0 * self.error or quarters
+
+    @property
+    def moved(self) -> bool:
+        """Whether anything happened at all; evaluations show it where the batches hide it."""
+        return self.clear or self.evaluated_moved
+
+    @property
+    def still_falling(self) -> bool:
+        """Whether the last quarter fell by more than noise, and more than a 20th of the drop."""
+        late_drop = self.quarters[-2] - self.quarters[-1]
+        return late_drop > max(0.05 * self.drop, 3.0 * self.quarter_error)
+
+    @property
+    def short_and_falling(self) -> bool:
+        """Whether there are too few losses to tell by their noise that it stopped falling."""
+        return self.num_steps < SHORT and self.quarters[-1] < self.quarters[-2]
+
+    @property
+    def steady(self) -> bool:
+        """Whether it fell nearly in a straight line: over a third of the drop came at the end."""
+        half = (self.quarters[0] + self.quarters[1] - self.quarters[2] - self.quarters[3]) / 2
+        return half > 0.4 * self.drop  # 0.5 for a straight line
+
+
+def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
+    """Measure a loss curve up to its first non-finite value; None where there is none before it.
+
+    Args:
+        losses: raw loss of every step, (steps,).
+        evaluated: losses of the evaluations, (evaluations,): less noisy, they help to see movement.
+
+    Example:
+        >>> measured = trace([5.0, 4.0, 3.0, 2.0, 1.0])
+        >>> measured.drop, measured.pace
+        (4.0, 0.8)
+    """
+    y = np.asarray(losses, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(y))
+    y = np.clip(y[: bad[0]] if len(bad) else y, -HUGE, HUGE)  # a square may overflow
+    n = len(y)
+    if not n:
+        return None
+    last = max(1, n // 10)
+    late_noise = scatter(y[n // 2 :])
+    start = float(y[0])
+    end = float(y[-last:].mean())
+    smooth = anchored(y, span=max(1.0, n / 20))
+    peaks = anchored(despike(y), span=max(1.0, n / 100))
+    fallen = np.flatnonzero(smooth <= start - 0.8 * (start - end))
+    return Trace(
+        start=start,
+        end=end,
+        end_typical=float(np.median(y[-last:])),
+        lowest=float(smooth.min()),
+        highest=float(peaks.max()),
+        highest_step=_highest_step(y, int(peaks.argmax())),
+        num_steps=n,
+        quarters=_quarters(y),
+        pace=float(fallen[0]) / n if len(fallen) else 1.0,
+        error=max(late_noise, scatter(y[: min(5, n // 20)])) * float(np.sqrt(1 + 1 / last)),
+        late_noise=late_noise,
+        quarter_error=late_noise * float(np.sqrt(2.0 / max(1, n // 4))),
+        evaluated_moved=_has_moved(np.asarray(evaluated, dtype=np.float64)),
+    )
+
+
+def _quarters(y: Array) -> tuple[float, ...]:
+    """Return the means of the four quarters; below four losses the last one stands in."""
+    means = [float(part.mean()) for part in np.array_split(y, 4) if len(part)]
+    return tuple(means + means[-1:] * (4 - len(means)))
+
+
+def _has_moved(evaluated: Array) -> bool:
+    late = evaluated[len(evaluated) // 2 :]
+    return len(late) >= 3 and abs(float(evaluated[0] - evaluated[-1])) > 4.0 * scatter(late)
+
+
+def _highest_step(y: Array, about: int) -> int:
+    """Return the step of the highest loss near the highest smoothed one."""
+    reach = max(2, len(y) // 100)
+    first = max(0, about - reach)
+    return first + int(y[first : about + reach + 1].argmax())
+
+
+def scatter(y: Array) -> float:
+    """Return the standard deviation of the noise, from second differences (a slope has none)."""
+    if len(y) < 3:
+        return 0.0
+    return float(np.sqrt(np.mean((y[2:] - 2 * y[1:-1] + y[:-2]) ** 2) / 6))
+
+
+def column(evals: Evals | None, name: str) -> tuple[Array, Array]:
+    """Return steps and finite values of a column of the evaluations; empty where it is absent."""
+    if not evals or name not in evals:
+        return np.empty(0), np.empty(0)
+    values = np.asarray(evals[name], dtype=np.float64)
+    steps = np.asarray(evals.get("step", np.arange(len(values))), dtype=np.float64)
+    finite = np.isfinite(values)
+    return steps[finite], values[finite]
+
+
+def final_loss(losses: ArrayLike, evals: Evals | None = None) -> float | None:
+    """Return where a training ended: the last val_loss, else train_loss, else its last losses.
+
+    The lowest of these over the variants of a comparison is `best_final` of `diagnose`.
+
+    Args:
+        losses: raw loss of every step, (steps,); without evaluations the mean of the last tenth
+            counts.
+        evals: columns by name, nan where absent.
+
+    Returns:
+        A finite loss, or None where the training ended without one.
+    """
+    for name in ("val_loss", "train_loss"):
+        if evals and name in evals and np.isfinite(np.asarray(evals[name], dtype=float)).any():
+            last = float(np.asarray(evals[name], dtype=float)[-1])
+            return last if np.isfinite(last) else None
+    measured = trace(losses)
+    whole = np.asarray(losses, dtype=np.float64)
+    return measured.end if measured and np.isfinite(whole).all() else None
+
 
 FAR_ABOVE = 10.0  # times its own size that a loss must have risen to have diverged
 ABOVE = 0.05  # of the way that the best variant made: an end so far above the start is unstable
@@ -35,13 +201,14 @@ def way_left(t: Trace, val: ArrayLike, end: float | None, best_final: float | No
     return min(1.0, max(0.0, (end - best_final) / way)) if way > 0 else 0.0
 
 
-def not_finite(losses: Array, evals: Evals | None, total: int) -> str | None:
-    """Return where the loss stopped being finite."""
+def not_finite(losses: Array, evals: Evals | None, total: int, cause: str = "") -> str | None:
+    """Return where the loss stopped being finite, and why if the LR is not to blame."""
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad) and bad[0] == 0:
         return "Training loss was non-finite before the first update: check data, model and loss."
     if len(bad):
-        return f"Training loss became non-finite at step {bad[0]} of {total}: {LOWER_MUCH}"
+        became = f"Training loss became non-finite at step {bad[0]} of {total}"
+        return f"{became}. {cause}" if cause else f"{became}: {LOWER_MUCH}"
     for name in ("val_loss", "train_loss"):  # nan means: not evaluated
         infinite = np.isinf(np.asarray((evals or {}).get(name, ()), dtype=float))
         if infinite.any() and infinite[0]:
@@ -191,6 +358,7 @@ def diagnose(
     stopped_at: int | None = None,
     total_steps: int | None = None,
     best_final: float | None = None,
+    cause: str = "",
 ) -> Diagnosis:
     """Say what one training did.
 
@@ -214,6 +382,7 @@ def diagnose(
         stopped_at: the step at which a rule stopped the training.
         total_steps: the length that was planned; that of `losses` if None.
         best_final: the lowest `final_loss` over the variants of the comparison.
+        cause: why a loss was not finite, where the LR is not to blame.
 
     Example:
         >>> diagnose([1.0, 2.0, float("nan")], total_steps=230).sentence
@@ -223,7 +392,7 @@ def diagnose(
     total = len(y) if total_steps is None else total_steps
     if outcome == "failed":
         return Diagnosis("failed", f"An exception ended it at step {len(y)} of {total}.")
-    sentence = not_finite(y, evals, total)
+    sentence = not_finite(y, evals, total, cause)
     if sentence:
         return Diagnosis("diverged", sentence)
     val, train = column(evals, "val_loss")[1], column(evals, "train_loss")[1]

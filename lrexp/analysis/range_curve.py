@@ -68,14 +68,14 @@ class Curve:
             loss[:n] = np.where(near, start, loss[:n])
         return Curve(self.lr, loss)
 
-    def against(self, untrained: ArrayLike, level: float = 0.0) -> Curve:
+    def against(self, control: ArrayLike, level: float = 0.0) -> Curve:
         """Return the curve without what makes one batch harder than another.
 
         `L(w_i; b_i) − L(w_0; b_i) + level`: as long as nothing is learned, a batch's loss says only
         how hard the batch is, and the untrained model says the same.
 
         Args:
-            untrained: losses of the untrained model on the same batches, at least as many.
+            control: losses of the untrained model on the same batches, at least as many.
             level: where the curve begins.
 
         Raises:
@@ -87,10 +87,10 @@ class Curve:
 
         Source: a control variate; Owen, Monte Carlo theory, methods and examples, section 8.9.
         """
-        before = np.asarray(untrained, dtype=np.float64)
+        before = np.asarray(control, dtype=np.float64)
         if len(before) < len(self.loss) or not np.isfinite(before).all():
             what = "must be finite, and as many as the curve has points"
-            raise ConfigError.single("untrained", what, len(before), "Run all steps without an LR.")
+            raise ConfigError.single("control", what, len(before), "Run all steps without an LR.")
         return Curve(self.lr, self.loss - before[: len(self.loss)] + level)
 
 
@@ -144,9 +144,22 @@ def combine(curves: Sequence[Curve]) -> CombinedCurve:
     lr, losses = lr[:num_points], losses[:, :num_points]
     median = np.median(losses, axis=0) if num_points else np.empty(0)
     smooth, noise = smooth_over_log_lr(lr, median)
-    each = _each_smoothed(lr, losses)
-    low, high, scatter = each.min(axis=0), each.max(axis=0), _scatter(losses, each)
-    return CombinedCurve(lr, median, smooth, low, high, len(curves), noise, scatter)
+    each = np.full_like(losses, np.inf)  # the smoothed curves: inf where a seed has stopped
+    for row, loss in zip(each, losses, strict=True):
+        alive = int(np.isfinite(loss).sum())
+        row[:alive] = smooth_over_log_lr(lr[:alive], loss[:alive])[0]
+    distance = np.full_like(losses, np.inf)
+    np.subtract(losses, each, out=distance, where=np.isfinite(losses))
+    return CombinedCurve(
+        lr=lr,
+        loss=median,
+        smooth=smooth,
+        low=each.min(axis=0),
+        high=each.max(axis=0),
+        seeds=len(curves),
+        noise=noise,
+        scatter=NORMAL * np.median(np.abs(distance), axis=0),
+    )
 
 
 def smooth_over_log_lr(lr: Array, loss: Array) -> tuple[Array, Array]:
@@ -165,7 +178,7 @@ def smooth_over_log_lr(lr: Array, loss: Array) -> tuple[Array, Array]:
     calm = despike(loss)
     knee, scale = _knee(calm)
     bandwidth = bandwidth_for(x)
-    calm = _compress(calm, knee, scale)
+    calm = _bend(calm, knee, scale, np.log1p)
     # at its ends a line may overshoot: below the lowest loss there is no signal
     smooth = np.clip(local_linear(x, calm, bandwidth), calm.min(), calm.max())
     # the blow-up is no noise: up to the minimum, or the middle where the minimum comes early
@@ -176,7 +189,7 @@ def smooth_over_log_lr(lr: Array, loss: Array) -> tuple[Array, Array]:
     noise = noise_of(loss[before]) or noise_of(loss[quiet])
     resolution = 1e-12 * float(np.abs(calm).max())  # of the arithmetic
     error = max(noise, resolution) * local_linear_gain(x, bandwidth)
-    return _expand(smooth, knee, scale), error
+    return _bend(smooth, knee, scale, np.expm1), error
 
 
 def noise_of(loss: Array) -> float:
@@ -227,22 +240,6 @@ def _shared_lr(curves: Sequence[Curve]) -> Array:
     return longest
 
 
-def _each_smoothed(lr: Array, losses: Array) -> Array:
-    """Return the smoothed curve of every seed, (seeds, points), inf where one has stopped."""
-    smooth = np.full_like(losses, np.inf)
-    for row, loss in zip(smooth, losses, strict=True):
-        alive = int(np.isfinite(loss).sum())
-        row[:alive] = smooth_over_log_lr(lr[:alive], loss[:alive])[0]
-    return smooth
-
-
-def _scatter(losses: Array, smooth: Array) -> Array:
-    """Return the median over the seeds of |loss − smoothed loss|, as a standard deviation."""
-    distance = np.full_like(losses, np.inf)  # a seed that has stopped: more than half have not
-    np.subtract(losses, smooth, out=distance, where=np.isfinite(losses))
-    return np.asarray(NORMAL * np.median(np.abs(distance), axis=0))
-
-
 def _knee(loss: Array) -> tuple[float, float]:
     """Return the loss above which a curve is compressed, and the scale of the compression.
 
@@ -253,18 +250,12 @@ def _knee(loss: Array) -> tuple[float, float]:
     return start + scale, scale if scale > 0 else float(np.ptp(loss))
 
 
-def _compress(loss: Array, knee: float, scale: float) -> Array:
+def _bend(loss: Array, knee: float, scale: float, by: np.ufunc) -> Array:
+    """Return the losses, those above the knee compressed (`log1p`) or expanded again (`expm1`)."""
     if scale == 0:
         return loss
     above = np.maximum(loss - knee, 0.0) / scale
-    return np.where(loss > knee, knee + scale * np.log1p(above), loss)
-
-
-def _expand(loss: Array, knee: float, scale: float) -> Array:
-    if scale == 0:
-        return loss
-    above = np.maximum(loss - knee, 0.0) / scale
-    return np.where(loss > knee, knee + scale * np.expm1(above), loss)
+    return np.where(loss > knee, knee + scale * by(above), loss)
 
 
 SETTLED_SHARE = 0.1  # of the curve's decades, at its start: left out by every rule
@@ -299,8 +290,6 @@ def landmarks(curve: CombinedCurve) -> Landmarks:
     """Find the landmarks of a curve of at least three points.
 
     Example:
-        >>> import numpy as np
-        >>> from lrexp.analysis.range_curve import Curve, combine
         >>> x = np.linspace(-6, 0, 61)  # log10 LR; the loss falls from -3 to -2 and rises from -1
         >>> loss = np.interp(x, [-3, -2, -1, 0], [1.0, 0.0, 0.0, 2.0]) - 0.01 * (x + 6)
         >>> marks = landmarks(combine([Curve(10**x, loss)]))
@@ -369,7 +358,6 @@ def basin(curve: CombinedCurve, depth: float = DEPTH) -> Basin | None:
         depth: the share of the drop that must have been made, in (0, 1).
 
     Example:
-        >>> from lrexp.analysis.range_curve import Curve, combine
         >>> x = np.linspace(-6, 0, 121)  # log10 LR; the loss falls from -3 to -2 and rises from -1
         >>> loss = np.interp(x, [-3, -2, -1, 0], [1.0, 0.0, 0.0, 2.0])
         >>> found = basin(combine([Curve(10**x, loss)]))

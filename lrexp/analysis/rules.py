@@ -1,18 +1,24 @@
 """The rules that read one LR off a range test, each a function of the curve.
 
 They see the combined, smoothed curve over log10 LR without its first tenth and its diverging
-tail, and return an LR or None where the curve has nothing to read. A new rule is one function and
-one line in `RULES`. The edge of stability is for curves that show no fall.
+tail, and return an LR or None where the curve has nothing to read. The table of them is that of
+the config; `register_rule` adds to it. The edge of stability is for curves that show no fall.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lrexp.analysis.range_curve import RESOLUTION, CombinedCurve, basin, landmarks, start_level
+from lrexp.config.rule_names import RULES, Rule
+from lrexp.errors import ConfigError, UserCodeError, user_error
 
 NOISE = 3.0  # deviations of a single loss before the rise: what lies above has risen
 BELOW_EDGE = 0.05  # of the edge: the middle of the LRs that are worth a training
@@ -49,7 +55,6 @@ def deviation(curve: CombinedCurve) -> float:
 
 
 Array = NDArray[np.float64]
-Rule = Callable[[CombinedCurve], "float | None"]
 POINTS_PER_DECADE = 99 / 8  # of the usual test, 100 steps over 1e-7 … 10
 MARGIN = 1.0  # decades: a test stays for few steps at each LR, and shows late that one is too high
 BOTTOM = 0.75  # of the drop: the level of the middle of the bottom
@@ -169,13 +174,60 @@ def readings(curve: CombinedCurve) -> dict[str, float] | None:
     }
 
 
-RULES: dict[str, Rule] = {
-    "auto": auto,
-    "steepest": steepest,
-    "minimum": minimum,
-    "valley": valley,
-    "slide": slide,
-}
+RULES.update(auto=auto, steepest=steepest, minimum=minimum, valley=valley, slide=slide)
+
+
+def register_rule(name: str) -> Callable[[Rule], Rule]:
+    """Return a decorator that makes a function of the curve a rule of that name.
+
+    The rule gets a `CombinedCurve`: `lr` and the smoothed loss `smooth`, (points,) each, and
+    more. It returns an LR, or None where the curve has nothing to read. `find_lr.rule` can name it
+    from then on, and every range test reports what it says.
+
+    The name is known in this process. A command imports the modules that its config names and those
+    that `--trust` names: one of them has to register the rule.
+
+    Raises:
+        ConfigError: the name is that of a rule of another module.
+
+    Example:
+        >>> @register_rule("last")
+        ... def last(curve):
+        ...     return curve.lr[-1]
+        >>> from lrexp.analysis.range_curve import Curve, combine
+        >>> RULES["last"](combine([Curve([0.1, 0.2], [1.0, 2.0])]))
+        0.2
+        >>> del RULES["last"]
+    """
+
+    def decorate(rule: Rule) -> Rule:
+        if RULES.get(name, rule).__module__ != rule.__module__:  # it may be imported anew
+            what = "is the name of another rule"
+            raise ConfigError.single("name", what, name, "Choose another.")
+        RULES[name] = _checked(name, rule)
+        return rule
+
+    return decorate
+
+
+def _checked(name: str, rule: Rule) -> Rule:
+    """Return the rule; what it raises, and what is no LR, is an error that names it."""
+
+    @functools.wraps(rule)
+    def checked(curve: CombinedCurve) -> float | None:
+        try:
+            found: Any = rule(curve)
+        except Exception as error:
+            raise user_error(error, f"the rule {name}") from error
+        if found is None:
+            return None
+        is_number = isinstance(found, Real) and not isinstance(found, bool)
+        lr = float(found) if is_number else math.nan
+        if 0 < lr < math.inf:
+            return lr
+        raise UserCodeError(f"the rule {name} must return an LR above 0 or None, got {found!r}.")
+
+    return checked
 
 
 def valley_index(loss: ArrayLike) -> int:

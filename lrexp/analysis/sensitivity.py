@@ -86,7 +86,8 @@ def lr_sensitivity(lrs: Sequence[float], costs: ArrayLike, initial: Sequence[flo
     where = int(np.argmin(means))
     best = float(means[where])
     if not math.isfinite(best):
-        return _nothing(lrs, first)
+        none = (None,) * len(lrs)
+        return Sensitivity(tuple(lrs), none, none, None, None, first, None, None, None)
     way = first - best
     falls = math.isfinite(way) and way > 0
     relative = (means - best) / way if falls else np.full(len(means), np.nan)
@@ -118,11 +119,6 @@ def _among(lrs: Sequence[float], found: Sensitivity) -> Sensitivity:
         for row in (found.means, found.relative)
     )
     return replace(found, lrs=tuple(lrs), means=means, relative=relative)
-
-
-def _nothing(lrs: Sequence[float], first: float) -> Sensitivity:
-    none = (None,) * len(lrs)
-    return Sensitivity(tuple(lrs), none, none, None, None, first, None, None, None)
 
 
 def _basin(lrs: Sequence[float], relative: Array, where: int) -> Basin:

@@ -36,7 +36,7 @@ FEW_POINTS = 10.0  # with this many, twice as many
 
 
 def is_buried(curves: Sequence[Curve]) -> bool:
-    """Return whether a fall may be buried in noise, so that a second look is worth its steps.
+    """Return whether a fall may be buried in noise, so that a paired control is worth its steps.
 
     All seeds together show none, though the loss does not rise at once; or most of them show none
     by themselves, so that what they show together may be luck, and where it is next to nothing.
@@ -63,7 +63,12 @@ def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
     marks = landmarks(curve)
     if _rises_at_once(marks):
         return _from_the_start(curve)
-    return None if _fell(curve, marks, curves) else _not_descending(curve, marks)
+    return None if _fell(curve, marks, curves) else _not_descending(curve, marks, curves)
+
+
+def ended_infinite(curves: Sequence[Curve]) -> bool:
+    """Return whether a loss that is not finite ended the tests: the edge of stability."""
+    return 2 * sum(one.num_finite < len(one.loss) for one in curves) >= len(curves)
 
 
 def _rises_at_once(marks: Landmarks) -> bool:
@@ -161,7 +166,7 @@ def _from_the_start(curve: CombinedCurve) -> str:
     )
 
 
-def _not_descending(curve: CombinedCurve, marks: Landmarks) -> str:
+def _not_descending(curve: CombinedCurve, marks: Landmarks, curves: Sequence[Curve]) -> str:
     span = f"from {curve.lr[0]:.2g} to {curve.lr[-1]:.2g}"
     more = (
         "more steps, more seeds or a larger batch (find_lr.steps, find_lr.seeds, data.batch_size)"
@@ -172,6 +177,12 @@ def _not_descending(curve: CombinedCurve, marks: Landmarks) -> str:
             "If that does not help, check the sign of the loss, the targets, and that the "
             "parameters get gradients."
         )
+    if ended_infinite(curves):
+        return (
+            f"The loss stayed flat {span}, and above that it is not finite: use {more}, and check "
+            "the model and the loss for overflow and for logarithms or roots of what may be below "
+            "0."
+        )
     return (
         f"The loss stayed flat {span}: it moved by no more than its noise. Raise find_lr.max_lr "
         f"if that is low, else use {more}, and check that the parameters get gradients."
@@ -181,16 +192,13 @@ def _not_descending(curve: CombinedCurve, marks: Landmarks) -> str:
 Array = NDArray[np.float64]
 WINDOW = 0.8  # decades of LR over which differences are averaged
 MIN_WINDOW_POINTS = 5  # of a window
-
-WINDOW_DEVIATIONS = (
-    4.0  # standard errors: of three seeds some ten windows reach it by luck 1 in 400 times
-)
-
+# Standard errors: of three seeds some ten windows reach it by luck 1 in 400 times.
+WINDOW_DEVIATIONS = 4.0
 MOST = 2 / 3  # of the seeds must fall
 
 
-def closer_look(
-    curves: Sequence[Curve], untrained: Sequence[ArrayLike] | None
+def paired_control(
+    curves: Sequence[Curve], control: Sequence[ArrayLike] | None
 ) -> list[Curve] | None:
     """Return each curve against the untrained model; None where that shows no fall either.
 
@@ -199,18 +207,18 @@ def closer_look(
 
     Args:
         curves: of the range tests, one for each seed.
-        untrained: for each of them, the losses of the untrained model on the same batches.
+        control: for each of them, the losses of the untrained model on the same batches.
     """
     try:
-        before = [np.asarray(losses, dtype=np.float64) for losses in untrained or ()]
+        before = [np.asarray(losses, dtype=np.float64) for losses in control or ()]
         level = float(np.mean([losses.mean() for losses in before])) if before else 0.0
-        closer = [c.against(losses, level) for c, losses in zip(curves, before, strict=True)]
+        paired = [c.against(losses, level) for c, losses in zip(curves, before, strict=True)]
     except (ConfigError, ValueError):  # they do not fit: a model may overflow before any update
         return None
-    return closer if falls(curves, before) else None
+    return paired if falls(curves, before) else None
 
 
-def falls(curves: Sequence[Curve], untrained: Sequence[ArrayLike]) -> bool:
+def falls(curves: Sequence[Curve], control: Sequence[ArrayLike]) -> bool:
     """Return whether training lowered the loss anywhere by more than luck: a paired t-test.
 
     Over every stretch of 0.8 decades, `t = mean(d) / (sd(d) / √n)` of the differences
@@ -219,14 +227,14 @@ def falls(curves: Sequence[Curve], untrained: Sequence[ArrayLike]) -> bool:
     grows on the way.
 
     Args:
-        curves: of the range tests; untrained: as of `closer_look`.
+        curves: of the range tests; control: as of `paired_control`.
 
     Source: Student's t-test for pairs; see also Law, Simulation Modeling and Analysis, section
     11.2, on common random numbers.
     """
     num_points = max((len(curve.lr) for curve in curves), default=0)
     differences = np.full((len(curves), num_points), np.nan)
-    for row, curve, losses in zip(differences, curves, untrained, strict=True):
+    for row, curve, losses in zip(differences, curves, control, strict=True):
         n = curve.num_finite
         before = np.asarray(losses, dtype=np.float64)[:n]
         moved = curve.loss[:n] - before

@@ -34,8 +34,10 @@ def ema(values: ArrayLike, beta: float = 0.9) -> Array:
     Source: Kingma & Ba, Adam, arXiv 1412.6980, section 3, for the correction.
     """
     y, weight = _weighted(values)
-    beta = _checked_beta(beta)
-    return _quotient(_decayed_sum(weight * y, beta), _decayed_sum(weight, beta), weight)
+    if not 0 <= beta < 1:
+        raise ConfigError.single("beta", "must be at least 0 and below 1", beta, "Try 0.9.")
+    total, mass = _decayed_sum(weight * y, beta), _decayed_sum(weight, beta)
+    return np.where(weight > 0, total / np.where(mass > 0, mass, 1.0), np.nan)
 
 
 def zero_lag(values: ArrayLike, span: float) -> Array:
@@ -166,12 +168,6 @@ def _weighted(values: ArrayLike) -> tuple[Array, Array]:
     return np.where(finite, y, 0.0), finite.astype(np.float64)
 
 
-def _checked_beta(beta: float) -> float:
-    if 0 <= beta < 1:
-        return beta
-    raise ConfigError.single("beta", "must be at least 0 and below 1", beta, "Try 0.9.")
-
-
 def _decayed_sum(values: Array, beta: float) -> Array:
     # A plain loop: the closed form Σ v_j·β^(−j) overflows after some thousand steps.
     return np.fromiter(accumulate(values.tolist(), lambda s, v: beta * s + v), float, len(values))
@@ -188,13 +184,10 @@ def _one_sided(values: Array, beta: float) -> Moments:
 def _two_sided(values: Array, beta: float) -> Moments:
     """Return `Σ_j β^|i−j|·(j−i)^p·v_j` for p = 0, 1, 2."""
     left = _one_sided(values, beta)
-    mirrored = left if _is_symmetric(values) else _one_sided(values[::-1], beta)
+    is_symmetric = np.array_equal(values, values[::-1])  # as the weights of a finite curve are
+    mirrored = left if is_symmetric else _one_sided(values[::-1], beta)
     right = [moment[::-1] for moment in mirrored]
     return left[0] + right[0] - values, right[1] - left[1], left[2] + right[2]  # j = i once
-
-
-def _is_symmetric(values: Array) -> bool:
-    return bool(np.array_equal(values, values[::-1]))  # true of the weights of a finite curve
 
 
 def _shifted(values: Array) -> Array:
@@ -254,10 +247,6 @@ def _distances(
     for start in range(0, len(places), rows):
         here = slice(start, start + rows)
         yield here, (x[None, :] - x[places[here], None]) / bandwidth
-
-
-def _quotient(total: Array, mass: Array, weight: Array) -> Array:
-    return np.where(weight > 0, total / np.where(mass > 0, mass, 1.0), np.nan)
 
 
 KEPT_PER_BUCKET = 2

@@ -10,20 +10,33 @@ Source: Smith, Cyclical Learning Rates for Training Neural Networks, arXiv 1506.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import ArrayLike
 
-from lrexp.errors import ConfigError, Problem, did_you_mean
+from lrexp.errors import Problem
 from lrexp.schedules.schedule import Schedule
+from lrexp.schedules.signatures import Count, Positive, checked, require
 
-MODES = ("exp", "linear")
+
+def _rising(given: Mapping[str, Any]) -> Iterator[Problem]:
+    low, high = given.get("min_lr"), given.get("max_lr")
+    if low is not None and high is not None and low >= high:
+        yield Problem(
+            "min_lr", f"must be below max_lr ({high})", low, "Lower min_lr or raise max_lr."
+        )
 
 
+@checked(rules=_rising)
 def ramp(
-    min_lr: float, max_lr: float, steps: int, mode: Literal["exp", "linear"] = "exp"
+    min_lr: Positive,
+    max_lr: Positive,
+    steps: Annotated[int, Ge(2)],
+    mode: Literal["exp", "linear"] = "exp",
 ) -> Schedule:
     """Return the schedule that raises the LR from `min_lr` at step 0 to `max_lr` at step `steps−1`.
 
@@ -46,13 +59,6 @@ def ramp(
     Source: arXiv 1506.01186; fastai's `lr_find` for the exponential form, whose last LR falls one
     step short of the maximum.
     """
-    problems = [
-        *_lr_problems(min_lr, max_lr),
-        *_steps_problems(steps),
-        *_mode_problems(mode),
-    ]
-    if problems:
-        raise ConfigError(problems)
     last = steps - 1
 
     def lr(step: int) -> float:
@@ -65,33 +71,45 @@ def ramp(
     return Schedule(lr)
 
 
-def _lr_problems(min_lr: object, max_lr: object) -> list[Problem]:
-    problems = [
-        Problem(key, "must be a positive, finite number", value, f"Try {example}.")
-        for key, value, example in (("min_lr", min_lr, "1e-7"), ("max_lr", max_lr, "10"))
-        if not _is_positive(value)
-    ]
-    if not problems and float(min_lr) >= float(max_lr):  # type: ignore[arg-type]
-        what = f"must be below max_lr ({max_lr})"
-        problems.append(Problem("min_lr", what, min_lr, "Lower min_lr or raise max_lr."))
-    return problems
+S = TypeVar("S", bound=NamedTuple)
 
 
-def _steps_problems(steps: object) -> list[Problem]:
-    if isinstance(steps, int) and not isinstance(steps, bool) and steps >= 2:
-        return []
-    return [Problem("steps", "must be a whole number, at least 2", steps, "100 is a good start.")]
+class StopRule(ABC, Generic[S]):
+    """Decides from the losses so far, and nothing else, whether to stop."""
 
+    @abstractmethod
+    def init(self, initial: float | None = None) -> S:
+        """Return the state before the first loss; `initial` is one measured before training."""
 
-def _mode_problems(mode: object) -> list[Problem]:
-    if mode in MODES:
-        return []
-    return [Problem("mode", "is no kind of ramp", mode, did_you_mean(str(mode), MODES))]
+    @abstractmethod
+    def update(self, state: S, loss: float) -> tuple[S, bool]:
+        """Return the state after `loss`, and whether to stop (and for good: it stays stopped)."""
 
+    def never_came_back(self, state: S, final: float | None = None) -> bool:
+        """Return whether training to the end failed; `final` is a loss evaluated there."""
+        return False
 
-def _is_positive(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
+    def first_stop(self, losses: ArrayLike, state: S) -> tuple[S, int | None]:
+        """Return the state after a chunk of losses, and the index in it that stops, or None.
+
+        Example:
+            >>> rule = RangeTestStop()
+            >>> rule.first_stop([1.0, float("inf"), 3.0], rule.init())[1]
+            1
+        """
+        for index, loss in enumerate(np.asarray(losses, dtype=np.float64).tolist()):
+            state, stop = self.update(state, loss)
+            if stop:
+                return state, index
+        return state, None
+
+    def to_plain(self, state: S) -> dict[str, Any]:
+        """Return the state as numbers, lists and None, for a checkpoint."""
+        return state._asdict()
+
+    @abstractmethod
+    def from_plain(self, plain: Mapping[str, Any]) -> S:
+        """Return the state that `to_plain` wrote, exactly."""
 
 
 FIRST = 3  # losses whose median is the start: one that is lucky or has exploded does not matter
@@ -112,7 +130,7 @@ class DivergenceState(NamedTuple):
     excursion: int = 0  # how many losses in a row, halvings of their average included
 
 
-class DivergenceStop:
+class DivergenceStop(StopRule[DivergenceState]):
     """Stop a training whose loss is not finite, or far above its start for good.
 
     Far above: `loss > start + factor · max(|start|, start − lowest)`, with `start` the median of
@@ -136,14 +154,8 @@ class DivergenceStop:
         (True, 5)
     """
 
-    def __init__(self, factor: float = 10.0, patience: int = 100) -> None:
-        problems = []
-        if not (math.isfinite(factor) and factor > 0):
-            problems.append(Problem("factor", "must be a positive number", factor, "Try 10."))
-        if patience < 1:
-            problems.append(Problem("patience", "must be at least 1", patience, "Try 100."))
-        if problems:
-            raise ConfigError(problems)
+    @checked()
+    def __init__(self, factor: Positive = 10.0, patience: Count = 100) -> None:
         self.factor = factor
         self.patience = patience
 
@@ -208,7 +220,7 @@ class DivergenceStop:
             if high <= bar and math.isfinite(low):  # nan compares false
                 lowest = min(state.lowest, low)
                 return DivergenceState(state.steps + len(chunk), state.first, lowest), None
-        return first_stop(self, chunk, state)
+        return super().first_stop(chunk, state)
 
     def to_plain(self, state: DivergenceState) -> dict[str, Any]:
         """Return the state as plain values."""
@@ -223,52 +235,8 @@ class DivergenceStop:
         return start + self.factor * max(abs(start), start - lowest), start
 
 
-S = TypeVar("S")
 BETA = 0.9  # the smoothed loss looks back over about ten steps
 SETTLE = 5  # steps before any level is believed, and losses in a row that make a rise
-
-
-class StopRule(Protocol[S]):
-    """Decides from the losses so far, and nothing else, whether to stop."""
-
-    def init(self, initial: float | None = None) -> S:
-        """Return the state before the first loss; `initial` is one measured before training."""
-        ...
-
-    def update(self, state: S, loss: float) -> tuple[S, bool]:
-        """Return the state after one more loss, and whether to stop now."""
-        ...
-
-    def never_came_back(self, state: S, final: float | None = None) -> bool:
-        """Return whether training to the end failed; `final` is a loss evaluated there."""
-        ...
-
-    def first_stop(self, losses: ArrayLike, state: S) -> tuple[S, int | None]:
-        """Return the state after a chunk of losses, and the index in it that stops, or None."""
-        ...
-
-    def to_plain(self, state: S) -> dict[str, Any]:
-        """Return the state as numbers, lists and None, for a checkpoint."""
-        ...
-
-    def from_plain(self, plain: Mapping[str, Any]) -> S:
-        """Return the state that `to_plain` wrote, exactly."""
-        ...
-
-
-def first_stop(rule: StopRule[S], losses: ArrayLike, state: S) -> tuple[S, int | None]:
-    """Feed losses to `rule` one by one, up to the first that stops it.
-
-    Example:
-        >>> rule = RangeTestStop()
-        >>> first_stop(rule, [1.0, float("inf"), 3.0], rule.init())[1]
-        1
-    """
-    for index, loss in enumerate(np.asarray(losses, dtype=np.float64).tolist()):
-        state, stop = rule.update(state, loss)
-        if stop:
-            return state, index
-    return state, None
 
 
 class RangeTestState(NamedTuple):
@@ -284,7 +252,7 @@ class RangeTestState(NamedTuple):
     stopped_at: int | None = None  # index of the loss that stopped the test
 
 
-class RangeTestStop:
+class RangeTestStop(StopRule[RangeTestState]):
     """Stop a range test when its smoothed loss is far above the best it has reached.
 
     Stops when the smoothed loss and each of the last five losses exceed the bar
@@ -314,14 +282,12 @@ class RangeTestStop:
     def __init__(self, stop_factor: float = 4.0, floor: float | None = None) -> None:
         problems = []
         if not (math.isfinite(stop_factor) and stop_factor > 1):
-            problems.append(
-                Problem("stop_factor", "must be a number above 1", stop_factor, "4 is usual.")
-            )
+            what = "must be a number above 1"
+            problems.append(Problem("stop_factor", what, stop_factor, "4 is usual."))
         if floor is not None and not math.isfinite(floor):
             remedy = "Give the lowest value of the loss, or none."
             problems.append(Problem("floor", "must be finite", floor, remedy))
-        if problems:
-            raise ConfigError(problems)
+        require(*problems)
         self.stop_factor = stop_factor
         self.floor = floor
 
@@ -340,20 +306,6 @@ class RangeTestStop:
         above = state.above + 1 if loss > bar and after.steps > SETTLE else 0
         stop = above >= SETTLE and after.smooth > bar
         return after._replace(above=above, stopped_at=state.steps if stop else None), stop
-
-    def first_stop(
-        self, losses: ArrayLike, state: RangeTestState
-    ) -> tuple[RangeTestState, int | None]:
-        """Return the state after a chunk of losses, and the index in it that stops, or None."""
-        return first_stop(self, losses, state)
-
-    def never_came_back(self, state: RangeTestState, final: float | None = None) -> bool:
-        """Return False: a range test that reaches its last LR has done its work."""
-        return False
-
-    def to_plain(self, state: RangeTestState) -> dict[str, Any]:
-        """Return the state as plain values."""
-        return state._asdict()
 
     def from_plain(self, plain: Mapping[str, Any]) -> RangeTestState:
         """Return the state that `to_plain` wrote."""

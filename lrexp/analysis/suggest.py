@@ -21,8 +21,9 @@ from lrexp.analysis.range_curve import (
     combine,
     landmarks,
 )
-from lrexp.analysis.rules import BELOW_EDGE, RULES, auto, readings, stability_edge
-from lrexp.analysis.signal import closer_look, is_buried, no_signal
+from lrexp.analysis.rules import BELOW_EDGE, auto, readings, stability_edge
+from lrexp.analysis.signal import ended_infinite, is_buried, no_signal, paired_control
+from lrexp.config.rule_names import RULES
 from lrexp.errors import ConfigError, did_you_mean
 
 MAX_DISAGREEMENT = 2.0  # decades between the seeds
@@ -30,7 +31,7 @@ LOWEST_MEAN = 0.5  # of the peak: schedules below that are treated as if they ha
 PEAK = 2.0  # times the LR that suits a constant schedule: the peak of one that decays to zero
 WIDER = 2.0  # how far the interval reaches beyond the answers of the seeds, each way
 
-CLOSER = (
+ONLY_PAIRED = (
     "A weak signal: the fall shows clearly only once what makes one batch harder than another is "
     "taken off. A race (lrexp find-lr --race) would verify it."
 )
@@ -83,7 +84,8 @@ def suggest(
     curves: Sequence[Curve],
     rule: str = "auto",
     mean_frac: float = 1.0,
-    untrained: Sequence[ArrayLike] | None = None,
+    control: Sequence[ArrayLike] | None = None,
+    causes: Sequence[str] = (),
 ) -> Suggestion:
     """Suggest an LR from the range tests of one ramp, run with one or more seeds.
 
@@ -93,8 +95,8 @@ def suggest(
     - `interval`: from the lowest to the highest answer of the seeds and the combined curve, widened
       by a factor of 2 each way: about the width of the LRs that train nearly as well.
     - `max_lr` = max(2 · auto(curve), suggested_lr).
-    - Where the fall shows only at a second look (see `untrained`), the edge of stability counts as
-      much as what little fell: `√(auto(curve) · edge / 20)` instead of `auto(curve)`.
+    - Where the fall shows only in the paired control (see `control`), the edge of stability counts
+      as much as what little fell: `√(auto(curve) · edge / 20)` instead of `auto(curve)`.
     - `base_lr` = min(LR where the loss starts to fall, max_lr / 4, lower end of the interval).
 
     Args:
@@ -102,9 +104,10 @@ def suggest(
         rule: a name in `RULES`.
         mean_frac: the mean LR of the schedule that is to be used as a share of its peak, in (0, 1]:
             1 for a constant LR, about 1/2 for cosine, linear and one-cycle.
-        untrained: for each curve the losses of the untrained model on the same batches. Where the
+        control: for each curve the losses of the untrained model on the same batches. Where the
             curves show no fall, it is looked for once more in the differences; see
-            `second_look`.
+            `paired_control`.
+        causes: why losses were not finite, of the seeds where the LR is not to blame.
 
     Raises:
         ConfigError: there is no such rule, `mean_frac` is out of range, or the curves do not share
@@ -122,27 +125,43 @@ def suggest(
     if not 0 < mean_frac <= 1:
         remedy = "Give 1 for a constant LR."
         raise ConfigError.single("mean_frac", "must be above 0 and at most 1", mean_frac, remedy)
-    curves, combined, reason, edge, closer = _looked_at(curves, untrained)
-    if reason:
-        return _refusal(reason, dict.fromkeys(RULES), (None,) * len(curves), mean_frac)
-    answers = {name: _read(name, combined, mean_frac, edge) for name in RULES}
+    if causes and 2 * len(causes) >= len(curves):
+        why = f"The test ended at a loss that is not finite. {causes[0]}"
+        none = (None,) * len(curves)
+        return Suggestion(
+            *(None,) * 4, dict.fromkeys(RULES), why, per_seed=none, mean_frac=mean_frac
+        )
+    blew_up = sum(curve.num_finite < len(curve.loss) for curve in curves) - len(causes)
+    curves, combined, reason, edge, note = _looked_at(curves, control)
+    answers: dict[str, float | None] = dict.fromkeys(RULES)
+    per_seed: tuple[float | None, ...] = (None,) * len(curves)
+    if not reason:
+        answers = {name: _read(name, combined, mean_frac, edge) for name in RULES}
+        alone = tuple(_alone(c, rule, mean_frac, sure=note == ONLY_PAIRED) for c in curves)
+        per_seed = alone if len(curves) > 1 else (answers[rule],)
+        reason = _unreadable(rule, answers[rule]) or _disagreement(per_seed)
     suggested = answers[rule]
-    alone = tuple(_alone(c, rule, mean_frac, sure=closer == CLOSER) for c in curves)
-    per_seed = alone if len(curves) > 1 else (suggested,)
-    reason = _unreadable(rule, suggested) or _disagreement(per_seed)
     if reason or suggested is None:
-        return _refusal(reason, answers, per_seed, mean_frac)
-    interval = _interval(suggested, per_seed)
+        nothing = (None,) * 4
+        return Suggestion(*nothing, answers, reason, per_seed=per_seed, mean_frac=mean_frac)
+    said = [suggested, *(lr for lr in per_seed if lr is not None)]
+    interval = min(said) / WIDER, max(said) * WIDER
+    marks = landmarks(combined)
     max_lr = max(PEAK * (_constant(combined, edge) or 0.0), suggested)
-    base_lr = min(_fall(combined), max_lr / CYCLE, interval[0])
+    notes = [
+        note,
+        _of_schedule(rule, suggested, mean_frac),
+        _of_end(combined, marks, blew_up),
+        *causes,
+    ]
     return Suggestion(
         suggested_lr=suggested,
         interval=interval,
-        base_lr=base_lr,
+        base_lr=min(float(combined.lr[marks.fall]), max_lr / CYCLE, interval[0]),
         max_lr=max_lr,
         rules=answers,
         reason=None,
-        note=" ".join(filter(None, [closer, _note(combined, rule, suggested, mean_frac)])) or None,
+        note=" ".join(filter(None, notes)) or None,
         per_seed=per_seed,
         mean_frac=mean_frac,
         readings=readings(combined),
@@ -151,39 +170,29 @@ def suggest(
 
 
 def _looked_at(
-    curves: Sequence[Curve], untrained: Sequence[ArrayLike] | None
+    curves: Sequence[Curve], control: Sequence[ArrayLike] | None
 ) -> tuple[Sequence[Curve], CombinedCurve, str | None, float | None, str | None]:
-    """Return the curves to read, as one too, a reason against it, and what a second look adds.
+    """Return the curves to read, as one too, a reason against it, and what a paired control adds.
 
     That is the edge of stability, which only the first look shows, and a note.
     """
     combined = combine(curves)
-    if is_buried(curves) and (closer := closer_look(curves, untrained)):
-        read = combine(closer)
-        return closer, read, _only_begun(read), stability_edge(combined), CLOSER
-    note = DOUBTFUL if untrained is not None and is_buried(curves) else None
+    if is_buried(curves) and (paired := paired_control(curves, control)):
+        read = combine(paired)
+        edge = combined.lr[-1] if ended_infinite(curves) else stability_edge(combined)
+        return paired, read, _only_begun(read, curves), edge, ONLY_PAIRED
+    note = DOUBTFUL if control is not None and is_buried(curves) else None
     exact = [curve.without_rounding() for curve in curves]
     return curves, combined, no_signal(combine(exact), exact), None, note
 
 
-def _only_begun(curve: CombinedCurve) -> str | None:
+def _only_begun(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
     """Return a reason where even the highest LRs are low: a fall without its other side."""
-    if landmarks(curve).diverges:
+    if landmarks(curve).diverges or ended_infinite(curves):
         return None
     return (
         f"The loss only begins to fall at the highest LR ({curve.lr[-1]:.2g}), by less than its "
         "noise: raise find_lr.max_lr."
-    )
-
-
-def _refusal(
-    reason: str | None,
-    answers: dict[str, float | None],
-    per_seed: tuple[float | None, ...],
-    mean_frac: float,
-) -> Suggestion:
-    return Suggestion(
-        None, None, None, None, answers, reason, per_seed=per_seed, mean_frac=mean_frac
     )
 
 
@@ -208,15 +217,6 @@ def _alone(curve: Curve, rule: str, mean_frac: float, *, sure: bool) -> float | 
     return _read(rule, combined, mean_frac, None)  # an edge they share would hide that they differ
 
 
-def _interval(suggested: float, per_seed: Sequence[float | None]) -> tuple[float, float]:
-    answers = [suggested, *(lr for lr in per_seed if lr is not None)]
-    return min(answers) / WIDER, max(answers) * WIDER
-
-
-def _fall(curve: CombinedCurve) -> float:
-    return float(curve.lr[landmarks(curve).fall])
-
-
 def _disagreement(per_seed: Sequence[float | None]) -> str | None:
     answers = [lr for lr in per_seed if lr is not None]
     if not answers or math.log10(max(answers) / min(answers)) <= MAX_DISAGREEMENT:
@@ -236,11 +236,6 @@ def _unreadable(rule: str, suggested: float | None) -> str | None:
     )
 
 
-def _note(curve: CombinedCurve, rule: str, suggested: float, mean_frac: float) -> str | None:
-    notes = [_of_schedule(rule, suggested, mean_frac), _of_end(curve, landmarks(curve))]
-    return " ".join(note for note in notes if note) or None
-
-
 def _of_schedule(rule: str, suggested: float, mean_frac: float) -> str | None:
     if rule != "auto" or mean_frac == 1:
         return None
@@ -251,7 +246,10 @@ def _of_schedule(rule: str, suggested: float, mean_frac: float) -> str | None:
     )
 
 
-def _of_end(curve: CombinedCurve, marks: Landmarks) -> str | None:
+def _of_end(curve: CombinedCurve, marks: Landmarks, blew_up: int) -> str | None:
+    if 2 * blew_up >= curve.seeds:
+        edge = f"{curve.lr[-1]:.2g}"
+        return f"Above {edge} the loss is not finite ({blew_up} of {curve.seeds} seeds)."
     if marks.diverges or np.log10(curve.lr[-1] / curve.lr[marks.minimum]) > BANDWIDTH:
         return None
     return (

@@ -46,10 +46,8 @@ def prepare(
     tree = expand({"name": make_safe(title), **data})
     for section in given:
         if section in NAMED_SECTIONS:
-            value = tree.get(section, {})
+            value = tree.get(section) or {}
             tree[section] = {**value, "name": IN_PYTHON} if isinstance(value, Mapping) else value
-        elif section != "metrics":  # whose functions are named there, each
-            tree[section] = IN_PYTHON
     return _with_absolute_paths(tree, directory)
 
 
@@ -112,7 +110,7 @@ def load_config(
         overrides: (dotted key, value) that replace the file's, in order; problems name them
             `--set KEY`, or by the label that comes third: ("compare.seeds", 0, "--seeds").
         trust: packages that import paths in the config may reach besides the user's own code.
-        given: sections that Python objects stand in for: model, data, loss.
+        given: sections that Python objects stand in for: model, data, loss, step, eval_step.
         directory: where relative paths and import paths start; by default the file's folder, or
             the working directory for a mapping.
         checked: sections whose names and arguments are checked against code; types and keys are
@@ -255,7 +253,8 @@ class _Checker:
 def _missing_loss(tree: Mapping[str, object]) -> list[Problem]:
     """Return the problem of a model that is known to return no loss, and no loss beside it."""
     model = get(tree, ("model", "name"))
-    if tree.get("loss") is not None or not isinstance(model, str) or ":" in model:
+    is_made = tree.get("loss") is not None or tree.get("step") is not None
+    if is_made or not isinstance(model, str) or ":" in model:
         return []
     return [Problem("loss", "is required", NOTHING, "Add it, e.g. `cross_entropy`.")]
 

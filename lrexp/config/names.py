@@ -8,19 +8,26 @@ so that one reading finds every problem.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lrexp.config.rule_names import RULES
 from lrexp.config.schema import ExperimentConfig
-from lrexp.config.trust import AnyCallable, import_callable
+from lrexp.config.trust import AnyCallable, import_callable, import_trusted
 from lrexp.errors import ConfigError, Problem, did_you_mean, user_error
-from lrexp.schedules.signatures import check_arguments, under
+from lrexp.schedules.signatures import check_arguments, one_of, under
 
-Kind: TypeAlias = Literal["model", "data", "loss", "optimizer", "schedule", "function"]
+Kind: TypeAlias = Literal[
+    "model", "data", "loss", "step", "eval_step", "optimizer", "schedule", "function"
+]
+PLAIN = ("step", "eval_step")  # sections that are a name alone
+PATHS_ONLY = ("step", "eval_step", "function")
 # Of torch.nn.functional: those that take (output, target) and give one number.
 LOSSES = (
     "binary_cross_entropy",
@@ -200,24 +207,33 @@ class Names:
             >>> Names(()).resolve("optimizer", "AdamW")
             <class 'torch.optim.adamw.AdamW'>
         """
-        if ":" in name or kind == "function":
+        if ":" in name or kind in PATHS_ONLY:
             found = import_callable(name, directories=self.directories, trust=self.trust)
-            return _as_loss(found, name) if kind == "loss" else found
+            return _instance(found, name, kind) if kind in PLAIN else found
         if name == IN_PYTHON:
             what = "was given as a Python object, which no file can hold"
             raise ConfigError.single("", what, name, f"Give it in Python again: {kind}=...")
         return LOOK_UP[kind](name)
 
+    def import_trusted(self) -> None:
+        """Import what is trusted, so that it can register what it adds; see `import_trusted`."""
+        import_trusted(self.trust, self.directories)
+
     def of(self, kind: Kind, settings: ExperimentConfig) -> Any:
         """Return the callable of a section's name; that of a schedule without import path stays.
 
-        None where there is no loss: the model returns its own.
+        A loss comes with its arguments; None where there is none: the model returns its own.
         """
         section = getattr(settings, kind)
-        name = section if kind == "loss" else section.name
-        if name is None:
+        if section is None:
             return None
-        return name if kind == "schedule" and ":" not in name else self.resolve(kind, name)
+        if kind in PLAIN:
+            return self.resolve(kind, section)
+        name = section.name
+        if kind == "schedule" and ":" not in name:
+            return name
+        found = self.resolve(kind, name)
+        return _instance(found, name, kind, section.args) if kind == "loss" else found
 
     def schedule_params(self, settings: ExperimentConfig) -> dict[str, Any]:
         """Return the schedule's parameters, import paths in them replaced by what they name."""
@@ -262,19 +278,35 @@ class Names:
             raise error.under(key) from None
 
 
-def _as_loss(found: AnyCallable, path: str) -> AnyCallable:
-    """Return a class's instance, made without arguments: `torch.nn:MSELoss` is a class."""
+def _instance(
+    found: AnyCallable, path: str, kind: str, args: Mapping[str, Any] | None = None
+) -> AnyCallable:
+    """Return a function with its arguments; a class's instance: `torch.nn:MSELoss` is a class."""
+    args = args or {}
+    if str(getattr(found, "__module__", "")).partition(".")[0] == "torch":
+        args = {name: _as_tensor(value) for name, value in args.items()}
     if not isinstance(found, type):
-        return found
+        return functools.partial(found, **args) if args else found
     try:
-        made = found()
+        made = found(**args)
     except Exception as error:
-        raise user_error(error, f"making the loss {path}") from error
+        raise user_error(error, f"making the {kind} {path}") from error
     if not callable(made):
         what = "is a class whose instances cannot be called"
-        raise ConfigError.single("", what, path, "Name a function of (output, target).")
+        remedy = f"Name a function of ({', '.join(_TAKEN[kind])})."
+        raise ConfigError.single("", what, path, remedy)
     loss: AnyCallable = made
     return loss
+
+
+def _as_tensor(value: Any) -> Any:
+    """Return a list of numbers as torch's losses take weights; anything else as it is."""
+    import torch
+
+    try:
+        return torch.tensor(value, dtype=torch.float32) if isinstance(value, list) else value
+    except (ValueError, TypeError):
+        return value
 
 
 Section: TypeAlias = Mapping[str, Any]
@@ -287,11 +319,14 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
         UserCodeError: the user's own module raised while it was imported.
 
     Example:
-        >>> section_problems("loss", "mse", Names(()))[0].remedy
+        >>> section_problems("loss", {"name": "mse"}, Names(()))[0].remedy
         "Did you mean 'mse_loss'?"
     """
-    if section == "loss":
-        return _check_loss(value, names) if isinstance(value, str) and value else []
+    if section in PLAIN:
+        is_name = isinstance(value, str) and value
+        return _check_step(section, str(value), names) if is_name else []
+    if section == "find_lr":
+        return _check_rule(value, names) if isinstance(value, Mapping) else []
     if section not in _CHECKS or not isinstance(value, Mapping):
         return []
     name = value.get("name")
@@ -300,7 +335,8 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
     try:
         return _CHECKS[section](name, value, names)
     except ConfigError as error:
-        return under(f"{section}.name", error.problems)
+        key = section if section == "loss" else f"{section}.name"
+        return under(key, error.problems)
 
 
 def _check_model(name: str, section: Section, names: Names) -> list[Problem]:
@@ -337,29 +373,82 @@ def _check_schedule(name: str, section: Section, names: Names) -> list[Problem]:
     return under("schedule", check_schedule(found if ":" in name else name, params))
 
 
-def _check_loss(name: str, names: Names) -> list[Problem]:
+_TAKEN = {  # the arguments that a function of a section may be called with
+    "loss": ("output", "target"),
+    "step": ("model", "batch"),
+    "eval_step": ("model", "batch"),
+}
+
+
+def _check_step(section: Any, name: str, names: Names) -> list[Problem]:
     try:
-        function = names.resolve("loss", name)
+        function = names.resolve(section, name)
     except ConfigError as error:
-        return under("loss", error.problems)
-    try:
-        inspect.signature(function).bind("output", "target")
-    except TypeError:
-        what = "must take two arguments, (output, target)"
-        return [Problem("loss", what, name, "Give its other parameters defaults.")]
-    except ValueError:  # no signature to be had
-        pass
+        return under(section, error.problems)
+    with suppress(ValueError):  # no signature to be had
+        if not _takes(inspect.signature(function), 2):
+            what = f"must take two arguments, ({', '.join(_TAKEN[section])})"
+            return [Problem(section, what, name, "Give its other parameters defaults.")]
     return []
+
+
+def _check_loss(name: str, section: Section, names: Names) -> list[Problem]:
+    found = names.resolve("loss", name)
+    args = section.get("args", {})
+    if not isinstance(args, Mapping):
+        return []
+    compared = {} if isinstance(found, type) else dict.fromkeys(_compared(found), "the batch")
+    problems = _args("loss", found, section, filled=compared) if args else []
+    if problems:
+        return problems
+    function = _instance(found, name, "loss", args)
+    with suppress(ValueError):  # no signature to be had
+        signature = inspect.signature(function)
+        if not any(_takes(signature, count) for count in (2, 3)):
+            what = "must take two arguments, (output, target), or three with a weight"
+            return [Problem("loss", what, name, "Give its other parameters defaults.")]
+    return []
+
+
+def _check_rule(section: Section, names: Names) -> list[Problem]:
+    rule = section.get("rule")
+    if not isinstance(rule, str) or not rule:
+        return []  # the schema's business
+    if rule not in RULES:
+        names.import_trusted()
+    problem = one_of("find_lr.rule", rule, RULES)
+    if problem is None:
+        return []
+    own = "Your own: @lrexp.register_rule, in a module that the config or --trust names."
+    return [replace(problem, remedy=f"{problem.remedy} {own}")]
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _compared(function: AnyCallable) -> list[str]:
+    """Return the parameters that are given the output and the target."""
+    try:
+        return list(inspect.signature(function).parameters)[:2]
+    except (TypeError, ValueError):
+        return []
 
 
 _CHECKS: dict[str, Callable[[str, Section, Names], list[Problem]]] = {
     "model": _check_model,
     "data": _check_data,
+    "loss": _check_loss,
     "optimizer": _check_optimizer,
     "schedule": _check_schedule,
 }
 
-CHECKED = ("model", "data", "loss", "optimizer", "schedule")
+TRAINED = ("model", "data", "loss", *PLAIN, "optimizer", "schedule")
+CHECKED = (*TRAINED, "find_lr")  # last: the modules that the others name may register its rule
 
 
 def _args(section: str, function: AnyCallable, value: Section, **options: Any) -> list[Problem]:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from lrexp.config.rule_names import RULES as RANGE_TEST_RULES
 from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
 from lrexp.errors import ConfigError
@@ -154,6 +155,11 @@ InMemory: TypeAlias = Annotated[
     bool | str, PlainValidator(_in_memory), WithJsonSchema({"enum": ["auto", True, False]})
 ]
 
+RuleName: TypeAlias = Annotated[
+    Text,
+    WithJsonSchema({"anyOf": [{"enum": [*RANGE_TEST_RULES]}, {"type": "string", "minLength": 1}]}),
+]
+
 Arguments: TypeAlias = dict[str, Any]
 RULES = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 _OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
@@ -210,6 +216,23 @@ class DataConfig(BaseModel):
         """Return how the data is batched, as `load_data` takes it: None for what is not written."""
         not_written = {"batch_size", "val_fraction"} - self.model_fields_set
         return {**self.model_dump(exclude={"name", "args"}), **dict.fromkeys(not_written)}
+
+
+class LossConfig(BaseModel):
+    """What is minimised."""
+
+    model_config = RULES
+
+    name: Text = Field(
+        description="A loss of torch.nn.functional, or an import path to a function of "
+        "(output, target) or (output, target, weight).",
+        examples=["cross_entropy"],
+    )
+    args: Arguments = Field(
+        default_factory=dict,
+        description="Its other arguments; a list of numbers becomes a tensor for torch's losses.",
+        examples=[{"label_smoothing": 0.1}],
+    )
 
 
 class GroupConfig(BaseModel):
@@ -305,9 +328,7 @@ class CompareConfig(BaseModel):
         description="What ranks the variants: val_loss, train_loss, or a metric as in metrics.",
     )
     direction: Literal["min", "max"] | None = Field(
-        default=None,
-        description="Which is better of the metric, where that is not known.",
-        examples=["min"],
+        default=None, description="Which is better of the metric, where that is not known."
     )
     select: Literal["final", "best"] = Field(
         default="final", description="Rank by the last evaluation, or by the best of each training."
@@ -359,9 +380,7 @@ class FindLrConfig(BaseModel):
     stop_factor: float = Field(
         default=4.0, gt=1, description="Stop when the smoothed loss is this many times its best."
     )
-    rule: Literal["auto", "steepest", "minimum", "valley", "slide"] = Field(
-        default="auto", description="Which rule gives the suggestion."
-    )
+    rule: RuleName = Field(default="auto", description="Which rule gives the suggestion.")
     race: bool = Field(
         default=False,
         description="Verify the suggestion: train LRs around it for a short time; from a budget of "
@@ -403,17 +422,27 @@ class ExperimentConfig(BaseModel):
     )
     model: ModelConfig = Field(description="What is trained.", examples=["mlp"])
     data: DataConfig = Field(description="What it is trained on.", examples=["digits"])
-    loss: Text | None = Field(
+    loss: LossConfig | None = Field(
         default=None,
-        description="A loss of torch.nn.functional, or an import path to a function of "
-        "(output, target) or (output, target, weight); left out where the model returns its loss.",
+        description="What is minimised; left out where the model returns its loss.",
         examples=["cross_entropy"],
     )
     metrics: list[Text] = Field(
         default_factory=list,
-        description="What is measured besides the loss at each evaluation: accuracy, scorers of "
-        "scikit-learn, import paths to functions of (output, target), registered names.",
+        description="Measured at each evaluation: accuracy, scorers of scikit-learn, import paths "
+        "to functions of (output, target), registered names.",
         examples=[["accuracy", "f1_macro"]],
+    )
+    step: Text | None = Field(
+        default=None,
+        description="A training step of one's own in place of a loss: an import path to a function "
+        "(model, batch) -> loss, or a dict with `loss` and further numbers to log.",
+        examples=["mine:step"],
+    )
+    eval_step: Text | None = Field(
+        default=None,
+        description="The step of evaluations, where it is another one.",
+        examples=["mine:eval_step"],
     )
     optimizer: OptimizerConfig = Field(
         description="How the weights are updated.", examples=[{"name": "SGD", "lr": 0.01}]
@@ -454,6 +483,9 @@ def json_schema() -> dict[str, Any]:
             for key in ("$ref", "allOf"):  # versions of pydantic differ
                 entry.pop(key, None)
             entry["anyOf"] = _forms(name, {"$ref": f"#/$defs/{section}"})
+        elif name in NAMED_SECTIONS:  # may be null
+            entry = schema["properties"][name]
+            entry["anyOf"] = [{"type": "string", "minLength": 1}, *entry["anyOf"]]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

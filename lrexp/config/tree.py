@@ -15,7 +15,7 @@ from lrexp.errors import NOTHING, ConfigError
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 # A bare string means {name: it}.
-NAMED_SECTIONS = ("model", "data", "optimizer", "schedule", "executor")
+NAMED_SECTIONS = ("model", "data", "loss", "optimizer", "schedule", "executor")
 # An empty one is as good as none.
 OPTIONAL_SECTIONS = ("schedule", "train", "compare", "find_lr", "executor")
 _ABSENT = object()

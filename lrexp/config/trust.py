@@ -16,7 +16,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from itertools import takewhile
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -266,6 +266,17 @@ def import_callable(
     if not _trusted(module_name, trust):
         _check_origin(found, path, directories, trust)
     return found
+
+
+def import_trusted(trust: Sequence[str], directories: Sequence[Path]) -> None:
+    """Import the trusted packages that there are: each may register what it adds to lrexp.
+
+    Raises:
+        UserCodeError: one raised while it was imported.
+    """
+    for name in trust:
+        with suppress(ConfigError):  # there is none of that name: then it adds nothing
+            _module(name, name, directories, trust)
 
 
 def _module(name: str, path: str, directories: Sequence[Path], trust: Sequence[str]) -> ModuleType:

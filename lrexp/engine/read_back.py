@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrexp.engine.blame import blame
 from lrexp.engine.task import Task
-from lrexp.records import Steps
+from lrexp.records import Ended, Steps
 
 CHUNK_SECONDS = 0.25  # how often losses are read back, shown and written
 
@@ -39,6 +40,12 @@ class Losses:
 
     def __post_init__(self) -> None:
         self.begin(None)
+        self.is_finite = True  # the last loss that was handed out
+
+    def ended(self, seconds: float) -> Ended:
+        """Return the record of the end."""
+        cause = "" if self.is_finite else blame(self.task, self.num_steps - 1)
+        return Ended(self.task.trial, self.num_steps, self.stopped_at, seconds, cause)
 
     def begin(self, initial: float | None) -> None:
         """Tell the stop rule a loss measured before training, if there is one."""
@@ -100,6 +107,7 @@ class Losses:
         if self._held or (self._slots and self._slots.count):
             self.read_back()
         n = len(self._read)
+        self.is_finite = not n or math.isfinite(self._read[-1])
         chunk = Steps(self.task.trial, self.num_steps, self._epochs[:n], self._lrs[:n], self._read)
         self.num_steps += n
         for loss in self._read:  # one by one: the sum must not depend on the size of chunks

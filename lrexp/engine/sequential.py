@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lrexp.engine.cuda_graphs.capture import Graphs, prepare_update
 from lrexp.engine.rng import preserved_rng, preserved_settings, seed_everything
@@ -16,14 +16,14 @@ from lrexp.engine.step import DataState
 from lrexp.engine.stop import may_be_of_loader
 from lrexp.engine.task import Task
 from lrexp.engine.training import Training
-from lrexp.records import Ended, Evaluation, Failed, Interrupted, Record, Started
+from lrexp.records import Evaluation, Failed, Interrupted, Record, Started
 from lrexp.workloads.batches import Batches, size_of
 from lrexp.workloads.metrics import Gathered
 from lrexp.workloads.seeds import derive_seed
 
 
 def evaluate(model: nn.Module, batches: Batches, task: Task) -> dict[str, float]:
-    """Return `val_loss` (mean over samples), for classes `val_accuracy`, and the task's metrics.
+    """Return `val_loss` (mean over all that counts), for classes `val_accuracy`, and metrics.
 
     Sums stay on the device until the end; there is one read-back for the whole split. Models that
     draw random numbers while evaluated draw the same ones every time, and training goes on with
@@ -44,24 +44,23 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
     wide = torch.float32 if task.device.type == "mps" else torch.float64  # MPS has no float64
     loss_sum = torch.zeros((), dtype=wide, device=task.device)
     right = torch.zeros((), dtype=wide, device=task.device)
-    made_sum = torch.zeros((), dtype=wide, device=task.device)
-    num_samples = 0
-    objective, gathered = task.objective, Gathered(task.metrics)
+    counted = torch.zeros((), dtype=wide, device=task.device)
+    predicted = torch.zeros((), dtype=wide, device=task.device)
+    objective, gathered = task.eval_objective or task.objective, Gathered(task.metrics)
     for batch in batches.in_order():
-        with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
-            loss, output = objective(model, batch)
-        size = size_of(batch)
-        loss_sum += loss.to(wide) * size
-        num_samples += size
+        with torch.autocast(task.device.type, task.autocast_dtype, enabled=task.autocast):
+            loss, count, output = objective.measure(model, batch)
+        loss_sum += weighed(loss.to(wide), count)
+        counted += count
         if task.count_correct is not None:
             hits, made = task.count_correct(output, objective.target(batch))
             right += hits
-            made_sum += made
+            predicted += made
         if task.metrics:
-            gathered.add(task.metrics.kept(output), objective.target(batch), size)
-    values = {"val_loss": loss_sum.item() / num_samples}
-    if task.count_correct is not None and (num_predictions := made_sum.item()):
-        values["val_accuracy"] = right.item() / num_predictions
+            gathered.add(task.metrics.kept(output), objective.target(batch), size_of(batch))
+    values = {"val_loss": (loss_sum / counted).item()}
+    if predicted:
+        values["val_accuracy"] = (right / predicted).item()
     return values | measured(gathered, task)
 
 
@@ -70,6 +69,11 @@ def measured(gathered: Gathered, task: Task) -> dict[str, float]:
     if task.metrics.functions:
         seed_everything(derive_seed(task.trial.seed, "metrics"))
     return gathered.values()
+
+
+def weighed(mean: Tensor, count: Tensor | int) -> Tensor:
+    """Return a batch's loss as part of a sum; one where no target counts has no mean."""
+    return torch.where(count > 0, mean * count, 0.0) if isinstance(count, Tensor) else mean * count
 
 
 def run_sequentially(tasks: Iterable[Task], graphs: Graphs | None = None) -> Iterator[Record]:
@@ -151,7 +155,7 @@ def train(task: Task, graphs: Graphs | None = None) -> Generator[Record, None, N
             raise
         interrupted = False
     if not interrupted:
-        yield Ended(task.trial, losses.num_steps, losses.stopped_at, training.seconds)
+        yield losses.ended(training.seconds)
 
 
 def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[Record, None, bool]:

@@ -199,6 +199,8 @@ def make_update(
         gather: what makes a batch of a micro-batch that is only its row numbers.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if task.make_scaler is not None:
+        return _scaled_update(task, _forward(task, model, gather), optimizer, task.make_scaler())
     share: Tensor | None = None  # of each micro-batch in the gradient
     forward, on_cuda = _forward(task, model, gather), task.device.type == "cuda"
     is_settled = False  # which kernels the optimizer uses
@@ -246,10 +248,43 @@ def _forward(
             batch = gather(batch)
         if not task.autocast:
             return objective(model, batch)[0]
-        with torch.autocast(task.device.type, torch.bfloat16, cache_enabled=keeps_casts):
+        with torch.autocast(task.device.type, task.autocast_dtype, cache_enabled=keeps_casts):
             return objective(model, batch)[0]
 
     return forward
+
+
+SKIPPED = 40  # steps in a row: a scale of 2^16 is by then far below that of any gradient
+
+
+def _scaled_update(
+    task: Task, forward: Callable[[Any], Tensor], optimizer: Optimizer, scaler: torch.amp.GradScaler
+) -> Callable[[list[Any]], Tensor]:
+    """Return the update with scaled gradients, as torch's documentation of AMP writes it.
+
+    A step that the scaler skips, for its scale was too large, is taken again: every LR of a
+    schedule is used for an update.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def update(micro_batches: list[Any]) -> Tensor:
+        for _ in range(SKIPPED):
+            losses = [forward(batch) for batch in micro_batches]
+            torch.autograd.backward(scaler.scale(torch.stack(losses).mean()))
+            scaler.unscale_(optimizer)
+            if task.grad_clip is not None:
+                nn.utils.clip_grad_norm_(parameters, task.grad_clip)
+            scale = scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+            for parameter in parameters:
+                parameter.grad = None
+            loss = torch.stack(losses).detach().mean()
+            if scaler.get_scale() >= scale or not loss.isfinite():
+                break
+        return loss
+
+    return update
 
 
 def _backward(task: Task, loss: Tensor, share: Tensor | None) -> Tensor:

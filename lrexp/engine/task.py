@@ -36,6 +36,7 @@ class Task:
         build: returns a model on `device` (a deep copy of the seed's initial weights and buffers)
             and an optimizer whose groups' `lr` are each group's own base LR.
         objective: (model, batch) -> (scalar mean loss, output).
+        eval_objective: that of evaluations; None is the same.
         count_correct: (output, target) -> number of right predictions per prediction made, as
             (right, made); None where accuracy means nothing.
         metrics: what is measured besides.
@@ -45,7 +46,8 @@ class Task:
         total_steps: optimizer updates; eval_every: updates between evaluations, 0 for none.
         accumulate: micro-batches per update.
         grad_clip: largest gradient norm, or None.
-        autocast: run forward and loss in bfloat16.
+        autocast: run forward and loss in `autocast_dtype`.
+        make_scaler: returns what scales the loss, for gradients that float16 could not hold.
         stop: the rule that ends the training early.
         kind: tasks of equal kind compute the same: model code and arguments, data and loss. They
             may differ in initial weights, and in all that is a field here or an optimizer's number.
@@ -68,12 +70,15 @@ class Task:
     stop: StopRule[Any]
     device: torch.device
     val: Batches | None = None
+    eval_objective: Objective | None = None
     count_correct: Callable[[Any, Any], tuple[Tensor, Tensor | int]] | None = None
     metrics: Metrics = field(default_factory=Metrics)
     eval_every: int = 0
     accumulate: int = 1
     grad_clip: float | None = None
     autocast: bool = False
+    autocast_dtype: torch.dtype = torch.bfloat16
+    make_scaler: Callable[[], torch.amp.GradScaler] | None = None
     kind: str = ""
     timed_as: str = ""
     pause: Pause | None = None

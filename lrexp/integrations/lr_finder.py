@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,24 +15,26 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from lrexp.analysis.range_curve import Curve
-from lrexp.analysis.signal import closer_look, is_buried
+from lrexp.analysis.signal import is_buried, paired_control
 from lrexp.analysis.stopping import RangeTestStop, ramp
 from lrexp.analysis.suggest import suggest
 from lrexp.engine.device import pick_device
 from lrexp.engine.rng import preserved_rng
 from lrexp.engine.sequential import run_sequentially
 from lrexp.engine.task import Task
-from lrexp.errors import NOTHING, ConfigError, user_error
-from lrexp.records import Failed, Steps, TrialId
+from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
+from lrexp.records import Ended, Evaluation, Failed, Steps, TrialId
 from lrexp.report.result import RangeTest
 from lrexp.runs.trials import NEVER
 from lrexp.schedules.schedule import Schedule
-from lrexp.workloads.batches import Batches, batch_on
+from lrexp.workloads.batches import Batches, Data, Facts, batch_on, size_of
 from lrexp.workloads.loading import data_from_objects
-from lrexp.workloads.losses import LossFunction, loss_floor
+from lrexp.workloads.losses import LossFunction, copy_loss, loss_floor
 from lrexp.workloads.models import copy_of
-from lrexp.workloads.objectives import Objective, fit_objective, layout
+from lrexp.workloads.objectives import Objective, OwnStep, Step, check_step, fit_objective, layout
 from lrexp.workloads.optimizers import fuse
+from lrexp.workloads.table import BATCH_SIZE
+from lrexp.workloads.tensors import all_targets, is_of_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +58,11 @@ class LRFinder:
         loss_fn: (output, target) or (output, target, weight) -> scalar tensor; None where the model
             returns its loss.
         device: where to train; None is where the model's parameters are.
+        step: in place of a loss, (model, batch) -> scalar tensor, or a dict with it as `loss`.
+        accumulate: batches per update.
+        grad_clip: largest gradient norm.
+        autocast: run forward and loss in this type, torch.bfloat16 or torch.float16.
+        scaler: a `torch.amp.GradScaler` for float16; a copy of it is used.
 
     Example:
         >>> import torch
@@ -75,14 +84,28 @@ class LRFinder:
         optimizer: Optimizer,
         loss_fn: LossFunction | None = None,
         device: str | torch.device | None = None,
+        *,
+        step: Step | None = None,
+        accumulate: int = 1,
+        grad_clip: float | None = None,
+        autocast: torch.dtype | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
+        if step is not None and loss_fn is not None:
+            what, remedy = "is not used: the step makes the loss", "Leave one of them out."
+            raise ConfigError.single("loss_fn", what, NOTHING, remedy)
+        if type(accumulate) is not int or accumulate < 1:
+            raise ConfigError.single("accumulate", "must be at least 1", accumulate, "Give 1.")
+        self.model, self.optimizer, self.loss_fn, self.step = model, optimizer, loss_fn, step
+        self.accumulate, self.grad_clip = accumulate, grad_clip
+        self.autocast, self.scaler = autocast, scaler
         self.device = _device_of(model) if device is None else pick_device(str(device))
         self.result: RangeTest | None = None
 
     def run(
         self,
         train_loader: Iterable[Any],
+        val_loader: Iterable[Any] | None = None,
         *,
         min_lr: float = 1e-7,
         max_lr: float = 10.0,
@@ -102,6 +125,8 @@ class LRFinder:
         Args:
             train_loader: a DataLoader or any other iterable of batches, a dataset, or tensors as
                 (inputs, targets) or nested.
+            val_loader: validation data, of the same kinds: then the loss on all of it after each
+                update is looked at instead of the update's own. That takes as long as it sounds.
             min_lr, max_lr: ends of the ramp, both used.
             steps: updates per seed, at least 2.
             seeds: how many tests are combined.
@@ -118,19 +143,32 @@ class LRFinder:
         """
         if seeds < 1:
             raise ConfigError.single("seeds", "must be at least 1", seeds, "3 is usual.")
-        parameter = next(self.model.parameters(), None)
+        parameters = list(self.model.parameters())
         base_lr = self.optimizer.param_groups[0]["lr"]
-        if parameter is None or not base_lr > 0:
-            what = "needs a model with parameters and an optimizer with an LR above 0"
-            raise ConfigError.single("LRFinder", what, base_lr, "Any LR will do: it is replaced.")
-        with preserved_rng(self.device):
-            batches = _batches(train_loader).to(self.device, parameter.dtype)
+        if not any(parameter.requires_grad for parameter in parameters):
+            what, remedy = "has no parameter that requires a gradient", "Unfreeze a layer."
+            raise ConfigError.single("model", what, type(self.model).__name__, remedy)
+        if not base_lr > 0:
+            what, remedy = "must have an LR above 0", "Any will do: it is replaced."
+            raise ConfigError.single("optimizer", what, base_lr, remedy)
+        real = next((p.dtype for p in parameters if p.dtype.is_floating_point), torch.float32)
+        with preserved_rng(self.device), _in_words_of_python():
+            batches = _batches(train_loader).to(self.device, real)
+            val = None if val_loader is None else _batches(val_loader)
             objective = self._objective(batches)
+            scaler = self.scaler
             task = Task(
                 trial=TrialId("range_test", seed),
                 build=self._copies,
                 objective=objective,
                 train=batches,
+                val=None if val is None else val.to(self.device, real),
+                eval_every=0 if val is None else 1,
+                accumulate=self.accumulate,
+                grad_clip=self.grad_clip,
+                autocast=self.autocast is not None,
+                autocast_dtype=self.autocast or torch.bfloat16,
+                make_scaler=None if scaler is None else lambda: copy.deepcopy(scaler),
                 schedule=ramp(min_lr, max_lr, steps, mode),
                 base_lr=base_lr,
                 total_steps=steps,
@@ -138,10 +176,13 @@ class LRFinder:
                 device=self.device,
             )
             numbers = range(seed, seed + seeds)
-            curves = tuple(Curve(*_steps(task, s)) for s in numbers)
-            untrained = _untrained(task, numbers) if is_buried(curves) else None
-        shown = tuple(closer_look(curves, untrained) or ())
-        self.result = RangeTest(suggest(curves, rule, mean_frac, untrained), curves, shown=shown)
+            tests = [_steps(task, s) for s in numbers]
+            curves = tuple(Curve(lr, loss) for lr, loss, _ in tests)
+            causes = [cause for *_, cause in tests if cause]
+            control = _control(task, numbers) if is_buried(curves) and not causes else None
+        shown = tuple(paired_control(curves, control) or ())
+        suggestion = suggest(curves, rule, mean_frac, control, causes)
+        self.result = RangeTest(suggestion, curves, shown=shown)
         return self.result
 
     def get_optimal_lr(self) -> float | None:
@@ -167,34 +208,81 @@ class LRFinder:
         model, _ = self._copies()
         if not model.training:
             model.train()
-        batch = next(iter(batches.epoch(0, 0)))
-        split = layout(model, batch, self.loss_fn)
-        args, keywords, _ = split(batch)
-        try:
-            output = model(*args, **keywords)
-        except Exception as error:
-            raise user_error(error, "the model") from error
-        loss = self.loss_fn
-        return fit_objective(None if loss is None else lambda: loss, batch, output, split)()
+        batch = next(iter(batches.epoch(0, 0)), None)
+        if batch is None:
+            what, remedy = "must give at least one batch", "Give it data."
+            raise ConfigError.single("train_loader", what, "an empty loader", remedy)
+        dtype, step, loss = self.autocast or torch.bfloat16, self.step, self.loss_fn
+        with torch.autocast(self.device.type, dtype, enabled=self.autocast is not None):
+            if step is not None:
+                with _user_code("the step"):
+                    check_step("step", copy_loss(step)(model, batch), trains=True)
+                return OwnStep(step)
+            split = layout(model, batch, loss)
+            args, keywords, _ = split(batch)
+            with _user_code("the model"):
+                output = model(*args, **keywords)
+        known = all_targets(Data(batches, None, Facts()), lambda whole: split(whole)[2][0])
+        make = None if loss is None else lambda: loss
+        return fit_objective(make, batch, output, split, known=known)()
 
 
-def _untrained(task: Task, seeds: Iterable[int]) -> list[list[float]]:
+@contextmanager
+def _user_code(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except LrexpError:
+        raise
+    except Exception as error:
+        raise user_error(error, doing) from error
+
+
+WORDS = {  # a key of a config, and what it is for a plain loop
+    "data.batch_size": "the batch size",
+    "data": "train_loader",
+    "loss": "loss_fn",
+    "": "loss_fn",
+}
+
+
+@contextmanager
+def _in_words_of_python() -> Iterator[None]:
+    """Let errors name arguments of `LRFinder` and not keys of a config; all become LrexpErrors."""
+    try:
+        with _user_code("the loader"):
+            yield
+    except ConfigError as error:
+        problems = []
+        for problem in error.problems:
+            section = problem.key.partition(".")[0]
+            key = WORDS.get(problem.key, WORDS.get(section, problem.key))
+            problems.append(replace(problem, key=key))
+        raise ConfigError(problems) from error
+
+
+def _control(task: Task, seeds: Iterable[int]) -> list[list[float]]:
     """Return the losses of the same batches without learning, for each seed."""
     still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
     return [_steps(still, seed)[1] for seed in seeds]
 
 
-def _steps(task: Task, seed: int) -> tuple[list[float], list[float]]:
-    """Return the LR and the loss of every step."""
+def _steps(task: Task, seed: int) -> tuple[list[float], list[float], str]:
+    """Return the LR and the loss of every step, and why one is not finite if the LR is innocent."""
     lr: list[float] = []
     loss: list[float] = []
+    evaluated: list[float] = []
+    cause = ""
     for record in run_sequentially([replace(task, trial=TrialId("range_test", seed))]):
         if isinstance(record, Failed):
             raise user_error(record.error, "the range test") from record.error
         if isinstance(record, Steps):
             lr += record.lr
             loss += record.loss
-    return lr, loss
+        if isinstance(record, Evaluation) and record.step > 0:  # of all steps so far
+            evaluated.append(record.values["val_loss"])
+        if isinstance(record, Ended):
+            cause = record.cause
+    return lr, evaluated if task.val is not None else loss, cause
 
 
 def _device_of(model: nn.Module) -> torch.device:
@@ -205,7 +293,11 @@ def _device_of(model: nn.Module) -> torch.device:
 def _batches(loader: Any) -> Batches:
     """Return the batches of a loader; what is no data of a known kind is an iterable of batches."""
     if isinstance(loader, tuple | Mapping | DataLoader | Dataset):
-        return data_from_objects(loader).train
+        is_small = is_of_arrays(loader) and 0 < size_of(loader) < BATCH_SIZE
+        return data_from_objects(loader, batch_size=size_of(loader) if is_small else None).train
+    if isinstance(loader, str | bytes) or not isinstance(loader, Iterable):
+        what, remedy = "must give batches", "Give a DataLoader, a dataset or tensors."
+        raise ConfigError.single("train_loader", what, type(loader).__name__, remedy)
     return GivenBatches(loader)
 
 

@@ -88,7 +88,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     texts = []
     for row, time in zip(rows, times, strict=True):
         last, best = row["final"]["mean"], row["best"]["mean"]
-        aside = "" if best is None else f" ({number_text(best)}, {time})"
+        aside = "" if best is None else f" ({number_text(best)},\u00a0{time})"
         texts.append(number_text(last) + aside)
     return texts
 
@@ -106,7 +106,7 @@ def metric_notes(summary: Mapping[str, Any]) -> list[str]:
     for column, variants in worse.items():
         value = guesses(summary, column)
         what = measure_text(column) + (f", {value}" if value else "")
-        notes.append(f"Not better than guessing in {what}: {_named(variants)}.")
+        notes.append(f"Not better than guessing the same each time in {what}: {_named(variants)}.")
     return notes
 
 

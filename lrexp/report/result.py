@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrexp.analysis.range_curve import Curve
-from lrexp.analysis.signal import closer_look
+from lrexp.analysis.signal import paired_control
 from lrexp.analysis.suggest import Suggestion
 from lrexp.runs.files import as_written
-from lrexp.runs.reader import Run, curves_of, finished_tests, untrained_losses
+from lrexp.runs.reader import Run, control_losses, curves_of, finished_tests
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ def range_test(run: Run) -> RangeTest:
         )
         if not 0 < found.mean_frac <= 1:
             raise ValueError(f"mean_frac is {found.mean_frac}, and a share lies in (0, 1]")
-    shown = tuple(closer_look(curves, untrained_losses(run, tests)) or ())
+    shown = tuple(paired_control(curves, control_losses(run, tests)) or ())
     return RangeTest(found, tuple(curves), run, shown)
 
 

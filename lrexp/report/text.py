@@ -323,6 +323,7 @@ _KINDS = {  # of difference, by key; a key that ends with a dot stands for all o
     "data.name": "data set",
     "data": "data set",
     "loss": "loss function",
+    "loss.": "loss function",
     "train.duration": "duration",
 }
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -14,22 +14,36 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lrexp.config.config import Config
+from lrexp.config.names import IN_PYTHON, PLAIN, Kind
 from lrexp.config.schema import ExperimentConfig
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
 from lrexp.records import METRICS, Metric
 from lrexp.schedules.signatures import check_arguments
 from lrexp.workloads.answers import fit_answers
-from lrexp.workloads.batches import Data, Facts
+from lrexp.workloads.batches import Data, Facts, example_of, placed
+from lrexp.workloads.labels import CLASSES, facts_for, task_of
 from lrexp.workloads.loading import data_from_objects, load_data
-from lrexp.workloads.losses import LossFunction, kind_of
+from lrexp.workloads.loss_calls import LossCalls
+from lrexp.workloads.losses import LossFunction, placed_loss, torch_name
 from lrexp.workloads.metrics import Asked, Baseline, fit_metrics
 from lrexp.workloads.models import copy_of, fill_facts
-from lrexp.workloads.objectives import Objective, fit_objective, layout, logits_of
+from lrexp.workloads.objectives import (
+    Objective,
+    OwnStep,
+    Step,
+    check_step,
+    fit_objective,
+    layout,
+    logits_of,
+    numbers_of,
+)
 from lrexp.workloads.optimizers import make_optimizer
 from lrexp.workloads.seeds import derive_seed
+from lrexp.workloads.tensors import all_targets
 
 Build: TypeAlias = Callable[[int], tuple[nn.Module, Optimizer]]
+Probed: TypeAlias = tuple[Callable[[], Objective], Any, Any]  # it, a batch, the output for it
 NOT_COPIED = "Pass a function that makes the model anew and returns it, or remove what it keeps."
 
 
@@ -40,20 +54,22 @@ class Objects:
     Args:
         model: a function or class that gives the model, or a module to start every seed from.
         data: what a data function would return.
-        loss: a function of (output, target).
+        loss: a function of (output, target), or of (output, target, weight).
+        step: a function (model, batch) -> loss, or a dict with it; eval_step: that of evaluations.
         metrics: those that were given as functions, by column.
     """
 
     model: Callable[..., nn.Module] | nn.Module | None = None
     data: Any = None
     loss: LossFunction | None = None
+    step: Step | None = None
+    eval_step: Step | None = None
     metrics: Mapping[str, Metric] | None = None
 
     @property
     def sections(self) -> frozenset[str]:
         """Return the names of the sections that are given as objects."""
-        names = ("model", "data", "loss", "metrics")
-        return frozenset(name for name in names if getattr(self, name) is not None)
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) is not None)
 
     @property
     def known_metrics(self) -> dict[str, Metric]:
@@ -75,13 +91,23 @@ class TrialBuilder:
     def data(self, settings: ExperimentConfig) -> Data:
         """Return the data on the device; variants with equal data settings share it."""
         spec = settings.data
-        key = json.dumps([spec.name, spec.args, spec.options, settings.precision], sort_keys=True)
+        loss = self._torch_loss(settings)
+        task = task_of(loss) if settings.data.name == "csv" else None
+        key = json.dumps([spec.name, spec.args, spec.options, settings.precision, task])
         if key not in self._data:
             with preserved_rng(self.device), user_code(f"data {spec.name}"):
                 seed_everything(derive_seed(0, "data"))
-                loaded = self._load(settings)
+                loaded = self._load(settings, task)
             self._data[key] = loaded.to(self.device, dtype_of(settings))
-        return self._data[key]
+        data = self._data[key]
+        known = all_targets(data, lambda whole: example_of(whole)[1])
+        return replace(data, facts=facts_for(data.facts, loss, known))
+
+    def _torch_loss(self, settings: ExperimentConfig) -> str | None:
+        """Return which of torch's losses the loss is, or calls; None where that does not show."""
+        with suppress(ConfigError):  # it is reported where the loss is
+            return torch_name(self._objects.loss or self._names.of("loss", settings))
+        return None
 
     def build_of(self, settings: ExperimentConfig, data: Data) -> Build:
         """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
@@ -91,7 +117,7 @@ class TrialBuilder:
 
         def build(seed: int) -> tuple[nn.Module, Optimizer]:
             model = self._copied_model(settings, data, seed)
-            model = model.to(self.device, dtype_of(settings))
+            model = placed(model, self.device, dtype_of(settings))
             try:
                 optimizer = make_optimizer(
                     optimizer_class, model, lr=spec.lr, args=spec.args, groups=groups
@@ -105,17 +131,33 @@ class TrialBuilder:
     def probe(
         self, settings: ExperimentConfig, data: Data, build: Build, asked: Asked
     ) -> dict[str, Any]:
-        """Run one batch through a copy of the model; return what of a `VariantPlan` fits it.
+        """Run one batch through a copy of the model; return what of a `VariantPlan` fits it."""
+        trained = self._objective(settings, data, build)
+        evaluated = self._eval_step(settings, data, build)
+        return {
+            "make_objective": trained[0],
+            "make_eval_objective": None if evaluated is None else evaluated[0],
+            **self._metrics(settings, data, evaluated or trained, asked),
+        }
+
+    def _objective(self, settings: ExperimentConfig, data: Data, build: Build) -> Probed:
+        """Return what makes the objective that fits a first batch, this batch, and its output.
 
         The objective comes as a function that makes it: a loss that keeps state (an exponential
         average, learned weights) begins afresh in every trial.
         """
+        step = self._objects.step or self._names.of("step", settings)
+        if step is not None:
+            if self._objects.loss is not None or settings.loss is not None:
+                what, remedy = "is not used: the step makes the loss", "Leave one of them out."
+                raise ConfigError.single("loss", what, NOTHING, remedy)
+            return self._own_step("step", step, settings, data, build)
         pristine = self._objects.loss or self._names.of("loss", settings)
 
         def fresh() -> LossFunction:
             assert pristine is not None
-            loss = self._copied_loss(pristine, settings)
-            return loss.to(self.device) if isinstance(loss, nn.Module) else loss
+            loss = self._copied("loss", pristine, settings)
+            return placed_loss(loss, self.device, dtype_of(settings))
 
         bfloat = settings.precision == "bf16"
         with preserved_rng(self.device):
@@ -126,27 +168,34 @@ class TrialBuilder:
                 batch = next(iter(data.train.epoch(settings.seed, 0)))
             split = layout(model, batch, pristine)
             args, keywords, _ = split(batch)
+            known = all_targets(data, lambda whole: split(whole)[2][0])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat):
-                with user_code(f"model {settings.model.name}"):
+                with user_code(f"model {settings.model.name}"), _noting(pristine) as calls:
                     output = model(*args, **keywords)
-                _check_outputs(output, data.facts)
+                _check_outputs(output, data.facts, known)
                 try:
-                    with user_code(f"loss {settings.loss}"):
+                    with user_code(f"loss {settings.loss.name if settings.loss else None}"):
                         make_objective = fit_objective(
-                            fresh if pristine else None, batch, output, split
+                            fresh if pristine else None,
+                            batch,
+                            output,
+                            split,
+                            known=known,
+                            call=calls.only() if calls else None,
                         )
                 except ConfigError as error:
                     raise error.under("loss") from None
-            objective = make_objective()
-        measured = self._metrics(objective, batch, logits_of(output), data, asked)
-        return {"make_objective": make_objective, **measured}
+                _check_counted(known, output, settings, self._torch_loss(settings))
+        return make_objective, batch, logits_of(output)
 
     def _metrics(
-        self, objective: Objective, batch: Any, output: Any, data: Data, asked: Asked
+        self, settings: ExperimentConfig, data: Data, probed: Probed, asked: Asked
     ) -> dict[str, Any]:
         """Return how right answers are counted, what is measured besides, and what guessing is."""
-        target, kind = objective.target(batch), kind_of(objective.loss)
-        answers = fit_answers(output, target, kind, getattr(objective, "ignored", None))
+        make_objective, batch, output = probed
+        objective, loss = make_objective(), self._torch_loss(settings)
+        target = objective.target(batch)
+        answers = fit_answers(output, target, loss, getattr(objective, "ignored", None))
         functions = {}
         for column, name in asked.names.items():
             metric = self.known_metrics.get(column)
@@ -156,10 +205,41 @@ class TrialBuilder:
                 functions[column] = self._names.resolve("function", name)
         metrics = fit_metrics(asked, functions, answers, output, target)
         counts = answers is not None and answers.kind != "numbers"
-        count_correct = answers.count_correct if answers is not None and counts else None
-        metrics = replace(metrics, original=getattr(data, "original", None))
-        baseline = Baseline(answers, kind, tuple(getattr(output, "shape", ())))
-        return {"count_correct": count_correct, "metrics": metrics, "baseline": baseline}
+        return {
+            "count_correct": answers.count_correct if answers is not None and counts else None,
+            "metrics": replace(metrics, original=getattr(data, "original", None)),
+            "baseline": Baseline(answers, loss, tuple(getattr(output, "shape", ()))),
+        }
+
+    def _eval_step(self, settings: ExperimentConfig, data: Data, build: Build) -> Probed | None:
+        """Return a step of evaluations, None where it is that of training."""
+        step = self._objects.eval_step or self._names.of("eval_step", settings)
+        if step is None:
+            return None
+        return self._own_step("eval_step", step, settings, data, build)
+
+    def _own_step(
+        self, kind: Kind, step: Step, settings: ExperimentConfig, data: Data, build: Build
+    ) -> Probed:
+        """Take a step of the user's own once, and return what makes an objective of it."""
+
+        def fresh() -> Objective:
+            return OwnStep(self._copied(kind, step, settings))
+
+        with preserved_rng(self.device):
+            model, _ = build(settings.seed)
+            model.train(kind == "step")
+            with user_code(f"data {settings.data.name}"):
+                batch = next(iter(data.train.epoch(settings.seed, 0)))
+            bfloat = settings.precision == "bf16"
+            with (
+                torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat),
+                torch.set_grad_enabled(kind == "step"),
+                user_code(kind),
+            ):
+                made = fresh().loss(model, batch)
+                check_step(kind, made, trains=kind == "step")
+        return fresh, batch, numbers_of(made)
 
     def _materialised(self, model: nn.Module, settings: ExperimentConfig, data: Data) -> nn.Module:
         """Return the model with the weights of its lazy modules, if any, drawn here and now.
@@ -167,7 +247,7 @@ class TrialBuilder:
         Left to the first training step, each copy would draw its own.
         """
         if any(map(is_lazy, _tensors(model))):
-            model = model.to(self.device, dtype_of(settings))
+            model = placed(model, self.device, dtype_of(settings))
             was_training = model.training
             batch = next(iter(data.train.epoch(settings.seed, 0)))
             args, keywords, _ = layout(model, batch, None)(batch)
@@ -179,18 +259,19 @@ class TrialBuilder:
     def timed_as(self, settings: ExperimentConfig, data: Data) -> str:
         """Return what a step's time depends on: the config's sections, and what the model is."""
         tree = settings.model_dump(mode="json")
-        sections = ("model", "data", "loss", "precision", "optimizer", "train", "device")
+        sections = ("model", "data", "loss", *PLAIN, "precision", "optimizer", "train", "device")
         model = self._initial_model(settings, data, settings.seed)
         shapes = [(name, list(value.shape)) for name, value in model.named_parameters()]
         return json.dumps([{key: tree[key] for key in sections}, repr(model), shapes], default=str)
 
-    def _load(self, settings: ExperimentConfig) -> Data:
+    def _load(self, settings: ExperimentConfig, task: str | None) -> Data:
         spec = settings.data
         if self._objects.data is not None:
             return data_from_objects(self._objects.data, **spec.options)
         directory = self._config.document.directory
+        args = spec.args if task is None else {"task": task, **spec.args}
         return load_data(
-            self._names.of("data", settings), spec.args, directory=directory, **spec.options
+            self._names.of("data", settings), args, directory=directory, **spec.options
         )
 
     def _initial_model(self, settings: ExperimentConfig, data: Data, seed: int) -> nn.Module:
@@ -224,12 +305,12 @@ class TrialBuilder:
             model.load_state_dict(initial.state_dict())
         return model
 
-    def _copied_loss(self, pristine: LossFunction, settings: ExperimentConfig) -> LossFunction:
-        """Return a copy of a loss or, where it cannot be copied, another one of its class."""
+    def _copied(self, kind: Kind, pristine: Any, settings: ExperimentConfig) -> Any:
+        """Return a copy of a loss or a step or, where it cannot be copied, another of its class."""
         try:
-            return copy_of(pristine, "loss", "Pass a function, or a class that can be copied.")
+            return copy_of(pristine, kind, "Pass a function, or a class that can be copied.")
         except ConfigError:
-            again = pristine if self._objects.loss else self._names.of("loss", settings)
+            again = None if getattr(self._objects, kind) else self._names.of(kind, settings)
             if again is None or again is pristine:
                 raise
             return again
@@ -253,6 +334,16 @@ class TrialBuilder:
         if problems:  # a factory given as an object has not been checked with the config
             raise ConfigError(problems).under("model.args")
         return factory(**args)
+
+
+@contextmanager
+def _noting(loss: Any) -> Iterator[LossCalls | None]:
+    """Note the losses of torch's that a model calls, where it makes its loss itself."""
+    if loss is not None:
+        yield None
+        return
+    with LossCalls() as calls:
+        yield calls
 
 
 @contextmanager
@@ -285,10 +376,25 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     yield from (*model.parameters(), *model.buffers())
 
 
-def _check_outputs(output: Any, facts: Facts) -> None:
+def _check_counted(
+    known: torch.Tensor | None, output: Any, settings: ExperimentConfig, loss: str | None
+) -> None:
+    """Refuse labels from 1 where the outputs were counted by them: class 0 would never occur."""
+    if loss not in CLASSES or known is None or known.dim() != 1 or known.is_floating_point():
+        return
+    found, outputs = torch.unique(known), output.shape[1]
+    counted = settings.model.name != IN_PYTHON and outputs not in settings.model.args.values()
+    if counted and found[0] == 1 and len(found) == outputs - 1 == found[-1]:
+        what = f"{loss} takes classes from 0, and the labels run from 1 to {outputs - 1}"
+        raise ConfigError.single("loss", what, NOTHING, "Subtract 1: y - 1.")
+
+
+def _check_outputs(output: Any, facts: Facts, known: torch.Tensor | None) -> None:
     """Refuse a model with fewer outputs than the data has classes: its loss would index past it."""
     if not isinstance(output, torch.Tensor) or output.dim() != 2 or facts.num_classes is None:
         return
+    if known is not None and known.min() == 1 and output.shape[1] == facts.num_classes - 1:
+        return  # they run from 1: the loss says so
     if 1 < output.shape[1] < facts.num_classes:
         what = f"gives {output.shape[1]} outputs, and the data has {facts.num_classes} classes"
         raise ConfigError.single("model", what, NOTHING, "Give it one output per class.")

@@ -222,7 +222,8 @@ def _ending(trial: TrialId, result: dict[str, Any]) -> Ended | Failed:
     if result.get("outcome") == "failed":
         return Failed(trial, _error(result))
     stopped, seconds = result.get("stopped_at"), result.get("seconds") or 0.0
-    return Ended(trial, int(result.get("steps", 0)), stopped, float(seconds))
+    steps, cause = int(result.get("steps", 0)), str(result.get("cause") or "")
+    return Ended(trial, steps, stopped, float(seconds), cause)
 
 
 def _error(result: dict[str, Any]) -> LrexpError:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOCK = "lock"
 LEASE_SECONDS = 60.0  # without a sign of life until a lease is another's; all hosts must agree
+EMPTY_SECONDS = 2.0  # after which an empty file is one that nobody is about to write
 EXCHANGE_SECONDS = 1.0  # for which the file may be another's while that one tries to take it over
 SILENT_SECONDS = 300.0  # file systems of a network may show a change a minute late
 
@@ -117,9 +118,8 @@ def _is_acquired(lease: SoftFileLease, path: Path, patience: float) -> bool:
 
     with disk_errors(path):
         path.parent.stat()  # filelock would make a folder that was deleted
-        with suppress(FileNotFoundError):
-            if patience and path.stat().st_size == 0:  # the machine crashed; filelock waits on
-                path.unlink()
+        if patience and _stays_empty(path):  # the machine crashed; filelock waits on
+            path.unlink(missing_ok=True)
         try:
             lease.acquire(timeout=patience, poll_interval=0.5)
         except Timeout:
@@ -127,6 +127,25 @@ def _is_acquired(lease: SoftFileLease, path: Path, patience: float) -> bool:
         except LeaseSettingsMismatch:  # of a program with another `LEASE_SECONDS`
             raise _refused(path) from None
     return True
+
+
+def _stays_empty(path: Path) -> bool:
+    """Return whether a file is empty and nobody is about to write it: who takes a lease is."""
+    seen = _state(path)
+    deadline = time.monotonic() + EMPTY_SECONDS
+    while seen is not None and seen[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if _state(path) != seen:
+            return False
+    return seen is not None and seen[0] == 0
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_ino, found.st_ctime_ns
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What every metric of a comparison came to: the last value of each trial, and its best one.
+"""What the trials of a comparison came to: metrics, the last value and the best, and diagnoses.
 
 A variant has mean, sd and each seed's value of both, and when the best was reached. What guessing
 gets stands beside them.
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrexp.analysis.ranking import Outcomes, Values, VariantSummary, judged, summarise
+from lrexp.analysis.claims import Outcomes, Values, VariantSummary, judged, summarise
+from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose, final_loss
 from lrexp.records import Direction
-from lrexp.runs.reader import Run, TrialRecord
+from lrexp.runs.reader import Run, TrialRecord, cause_of
 
 if TYPE_CHECKING:
     from lrexp.runs.plan import Plan, VariantPlan
@@ -163,9 +164,46 @@ def _baseline(variant: VariantPlan) -> dict[str, float]:
 
     def loss(guess: Any, target: Any) -> float:
         guess = guess.to(target.dtype if target.is_floating_point() else guess.dtype)
-        return float(objective.loss(guess.to(variant.device), target.to(variant.device)))
+        size = len(target) if getattr(objective, "is_sum", False) else 1
+        return float(objective.loss(guess.to(variant.device), target.to(variant.device))) / size
 
     with preserved_rng(variant.device):
         targets = [on_cpu(objective.target(batch)) for batch in val.in_order()]
         found = variant.baseline.values(targets, loss, variant.metrics)
     return {column: value for column, value in found.items() if math.isfinite(value)}
+
+
+def diagnoses_of(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
+    """Return what each variant did; ends are compared among variants with the same loss."""
+    best: dict[str, float] = {}
+    for name, trials in run.variants.items():
+        for trial in trials:
+            end = final_loss(trial.steps["loss"], trial.evals)
+            if outcome_of(trial) == "finished" and end is not None:
+                best[loss_names[name]] = min(end, best.get(loss_names[name], end))
+    combined = {}
+    for name, trials in run.variants.items():
+        ordered = _median_first(trials)
+        found = [_diagnosis(trial, run, best.get(loss_names[name])) for trial in ordered]
+        combined[name] = combine_diagnoses(found, [trial.seed for trial in ordered])
+    return combined
+
+
+def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials, the one with the median end first: the sentence is about that one."""
+    ends = [final_loss(trial.steps["loss"], trial.evals) for trial in trials]
+    median = np.median([end for end in ends if end is not None] or [0.0])
+    distance = [math.inf if end is None else abs(end - median) for end in ends]
+    return [trials[i] for i in sorted(range(len(trials)), key=distance.__getitem__)]
+
+
+def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagnosis:
+    return diagnose(
+        trial.steps["loss"],
+        trial.evals,
+        outcome_of(trial),
+        stopped_at=(trial.result or {}).get("stopped_at"),
+        total_steps=run.status["total_steps"][trial.variant],
+        best_final=best_final,
+        cause=cause_of(trial),
+    )

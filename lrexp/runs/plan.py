@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from lrexp.analysis.stopping import DivergenceStop
 from lrexp.config.config import Config
 from lrexp.config.metric_names import named_metrics
+from lrexp.config.names import PLAIN
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.units import Clock
 from lrexp.engine.device import pick_device
@@ -54,6 +55,7 @@ class VariantPlan:
     eval_every: int
     build: Callable[[int], tuple[nn.Module, Optimizer]] = field(repr=False)
     make_objective: Callable[[], Objective]
+    make_eval_objective: Callable[[], Objective] | None = None
     count_correct: Any = None
     metrics: Metrics = field(default_factory=Metrics)
     baseline: Baseline = field(default_factory=Baseline)
@@ -78,6 +80,7 @@ class VariantPlan:
             trial=TrialId(self.name, seed),
             build=lambda: self.build(seed),
             objective=self.make_objective(),
+            eval_objective=self.make_eval_objective and self.make_eval_objective(),
             train=self.data.train,
             val=self.data.val,
             count_correct=self.count_correct,
@@ -99,7 +102,7 @@ class VariantPlan:
     def _kind(self) -> str:
         """What tasks share that compute the same: see `Task.kind`."""
         tree = self.settings.model_dump(mode="json")
-        parts = [tree[key] for key in ("model", "data", "loss", "precision")]
+        parts = [tree[key] for key in ("model", "data", "loss", *PLAIN, "precision")]
         return json.dumps([*parts, *self.metrics.functions])
 
 
@@ -197,9 +200,8 @@ def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
 
 def _check_given(config: Config, objects: Objects) -> None:
     """Refuse variants of what was given as a Python object: they would all train the same."""
-    named = {"model": ("model",), "data": ("data.name", "data.args"), "loss": ("loss",)}
-    named["metrics"] = ("metrics",)
-    fixed = [key for section in objects.sections for key in named[section]]
+    named = {"data": ("data.name", "data.args")}
+    fixed = [key for section in objects.sections for key in named.get(section, (section,))]
     problems = [
         Problem(
             f"compare.variants.{name}.{key}",

@@ -212,7 +212,7 @@ def _facts_of_name(variant: str, status: dict[str, Any]) -> _Facts:
         return "compare", None, None
     if (candidate := candidate_of(variant)) is not None:
         return "race", candidate.horizon, candidate.lr
-    known: dict[str, Kind] = {UNTRAINED: "paired_control", RANGE_TEST: "range_test"}
+    known: dict[str, Kind] = {CONTROL: "paired_control", RANGE_TEST: "range_test"}
     return known.get(variant, "compare"), None, None
 
 
@@ -240,7 +240,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 DONE = ("finished", "diverged")  # outcomes; a trial that failed has no loss
 RANGE_TEST = "range_test"
-UNTRAINED = "untrained"  # the same batches once more, without learning
+CONTROL = "untrained"  # the same batches once more, without learning
 
 
 def finished_tests(run: Run) -> list[TrialRecord]:
@@ -249,18 +249,25 @@ def finished_tests(run: Run) -> list[TrialRecord]:
     return [test for test in tests if (test.result or {}).get("outcome") == "finished"]
 
 
+def cause_of(trial: TrialRecord) -> str:
+    """Return why a loss of a trial was not finite, where the LR is not to blame; else ""."""
+    cause = (trial.result or {}).get("cause")
+    return cause[:MOST_CAUSE] if isinstance(cause, str) else ""
+
+
 def curves_of(tests: Iterable[TrialRecord]) -> list[Curve]:
     """Return the curve of each range test."""
     return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
 
 
-def untrained_losses(run: Run, tests: Iterable[TrialRecord]) -> list[NDArray[np.float64]] | None:
-    """Return the losses of the untrained model for each test, None without a second look."""
-    found = {t.seed: t.steps["loss"] for t in run.variants.get(UNTRAINED, ()) if t.result}
+def control_losses(run: Run, tests: Iterable[TrialRecord]) -> list[NDArray[np.float64]] | None:
+    """Return the losses of the untrained model for each test, None without a paired control."""
+    found = {t.seed: t.steps["loss"] for t in run.variants.get(CONTROL, ()) if t.result}
     seeds = [test.seed for test in tests]
     return [found[seed] for seed in seeds] if seeds and found.keys() >= set(seeds) else None
 
 
+MOST_CAUSE = 500  # characters that are shown of a cause
 TAIL = 10  # without validation data, the mean of the last 1/10 of the batch losses counts
 
 

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 from lrexp.config.config import Config, resolved_tree
 from lrexp.config.document import document_from_dict, document_from_text, read_document, to_yaml
 from lrexp.config.load import load_config
+from lrexp.config.names import CHECKED, TRAINED
 from lrexp.config.reader import read_yaml
 from lrexp.engine.choice import Choice
 from lrexp.engine.rng import preserved_rng
@@ -56,15 +57,18 @@ class RunSpec:
     trust: tuple[str, ...] = ()  # packages that import paths may reach
     objects: Objects = field(default_factory=Objects)  # the only part that is not plain data
 
-    def config(self) -> Config:
-        """Return the checked config; see `load_config`."""
+    def config(self, checked: Collection[str] = CHECKED) -> Config:
+        """Return the config, with these sections checked against code; see `load_config`."""
         document = document_from_text(self.text, self.name, Path(self.directory))
         given = self.objects.sections
-        return load_config(document, self.changes, trust=self.trust, given=given)
+        return load_config(document, self.changes, trust=self.trust, given=given, checked=checked)
 
     def plan(self, config: Config | None = None) -> Plan:
-        """Return the plan of the config, which is loaded unless it is given; see `make_plan`."""
-        config = config or self.config()
+        """Return the plan of the config, which is loaded unless it is given; see `make_plan`.
+
+        A worker needs no rule for range tests, and may not know one that its caller registered.
+        """
+        config = config or self.config(TRAINED)
         if self.command == "find-lr":
             return plan_one(config, self.objects, RANGE_TEST)
         return make_plan(config, self.objects)

@@ -26,15 +26,16 @@ from lrexp.records import Group, Kind, Trial, TrialId
 from lrexp.runs.files import read_json, write_json
 from lrexp.runs.plan import Plan
 from lrexp.runs.reader import (
+    CONTROL,
     RANGE_TEST,
-    UNTRAINED,
     Run,
+    cause_of,
+    control_losses,
     curves_of,
     finished_tests,
     load_run,
     planned_trials,
     read_raced,
-    untrained_losses,
 )
 from lrexp.runs.spec import RunSpec
 from lrexp.runs.trials import can_have
@@ -67,8 +68,10 @@ class RangeTests:
     @cached_property
     def suggestion(self) -> Suggestion:
         """What they suggest for the schedule of the config."""
-        control = untrained_losses(self.run, finished_tests(self.run))
-        return suggest(self.curves, self.rule, self.mean_frac, control)
+        tests = finished_tests(self.run)
+        causes = [cause for cause in map(cause_of, tests) if cause]
+        control = control_losses(self.run, tests)
+        return suggest(self.curves, self.rule, self.mean_frac, control, causes)
 
     @property
     def seeds(self) -> list[int]:
@@ -77,8 +80,8 @@ class RangeTests:
 
     @property
     def steps(self) -> int:
-        """How many steps they made, with those of a second look."""
-        tests = [*finished_tests(self.run), *self.run.variants.get(UNTRAINED, ())]
+        """How many steps they made, with those of a paired control."""
+        tests = [*finished_tests(self.run), *self.run.variants.get(CONTROL, ())]
         return sum(len(test.steps["loss"]) for test in tests)
 
 
@@ -126,7 +129,7 @@ def stages(spec: RunSpec, plan: Plan, run: Path, findings: Findings) -> Iterator
 
 
 def _control(test: Trial) -> Trial:
-    return replace(test, id=replace(test.id, variant=UNTRAINED), kind="paired_control")
+    return replace(test, id=replace(test.id, variant=CONTROL), kind="paired_control")
 
 
 def race_course(plan: Plan, start: RaceStart) -> Course:

@@ -15,27 +15,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrexp.analysis.claims import compare_to
-from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose
-from lrexp.analysis.race import Course, Raced, by_horizon, drift, regrets, survivors
-from lrexp.analysis.race_answer import Verdict, verdict
-from lrexp.analysis.ranking import Outcomes, Values, VariantSummary, judged, summarise
-from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
-from lrexp.analysis.statistics import (
-    ALPHA,
-    MIN_SEEDS,
-    floor_of_noise,
-    median_with_misses,
-    seeds_needed,
-    time_to,
+from lrexp.analysis import statistics
+from lrexp.analysis.claims import (
+    Outcomes,
+    Values,
+    VariantSummary,
+    compare_to,
+    judged,
+    summarise,
 )
+from lrexp.analysis.race import (
+    Course,
+    Raced,
+    Verdict,
+    by_horizon,
+    drift,
+    regrets,
+    survivors,
+    verdict,
+)
+from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
 from lrexp.analysis.suggest import CYCLE, Suggestion
-from lrexp.analysis.trace import final_loss
 from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
 from lrexp.records import Direction, column_of
 from lrexp.runs.files import read_json
-from lrexp.runs.measures import baselines, measures_of, outcome_of
+from lrexp.runs.measures import baselines, diagnoses_of, measures_of
 from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, load_run
 from lrexp.runs.stages import RangeTests
 from lrexp.runs.trial_files import DIRECTIONS
@@ -97,7 +102,7 @@ def comparison_summary(
     direction: Direction = directions.get(metric, "min")
     seeds = list(run.status["seeds"])
     ranking = summarise(values, outcomes, direction, seeds)
-    diagnoses = _diagnoses(run, {name: str(v.loss) for name, v in config.variants.items()})
+    diagnoses = diagnoses_of(run, {name: str(v.loss) for name, v in config.variants.items()})
     results = Results(run, config, values, outcomes, direction, seeds, ranking)
     found = evidence(results)
     verdicts = {comparison["variant"]: comparison["verdict"] for comparison in found["comparisons"]}
@@ -203,41 +208,6 @@ def _rung(course: Course, raced: Raced, is_halved: bool) -> dict[str, Any]:
     }
 
 
-def _diagnoses(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
-    """Return what each variant did; ends are compared among variants with the same loss."""
-    best: dict[str, float] = {}
-    for name, trials in run.variants.items():
-        for trial in trials:
-            end = final_loss(trial.steps["loss"], trial.evals)
-            if outcome_of(trial) == "finished" and end is not None:
-                best[loss_names[name]] = min(end, best.get(loss_names[name], end))
-    combined = {}
-    for name, trials in run.variants.items():
-        ordered = _median_first(trials)
-        found = [_diagnosis(trial, run, best.get(loss_names[name])) for trial in ordered]
-        combined[name] = combine_diagnoses(found, [trial.seed for trial in ordered])
-    return combined
-
-
-def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials, the one with the median end first: the sentence is about that one."""
-    ends = [final_loss(trial.steps["loss"], trial.evals) for trial in trials]
-    median = np.median([end for end in ends if end is not None] or [0.0])
-    distance = [math.inf if end is None else abs(end - median) for end in ends]
-    return [trials[i] for i in sorted(range(len(trials)), key=distance.__getitem__)]
-
-
-def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagnosis:
-    return diagnose(
-        trial.steps["loss"],
-        trial.evals,
-        outcome_of(trial),
-        stopped_at=(trial.result or {}).get("stopped_at"),
-        total_steps=run.status["total_steps"][trial.variant],
-        best_final=best_final,
-    )
-
-
 def _row(row: VariantSummary) -> dict[str, Any]:
     return {
         "variant": row.variant,
@@ -316,8 +286,8 @@ def evidence(results: Results) -> dict[str, Any]:
             "reference": results.reference,
             "reference_is_best": by_result,
             "comparisons_corrected_for": family,
-            "seeds_needed": seeds_needed(family),
-            "alpha": ALPHA,
+            "seeds_needed": statistics.seeds_needed(family),
+            "alpha": statistics.ALPHA,
         },
         "comparisons": [asdict(comparison) for comparison in comparisons],
         "noise": _noise(results),
@@ -340,8 +310,8 @@ def too_few_seeds(config: Config) -> str | None:
     """Return a sentence where a config has seeds for a verdict, but not for so many variants."""
     seeds, count = config.experiment.compare.seeds, len(config.variants)
     family = num_comparisons(count, chosen_by_result=config.reference == BEST)
-    needed = seeds_needed(family)
-    if not MIN_SEEDS <= seeds < needed:
+    needed = statistics.seeds_needed(family)
+    if not statistics.MIN_SEEDS <= seeds < needed:
         return None
     return (
         f"Too few seeds for a verdict: {count} variants make {family} comparisons, which take "
@@ -371,7 +341,7 @@ def _measure(settings: ExperimentConfig, metric: str) -> str:
 def _noise(results: Results) -> dict[str, Any] | None:
     """Return how far the seeds of the reference lie apart, and what equal variants differ by."""
     row = next(row for row in results.ranking if row.variant == results.reference)
-    floor = floor_of_noise([value for value in row.values if value is not None])
+    floor = statistics.floor_of_noise([value for value in row.values if value is not None])
     groups: dict[str, list[VariantSummary]] = {}
     for other in results.ranking:
         key = repr(results.config.variants[other.variant].model_dump(exclude={"compare"}))
@@ -424,10 +394,10 @@ def _times(results: Results, name: str, target: float, unit: str) -> dict[str, A
         cost = results.cost(name, trial.seed)
         if not math.isnan(cost):
             known = (trial.evals[unit], trial.evals.get(results.metric, np.empty(0)))
-            reached = time_to(target, *known, results.direction)
+            reached = statistics.time_to(target, *known, results.direction)
             times.append(math.inf if math.isinf(cost) else reached)
     return {
-        "median": median_with_misses(times),
+        "median": statistics.median_with_misses(times),
         "reached": sum(map(math.isfinite, times)),
         "of": len(times),
         "values": times,

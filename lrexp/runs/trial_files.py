@@ -231,4 +231,5 @@ def _ending(record: Ended) -> dict[str, Any]:
         "stopped_at": record.stopped_at,
         "seconds": round(record.seconds, 6),
         "steps_per_second": None if speed is None else round(speed, 3),
+        **({"cause": record.cause} if record.cause else {}),
     }

@@ -25,7 +25,7 @@ from lrexp.records import Group, Trial, TrialId
 from lrexp.runs.checkpoint import SavedGroup
 from lrexp.runs.lengths import make_schedule
 from lrexp.runs.plan import Plan, VariantPlan, divergence_stop
-from lrexp.runs.reader import RANGE_TEST, UNTRAINED
+from lrexp.runs.reader import CONTROL, RANGE_TEST
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.losses import loss_floor
 
@@ -52,7 +52,7 @@ def _check_name(plan: Plan, trial: Trial) -> None:
     """Refuse a trial whose folder is not that of its kind: the name becomes a path."""
     known: Collection[str] = plan.variants
     if trial.kind == "paired_control":
-        known = (UNTRAINED,)
+        known = (CONTROL,)
     elif trial.kind == "race":
         known = (Candidate(trial.total_steps, trial.lr or 0.0).name,)
     if trial.id.variant not in known:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 MetricFunction: TypeAlias = Callable[[Any, Any], float]  # (outputs, targets) -> number
 Kind: TypeAlias = Literal["classes", "binary", "labels", "numbers"]
-_NUMBERS = {"mse", "l1", "smoothl1", "huber", "poissonnll", "gaussiannll"}  # of losses, by kind
-_SHARES = {"binarycrossentropy"}  # that take probabilities
+_NUMBERS = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "poisson_nll_loss"}
+_SHARES = {"binary_cross_entropy"}  # that take probabilities
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class Answers:
 
 
 def fit_answers(
-    output: Any, target: Any, loss: str = "", ignored: int | None = None
+    output: Any, target: Any, loss: str | None = None, ignored: int | None = None
 ) -> Answers | None:
     """Return what outputs mean, seen on a first batch; None where they are no answers to targets.
 
     Args:
         output, target: of the batch.
-        loss: its kind, see `losses.kind_of`; "" of the user's own, or of a model's.
+        loss: its name in torch.nn.functional; None of the user's own, or of a model's.
         ignored: class number of targets that do not count.
     """
     import torch
@@ -101,21 +101,22 @@ def fit_answers(
         return None
     if output.is_complex() or target.is_complex():
         return None
-    if loss == "crossentropy" and target.shape == output.shape and output.dim() > 1:
+    if loss == "cross_entropy" and target.shape == output.shape and output.dim() > 1:
         return Answers("classes", _are_shares(output, 1))  # one-hot targets, or shares
     if _are_classes(output, target, loss):
-        dim = -1 if is_token_logits(output, target) else 1
+        is_tokens = output.dim() == 3 and output.shape[:2] == target.shape  # (batch, time, classes)
+        dim = -1 if is_tokens else 1
         return Answers("classes", _are_shares(output, dim), dim, ignored=ignored)
     return _of_pairs(output, target, loss) if target.numel() == output.numel() else None
 
 
-def _are_classes(output: Tensor, target: Tensor, loss: str) -> bool:
+def _are_classes(output: Tensor, target: Tensor, loss: str | None) -> bool:
     if target.is_floating_point() or output.dim() != target.dim() + 1:
         return False
-    return output.shape[1] > 1 or loss == "crossentropy"
+    return output.shape[1] > 1 or loss == "cross_entropy"
 
 
-def _of_pairs(output: Tensor, target: Tensor, loss: str) -> Answers | None:
+def _of_pairs(output: Tensor, target: Tensor, loss: str | None) -> Answers | None:
     """Return what outputs mean, one for each target."""
     values = {float(value) for value in target.flatten()[:1000]}
     if loss in _NUMBERS or not (values <= {0, 1} or values <= {-1, 1}):
@@ -123,11 +124,6 @@ def _of_pairs(output: Tensor, target: Tensor, loss: str) -> Answers | None:
     is_share = loss in _SHARES or (not loss and bool(((output >= 0) & (output <= 1)).all()))
     kind: Kind = "binary" if output.numel() == len(output) else "labels"
     return Answers(kind, is_share, has_signs=-1 in values)
-
-
-def is_token_logits(output: Any, target: Any) -> bool:
-    """Return whether these are (batch, time, classes) logits of (batch, time) classes."""
-    return bool(output.dim() == 3 and target.dim() == 2 and output.shape[:2] == target.shape)
 
 
 def _are_shares(output: Tensor, dim: int) -> bool:

@@ -7,16 +7,19 @@ means that one does not apply, or that all data would have to be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import torch
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from lrexp.errors import ConfigError
 from lrexp.workloads.table import Size
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def facts_of(
     if not isinstance(inputs, torch.Tensor) or inputs.ndim == 0:
         return Facts(num_samples=num_samples, num_classes=num_classes, out_features=num_classes)
     shape = inputs.shape[1:]
-    is_tokens = not inputs.is_floating_point() and len(shape) == 1
+    is_tokens = _is_whole(inputs, ndim=2)
     is_image = len(shape) == 3
     num_classes = _classes_of_targets(targets, num_classes, complete)
     if is_tokens and vocab_size is None and complete:
@@ -213,14 +216,14 @@ def batch_on(batch: Any, device: torch.device | None, dtype: torch.dtype | None)
 
     Mappings of any class become dicts: what tokenizers return is one.
     """
-    moved = _moved(batch, device, dtype)
-    if isinstance(moved, list):
-        moved = tuple(moved)
-    if isinstance(moved, tuple) and len(moved) > 1 and _is_small(moved[-1]):
-        return (*moved[:-1], moved[-1].long())  # what cross_entropy asks for
-    if isinstance(moved, dict):
-        return {k: v.long() if k in TARGETS and _is_small(v) else v for k, v in moved.items()}
-    return moved
+    found = moved(batch, device, dtype)
+    if isinstance(found, list):
+        found = tuple(found)
+    if isinstance(found, tuple) and len(found) > 1 and _is_small(found[-1]):
+        return (*found[:-1], found[-1].long())  # what cross_entropy asks for
+    if isinstance(found, dict):
+        return {k: v.long() if k in TARGETS and _is_small(v) else v for k, v in found.items()}
+    return found
 
 
 def as_pair(sample: object) -> tuple[Any, Any]:
@@ -245,6 +248,15 @@ def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
     return isinstance(value, torch.Tensor)
 
 
+def placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
+    """Return a module on a device, cast as `moved` casts; `Module.to` makes complex ones real."""
+    tensors = (*module.parameters(), *module.buffers())
+    if not any(tensor.dtype.is_complex for tensor in tensors):
+        return module.to(device, dtype)
+    cast: Callable[..., Module] = module._apply
+    return cast(lambda tensor: moved(tensor, device, dtype))
+
+
 TARGETS = ("labels", "label", "targets", "target", "y")  # keys of dict batches, in this order
 _SMALL_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
@@ -253,13 +265,14 @@ def _is_small(value: Any) -> bool:
     return is_tensor(value) and value.dtype in _SMALL_WHOLE
 
 
-def _moved(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+def moved(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+    """Return nested tensors on a device; real floating ones get `dtype`, all others keep theirs."""
     if is_tensor(value):
         wanted = dtype if value.is_floating_point() else None
         return value.to(device, wanted, non_blocking=device is not None and device.type == "cuda")
     if isinstance(value, Mapping):
-        return {key: _moved(entry, device, dtype) for key, entry in value.items()}
+        return {key: moved(entry, device, dtype) for key, entry in value.items()}
     if isinstance(value, tuple | list):
-        entries = [_moved(entry, device, dtype) for entry in value]
+        entries = [moved(entry, device, dtype) for entry in value]
         return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
     return value

@@ -8,15 +8,23 @@ would silently broadcast, such as (64, 1) against (64,), are refused.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from types import CellType, FunctionType
 from typing import Any, TypeAlias
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from lrexp.errors import ConfigError, UserCodeError
 from lrexp.records import TrialId
+from lrexp.workloads.batches import moved, placed
+from lrexp.workloads.labels import Convert, Labels, described
+from lrexp.workloads.loss_calls import LossCall, first_call
 
 LossFunction: TypeAlias = Callable[..., Tensor]  # (output, target[, weight]) -> scalar
 
@@ -32,26 +40,167 @@ NON_NEGATIVE = ELEMENTWISE - {"kldiv", "poissonnll"} | {
 }  # fmt: skip
 
 
-def fit_loss(loss: LossFunction, output: Any, target: Any, *weight: Any) -> LossFunction:
-    """Return `loss`, flattened over time when output is (batch, time, classes).
+@dataclass(frozen=True)
+class FittedLoss:
+    """A loss, and how it takes what a model and a batch give.
+
+    Args:
+        loss: as it was given.
+        convert: makes labels what the loss takes; None where they are.
+        is_tokens: whether output is (batch, time, classes) and flattened over time.
+        is_sum: whether the loss is a sum over samples.
+        ignored: class number of targets that do not count.
+    """
+
+    loss: LossFunction
+    convert: Convert | None = None
+    is_tokens: bool = False
+    is_sum: bool = False
+    ignored: int | None = None
+
+    def __call__(self, output: Any, target: Any, *weight: Any) -> Tensor:
+        """Return the loss."""
+        if self.convert is not None:
+            target = self.convert(target)
+        return (over_tokens(self.loss) if self.is_tokens else self.loss)(output, target, *weight)
+
+
+def fit_loss(
+    loss: LossFunction, output: Any, target: Any, *weight: Any, known: Tensor | None = None
+) -> FittedLoss:
+    """Return how a loss takes an output and a target; flattened where that is (batch, time, ...).
+
+    Args:
+        loss: may keep a state, and is called a few times.
+        output, target, weight: of the first batch.
+        known: all targets there are; None where nobody knows them.
 
     Raises:
         ConfigError: with key "" when this output does not fit the loss.
     """
-    name = _name(loss)
-    fitted = over_tokens(loss) if is_token_logits(output, target) else loss
-    if _kind(loss) in ELEMENTWISE and _shape(output) != _shape(target):
+    name, call = _name(loss), first_call(loss, output, target, *weight)
+    passes_on = call is not None and call.arguments["target"] is target
+    convert = None
+    if call is not None and passes_on and isinstance(output, Tensor):
+        _require_real(name, call.arguments.get("weight"))
+        convert = Labels(call.name, output, target, known, call.ignored).conversion()
+    elif call is not None:
+        _require_classes(call)
+    fitted_target = target if convert is None else convert(target)
+    fitted = FittedLoss(
+        loss,
+        convert,
+        is_tokens=is_token_logits(output, fitted_target),
+        ignored=None if call is None else call.ignored,
+    )
+    if _kind(loss) in ELEMENTWISE and _shape(output) != _shape(fitted_target):
         raise _misfit(name, output, target, "the two shapes must be equal")
     try:
-        value = fitted(output, target, *weight)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of a broadcast: it is refused below
+            value = fitted(output, target, *weight)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise _misfit(name, output, target, str(error).split("\n", maxsplit=1)[0]) from error
-    if not isinstance(value, Tensor) or value.dim() != 0:
-        shape = _shape(value) if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError.single(
-            "", f"{name} must return one number (a tensor of shape ())", shape, "Take its mean()."
-        )
-    return fitted
+    if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
+        what = f"{name} must return one real number (a tensor of shape ())"
+        raise ConfigError.single("", what, described(value), "Take its mean().")
+    _require_no_broadcast(fitted, output, fitted_target, *weight)
+    return replace(fitted, is_sum=_is_sum(call, fitted, output, target, *weight))
+
+
+def _require_real(name: str, weight: Any) -> None:
+    if isinstance(weight, Tensor) and not weight.is_floating_point():
+        what, remedy = f"{name} takes floating weights", "Give weight.float()."
+        raise ConfigError.single("", what, f"weight of {described(weight)}", remedy)
+
+
+def _require_classes(call: LossCall) -> None:
+    """Refuse one output per sample where a function of the user's own calls cross_entropy."""
+    output, target = call.arguments["input"], call.arguments["target"]
+    if call.name == "cross_entropy" and output.dim() == 2 and output.shape[1] == 1:
+        Labels(call.name, output, target).conversion()
+
+
+def _require_no_broadcast(fitted: FittedLoss, output: Any, target: Any, *weight: Any) -> None:
+    """Refuse a loss that pairs each output with each target: (N, 1) with (N,) makes (N, N).
+
+    Such a broadcast goes away once the target has the output's shape, and the value changes.
+    """
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        return
+    if output.shape == target.shape or output.numel() != target.numel() or output.numel() < 2:
+        return
+    plain = replace(fitted, convert=None)
+    try:
+        with warnings.catch_warnings(), _Broadcasts() as as_given:
+            warnings.simplefilter("ignore")
+            value = plain(output, target, *weight)
+        with _Broadcasts() as alike:
+            other = plain(output, target.view_as(output), *weight)
+    except Exception:  # it takes the target as it is only
+        return
+    if as_given.seen and not alike.seen and not bool(torch.isclose(value, other)):
+        what = "pairs each output with each target, because their shapes differ"
+        remedy = "Give one the shape of the other: target.view_as(output)."
+        shapes = f"{tuple(output.shape)} and {tuple(target.shape)}"
+        raise ConfigError.single("", f"{_name(fitted.loss)} {what}", shapes, remedy)
+
+
+class _Broadcasts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether an operation made more numbers than any of its inputs has."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+        if sizes and isinstance(result, Tensor):
+            self.seen |= result.numel() > max(sizes)
+        return result
+
+
+def _is_sum(call: LossCall | None, fitted: FittedLoss, *arguments: Any) -> bool:
+    """Return whether a loss is a sum over samples: twice the samples, twice the loss."""
+    if call is not None and call.arguments.get("reduction", "mean") in ("mean", "batchmean"):
+        return False
+    try:
+        twice = tree_map(lambda value: torch.cat([value, value]), arguments)
+        with torch.no_grad():
+            one, two = fitted(*arguments).item(), fitted(*twice).item()
+    except Exception:  # of user code
+        return False
+    return one != 0 and abs(two - 2 * one) <= 1e-3 * abs(one)
+
+
+def torch_name(loss: Any) -> str | None:
+    """Return which function of torch.nn.functional a loss of torch's is; None for one's own.
+
+    Example:
+        >>> torch_name(torch.nn.MSELoss()), torch_name(partial(torch.nn.functional.mse_loss))
+        ('mse_loss', 'mse_loss')
+    """
+    inner: Any = loss
+    while isinstance(inner, partial):
+        inner = inner.func
+    module = str(getattr(inner, "__module__", ""))
+    if not module.startswith(("torch.nn.functional", "torch.nn.modules")):
+        return None
+    call = first_call(loss, torch.zeros(2, 1), torch.zeros(2, 1))
+    return None if call is None else call.name
+
+
+def placed_loss(loss: LossFunction, device: torch.device, dtype: torch.dtype) -> LossFunction:
+    """Return a loss with its tensors on a device; real floating ones get `dtype`."""
+    if isinstance(loss, nn.Module):
+        return placed(loss, device, dtype)
+    if isinstance(loss, partial):
+        keywords = {k: moved(v, device, dtype) for k, v in loss.keywords.items()}
+        return partial(placed_loss(loss.func, device, dtype), *loss.args, **keywords)
+    return loss
 
 
 def wrong_loss(loss: LossFunction, value: Any, trial: TrialId) -> UserCodeError | None:
@@ -108,19 +257,6 @@ def loss_floor(loss: LossFunction) -> float | None:
     return 0.0 if _kind(loss) in NON_NEGATIVE else None
 
 
-def kind_of(loss: Any) -> str:
-    """Return the kind of one of torch's losses, such as `mse`; "" of any other.
-
-    Example:
-        >>> kind_of(torch.nn.BCELoss()), kind_of(lambda output, target: 0.0)
-        ('binarycrossentropy', '')
-    """
-    while isinstance(loss, partial) or hasattr(loss, "__wrapped__"):
-        loss = loss.func if isinstance(loss, partial) else loss.__wrapped__
-    module = getattr(loss, "__module__", None) or type(loss).__module__
-    return _kind(loss) if str(module).startswith(("torch.", "torch._C")) else ""
-
-
 def is_token_logits(output: Any, target: Any) -> bool:
     """Return whether these are (batch, time, classes) logits of (batch, time) classes."""
     return (
@@ -133,21 +269,9 @@ def is_token_logits(output: Any, target: Any) -> bool:
     )
 
 
-def fit_accuracy(output: Any, target: Any) -> Callable[[Any, Any], tuple[Tensor, int]] | None:
-    """Return how right answers are counted, or None where the target is not a class."""
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        return None
-    if target.is_floating_point() or output.dim() != target.dim() + 1:
-        return None
-    classes = -1 if is_token_logits(output, target) else 1
-
-    def count_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-        return (logits.argmax(classes) == labels).sum(), labels.numel()
-
-    return count_correct
-
-
 def _name(loss: LossFunction) -> str:
+    while isinstance(loss, partial):
+        loss = loss.func
     return str(getattr(loss, "__name__", type(loss).__name__))
 
 
@@ -160,14 +284,18 @@ def _kind(loss: LossFunction) -> str:
 def _misfit(name: str, output: Any, target: Any, why: str) -> ConfigError:
     return ConfigError.single(
         "",
-        f"{name} does not fit the model's output {_described(output)} and the target "
-        f"{_described(target)}: {why}",
+        f"{name} does not fit the model's output {described(output)} and the target "
+        f"{described(target)}: {why}",
         name,
-        _remedy(name, target),
+        _remedy(name, output, target),
     )
 
 
-def _remedy(name: str, target: Any) -> str:
+def _remedy(name: str, output: Any, target: Any) -> str:
+    if _shape(output) and _shape(output) == (*(_shape(target) or ()), 1):
+        return "Give the target a column: y[:, None]."
+    if _shape(output) and (*(_shape(output) or ()), 1) == _shape(target):
+        return "Give the target as y[:, 0], or the model's output as output[:, None]."
     if isinstance(target, Tensor) and not target.is_floating_point():
         return "For classes use cross_entropy and a model with one output per class."
     if name in ("cross_entropy", "CrossEntropyLoss"):
@@ -177,9 +305,3 @@ def _remedy(name: str, target: Any) -> str:
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
-
-
-def _described(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"

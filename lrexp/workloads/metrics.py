@@ -136,7 +136,7 @@ class Metrics:
 
     def kept(self, output: Any) -> Any:
         """Return of an output what has to be kept until the end of the split."""
-        numbers = {column: output[name] for column, name in self.numbers.items()}
+        numbers = {c: output[name] for c, name in self.numbers.items() if name in output}
         return {"numbers": numbers} | ({"output": output} if self.functions else {})
 
     def of_split(self, outputs: Any, targets: Any) -> dict[str, float]:
@@ -315,12 +315,12 @@ class Baseline:
 
     Args:
         answers: what outputs mean; None where they are no answers, and there is no baseline.
-        loss: its kind, see `losses.kind_of`.
+        loss: its name in torch.nn.functional; None of any other.
         shape: of the output of a batch.
     """
 
     answers: Answers | None = None
-    loss: str = ""
+    loss: str | None = None
     shape: tuple[int, ...] = ()
 
     def values(self, targets: Sequence[Any], loss: Any, metrics: Metrics) -> dict[str, float]:
@@ -374,4 +374,7 @@ class Baseline:
         return torch.zeros(shape, dtype=torch.float64) + mean.reshape(self.shape[1:] or ())
 
 
-_GUESSED = {"crossentropy", "nll", "binarycrossentropy", "binarycrossentropywithlogits", "mse"}
+_GUESSED = (
+    "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "mse_loss",
+)  # fmt: skip

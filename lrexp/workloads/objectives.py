@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lrexp.errors import ConfigError
-from lrexp.workloads.batches import TARGETS
-from lrexp.workloads.losses import LossFunction, copy_loss, fit_loss, is_token_logits, over_tokens
+from lrexp.workloads.batches import TARGETS, size_of
+from lrexp.workloads.labels import Convert
+from lrexp.workloads.loss_calls import Count, LossCall, LossCalls
+from lrexp.workloads.losses import LossFunction, copy_loss, fit_loss, over_tokens, torch_name
 
 Step: TypeAlias = Callable[[nn.Module, Any], Any]  # (model, batch) -> loss, or a dict with it
 Split: TypeAlias = Callable[[Any], tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]]
@@ -37,6 +40,9 @@ class Objective(Protocol):
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return the mean loss of the batch, a scalar, and the output that metrics look at."""
 
+    def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+        """Return the mean loss of the batch, how much it counts in that of a split, the output."""
+
     def target(self, batch: Any) -> Any:
         """Return what the output is compared with, None where the batch does not tell."""
 
@@ -49,16 +55,32 @@ class Supervised:
         loss: that function.
         split: batch -> positional arguments of the model, its keywords, and what the loss is given
             beside the output: (target,) or (target, weight).
+        of_logits: the loss is given the logits of an output that holds them beside other things.
+        is_sum: whether the loss is a sum over samples; a split has its mean.
+        ignored: class number of targets that count neither in the loss nor in accuracy.
     """
 
     loss: LossFunction
     split: Split
+    of_logits: bool = False
+    is_sum: bool = False
+    ignored: int | None = None
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return (loss, output)."""
         args, keywords, compared = self.split(batch)
-        output = logits_of(model(*args, **keywords))
-        return self.loss(output, *compared), output
+        output = model(*args, **keywords)
+        logits = logits_of(output)
+        return self.loss(logits if self.of_logits else output, *compared), logits
+
+    def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+        """Return (mean loss, what it is over, output)."""
+        args, keywords, compared = self.split(batch)
+        output = model(*args, **keywords)  # outside: a mode takes fast paths away
+        logits, size = logits_of(output), size_of(batch)
+        with LossCalls() as calls:
+            loss = self.loss(logits if self.of_logits else output, *compared)
+        return (loss / size, size, logits) if self.is_sum else (loss, calls.count(size), logits)
 
     def target(self, batch: Any) -> Any:
         """Return the target."""
@@ -70,6 +92,8 @@ class OfModel:
     """The loss that the model itself returns: `output.loss` or `output["loss"]`."""
 
     split: Split
+    ignored: int | None = None
+    shifts: bool = False  # it predicts something else than the target beside each input
     loss: None = None
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
@@ -79,11 +103,13 @@ class OfModel:
         loss: Tensor = own_loss(output)
         return loss, logits_of(output)
 
+    def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+        """Return (mean loss, what it is over, output)."""
+        return _measured(self, model, batch)
+
     def target(self, batch: Any) -> Any:
-        """Return the entry that is named as a target, if there is one."""
-        return next(
-            (batch[key] for key in TARGETS if isinstance(batch, Mapping) and key in batch), None
-        )
+        """Return the entry that is named as a target, if that is what is predicted."""
+        return None if self.shifts else _named_target(batch)
 
 
 @dataclass(frozen=True)
@@ -100,12 +126,68 @@ class OwnStep:
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return (loss, the further numbers)."""
         made = self.loss(model, batch)
-        if not isinstance(made, Mapping):
-            return made, {}
-        return made["loss"], {name: value for name, value in made.items() if name != "loss"}
+        return made["loss"] if isinstance(made, Mapping) else made, numbers_of(made)
+
+    def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+        """Return (mean loss, what it is over, the further numbers)."""
+        return _measured(self, model, batch)
 
     def target(self, batch: Any) -> None:
         """Return None: only the step knows."""
+
+
+def numbers_of(made: Any) -> dict[str, Any]:
+    """Return what a step returned beside its loss."""
+    found = made if isinstance(made, Mapping) else {}
+    return {name: value for name, value in found.items() if name != "loss"}
+
+
+def check_step(name: str, made: Any, *, trains: bool) -> None:
+    """Refuse what is neither a loss nor a dict that holds one.
+
+    Args:
+        name: of the step, for the message.
+        made: what it returned for a first batch.
+        trains: whether the loss needs a gradient.
+
+    Raises:
+        ConfigError: with that name as its key.
+    """
+    loss = made.get("loss") if isinstance(made, Mapping) else made
+    if not isinstance(loss, Tensor) or loss.dim() != 0:
+        what = "must return one number (a tensor of shape ()), or a dict with it as `loss`"
+        given = _given(made)
+        remedy = "Return the mean loss of the batch. Losses of several optimizers: add them up."
+        raise ConfigError.single(name, what, given, remedy)
+    if trains and not loss.requires_grad:
+        what, remedy = "returns a loss without a gradient", "Compute it from the model's output."
+        raise ConfigError.single(name, what, _given(made), remedy)
+    for key, value in (made if isinstance(made, Mapping) else {}).items():
+        if not isinstance(key, str) or not _is_number(value):
+            what, remedy = f"must return numbers to log, and {key!r} is none", "Return its mean."
+            raise ConfigError.single(name, what, _given(value), remedy)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+def _given(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a dict of {', '.join(map(str, value))}" if isinstance(value, Mapping) else repr(value)
+
+
+def _named_target(batch: Any) -> Any:
+    if not isinstance(batch, Mapping):
+        return None
+    return next((batch[key] for key in TARGETS if key in batch), None)
+
+
+def _measured(objective: Objective, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
+    with LossCalls() as calls:
+        loss, output = objective(model, batch)
+    return loss, calls.count(size_of(batch)), output
 
 
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
@@ -189,9 +271,24 @@ def _layout(model: nn.Module, batch: Any, loss: Any) -> Split:
     num_inputs = len(batch) - num_compared
     if num_inputs == 1 and isinstance(batch[0], Mapping) and _takes_keywords(model, batch[0]):
         return lambda batch: ((), batch[0], tuple(batch[1:]))
-    if len(batch) == 2:  # the usual one, and the quickest
-        return _of_pair
+    if len(batch) == 2:
+        return _of_two(model, batch, loss)
     return lambda batch: (tuple(batch[:num_inputs]), {}, tuple(batch[num_inputs:]))
+
+
+def _of_two(model: nn.Module, batch: Any, loss: Any) -> Split:
+    """Return how (inputs, target) is split, where each of them may hold several entries."""
+    inputs, target = batch
+    several = isinstance(inputs, tuple | list) and not _takes(model.forward, 1)
+    weighted = isinstance(target, tuple | list) and len(target) == 2 and takes(loss, 3)
+    if not several and not weighted:
+        return _of_pair  # the usual one, and the quickest
+
+    def split(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
+        inputs, target = batch
+        return (*inputs,) if several else (inputs,), {}, (*target,) if weighted else (target,)
+
+    return split
 
 
 def _of_dict(model: nn.Module, batch: Mapping[str, Any]) -> Split:
@@ -206,6 +303,17 @@ def _of_dict(model: nn.Module, batch: Mapping[str, Any]) -> Split:
             return lambda batch: ((batch[others[0]],), {}, (batch.get(target),))
         return lambda batch: ((batch,), {}, (batch.get(target),))
     return lambda batch: ((), {key: batch[key] for key in keys}, (batch.get(target),))
+
+
+def _takes(forward: Any, count: int) -> bool:
+    """Return whether a forward can be called with so many positional arguments."""
+    try:
+        inspect.signature(forward).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        pass
+    return True
 
 
 def takes(function: Any, count: int) -> bool:
@@ -234,11 +342,23 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
 
 
 def fit_objective(
-    make_loss: Callable[[], LossFunction] | None, batch: Any, output: Any, split: Split
+    make_loss: Callable[[], LossFunction] | None,
+    batch: Any,
+    output: Any,
+    split: Split,
+    *,
+    known: Tensor | None = None,
+    call: LossCall | None = None,
 ) -> Callable[[], Objective]:
     """Return what makes the objective of a model that gave this output for a first batch.
 
-    A loss comes as a function that makes it: one that keeps a state begins afresh in every trial.
+    Args:
+        make_loss: makes the loss: one that keeps a state begins afresh in every trial. None where
+            the model makes it.
+        batch: the first one, output: what the model gave for it.
+        split: how it is split.
+        known: all targets there are; None where nobody knows them.
+        call: the loss of torch's that the model itself called.
 
     Raises:
         ConfigError: with key "" when the output does not fit the loss, or there is no loss.
@@ -251,10 +371,37 @@ def fit_objective(
                 f"an output of type {type(output).__name__}",
                 "Name a loss, or let the model return an output with `.loss`.",
             )
-        return lambda: OfModel(split)
+        return lambda: OfModel(split, None if call is None else call.ignored, _shifts(call, batch))
     target, *weight = split(batch)[2]
-    seen = logits_of(output)
-    fit_loss(make_loss(), seen, target, *weight)
-    if is_token_logits(seen, target):
-        return lambda: Supervised(over_tokens(make_loss()), split)
-    return lambda: Supervised(make_loss(), split)
+    loss = copy_loss(make_loss())
+    # a loss of the user's own may want the whole output
+    of_logits = torch_name(loss) is not None
+    seen = logits_of(output) if of_logits else output
+    fitted = fit_loss(loss, seen, target, *weight, known=known)
+    split = _converting(split, fitted.convert)
+    wrapped = over_tokens if fitted.is_tokens else lambda loss: loss
+    return lambda: Supervised(wrapped(make_loss()), split, of_logits, fitted.is_sum, fitted.ignored)
+
+
+def _shifts(call: LossCall | None, batch: Any) -> bool:
+    """Return whether a model compares its output with other targets than the batch's.
+
+    As language models do, which predict the next token.
+    """
+    target = _named_target(batch)
+    used = None if call is None else call.arguments["target"]
+    if not isinstance(target, Tensor) or not isinstance(used, Tensor):
+        return False
+    return not torch.equal(target.flatten(), used.flatten())
+
+
+def _converting(split: Split, convert: Convert | None) -> Split:
+    """Return the split with labels made what the loss takes."""
+    if convert is None:
+        return split
+
+    def converting(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
+        args, keywords, (target, *weight) = split(batch)
+        return args, keywords, (convert(target), *weight)
+
+    return converting

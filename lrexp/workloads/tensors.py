@@ -7,7 +7,7 @@ tensors in [0, 1] of one size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +24,10 @@ from torch.utils._pytree import (
 from torch.utils.data import Subset, TensorDataset, default_collate
 
 from lrexp.errors import ConfigError, LrexpError
-from lrexp.workloads.batches import TARGETS, as_pair, is_tensor, size_of
+from lrexp.workloads.batches import TARGETS, Data, as_pair, is_tensor, size_of
 from lrexp.workloads.seeds import permutation
 
+_MOST_TARGETS = 2**24
 _MOST_BYTES = 2 * 2**30  # of images, that are kept in memory without being asked to
 
 
@@ -334,6 +335,20 @@ class ResidentBatches:
         # samples go further, up to 1024, where the calls would cost more than the arithmetic.
         numbers: int = max(1, self._leaves[0][0].numel())
         return max(4 * self.batch_size, min(1024, 2**16 // numbers))
+
+
+def all_targets(data: Data, pick: Callable[[Any], Any]) -> torch.Tensor | None:
+    """Return the targets of both splits; None where they are not in memory, or too many to look at.
+
+    Args:
+        data: whose they are.
+        pick: batch -> its target.
+    """
+    sides = [side for side in (data.train, data.val) if side is not None]
+    picked = [pick(side.data) for side in sides if isinstance(side, ResidentBatches)]
+    found = [part for part in picked if is_tensor(part) and part.numel() <= _MOST_TARGETS]
+    is_whole = len(found) == len(sides) and len({tuple(part.shape[1:]) for part in found}) == 1
+    return torch.cat(found) if is_whole else None
 
 
 def resident(data: Any, batch_size: int, *, shuffle: bool = True) -> ResidentBatches:

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrexp.analysis.race import Course, Raced, Rung, next_rung, position, regrets, survivors
-from lrexp.analysis.race_answer import verdict
+from lrexp.analysis.race import (
+    Course,
+    Raced,
+    Rung,
+    next_rung,
+    position,
+    regrets,
+    survivors,
+    verdict,
+)
 from lrexp.errors import ConfigError
 
 from .planted_races import Basin, came_to, race

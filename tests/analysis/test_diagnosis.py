@@ -13,8 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lrexp.analysis.diagnosis import WORDS, Diagnosis, combine_diagnoses, diagnose
-from lrexp.analysis.trace import final_loss
+from lrexp.analysis.diagnosis import WORDS, Diagnosis, combine_diagnoses, diagnose, final_loss
 from lrexp.errors import ConfigError
 
 STEPS = np.arange(300)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lrexp.analysis.race import Course, Raced, Rung, race_start
-from lrexp.analysis.race_answer import verdict
+from lrexp.analysis.race import Course, Raced, Rung, race_start, verdict
 from lrexp.analysis.range_curve import Curve, combine
 from lrexp.analysis.rules import stability_edge
 from lrexp.analysis.suggest import suggest

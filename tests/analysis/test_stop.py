@@ -10,7 +10,7 @@ from analysis.planted_curves import noisy, quadratic_range_test, ramp_lrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrexp.analysis.stopping import RangeTestStop, first_stop
+from lrexp.analysis.stopping import RangeTestStop
 from lrexp.errors import ConfigError
 
 
@@ -32,22 +32,22 @@ def test_the_bar_is_the_stop_factor_times_the_best_above_the_floor() -> None:
     # flat losses leave the floor as the only scale: 2 + (4 − 1)·(2 − 0) = 4 × 2
     for floor, bar in ((0.0, 8.0), (1.0, 5.0), (-2.0, 14.0)):
         rule = RangeTestStop(4.0, floor=floor)
-        state, _ = first_stop(rule, [2.0] * 20, rule.init())
+        state, _ = rule.first_stop([2.0] * 20, rule.init())
         assert rule.threshold(state) == pytest.approx(bar)
 
 
 def test_the_bar_after_a_fall_leaves_room_for_what_was_gained() -> None:
     rule = RangeTestStop(4.0, floor=0.0)
-    state, index = first_stop(rule, [2.0] * 10 + [1e-9] * 200, rule.init())
+    state, index = rule.first_stop([2.0] * 10 + [1e-9] * 200, rule.init())
     assert index is None
     assert rule.threshold(state) == pytest.approx(6.0, rel=1e-3)  # 3 × (first − best)
 
 
 def test_the_smoothed_loss_is_debiased() -> None:
     rule = RangeTestStop()
-    state, _ = first_stop(rule, [3.0], rule.init())
+    state, _ = rule.first_stop([3.0], rule.init())
     assert state.smooth == 3.0
-    state, _ = first_stop(rule, [3.0, 1.0], rule.init())
+    state, _ = rule.first_stop([3.0, 1.0], rule.init())
     assert state.smooth == pytest.approx((0.9 * 3 + 1) / 1.9)
 
 

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.analysis.range_curve import Curve
-from lrexp.analysis.rules import RULES
 from lrexp.analysis.stopping import RangeTestStop
 from lrexp.analysis.suggest import suggest
+from lrexp.config.rule_names import RULES
 from lrexp.errors import ConfigError
 
 LR = ramp_lrs()

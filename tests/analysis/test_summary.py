@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrexp.analysis.ranking import summarise
+from lrexp.analysis.claims import summarise
 from lrexp.errors import ConfigError
 
 

@@ -74,9 +74,9 @@ TABLE: list[tuple[str, str, int, str]] = [
     ("train: {grad_clip: 0}", "train.grad_clip", 7, "must be greater than 0"),
     ("compare: {seeds: 0}", "compare.seeds", 8, "must be at least 1"),
     # text, choices, shapes
-    ("loss: 5", "loss", 4, "must be text (got 5). E.g. `loss: cross_entropy`."),
+    ("loss: 5", "loss", 4, "must be a mapping of keys to values (got 5). E.g. `loss: cross_entropy`."),
     ("loss:", "loss", 4, "is required. Add it, e.g. `cross_entropy`."),
-    ("loss: ''", "loss", 4, "must not be empty"),
+    ("loss: ''", "loss.name", 4, "must not be empty"),
     ("model: [mlp]", "model", 2, "must be a mapping of keys to values (got ['mlp'])"),
     ("model: 7", "model", 2, "must be a mapping"),
     ("model: {name: 5}", "model.name", 2, "must be text (got 5)"),

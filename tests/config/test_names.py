@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -55,22 +57,33 @@ def test_names_of_torchvision() -> None:
     assert "CIFAR10" in torchvision_names("datasets")
 
 
-def test_a_class_as_loss_is_made_without_arguments(write: Callable[..., Path]) -> None:
+def test_a_class_as_loss_is_made(write: Callable[..., Path]) -> None:
+    def loss_of(names: Names, name: str, **args: Any) -> Any:
+        return names.of("loss", SimpleNamespace(loss=SimpleNamespace(name=name, args=args)))
+
     write("class Loss:\n    def __call__(self, output, target):\n        return 7\n", "mine.py")
-    found = Names([]).resolve("loss", "torch.nn:MSELoss")
+    found = loss_of(Names([]), "torch.nn:MSELoss")
     assert isinstance(found, torch.nn.MSELoss)
-    found = Names([Path.cwd()]).resolve("loss", "mine:Loss")
+    found = loss_of(Names([Path.cwd()]), "mine:Loss")
     assert found(torch.ones(2), torch.zeros(2)) == 7
     with pytest.raises(UserCodeError, match=r"making the loss torch\.nn:Linear"):
-        Names([]).resolve("loss", "torch.nn:Linear")
+        loss_of(Names([]), "torch.nn:Linear")
     with pytest.raises(ConfigError, match="instances cannot be called"):
-        Names([]).resolve("loss", "torch.utils.data:Sampler")
+        loss_of(Names([]), "torch.utils.data:Sampler")
+    weighted = loss_of(Names([]), "cross_entropy", weight=[1, 3], label_smoothing=0.1)
+    logits, target = torch.tensor([[0.5, 0.2]]), torch.tensor([1])
+    expected = torch.nn.CrossEntropyLoss(torch.tensor([1.0, 3.0]), label_smoothing=0.1)
+    assert weighted(logits, target) == expected(logits, target)
 
 
 def test_a_loss_takes_output_and_target(write: Callable[..., Path]) -> None:
-    write("def one(output): ...\ndef two(a, b, c=1): ...\ndef three(a, b, c): ...\n", "mine.py")
-    load_config(write(GOOD.replace("cross_entropy", "mine:two")))
-    for name in ("one", "three"):
+    write(
+        "def one(output): ...\ndef two(a, b, c=1): ...\ndef three(a, b, c): ...\ndef four(a, b, c, d): ...\n",
+        "mine.py",
+    )
+    for name in ("two", "three"):  # the third is a weight
+        load_config(write(GOOD.replace("cross_entropy", f"mine:{name}")))
+    for name in ("one", "four"):
         with pytest.raises(ConfigError, match=r"loss: must take two arguments, \(output, target\)"):
             load_config(write(GOOD.replace("cross_entropy", f"mine:{name}")))
 

@@ -122,7 +122,11 @@ def one_has_ended(run: Path) -> bool:
 
 SEQUENTIAL, VECTORIZED = KINDS[:2]
 MOMENTS = [
-    *((kind, has_checkpoint) for kind in KINDS),
+    # two kinds meet other moments below
+    *(
+        pytest.param(kind, has_checkpoint, marks=pytest.mark.long if kind in KINDS[:2] else ())
+        for kind in KINDS
+    ),
     (SEQUENTIAL, starts), (VECTORIZED, starts),
     (SEQUENTIAL, all_but_one_have_ended), (VECTORIZED, one_has_ended),
 ]  # fmt: skip

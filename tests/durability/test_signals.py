@@ -254,7 +254,7 @@ def test_a_terminal_that_is_closed(commands: Commands, tmp_path: Path) -> None:
 
 
 @pytest.mark.pictures
-@pytest.mark.parametrize("closed", ["stderr", "both"])
+@pytest.mark.parametrize("closed", [pytest.param("stderr", marks=pytest.mark.long), "both"])
 def test_a_reader_that_leaves_ends_no_training(
     closed: str, starter: Starter, tmp_path: Path
 ) -> None:

@@ -18,8 +18,14 @@ from engine.resuming import assert_continues, run
 from lrexp.records import Ended
 
 
-@pytest.mark.parametrize("engine", BOTH)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "engine"),
+    [  # by default each case with one of the engines, in turn
+        pytest.param(case, engine, marks=() if (row + column) % 2 else pytest.mark.long)
+        for row, case in enumerate(CASES)
+        for column, engine in enumerate(BOTH)
+    ],
+)
 def test_every_case_continued_at_some_steps(case: str, engine: str) -> None:
     goes_on_somewhere(engine, CASES[case])
 

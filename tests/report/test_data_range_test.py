@@ -143,7 +143,7 @@ def test_a_test_that_failed_is_no_part_of_the_curve(tmp_path: Path) -> None:
     assert [list(c.lr) for c in curves_of_run(run).curves] == [list(lr) for lr in ended]
 
 
-def test_after_a_second_look_the_curves_are_differences_to_the_untrained_model(
+def test_after_a_paired_control_the_curves_are_differences_to_the_untrained_model(
     tmp_path: Path,
 ) -> None:
     path = write_find_lr(tmp_path / "run", seeds=3)

@@ -269,6 +269,20 @@ def test_a_damaged_lease_keeps_a_group_for_seconds_only(tmp_path: Path, content:
         assert claimant(path) == os.getpid()
 
 
+def test_a_lease_that_is_about_to_be_written_is_left_alone(tmp_path: Path) -> None:
+    """Whoever takes a lease creates its file and then writes it, here a moment later."""
+    path = tmp_path / "a.lease"
+    theirs = write_lock(tmp_path, "other.lease").read_text()
+    path.touch()
+    inode = path.stat().st_ino
+    writing = Thread(target=lambda: (time.sleep(0.3), path.write_text(theirs)))
+    writing.start()
+    with claimed(path) as lease:
+        assert lease is None
+    writing.join()
+    assert (path.stat().st_ino, path.read_text()) == (inode, theirs)
+
+
 def test_a_lease_that_a_program_of_other_habits_left_is_named(tmp_path: Path) -> None:
     path = write_lock(tmp_path, "a.lease", duration=3.0)
     with pytest.raises(RunError, match=rf"delete {path}"):

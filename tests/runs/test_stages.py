@@ -21,7 +21,7 @@ from lrexp.runs.listing import list_runs
 from lrexp.runs.reader import load_run, trained_rungs
 from lrexp.runs.stages import Stage, StageRecord, read_stages, require_same, write_stages
 
-TEST, LOOK = TrialId("range_test", 0), TrialId("untrained", 0)
+TEST, CONTROL = TrialId("range_test", 0), TrialId("untrained", 0)
 RACERS = TrialId("race-40-lr-0.0316", 0), TrialId("race-40-lr-0.1", 0)
 STAGES = [
     StageRecord(
@@ -29,8 +29,8 @@ STAGES = [
         Choice((Group("sequential", (TEST,)),), 1, ("as asked for",), {"seconds": 0.5}),
     ),
     StageRecord(
-        Stage("paired_control", (Trial(LOOK, "paired_control", 30),)),
-        Choice((Group("sequential", (LOOK,)),)),
+        Stage("paired_control", (Trial(CONTROL, "paired_control", 30),)),
+        Choice((Group("sequential", (CONTROL,)),)),
     ),
     StageRecord(
         Stage("race", tuple(Trial(t, "race", 40, lr) for t, lr in zip(RACERS, (0.0316, 0.1), strict=True))),

@@ -46,6 +46,10 @@ LAYOUTS: list[tuple[Any, Any, Any, tuple[Any, Any, Any]]] = [
     (("x", "y", "w"), lambda self, x: x, three, (("x",), {}, ("y", "w"))),
     (("a", "b", "y", "w"), lambda self, a, b: a, three, (("a", "b"), {}, ("y", "w"))),
     ((("a", "b"), "y"), lambda self, pair: pair, two, ((("a", "b"),), {}, ("y",))),
+    ((("a", "b"), "y"), lambda self, a, b: a, two, (("a", "b"), {}, ("y",))),
+    ((("a", "b"), ("y", "w")), lambda self, a, b: a, two, (("a", "b"), {}, (("y", "w"),))),
+    ((("a", "b"), ("y", "w")), lambda self, a, b: a, three, (("a", "b"), {}, ("y", "w"))),
+    (("x", ("y", "w")), lambda self, x: x, three, (("x",), {}, ("y", "w"))),
     (({"a": 1, "b": 2}, "y"), lambda self, a, b: a, two, ((), {"a": 1, "b": 2}, ("y",))),
     (({"a": 1, "b": 2}, "y"), lambda self, x: x, two, (({"a": 1, "b": 2},), {}, ("y",))),
     ("x", lambda self, x: x, two, (("x",), {}, ("x",))),
@@ -112,6 +116,20 @@ def test_a_model_that_returns_its_loss() -> None:
     assert objective.target(batch) is batch["labels"]
     with pytest.raises(ConfigError, match="is needed: the model returns none"):
         fit_objective(None, batch, torch.ones(2), split)
+
+
+def test_a_loss_of_ones_own_gets_the_whole_output_and_one_of_torch_the_logits() -> None:
+    def own(output: Any, target: Tensor) -> Tensor:
+        return output["extra"]
+
+    def forward(self: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": x, "extra": x.sum()}
+
+    model, batch = model_of(forward), (torch.ones(2), torch.zeros(2))
+    split, output = layout(model, batch, own), model(batch[0])
+    assert fit_objective(lambda: own, batch, output, split)()(model, batch)[0].item() == 2.0
+    for loss in (functional.mse_loss, nn.MSELoss()):
+        assert fit_objective(lambda loss=loss: loss, batch, output, split)()(model, batch)[0] == 1.0
 
 
 def test_a_step_returns_a_loss_or_a_dict_with_it() -> None:

@@ -40,6 +40,8 @@ def why_not_capturable(
     if isinstance(task.schedule, Schedule) and task.schedule.momentum is not None:
         # torch's fused kernels take momentum and betas as numbers: a replay repeats them
         return "its schedule changes the momentum"
+    if task.make_scaler is not None:
+        return "its scaler reads gradients on the host"
     if torch.is_autocast_enabled(task.device.type):
         return "autocast is on around it, which may keep casts of old weights"
     return why_not_optimizer(optimizer) or why_not_model(model)

@@ -30,16 +30,16 @@ class NotStackable(Exception):  # noqa: N818 - an answer, not a failure
 
 
 class Trained(nn.Module):
-    """A model with its objective: batch -> (loss, output)."""
+    """A model with its objective: batch -> (loss, output), or what `measure` returns."""
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
         self.loss = objective.loss  # one that is a module has its tensors stacked, too
 
-    def forward(self, batch: Any) -> tuple[Tensor, Any]:
-        """Return (loss, output)."""
-        return self.objective(self.model, batch)
+    def forward(self, batch: Any, measure: bool = False) -> Any:
+        """Return (loss, output), or (mean loss, what it is over, output)."""
+        return (self.objective.measure if measure else self.objective)(self.model, batch)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from lrexp.engine.vectorized.proof import (
 )
 from lrexp.engine.vectorized.stack import Masks, Stack
 from lrexp.engine.vectorized.update_rules import Table
-from lrexp.records import Ended, Evaluation, Record, Started, TrialId
+from lrexp.records import Evaluation, Record, Started, TrialId
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.seeds import derive_seed
 from lrexp.workloads.tensors import ResidentBatches
@@ -390,7 +390,7 @@ def _end(columns: Sequence[Column]) -> Iterator[Record]:
     for column in columns:
         if not column.ended:
             column.losses.end(column.final)
-            yield _ended(column)
+            yield column.losses.ended(column.seconds)
 
 
 def _observe(columns: Sequence[Column], step: int, losses: Tensor) -> None:
@@ -436,11 +436,6 @@ def _evaluation(column: Column, steps: int, values: dict[str, float]) -> Evaluat
     return Evaluation(column.task.trial, steps, epoch, values)
 
 
-def _ended(column: Column) -> Ended:
-    losses = column.losses
-    return Ended(column.task.trial, losses.num_steps, losses.stopped_at, column.seconds)
-
-
 @dataclass
 class _Held:
     """Steps of all copies whose losses are still on the device."""
@@ -474,4 +469,4 @@ class _Held:
                 yield column.losses.flush()
                 if column.losses.stopped_at is not None:
                     column.ended = True
-                    yield _ended(column)
+                    yield column.losses.ended(column.seconds)

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from lrexp.engine.cuda_graphs.capture import CapturedStep
 from lrexp.engine.dropout import draw_masks, explicit_attention, given_masks
 from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
-from lrexp.engine.sequential import measured
+from lrexp.engine.sequential import measured, weighed
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, Trained, gather
 from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
@@ -196,36 +196,33 @@ class Stack:
     def _measures(self, task: Task) -> list[dict[str, float]]:
         assert task.val is not None
         wide = torch.float32 if task.device.type == "mps" else torch.float64
-        sums = torch.zeros(3, len(self.tasks), dtype=wide, device=task.device)
-        num_samples, gathered = 0, [Gathered(task.metrics) for _ in self.tasks]
+        sums = torch.zeros(4, len(self.tasks), dtype=wide, device=task.device)
+        gathered = [Gathered(task.metrics) for _ in self.tasks]
         for batch in task.val.in_order():
             leaves, tree = pytree.tree_flatten(batch)
             program, kept_tree = self._eval_program(leaves, tree)
-            losses, right, made, *kept = program(*leaves)
-            size = size_of(batch)
-            sums[0].add_(losses.to(wide), alpha=size)
-            sums[1].add_(right)
-            sums[2].add_(made)
-            num_samples += size
+            found = program(*leaves)
+            loss, count, right, made = (row.to(wide) for row in found[:4])
+            sums += torch.stack([weighed(loss, count), count, right, made])
             if task.metrics:
-                self._gather(gathered, kept, kept_tree, task.objective.target(batch), size)
-        losses, right, made = sums.tolist()
-        values = [{"val_loss": loss / num_samples} for loss in losses]
-        for value, hits, count in zip(values, right, made, strict=True):
-            if count:
-                value["val_accuracy"] = hits / count
+                self._gather(gathered, found[4:], kept_tree, batch)
+        losses, counted, right, made = sums
+        values = [{"val_loss": loss} for loss in (losses / counted).tolist()]
+        if made.any():
+            for value, share in zip(values, (right / made).tolist(), strict=True):
+                value["val_accuracy"] = share
         own = zip(values, gathered, self.tasks, strict=True)
         return [value | measured(found, of_copy) for value, found, of_copy in own]
 
-    def _gather(
-        self, gathered: Sequence[Gathered], kept: Any, tree: Any, target: Any, size: int
-    ) -> None:
+    def _gather(self, gathered: Sequence[Gathered], kept: Any, tree: Any, batch: Any) -> None:
         """Give each copy its own of what a batch's program returned for all of them."""
-        if self.tasks[0].metrics.functions:
+        first = self.tasks[0]
+        target = (first.eval_objective or first.objective).target(batch)
+        if first.metrics.functions:
             kept, target = on_cpu(kept), on_cpu(target)
         for row, of_copy in enumerate(gathered):
             own = [leaf[row] for leaf in kept]
-            of_copy.add(pytree.tree_unflatten(own, tree), target, size)
+            of_copy.add(pytree.tree_unflatten(own, tree), target, size_of(batch))
 
     def activation_bytes(self) -> int:
         """Return a bound on the memory that one update needs besides parameters and states."""
@@ -251,7 +248,10 @@ class Stack:
             # one seed: a mask for all copies; several: each copy takes its seed's
             own = [mask[seed_row] if batch_dim == 0 else mask[0] for mask in masks]
             with given_masks(own) if self._given_masks else nullcontext():
-                return self._call(tensors, pytree.tree_unflatten(list(leaves), tree))[0]
+                found: tuple[Tensor, Any] = self._call(
+                    tensors, pytree.tree_unflatten(list(leaves), tree)
+                )
+                return found[0]
 
         def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
             constants, inputs = tensors[: len(self._names)], tensors[len(self._names) :]
@@ -278,28 +278,31 @@ class Stack:
         return [gradient for gradient in gradients if gradient is not None]
 
     def _eval_program(self, leaves: list[Tensor], tree: Any) -> tuple[Program, Any]:
-        """Return (*constants, *leaves) -> losses, right answers, answers, what metrics keep; and
-        the structure of the last.
+        """Return (*constants, *leaves) -> mean losses, what these are over, right answers of all,
+        and what metrics keep; with the structure of the last.
         """
         key = _shapes(leaves)
         if key not in self._eval_programs:
             _check_shapes(self._eval_programs)
-            count_correct, metrics = self.tasks[0].count_correct, self.tasks[0].metrics
-            objective, kept_tree = self.tasks[0].objective, None
+            count_correct, first = self.tasks[0].count_correct, self.tasks[0]
+            objective, kept_tree = first.eval_objective or first.objective, None
+            evaluated = Trained(self._one.model, objective)
 
             def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, ...]:
                 nonlocal kept_tree
                 batch = pytree.tree_unflatten(list(leaves), tree)
-                loss, output = self._call(tensors, batch)
+                loss, count, output = self._call(tensors, batch, evaluated, measure=True)
+                right, made = (
+                    (0, 0)
+                    if count_correct is None
+                    else count_correct(output, objective.target(batch))
+                )
                 kept: list[Any] = []
-                if metrics:
-                    kept, kept_tree = pytree.tree_flatten(metrics.kept(output))
+                if first.metrics:
+                    kept, kept_tree = pytree.tree_flatten(first.metrics.kept(output))
                     kept = [torch.as_tensor(leaf, device=loss.device) for leaf in kept]
                 zero = torch.zeros_like(loss, dtype=torch.float32)
-                if count_correct is None:
-                    return loss, zero, zero, *kept
-                right, made = count_correct(output, objective.target(batch))
-                return loss, zero + right, zero + made, *kept
+                return loss, zero + count, zero + right, zero + made, *kept
 
             dims = (self._dims, *[None for _ in leaves])
             batched = vmap(one, in_dims=dims, randomness="same")
@@ -313,8 +316,15 @@ class Stack:
         # a model that draws other random numbers too draws all of them itself, in its own order
         return bool(self.facts.dropouts) and not self.facts.torch_random
 
-    def _call(self, tensors: Sequence[Tensor], batch: Any) -> tuple[Tensor, Any]:
-        """Run the Python code of one copy with its tensors in place; return (loss, output)."""
+    def _call(
+        self,
+        tensors: Sequence[Tensor],
+        batch: Any,
+        trained: Trained | None = None,
+        *,
+        measure: bool = False,
+    ) -> Any:
+        """Run the Python code of one copy with its tensors in place; see `Trained`."""
         autocast = torch.autocast(
             self.device.type,
             torch.bfloat16,
@@ -323,7 +333,7 @@ class Stack:
         )
         named = dict(zip(self._names, tensors, strict=True))
         with explicit_attention(), autocast:
-            found: tuple[Tensor, Any] = functional_call(self._one, named, (batch,))
+            found: Any = functional_call(trained or self._one, named, (batch, measure))
             return found
 
     def _compiled(

@@ -17,7 +17,7 @@ import numpy as np
 
 from lrexp.analysis.race import Raced, position, survivors
 from lrexp.analysis.range_curve import CombinedCurve, Curve, combine, start_level
-from lrexp.analysis.signal import closer_look
+from lrexp.analysis.signal import paired_control
 from lrexp.report.data.curves import outcome
 from lrexp.report.data.losses import of_runs, run_labels
 from lrexp.report.data.picture import (
@@ -43,7 +43,7 @@ from lrexp.report.data.picture import (
     wants_log,
 )
 from lrexp.report.text import count_text, lr_text, num_seeds, shortened
-from lrexp.runs.reader import Run, curves_of, trained_rungs, untrained_losses
+from lrexp.runs.reader import Run, control_losses, curves_of, trained_rungs
 
 CURVE = Look(0)
 RUNG_LOOKS = (Look(0), Look(2), Look(6))
@@ -56,7 +56,7 @@ class RangeCurves:
     """The curves of a range test, and what several pictures need of them."""
 
     curves: Sequence[Curve]
-    is_closer: bool = False  # the fall was looked for in differences to the untrained model
+    is_paired: bool = False  # the fall was looked for in differences to the untrained model
 
     @cached_property
     def combined(self) -> CombinedCurve | None:
@@ -73,14 +73,14 @@ def curves_of_run(run: Run) -> RangeCurves:
     """Return the curves of the seeds that have ended; where none has, of the one that goes on.
 
     One that failed is neither: it would end as one does whose loss has left the picture. After a
-    second look they are those in which the fall was looked for.
+    paired control they are those in which the fall was looked for.
     """
     tests = run.of_kind("range_test")
     begun = [t for t in tests if len(t.steps["lr"]) and outcome(t) != "failed"]
     ended = [trial for trial in begun if outcome(trial) != "open"]
     curves = curves_of(ended or begun[:1])
-    closer = closer_look(curves, untrained_losses(run, ended))
-    return RangeCurves(closer or curves, is_closer=closer is not None)
+    paired = paired_control(curves, control_losses(run, ended))
+    return RangeCurves(paired or curves, is_paired=paired is not None)
 
 
 def range_test_picture(run: Run, test: RangeCurves | None = None) -> Picture:
@@ -150,7 +150,7 @@ def range_test_panels(test: RangeCurves, facts: Mapping[str, Any]) -> tuple[Pane
         text = f"No suggestion. {facts['reason']}"
         marks.append(Note("range.reason", text, 0.5, 0.95, "xy", "center"))
     against = ", less that of the untrained model on the same batch (all begin at their mean)"
-    title = f"loss before each update{against if test.is_closer else ''}"
+    title = f"loss before each update{against if test.is_paired else ''}"
     return Panel(x, test.y, marks, title), _strip(rows, x)
 
 

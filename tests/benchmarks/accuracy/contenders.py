@@ -16,12 +16,12 @@ from typing import TypeAlias
 
 from accuracy import peers
 from accuracy.answer import Answer
-from accuracy.grid import Cell, Protocol, curves, slug, untrained
+from accuracy.grid import Cell, Protocol, control, curves, slug
 from accuracy.races import looked_at, mean_frac, race
 from accuracy.short_grids import budget_grid, short_grid
 from accuracy.training import DEFAULT_LR
 from accuracy.workloads import Workload
-from lrexp.analysis.rules import RULES
+from lrexp.config.rule_names import RULES
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _read(
     """Return what a rule reads off lrexp's range tests at their defaults."""
     answers = []
     groups = curves(work, optimizer, setting.protocol, setting.cache)
-    still = untrained(work, setting.protocol, setting.cache)
+    still = control(work, setting.protocol, setting.cache)
     for group, losses in zip(groups, still, strict=True):
         found, steps = looked_at(group, losses, rule, share)
         answers.append(Answer(found.suggested_lr, steps, found.reason or ""))
@@ -78,7 +78,7 @@ def _read(
 def _race(cell: Cell, setting: Setting) -> list[Answer]:
     def compute() -> dict[str, list[Answer]]:
         groups = curves(cell.work, cell.optimizer, setting.protocol, setting.cache)
-        still = untrained(cell.work, setting.protocol, setting.cache)
+        still = control(cell.work, setting.protocol, setting.cache)
         return {RACE: race(cell, groups, still, setting.seeds)}
 
     return remembered(cell, RACE, setting, compute)[RACE]

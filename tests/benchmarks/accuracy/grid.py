@@ -136,7 +136,7 @@ def curves(work: Workload, optimizer: str, protocol: Protocol, cache: Path) -> l
     return [[_curve(*next(each)) for _ in group] for group in protocol.groups]
 
 
-def untrained(work: Workload, protocol: Protocol, cache: Path) -> list[list[Array]]:
+def control(work: Workload, protocol: Protocol, cache: Path) -> list[list[Array]]:
     """Return the losses of the untrained model on the batches of the range tests, (steps,) each."""
     seeds = [seed for group in protocol.groups for seed in group]
     still = replace(

@@ -20,8 +20,7 @@ from accuracy.training import (
     outcomes,
 )
 from accuracy.workloads import Workload
-from lrexp.analysis.race import Course, Raced, Rung, next_rung, race_start
-from lrexp.analysis.race_answer import verdict
+from lrexp.analysis.race import Course, Raced, Rung, next_rung, race_start, verdict
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import is_buried
 from lrexp.analysis.suggest import Suggestion, suggest
@@ -35,24 +34,24 @@ from lrexp.runs.trials import can_have, race_task
 
 
 def looked_at(
-    group: Sequence[Curve], untrained: Sequence[Array], rule: str, mean_frac: float
+    group: Sequence[Curve], control: Sequence[Array], rule: str, mean_frac: float
 ) -> tuple[Suggestion, int]:
     """Return what range tests suggest, and the steps made, with those of a second look."""
     steps = sum(len(curve.lr) for curve in group)
     if not is_buried(group):
         return suggest(group, rule, mean_frac), steps
-    return suggest(group, rule, mean_frac, untrained), 2 * steps
+    return suggest(group, rule, mean_frac, control), 2 * steps
 
 
 def race(
     cell: Cell,
     groups: Sequence[Sequence[Curve]],
-    untrained: Sequence[Sequence[Array]],
+    control: Sequence[Sequence[Array]],
     seeds: Sequence[int],
 ) -> list[Answer]:
     """Return what races at the default budget answer, one for each group of range tests."""
     plan = planned(cell.work, cell.optimizer, cell.schedule)
-    return [_race(plan, *each) for each in zip(groups, untrained, seeds, strict=True)]
+    return [_race(plan, *each) for each in zip(groups, control, seeds, strict=True)]
 
 
 @cache
@@ -68,9 +67,9 @@ def planned(work: Workload, optimizer: str, schedule: str) -> Plan:
     return plan_one(load_config(tree, given=objects.sections), objects, RANGE_TEST)
 
 
-def _race(plan: Plan, group: Sequence[Curve], untrained: Sequence[Array], seed: int) -> Answer:
+def _race(plan: Plan, group: Sequence[Curve], control: Sequence[Array], seed: int) -> Answer:
     variant = plan.variants[RANGE_TEST]
-    found, tested = looked_at(group, untrained, "auto", variant.mean_frac)
+    found, tested = looked_at(group, control, "auto", variant.mean_frac)
     begin = race_start(group, found)
     if begin is None:
         return Answer(None, tested, found.reason or "")

@@ -1,4 +1,4 @@
-"""A second look, where no fall shows: what makes one batch harder than another is taken off."""
+"""A paired control, where no fall shows: what makes one batch harder than another is taken off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lrexp
 from lrexp.analysis.range_curve import Curve
-from lrexp.analysis.signal import closer_look, falls, is_buried
+from lrexp.analysis.signal import falls, is_buried, paired_control
 from lrexp.analysis.suggest import suggest
 from lrexp.errors import ConfigError
 from lrexp.integrations.lr_finder import LRFinder
@@ -27,65 +27,65 @@ def buried(fall: float, seeds: int = 3) -> tuple[list[Curve], list[np.ndarray]]:
     """Return curves that fall by little, and batches that differ by much."""
     x = np.log10(LR)
     learned = fall * np.interp(x, [-4, -2, -1, 0], [0.0, 1.0, 1.0, -3.0])
-    curves, untrained = [], []
+    curves, control = [], []
     for seed in range(seeds):
         draw = np.random.default_rng(seed)
         hard = 5.0 + draw.normal(0, 1.0, len(LR))
         curves.append(Curve(LR, hard - learned + draw.normal(0, 0.01, len(LR))))
-        untrained.append(hard)
-    return curves, untrained
+        control.append(hard)
+    return curves, control
 
 
 def test_a_fall_that_is_buried_in_differences_of_batches_is_found() -> None:
-    curves, untrained = buried(0.3)
+    curves, control = buried(0.3)
     assert suggest(curves).suggested_lr is None
-    found = suggest(curves, untrained=untrained)
-    clear = suggest([Curve(c.lr, c.loss - u) for c, u in zip(curves, untrained, strict=True)])
+    found = suggest(curves, control=control)
+    clear = suggest([Curve(c.lr, c.loss - u) for c, u in zip(curves, control, strict=True)])
     assert found.suggested_lr == pytest.approx(clear.suggested_lr, rel=0.02)
     assert 1e-3 < found.suggested_lr < 1e-1
     assert "taken off" in str(found.note)
 
 
 def test_what_few_of_the_seeds_show_is_looked_at_again() -> None:
-    curves, untrained = buried(0.7)
+    curves, control = buried(0.7)
     assert suggest(curves).suggested_lr is not None  # all seeds together show it
     assert sum(suggest([curve]).suggested_lr is None for curve in curves) >= 2
     assert is_buried(curves)
-    found = suggest(curves, untrained=untrained)
+    found = suggest(curves, control=control)
     assert "weak signal" in str(found.note)
     assert found.per_seed.count(None) == 0
 
 
 def blown_up(fall: float) -> tuple[list[Curve], list[np.ndarray]]:
     """Return the same with an edge: above an LR of 0.3 the loss rises far over its noise."""
-    curves, untrained = buried(fall)
+    curves, control = buried(fall)
     rise = 100 * np.maximum(np.log10(LR / 0.3), 0)
-    return [Curve(c.lr, c.loss + rise) for c in curves], untrained
+    return [Curve(c.lr, c.loss + rise) for c in curves], control
 
 
 def test_the_edge_of_stability_counts_as_much_as_what_little_fell() -> None:
-    curves, untrained = blown_up(0.3)
-    found = suggest(curves, untrained=untrained)
+    curves, control = blown_up(0.3)
+    found = suggest(curves, control=control)
     assert found.readings is not None
     assert found.edge == pytest.approx(0.3, rel=0.6)
     middle = sorted(found.readings.values())[1]
     assert found.suggested_lr == pytest.approx((middle * found.edge / 20) ** 0.5)
-    clear = suggest([c.against(u) for c, u in zip(curves, untrained, strict=True)])
+    clear = suggest([c.against(u) for c, u in zip(curves, control, strict=True)])
     assert clear.edge is None
     assert clear.suggested_lr == pytest.approx(middle, rel=0.02)
 
 
-def test_what_a_second_look_does_not_confirm_is_called_a_guess() -> None:
+def test_what_a_paired_control_does_not_confirm_is_called_a_guess() -> None:
     curves, _ = buried(0.7)
     assert suggest(curves).note is None
-    assert "a guess" in str(suggest(curves, untrained=[curve.loss for curve in curves]).note)
+    assert "a guess" in str(suggest(curves, control=[curve.loss for curve in curves]).note)
 
 
 def test_what_is_drawn_is_what_was_read() -> None:
-    curves, untrained = buried(0.3)
-    shown = closer_look(curves, untrained)
+    curves, control = buried(0.3)
+    shown = paired_control(curves, control)
     assert shown is not None
-    found = RangeTest(suggest(curves, untrained=untrained), tuple(curves), shown=tuple(shown))
+    found = RangeTest(suggest(curves, control=control), tuple(curves), shown=tuple(shown))
     raw = [line for line in found.plot().lines if len(line.get_ydata()) == 100]
     assert np.array_equal(raw[0].get_ydata(), shown[0].loss)
 
@@ -129,15 +129,15 @@ def test_the_last_digits_of_a_loss_are_no_fall(
 
 
 def test_where_nothing_is_learned_there_is_still_no_suggestion() -> None:
-    curves, untrained = buried(0.0)
-    assert suggest(curves, untrained=untrained).suggested_lr is None
+    curves, control = buried(0.0)
+    assert suggest(curves, control=control).suggested_lr is None
 
 
-def test_where_the_fall_shows_the_second_look_changes_nothing() -> None:
+def test_where_the_fall_shows_the_paired_control_changes_nothing() -> None:
     curves, _ = buried(8.0)
     plain = suggest(curves)
     assert plain.suggested_lr is not None
-    assert suggest(curves, untrained=[np.zeros(100)] * 3) == plain
+    assert suggest(curves, control=[np.zeros(100)] * 3) == plain
 
 
 def noise(kind: str, draw: np.random.Generator) -> np.ndarray:
@@ -167,25 +167,25 @@ def test_luck_is_hardly_ever_taken_for_a_fall(kind: str, count: int) -> None:
 
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 def test_what_falls_by_little_but_surely_is_found(seeds: int) -> None:
-    curves, untrained = buried(0.05, seeds)
-    assert falls(curves, untrained)
+    curves, control = buried(0.05, seeds)
+    assert falls(curves, control)
     assert not falls(curves, [curve.loss - 1e-3 for curve in curves])  # it rose
 
 
 def test_a_seed_that_stopped_or_rises_alone_decides_nothing() -> None:
-    curves, untrained = buried(0.3)
+    curves, control = buried(0.3)
     short = Curve(LR[:20], curves[0].loss[:20])
-    assert falls([short, *curves[1:]], untrained)
-    risen = Curve(LR, untrained[0] + 3.0)
-    assert not falls([risen, Curve(LR, untrained[1] + 3.0), curves[2]], untrained)
+    assert falls([short, *curves[1:]], control)
+    risen = Curve(LR, control[0] + 3.0)
+    assert not falls([risen, Curve(LR, control[1] + 3.0), curves[2]], control)
     assert not falls([], [])
 
 
 @pytest.mark.parametrize("bad", [np.ones(99), np.full(100, np.nan)])
 def test_losses_that_do_not_fit_are_not_used(bad: np.ndarray) -> None:
-    curves, untrained = buried(0.3)
-    assert suggest(curves, untrained=[*untrained[:2], bad]) == suggest(curves)
-    with pytest.raises(ConfigError, match="untrained"):
+    curves, control = buried(0.3)
+    assert suggest(curves, control=[*control[:2], bad]) == suggest(curves)
+    with pytest.raises(ConfigError, match="control"):
         curves[0].against(bad)
 
 
@@ -195,9 +195,9 @@ def with_entropies(output: Tensor, target: Tensor) -> Tensor:
 
 
 def test_a_fall_that_only_begins_is_no_answer() -> None:
-    curves, untrained = buried(0.3)
+    curves, control = buried(0.3)
     cut = [Curve(c.lr[:45], c.loss[:45]) for c in curves]  # up to 4e-4
-    found = suggest(cut, untrained=untrained)
+    found = suggest(cut, control=control)
     assert found.suggested_lr is None
     assert "raise find_lr.max_lr" in str(found.reason)
 
