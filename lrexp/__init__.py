@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         get_lr_scheduler,
         get_multi_step_lr_scheduler,
     )
+    from lrexp.workloads.metrics import register_metric
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOMES = {
     "load_run": "lrexp.runs.reader",
     "plot_lr_schedule": "lrexp.report.plots",
     "register_executor": "lrexp.runs.executor",
+    "register_metric": "lrexp.workloads.metrics",
     "register_rule": "lrexp.analysis.rules",
     "resume": "lrexp.api",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "plot_lr_schedule",
     "records",
     "register_executor",
+    "register_metric",
     "register_rule",
     "resume",
 ]

@@ -97,6 +97,7 @@ def compare(
     model: Any = None,
     data: Any = None,
     loss: Any = None,
+    metrics: Sequence[Any] | None = None,
     step: Any = None,
     eval_step: Any = None,
     seeds: int | None = None,
@@ -120,6 +121,9 @@ def compare(
         model, data, loss: names, or Python objects that replace those sections: a function (or
             class) that returns a module, or a module from which every seed starts; `(train, val)`
             or `train` as a data function returns them; a function (output, target) -> scalar.
+        metrics: replaces the config's `metrics`: names, or functions (output, target) -> number
+            that are called with all of the validation split; `register_metric` gives one a
+            direction.
         step: in place of a loss: a function (model, batch) -> loss, or a dict with `loss` and
             further numbers, which are measured at each evaluation; `eval_step`: that of
             evaluations, where it is another.
@@ -155,7 +159,7 @@ def compare(
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor)
     flags = {"compare.seeds": seeds, "device": device, "engine": engine}
     sections = _sections(model, data, loss, step, eval_step)
-    asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
+    asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
     return asked.train("compare", options)[1]
 
 
@@ -221,6 +225,7 @@ def resume(
     model: Any = None,
     data: Any = None,
     loss: Any = None,
+    metrics: Sequence[Any] | None = None,
     step: Any = None,
     eval_step: Any = None,
     jobs: int | None = None,
@@ -241,7 +246,8 @@ def resume(
         run: the run directory; it may have been moved.
         force: go on although code, data, torch or the machine's arithmetic changed; let `write`
             replace a file.
-        model, data, loss, step, eval_step: the Python objects that the run was made with, if any.
+        model, data, loss, step, eval_step, metrics: the Python objects that the run was made with,
+            if any.
         jobs: worker processes; by default as many as the run had.
         executor: as of `compare`; by default that of the config.
         trust: the packages that the run was made to trust; it is asked for again because a run
@@ -261,16 +267,19 @@ def resume(
     Example:
         >>> lrexp.resume("runs/20261121-210301-digits-lr-compare-3f9c")    # doctest: +SKIP
     """
+    from lrexp.config.names import IN_PYTHON
     from lrexp.runs.builder import Objects
     from lrexp.runs.resume import read_spec
     from lrexp.runs.train import resume_run
+    from lrexp.workloads.metrics import given_metrics
 
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
     again = "" if copy is None else copy.option
     options = _options(
         console, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
     )
-    found, objects = load_run(path), Objects(model, data, loss, step, eval_step)
+    functions = None if metrics is None else given_metrics(metrics, IN_PYTHON)[1]
+    found, objects = load_run(path), Objects(model, data, loss, step, eval_step, functions)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
@@ -428,12 +437,14 @@ class _Asked:
     trust: Sequence[str]
     out: str | Path | None
     runs_dir: str | Path
+    metrics: Sequence[Any] | None = None
 
     def train(
         self, command: Command, options: RunOptions, budget: float | None = None
     ) -> tuple[Config, Run]:
         """Train into a run directory; return the config and the run."""
         from lrexp.config.load import changes_of
+        from lrexp.config.names import IN_PYTHON
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
         from lrexp.runs.spec import make_spec
@@ -441,11 +452,15 @@ class _Asked:
         from lrexp.runs.summary import too_few_seeds
         from lrexp.runs.train import start_run
         from lrexp.runs.writer import check_free
+        from lrexp.workloads.metrics import given_metrics
 
         out, reporter = None if self.out is None else Path(self.out), options.reporter
         named = {key: value for key, value in self.sections.items() if isinstance(value, str)}
-        objects = Objects(**{k: v for k, v in self.sections.items() if k not in named})
+        given = {key: value for key, value in self.sections.items() if key not in named}
+        listed, functions = given_metrics(self.metrics or (), IN_PYTHON)
+        objects = Objects(**given, metrics=functions)
         changes = changes_of(self.overrides, named, self.flags)
+        changes += [] if self.metrics is None else [("metrics", listed)]
         changes += executor_changes(options.executor)
         check_free(out)
         with reporter.waiting("Loading data and model"):

@@ -6,13 +6,62 @@ An engine turns tasks into a stream of records; files, progress and every other 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 Kind: TypeAlias = Literal["compare", "range_test", "paired_control", "race"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Direction: TypeAlias = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that is taken at each evaluation.
+
+    Args:
+        direction: which is better, the lowest or the highest; None where nobody knows.
+        words: what people call it.
+        function: (outputs, targets of the whole validation split) -> number; None where the
+            training itself gives it.
+    """
+
+    direction: Direction | None
+    words: str
+    function: Callable[[Any, Any], float] | None = None
+
+
+# Every metric with a name, by its column in evals.csv; `lrexp.register_metric` adds to them.
+METRICS = {
+    "train_loss": Metric("min", "training loss"),
+    "val_loss": Metric("min", "validation loss"),
+    "val_accuracy": Metric("max", "validation accuracy"),
+}
+
+
+def column_of(name: str) -> str:
+    """Return the column of evals.csv that a metric is written to.
+
+    Example:
+        >>> [column_of(name) for name in ("train_loss", "loss", "f1_macro", "mine:euros")]
+        ['train_loss', 'val_loss', 'val_f1_macro', 'val_euros']
+    """
+    short = name.rpartition(":")[2].rpartition(".")[2]
+    return short if short in METRICS or short.startswith("val_") else f"val_{short}"
+
+
+def words_of(column: str) -> str:
+    """Return what people call the metric of a column.
+
+    Example:
+        >>> words_of("val_loss"), words_of("val_f1_macro")
+        ('validation loss', 'validation f1 macro')
+    """
+    if column in METRICS:
+        return METRICS[column].words
+    short = column.removeprefix("val_")
+    return ("validation " * (short != column) + short).replace("_", " ")
 
 
 @dataclass(frozen=True, order=True)

@@ -7,14 +7,16 @@ The pipeline: read (`document.py`), override, write short forms out, check again
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from lrexp.config.config import BEST, Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
+from lrexp.config.metric_names import metric_problems, named_metrics
 from lrexp.config.names import CHECKED, IN_PYTHON, Names, section_problems
 from lrexp.config.reader import read_override
 from lrexp.config.schema import ExperimentConfig, make_safe
@@ -228,15 +230,21 @@ class _Checker:
             problems = [*_missing_loss(tree), *problems]
         for section in CHECKED:
             if section in tree and section in self._checked:
-                problems += self._section(section, tree[section])
+                check = partial(section_problems, section, tree[section], self._names)
+                problems += self._once(section, tree[section], check)
+        if "optimizer" in self._checked:  # else nothing is trained
+            metrics = [*named_metrics(tree), tree.get("step")]
+            problems += self._once("metrics", metrics, partial(metric_problems, tree, self._names))
         return problems
 
-    def _section(self, section: str, value: object) -> list[Problem]:
+    def _once(
+        self, section: str, value: object, check: Callable[[], list[Problem]]
+    ) -> list[Problem]:
         key = (section, repr(value))
         if key not in self._known:
             self._known[key] = []
             try:
-                self._known[key] = section_problems(section, value, self._names)
+                self._known[key] = check()
             except UserCodeError as error:
                 self.failure = self.failure or error
         return self._known[key]

@@ -26,7 +26,6 @@ from lrexp.config.rule_names import RULES as RANGE_TEST_RULES
 from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
 from lrexp.errors import ConfigError
-from lrexp.schedules.controllers import Monitor
 from lrexp.schedules.signatures import Count, Fraction, Positive
 
 CUSTOM = "lrexp"  # the type of errors whose wording comes from here
@@ -341,7 +340,16 @@ class CompareConfig(BaseModel):
     seeds: int = Field(
         default=1, ge=1, le=10_000, description="Trainings per variant, one per seed."
     )
-    metric: Monitor = Field(default="val_loss", description="What ranks the variants.")
+    metric: Text = Field(
+        default="val_loss",
+        description="What ranks the variants: val_loss, train_loss, or a metric as in metrics.",
+    )
+    direction: Literal["min", "max"] | None = Field(
+        default=None, description="Which is better of the metric, where that is not known."
+    )
+    select: Literal["final", "best"] = Field(
+        default="final", description="Rank by the last evaluation, or by the best of each training."
+    )
     reference: Text | None = Field(
         default=None,
         description="The variant that the others are compared with; best is the one that ranks "
@@ -435,6 +443,12 @@ class ExperimentConfig(BaseModel):
         default=None,
         description="What is minimised; left out where the model returns its loss.",
         examples=["cross_entropy"],
+    )
+    metrics: list[Text] = Field(
+        default_factory=list,
+        description="Measured at each evaluation: accuracy, scorers of scikit-learn, import paths "
+        "to functions of (output, target), registered names.",
+        examples=[["accuracy", "f1_macro"]],
     )
     step: Text | None = Field(
         default=None,

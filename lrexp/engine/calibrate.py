@@ -25,6 +25,7 @@ from lrexp.engine.vectorized.loop import LrWindow, stacked_updates
 from lrexp.engine.vectorized.proof import COMPARED, Alone, Facts, undisturbed
 from lrexp.engine.vectorized.stack import Masks, Stack
 from lrexp.workloads.batches import Batches
+from lrexp.workloads.metrics import Metrics
 from lrexp.workloads.objectives import copy_objective
 
 WARM_UP = {"cpu": 2, "cuda": 6}  # steps not timed: they allocate, choose kernels, are captured
@@ -118,7 +119,9 @@ class _FirstBatches:
 
 def _evaluated_briefly(task: Task) -> Task:
     val = task.val if task.eval_every else None
-    return replace(task, val=None if val is None else cast(Batches, _FirstBatches(val)))
+    return replace(
+        task, metrics=Metrics(), val=None if val is None else cast(Batches, _FirstBatches(val))
+    )
 
 
 def _evaluations(task: Task, evaluate: Callable[[], list[dict[str, float]]]) -> list[list[float]]:

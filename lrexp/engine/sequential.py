@@ -17,13 +17,14 @@ from lrexp.engine.stop import may_be_of_loader
 from lrexp.engine.task import Task
 from lrexp.engine.training import Training
 from lrexp.records import Evaluation, Failed, Interrupted, Record, Started
-from lrexp.workloads.batches import Batches
+from lrexp.workloads.batches import Batches, size_of
+from lrexp.workloads.metrics import Gathered
 from lrexp.workloads.optimizers import set_mode
 from lrexp.workloads.seeds import derive_seed
 
 
 def evaluate(model: nn.Module, batches: Batches, task: Task) -> dict[str, float]:
-    """Return `val_loss` (mean over all that counts) and, for classes, `val_accuracy` (in [0, 1]).
+    """Return `val_loss` (mean over all that counts), for classes `val_accuracy`, and metrics.
 
     Sums stay on the device until the end; there is one read-back for the whole split. Models that
     draw random numbers while evaluated draw the same ones every time, and training goes on with
@@ -46,7 +47,7 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
     right = torch.zeros((), dtype=wide, device=task.device)
     counted = torch.zeros((), dtype=wide, device=task.device)
     predicted = torch.zeros((), dtype=wide, device=task.device)
-    objective = task.eval_objective or task.objective
+    objective, gathered = task.eval_objective or task.objective, Gathered(task.metrics)
     for batch in batches.in_order():
         with torch.autocast(task.device.type, task.autocast_dtype, enabled=task.autocast):
             loss, count, output = objective.measure(model, batch)
@@ -56,10 +57,19 @@ def _measures(model: nn.Module, batches: Batches, task: Task) -> dict[str, float
             hits, made = task.count_correct(output, objective.target(batch))
             right += hits
             predicted += made
+        if task.metrics:
+            gathered.add(task.metrics.kept(output), objective.target(batch), size_of(batch))
     values = {"val_loss": (loss_sum / counted).item()}
     if predicted:
         values["val_accuracy"] = (right / predicted).item()
-    return values
+    return values | measured(gathered, task)
+
+
+def measured(gathered: Gathered, task: Task) -> dict[str, float]:
+    """Return the metrics of a split; functions that draw random numbers draw the same each time."""
+    if task.metrics.functions:
+        seed_everything(derive_seed(task.trial.seed, "metrics"))
+    return gathered.values()
 
 
 def weighed(mean: Tensor, count: Tensor | int) -> Tensor:

@@ -23,6 +23,7 @@ from lrexp.records import (
 )
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.batches import Batches
+from lrexp.workloads.metrics import Metrics
 from lrexp.workloads.objectives import Objective
 
 
@@ -38,6 +39,7 @@ class Task:
         eval_objective: that of evaluations; None is the same.
         count_correct: (output, target) -> number of right predictions per prediction made, as
             (right, made); None where accuracy means nothing.
+        metrics: what is measured besides.
         train: training batches on `device`, val: validation batches or None.
         schedule: LR of the optimizer's base LR for every step; groups are scaled by it.
         base_lr: the base LR η that the schedule was built with.
@@ -70,6 +72,7 @@ class Task:
     val: Batches | None = None
     eval_objective: Objective | None = None
     count_correct: Callable[[Any, Any], tuple[Tensor, Tensor | int]] | None = None
+    metrics: Metrics = field(default_factory=Metrics)
     eval_every: int = 0
     accumulate: int = 1
     grad_clip: float | None = None

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from lrexp.analysis.claims import BETTER, TOO_FEW
 from lrexp.analysis.statistics import MIN_SEEDS
+from lrexp.report.metrics import GUESSES, guesses, metric_notes, metrics_table, other_columns
 from lrexp.report.text import (
     FIRST_SHOWN,
     NAME_WIDTH,
@@ -63,7 +64,8 @@ class _Ranking:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with as_written("summary.json"):
-            parts = [*self._table(console, options), verdict_lines(self.summary)]
+            table = [*self._table(console, options), *_metrics(self.summary)]
+            parts = [*table, verdict_lines(self.summary)]
             parts.insert(0, Padding(_heading(self.summary), (1, 0, 0, 2)))
         yield from (part for part in parts if part is not None)
 
@@ -75,13 +77,14 @@ class _Ranking:
             yield wide
             yield _sentences(self.summary)
             return
-        for delta in (True, False):
-            narrow = _table(self.summary, delta=delta)
+        for delta, others in ((True, True), (False, True), (False, False)):
+            narrow = _table(self.summary, delta=delta, others=others)
             if least_width(narrow, console, options) <= options.max_width:
                 yield narrow
-                yield _sentences(self.summary, changes=True, delta=not delta)
+                told = {"delta": not delta, "others": not others}
+                yield _sentences(self.summary, changes=True, **told)
                 return
-        yield _sentences(self.summary, changes=True, delta=True, value=True)
+        yield _sentences(self.summary, changes=True, delta=True, others=True, value=True)
 
 
 def _heading(summary: Mapping[str, Any]) -> Text:
@@ -89,19 +92,35 @@ def _heading(summary: Mapping[str, Any]) -> Text:
     num_variants, num_seeds = len(summary["ranking"]), len(summary.get("seeds") or ())
     text = Text(measure_text(summary["metric"]).capitalize(), "bold")
     counts = f"{count_text(num_variants, 'variant')} × {count_text(num_seeds, 'seed')}"
-    return text.append(f", {better} is better · {counts}", "not bold dim")
+    best = " · ranked by the best evaluation" if summary.get("select") == "best" else ""
+    return text.append(f", {better} is better · {counts}{best}", "not bold dim")
 
 
-def _table(summary: Mapping[str, Any], *, delta: bool = True, wide: bool = False) -> Table:
+def _metrics(summary: Mapping[str, Any]) -> RenderResult:
+    """Yield the other metrics, and what is to be said of all."""
+    table, notes = metrics_table(summary), metric_notes(summary)
+    if table is not None:
+        yield table
+    told = [Padding(_plain(note, "yellow"), (0, 0, 0, 2)) for note in notes]
+    if told:
+        yield Padding(Group(*told), (0, 0, 1, 0))
+
+
+def _table(
+    summary: Mapping[str, Any], *, delta: bool = True, others: bool = True, wide: bool = False
+) -> Table:
     """Return the ranking; a wide table has changes, and each seed's value, in it."""
     rows, values = summary["ranking"], _values(summary)
     differences = _differences(summary) if delta else []
     seeds = _shown_seeds(summary) if wide else ()
     value = "mean ± sd" if len(summary.get("seeds") or ()) > 1 else "value"
-    aligned = (value, DELTA) if differences else (value,)  # their texts, among themselves
+    beside = other_columns(summary) if others else []
+    delta_column = [Column(Text(DELTA), no_wrap=True)] if differences else []
     table = new_table(
         *("", "variant", *(["changes"] if wide else [])),
-        *(Column(Text(name), no_wrap=True) for name in aligned),
+        Column(Text(value), no_wrap=True),  # texts aligned among themselves, as those of the next
+        *(Column(Text(name), justify="right", no_wrap=True) for name, _ in beside),
+        *delta_column,
         *(Column(Text(f"seed {n}"), justify="right", no_wrap=True, style="dim") for n in seeds),
         Column(Text("diagnosis")) if wide else "diagnosis",
     )
@@ -113,19 +132,28 @@ def _table(summary: Mapping[str, Any], *, delta: bool = True, wide: bool = False
         style = "bold" if row["rank"] == 1 else ""
         cells = [Text(str(row["rank"]), style), cell(row["variant"], style)]
         cells += [cell(settings_text(row.get("settings") or {}))] if wide else []
-        cells += [values[i], *differences[i : i + 1]]
+        cells += [values[i], *(Text(texts[i]) for _, texts in beside), *differences[i : i + 1]]
         by_seed = [number_text(value, zeros=True) for value in row["values"][: len(seeds)]]
         table.add_row(*cells, *by_seed, _diagnosis(row))
+    if (guess := guesses(summary, summary["metric"])) is not None:
+        changes = [Text()] if wide else []
+        table.add_row(Text(), Text(GUESSES, "dim"), *changes, Text(guess, "dim"))
     return table
 
 
 def _sentences(
-    summary: Mapping[str, Any], *, changes: bool = False, delta: bool = False, value: bool = False
+    summary: Mapping[str, Any],
+    *,
+    changes: bool = False,
+    delta: bool = False,
+    others: bool = False,
+    value: bool = False,
 ) -> RenderableType:
     """Return a paragraph for each variant, with what no table says of it."""
     grid = _paragraphs()
     seeds, rows, means = _shown_seeds(summary), summary["ranking"], _values(summary)
     differences = _differences(summary) if delta else []
+    beside = other_columns(summary) if others else []
     for i in shown_of(len(rows), first=MANY_SENTENCES):
         row = rows[i]
         text = Text()
@@ -137,6 +165,7 @@ def _sentences(
         facts = [
             settings_text(row.get("settings") or {}),
             f"seeds {'  '.join(values)}" if values else "",
+            *(f"{title} {texts[i].strip()}" for title, texts in beside),
             *(f"{DELTA} {_squeezed(text)}" for text in differences[max(i, 1) : i + 1]),
         ]
         if changes and any(facts):

@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lrexp.errors import without_controls
+from lrexp.records import words_of
 from lrexp.runs.files import to_json
 
 if TYPE_CHECKING:
@@ -309,12 +310,6 @@ def cell(text: object, style: str = "") -> Text:
     return Text(shortened(str(text), NAME_WIDTH), style)
 
 
-MEASURES = {
-    "train_loss": "training loss",
-    "val_loss": "validation loss",
-    "val_accuracy": "validation accuracy",
-}
-
 _KINDS = {  # of difference, by key; a key that ends with a dot stands for all others below it
     "optimizer.lr": "learning rate",
     "optimizer.name": "optimizer",
@@ -335,7 +330,7 @@ _KINDS = {  # of difference, by key; a key that ends with a dot stands for all o
 
 def measure_text(measure: str) -> str:
     """Return `val_loss` in words: `validation loss`."""
-    return MEASURES.get(measure, measure.replace("_", " "))
+    return words_of(measure)
 
 
 def kinds_compared(keys: Iterable[str]) -> set[str]:

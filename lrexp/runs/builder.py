@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
@@ -18,12 +18,15 @@ from lrexp.config.names import IN_PYTHON, PLAIN, Kind
 from lrexp.config.schema import ExperimentConfig
 from lrexp.engine.rng import preserved_rng, seed_everything
 from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
+from lrexp.records import METRICS, Metric
 from lrexp.schedules.signatures import check_arguments
+from lrexp.workloads.answers import fit_answers
 from lrexp.workloads.batches import Data, Facts, example_of, placed
 from lrexp.workloads.labels import CLASSES, facts_for, task_of
 from lrexp.workloads.loading import data_from_objects, load_data
 from lrexp.workloads.loss_calls import LossCalls
-from lrexp.workloads.losses import LossFunction, fit_accuracy, placed_loss, torch_name
+from lrexp.workloads.losses import LossFunction, placed_loss, torch_name
+from lrexp.workloads.metrics import Asked, Baseline, fit_metrics
 from lrexp.workloads.models import copy_of, fill_facts
 from lrexp.workloads.objectives import (
     Objective,
@@ -33,12 +36,14 @@ from lrexp.workloads.objectives import (
     fit_objective,
     layout,
     logits_of,
+    numbers_of,
 )
 from lrexp.workloads.optimizers import make_optimizer
 from lrexp.workloads.seeds import derive_seed
 from lrexp.workloads.tensors import all_targets
 
 Build: TypeAlias = Callable[[int], tuple[nn.Module, Optimizer]]
+Probed: TypeAlias = tuple[Callable[[], Objective], Any, Any]  # it, a batch, the output for it
 NOT_COPIED = "Pass a function that makes the model anew and returns it, or remove what it keeps."
 
 
@@ -51,6 +56,7 @@ class Objects:
         data: what a data function would return.
         loss: a function of (output, target), or of (output, target, weight).
         step: a function (model, batch) -> loss, or a dict with it; eval_step: that of evaluations.
+        metrics: those that were given as functions, by column.
     """
 
     model: Callable[..., nn.Module] | nn.Module | None = None
@@ -58,11 +64,17 @@ class Objects:
     loss: LossFunction | None = None
     step: Step | None = None
     eval_step: Step | None = None
+    metrics: Mapping[str, Metric] | None = None
 
     @property
     def sections(self) -> frozenset[str]:
         """Return the names of the sections that are given as objects."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+    @property
+    def known_metrics(self) -> dict[str, Metric]:
+        """Return every metric that has been declared, by column."""
+        return METRICS | dict(self.metrics or {})
 
 
 class TrialBuilder:
@@ -71,6 +83,7 @@ class TrialBuilder:
     def __init__(self, config: Config, objects: Objects, device: torch.device) -> None:
         self._config, self._names = config, config.names
         self._objects, self.device = objects, device
+        self.known_metrics = objects.known_metrics
         self._data: dict[str, Data] = {}
         self._initial: dict[str, nn.Module] = {}
         self._initial_seed: int | None = None
@@ -116,9 +129,19 @@ class TrialBuilder:
         return build
 
     def probe(
-        self, settings: ExperimentConfig, data: Data, build: Build
-    ) -> tuple[Callable[[], Objective], Any]:
-        """Run one batch through a copy of the model; return the objective and accuracy that fit it.
+        self, settings: ExperimentConfig, data: Data, build: Build, asked: Asked
+    ) -> dict[str, Any]:
+        """Run one batch through a copy of the model; return what of a `VariantPlan` fits it."""
+        trained = self._objective(settings, data, build)
+        evaluated = self._eval_step(settings, data, build)
+        return {
+            "make_objective": trained[0],
+            "make_eval_objective": None if evaluated is None else evaluated[0],
+            **self._metrics(settings, data, evaluated or trained, asked),
+        }
+
+    def _objective(self, settings: ExperimentConfig, data: Data, build: Build) -> Probed:
+        """Return what makes the objective that fits a first batch, this batch, and its output.
 
         The objective comes as a function that makes it: a loss that keeps state (an exponential
         average, learned weights) begins afresh in every trial.
@@ -128,7 +151,7 @@ class TrialBuilder:
             if self._objects.loss is not None or settings.loss is not None:
                 what, remedy = "is not used: the step makes the loss", "Leave one of them out."
                 raise ConfigError.single("loss", what, NOTHING, remedy)
-            return self._own_step("step", step, settings, data, build), None
+            return self._own_step("step", step, settings, data, build)
         pristine = self._objects.loss or self._names.of("loss", settings)
 
         def fresh() -> LossFunction:
@@ -163,14 +186,33 @@ class TrialBuilder:
                 except ConfigError as error:
                     raise error.under("loss") from None
                 _check_counted(known, output, settings, self._torch_loss(settings))
-            objective = make_objective()
-        target, ignored = objective.target(batch), getattr(objective, "ignored", None)
-        return make_objective, fit_accuracy(logits_of(output), target, ignored)
+        return make_objective, batch, logits_of(output)
 
-    def eval_step(
-        self, settings: ExperimentConfig, data: Data, build: Build
-    ) -> Callable[[], Objective] | None:
-        """Return what makes the objective of evaluations, None where it is that of training."""
+    def _metrics(
+        self, settings: ExperimentConfig, data: Data, probed: Probed, asked: Asked
+    ) -> dict[str, Any]:
+        """Return how right answers are counted, what is measured besides, and what guessing is."""
+        make_objective, batch, output = probed
+        objective, loss = make_objective(), self._torch_loss(settings)
+        target = objective.target(batch)
+        answers = fit_answers(output, target, loss, getattr(objective, "ignored", None))
+        functions = {}
+        for column, name in asked.names.items():
+            metric = self.known_metrics.get(column)
+            if metric is not None and metric.function is not None:
+                functions[column] = metric.function
+            elif ":" in name:
+                functions[column] = self._names.resolve("function", name)
+        metrics = fit_metrics(asked, functions, answers, output, target)
+        counts = answers is not None and answers.kind != "numbers"
+        return {
+            "count_correct": answers.count_correct if answers is not None and counts else None,
+            "metrics": replace(metrics, original=getattr(data, "original", None)),
+            "baseline": Baseline(answers, loss, tuple(getattr(output, "shape", ()))),
+        }
+
+    def _eval_step(self, settings: ExperimentConfig, data: Data, build: Build) -> Probed | None:
+        """Return a step of evaluations, None where it is that of training."""
         step = self._objects.eval_step or self._names.of("eval_step", settings)
         if step is None:
             return None
@@ -178,7 +220,7 @@ class TrialBuilder:
 
     def _own_step(
         self, kind: Kind, step: Step, settings: ExperimentConfig, data: Data, build: Build
-    ) -> Callable[[], Objective]:
+    ) -> Probed:
         """Take a step of the user's own once, and return what makes an objective of it."""
 
         def fresh() -> Objective:
@@ -195,8 +237,9 @@ class TrialBuilder:
                 torch.set_grad_enabled(kind == "step"),
                 user_code(kind),
             ):
-                check_step(kind, fresh().loss(model, batch), trains=kind == "step")
-        return fresh
+                made = fresh().loss(model, batch)
+                check_step(kind, made, trains=kind == "step")
+        return fresh, batch, numbers_of(made)
 
     def _materialised(self, model: nn.Module, settings: ExperimentConfig, data: Data) -> nn.Module:
         """Return the model with the weights of its lazy modules, if any, drawn here and now.

@@ -33,7 +33,8 @@ CHECKPOINTS = "checkpoints"
 FORMAT = 2
 _HEADER = "lrexp"  # the entry of the header with all that is no tensor
 _CHECKSUM = "crc32"  # of that text, and in it of the tensors
-_SETTINGS = {"final", "best", "steps"}
+_MEASURES = ("final", "best", "best_step", "best_epoch")
+_SETTINGS = {*_MEASURES, "steps"}
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def _check_position(position: Mapping[str, Any]) -> None:
         _require(isinstance(name, str) and _is_count(size), "its sizes are no numbers of bytes")
     _require(values.keys() <= _SETTINGS, "its values are not those of a trial")
     _require(_is_count(values.get("steps", 0)), "its steps are no number of steps")
-    for measures in (values.get("final", {}), values.get("best", {})):
+    for measures in (values.get(name, {}) for name in _MEASURES):
         _require(isinstance(measures, dict), "its measures are no mapping")
         for name, value in measures.items():
             is_measure = isinstance(name, str) and type(value) in (int, float, type(None))

@@ -6,7 +6,7 @@ Of data, only its size is asked, and only where a duration needs it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TypeAlias, TypeVar
@@ -14,13 +14,16 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from lrexp.config.config import Config
+from lrexp.config.metric_names import EVERY_STEP, asked_metrics
 from lrexp.config.names import section_problems
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.units import Clock, parse_duration
 from lrexp.errors import ConfigError, Problem
+from lrexp.records import METRICS, Direction, Metric, column_of
 from lrexp.schedules.build import build_schedule
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.builtin_data import told_size
+from lrexp.workloads.metrics import direction_of
 from lrexp.workloads.table import Size
 
 T = TypeVar("T")
@@ -127,8 +130,23 @@ def _at_least_one(duration: object, key: str, clock: Timekeeper) -> int:
         raise error.under(key) from None
 
 
+def full_name(settings: ExperimentConfig, name: str) -> str:
+    """Return a metric's name as `metrics` has it, where it names a column of one of these."""
+    asked = asked_metrics({"metrics": settings.metrics, "compare": {"metric": name}})
+    return asked[column_of(name)][1]
+
+
+def declared_direction(settings: ExperimentConfig) -> dict[str, Direction]:
+    """Return which values of the metric that ranks are better, by its column, if it is declared."""
+    compare = settings.compare
+    return {} if compare.direction is None else {column_of(compare.metric): compare.direction}
+
+
 def make_schedule(
-    settings: ExperimentConfig, clock: Timekeeper, config: Config
+    settings: ExperimentConfig,
+    clock: Timekeeper,
+    config: Config,
+    known: Mapping[str, Metric] = METRICS,
 ) -> Schedule | Controller:
     """Return the schedule of one variant; problems have keys under `schedule`."""
     assert clock.total_steps is not None
@@ -140,12 +158,12 @@ def make_schedule(
             total_steps=clock.total_steps,
             to_steps=clock.steps,
             steps_per_epoch=lambda: clock.steps_per_epoch,
+            direction_of=lambda monitor: direction_of(
+                full_name(settings, monitor), known, declared_direction(settings)
+            ),
         )
     except ConfigError as error:
         raise error.under("schedule") from None
-
-
-EVERY_STEP = "loss"  # what a controller may monitor: the training loss; all else is evaluated
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,24 +14,28 @@ from torch.optim import Optimizer
 
 from lrexp.analysis.stopping import DivergenceStop
 from lrexp.config.config import Config
+from lrexp.config.metric_names import named_metrics
 from lrexp.config.names import PLAIN
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.units import Clock
 from lrexp.engine.device import pick_device
 from lrexp.engine.task import Task
-from lrexp.errors import ConfigError, Problem
-from lrexp.records import TrialId
+from lrexp.errors import NOTHING, ConfigError, Problem
+from lrexp.records import METRICS, Direction, Metric, TrialId, column_of
 from lrexp.runs.builder import Objects, TrialBuilder
 from lrexp.runs.lengths import (
     Problems,
     clock_of,
+    declared_direction,
     eval_every,
     for_every_variant,
+    full_name,
     length_of,
     make_schedule,
 )
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.batches import Data
+from lrexp.workloads.metrics import Asked, Baseline, Metrics, direction_of
 from lrexp.workloads.objectives import Objective
 from lrexp.workloads.optimizers import has_momentum
 
@@ -53,6 +57,9 @@ class VariantPlan:
     make_objective: Callable[[], Objective]
     make_eval_objective: Callable[[], Objective] | None = None
     count_correct: Any = None
+    metrics: Metrics = field(default_factory=Metrics)
+    baseline: Baseline = field(default_factory=Baseline)
+    asked: Asked = field(default_factory=Asked)
     timed_as: str = ""
 
     @property
@@ -77,6 +84,7 @@ class VariantPlan:
             train=self.data.train,
             val=self.data.val,
             count_correct=self.count_correct,
+            metrics=self.metrics,
             schedule=self.schedule,
             base_lr=self.settings.optimizer.lr,
             total_steps=self.total_steps,
@@ -94,7 +102,8 @@ class VariantPlan:
     def _kind(self) -> str:
         """What tasks share that compute the same: see `Task.kind`."""
         tree = self.settings.model_dump(mode="json")
-        return json.dumps([tree[key] for key in ("model", "data", "loss", *PLAIN, "precision")])
+        parts = [tree[key] for key in ("model", "data", "loss", *PLAIN, "precision")]
+        return json.dumps([*parts, *self.metrics.functions])
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,18 @@ class Plan:
     config: Config
     device: torch.device
     variants: dict[str, VariantPlan]
+    known: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
+
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """Return which values of each metric are better, by column, where that is known."""
+        names: dict[str, str] = {column: column for column in self.known}
+        for variant in self.variants.values():
+            names |= variant.asked.names
+            names |= {column: f"step:{name}" for column, name in variant.metrics.numbers.items()}
+        declared = declared_direction(self.config.experiment)
+        found = {c: direction_of(name, self.known, declared) for c, name in names.items()}
+        return {column: direction for column, direction in found.items() if direction is not None}
 
     def tasks(self, seeds: Sequence[int]) -> Iterator[Task]:
         """Yield a task per trial, seed by seed, so that one seed's initial weights are shared."""
@@ -157,13 +178,18 @@ def make_plan(config: Config, objects: Objects | None = None, *, validates: bool
         what, remedy = "does not exist on Apple GPUs", "Use fp32, or device: cpu."
         refused = ConfigError.single("precision", what, "fp64", remedy)
         raise refused.placed(config.document.place_of)
-    builder = TrialBuilder(config, objects or Objects(), device)
-    _check_given(config, objects or Objects())
+    objects = objects or Objects()
+    builder = TrialBuilder(config, objects, device)
+    _check_given(config, objects)
+    places = {name: _asked_by(settings, validates) for name, settings in config.variants.items()}
+    names: dict[str, str] = {}
+    for _, metric in (place for asked in places.values() for place in asked):
+        names.setdefault(column_of(metric), metric)
 
     def plan(name: str, settings: ExperimentConfig) -> VariantPlan:
-        return _plan_variant(name, settings, config, builder, validates)
+        return _plan_variant(name, settings, config, builder, Asked(names, places[name], validates))
 
-    return Plan(config, device, for_every_variant(config, plan))
+    return Plan(config, device, for_every_variant(config, plan), objects.known_metrics)
 
 
 def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
@@ -191,73 +217,70 @@ def _check_given(config: Config, objects: Objects) -> None:
         raise ConfigError(problems).placed(config.document.place_of)
 
 
+def _asked_by(settings: ExperimentConfig, validates: bool) -> list[tuple[str, str]]:
+    """Return key and name of the metrics of one variant that its trials are to measure."""
+    found = named_metrics(settings.model_dump())
+    if validates:
+        return found
+    follows = settings.find_lr.race  # its schedule: a race trains under it, too
+    return [(key, name) for key, name in found if follows and key == "schedule.monitor"]
+
+
 def _plan_variant(
-    name: str, settings: ExperimentConfig, config: Config, builder: TrialBuilder, validates: bool
+    name: str, settings: ExperimentConfig, config: Config, builder: TrialBuilder, asked: Asked
 ) -> VariantPlan:
     data = builder.data(settings)
     clock = clock_of(settings, data.size)  # nothing below makes sense without a length
     clock = replace(clock, total_steps=length_of(settings, clock))
     problems = Problems()
-    parts: dict[str, Any] = {}
-    followed = validates or settings.find_lr.race  # its schedule: a race trains under it, too
+    parts: dict[str, Any] = {"asked": asked}
+    known = builder.known_metrics
     with problems:
-        parts["schedule"] = make_schedule(settings, clock, config)
-        if followed:
-            _check_monitor(parts["schedule"], data)
+        parts["schedule"] = make_schedule(settings, clock, config, known)
         _check_momentum(parts["schedule"], config.names.of("optimizer", settings))
     with problems:
         parts["eval_every"] = eval_every(settings, clock)
     with problems:
-        if validates:
-            _check_metric(settings, data)
+        _require_validation(asked, data)
+    with problems:
+        if asked.ranks:
+            _check_direction(settings, known)
     with problems:
         build = builder.build_of(settings, data)
         parts["build"] = build
-        parts["make_objective"], parts["count_correct"] = builder.probe(settings, data, build)
-        parts["make_eval_objective"] = builder.eval_step(settings, data, build)
+        parts |= builder.probe(settings, data, build, asked)
         parts["timed_as"] = builder.timed_as(settings, data)
-        if parts["count_correct"] is None:
-            ranking = settings.compare.metric if validates else None
-            _refuse_accuracy(ranking, parts.get("schedule") if followed else None)
     problems.raise_any()
     device = builder.device
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
 
 
-def _check_metric(settings: ExperimentConfig, data: Data) -> None:
-    metric = settings.compare.metric
-    if metric.startswith("val_") and data.val is None:
-        raise ConfigError.single(
-            "compare.metric",
+def _require_validation(asked: Asked, data: Data) -> None:
+    problems = [
+        Problem(
+            key,
             "needs validation data, and there is none",
-            metric,
+            name,
             "Give (train, val), set data.val_fraction above 0, or use train_loss.",
         )
-
-
-def _refuse_accuracy(ranking: str | None, schedule: Schedule | Controller | None) -> None:
-    """Refuse an accuracy, which there is none of, as what ranks and as what a schedule follows."""
-    followed = schedule.monitor if isinstance(schedule, Controller) else None
-    asked = {"compare.metric": ranking, "schedule.monitor": followed}
-    what, remedy = "needs targets that are classes", "Use val_loss or train_loss."
-    problems = [
-        Problem(key, what, measure, remedy)
-        for key, measure in asked.items()
-        if measure == "val_accuracy"
+        for key, name in asked.places
+        if column_of(name) != "train_loss" and data.val is None
     ]
     if problems:
         raise ConfigError(problems)
 
 
-def _check_monitor(schedule: Schedule | Controller, data: Data) -> None:
-    monitor = "" if isinstance(schedule, Schedule) else schedule.monitor
-    if monitor.startswith("val_") and data.val is None:
-        raise ConfigError.single(
-            "schedule.monitor",
-            "needs validation data, and there is none",
-            monitor,
-            "Give (train, val), set data.val_fraction above 0, or monitor train_loss.",
-        )
+def _check_direction(settings: ExperimentConfig, known: Mapping[str, Metric]) -> None:
+    """Refuse a ranking by what nobody knows the better values of, or by the worse ones."""
+    metric, given = settings.compare.metric, settings.compare.direction
+    direction = direction_of(full_name(settings, metric), known)
+    if direction is None and given is None:
+        what = f"is needed: nobody knows which values of {metric} are better"
+        raise ConfigError.single("compare.direction", what, NOTHING, "Add it: min or max.")
+    if None not in (direction, given) and direction != given:
+        better = "higher" if direction == "max" else "lower"
+        what = f"contradicts compare.metric: {better} values of {metric} are better"
+        raise ConfigError.single("compare.direction", what, given, "Leave it out.")
 
 
 def _check_momentum(schedule: Schedule | Controller, optimizer: Any) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from lrexp.analysis.claims import (
     judged,
     summarise,
 )
-from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose, final_loss
 from lrexp.analysis.race import (
     Course,
     Raced,
@@ -38,10 +38,12 @@ from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
 from lrexp.analysis.suggest import CYCLE, Suggestion
 from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
+from lrexp.records import Direction, column_of
 from lrexp.runs.files import read_json
-from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, cause_of, load_run
+from lrexp.runs.measures import baselines, diagnoses_of, measures_of
+from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, load_run
 from lrexp.runs.stages import RangeTests
-from lrexp.runs.trial_files import HIGHER_IS_BETTER
+from lrexp.runs.trial_files import DIRECTIONS
 
 if TYPE_CHECKING:
     from lrexp.runs.train import Session
@@ -52,7 +54,8 @@ def conclude(session: Session) -> Run:
     with session.options.reporter.waiting("Drawing"):
         run = load_run(session.run)
         if session.spec.command == "compare":
-            summary = comparison_summary(run, session.plan.config)
+            plan = session.plan
+            summary = comparison_summary(run, plan.config, plan.directions, baselines(plan))
         else:
             summary = _of_find_lr(session, run)
         session.writer.summary(summary)
@@ -79,15 +82,27 @@ def _of_find_lr(session: Session, run: Run) -> dict[str, Any]:
     return {**summary, "note": " ".join(notes) or None}
 
 
-def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
-    """Return summary.json of a comparison whose trials have all ended."""
-    metric = config.experiment.compare.metric
-    outcomes = {name: {t.seed: _outcome(t) for t in ts} for name, ts in run.variants.items()}
-    values = {name: {t.seed: _final(t, metric) for t in ts} for name, ts in run.variants.items()}
-    direction: Literal["min", "max"] = "max" if metric in HIGHER_IS_BETTER else "min"
+def comparison_summary(
+    run: Run,
+    config: Config,
+    directions: Mapping[str, Direction] = DIRECTIONS,
+    baselines: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return summary.json of a comparison whose trials have all ended.
+
+    Args:
+        run: as its files are, config: that it was made with.
+        directions: which values of each metric are better, where that is known.
+        baselines: of each variant, what guessing gets of some metrics.
+    """
+    compare = config.experiment.compare
+    metric = column_of(compare.metric)
+    measures = measures_of(run, metric, compare.select, directions)
+    outcomes, values = measures.outcomes, measures.values(metric, compare.select)
+    direction: Direction = directions.get(metric, "min")
     seeds = list(run.status["seeds"])
     ranking = summarise(values, outcomes, direction, seeds)
-    diagnoses = _diagnoses(run, {name: str(v.loss) for name, v in config.variants.items()})
+    diagnoses = diagnoses_of(run, {name: str(v.loss) for name, v in config.variants.items()})
     results = Results(run, config, values, outcomes, direction, seeds, ranking)
     found = evidence(results)
     verdicts = {comparison["variant"]: comparison["verdict"] for comparison in found["comparisons"]}
@@ -95,10 +110,14 @@ def comparison_summary(run: Run, config: Config) -> dict[str, Any]:
         "command": "compare",
         "metric": metric,
         "direction": direction,
+        "select": compare.select,
         "seeds": seeds,
+        **measures.facts(ranking, seeds, baselines),
         "ranking": [
             {
                 **_row(row),
+                "metrics": measures.of_variant(row.variant, seeds),
+                "baseline": dict(baselines.get(row.variant, {})),
                 "diagnosis": asdict(diagnoses[row.variant]),
                 "settings": config.overrides[row.variant],
                 "verdict": verdicts.get(row.variant),
@@ -189,42 +208,6 @@ def _rung(course: Course, raced: Raced, is_halved: bool) -> dict[str, Any]:
     }
 
 
-def _diagnoses(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
-    """Return what each variant did; ends are compared among variants with the same loss."""
-    best: dict[str, float] = {}
-    for name, trials in run.variants.items():
-        for trial in trials:
-            end = final_loss(trial.steps["loss"], trial.evals)
-            if _outcome(trial) == "finished" and end is not None:
-                best[loss_names[name]] = min(end, best.get(loss_names[name], end))
-    combined = {}
-    for name, trials in run.variants.items():
-        ordered = _median_first(trials)
-        found = [_diagnosis(trial, run, best.get(loss_names[name])) for trial in ordered]
-        combined[name] = combine_diagnoses(found, [trial.seed for trial in ordered])
-    return combined
-
-
-def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials, the one with the median end first: the sentence is about that one."""
-    ends = [final_loss(trial.steps["loss"], trial.evals) for trial in trials]
-    median = np.median([end for end in ends if end is not None] or [0.0])
-    distance = [math.inf if end is None else abs(end - median) for end in ends]
-    return [trials[i] for i in sorted(range(len(trials)), key=distance.__getitem__)]
-
-
-def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagnosis:
-    return diagnose(
-        trial.steps["loss"],
-        trial.evals,
-        _outcome(trial),
-        stopped_at=(trial.result or {}).get("stopped_at"),
-        total_steps=run.status["total_steps"][trial.variant],
-        best_final=best_final,
-        cause=cause_of(trial),
-    )
-
-
 def _row(row: VariantSummary) -> dict[str, Any]:
     return {
         "variant": row.variant,
@@ -237,15 +220,6 @@ def _row(row: VariantSummary) -> dict[str, Any]:
     }
 
 
-def _outcome(trial: TrialRecord) -> str:
-    return str((trial.result or {}).get("outcome", "failed"))
-
-
-def _final(trial: TrialRecord, metric: str) -> float | None:
-    value = (trial.result or {}).get("final", {}).get(metric)
-    return None if value is None else float(value)
-
-
 @dataclass(frozen=True)
 class Results:
     """The final metric of every trial of a run, and how the trial ended."""
@@ -254,14 +228,14 @@ class Results:
     config: Config
     values: Values
     outcomes: Outcomes
-    direction: Literal["min", "max"]
+    direction: Direction
     seeds: Sequence[int]
     ranking: Sequence[VariantSummary]
 
     @property
     def metric(self) -> str:
-        """The declared metric."""
-        return self.config.experiment.compare.metric
+        """The column of the declared metric."""
+        return column_of(self.config.experiment.compare.metric)
 
     @property
     def reference(self) -> str:
@@ -307,6 +281,7 @@ def evidence(results: Results) -> dict[str, Any]:
         "declared": {
             "metric": results.metric,
             "direction": results.direction,
+            "select": results.config.experiment.compare.select,
             "steps": results.run.status["total_steps"],
             "reference": results.reference,
             "reference_is_best": by_result,
@@ -359,7 +334,8 @@ def _comparable(results: Results) -> tuple[list[str], list[str]]:
 
 def _measure(settings: ExperimentConfig, metric: str) -> str:
     data = settings.data.model_dump(exclude={"batch_size", "workers", "in_memory"})
-    return repr((data, None if metric == "val_accuracy" else settings.loss))
+    is_loss = metric in ("val_loss", "train_loss")
+    return repr((data, settings.loss if is_loss else None))
 
 
 def _noise(results: Results) -> dict[str, Any] | None:

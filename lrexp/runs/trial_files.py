@@ -16,7 +16,9 @@ from typing import Any
 
 from lrexp.errors import LrexpError, UserCodeError, WorkerDiedError, user_error
 from lrexp.records import (
+    METRICS,
     Checkpoint,
+    Direction,
     Ended,
     Evaluation,
     Failed,
@@ -40,7 +42,7 @@ from lrexp.runs.checkpoint import (
 from lrexp.runs.files import disk_errors, remove_directory, trial_path, write_whole
 from lrexp.runs.writer import TrialWriter
 
-HIGHER_IS_BETTER = {"val_accuracy"}
+DIRECTIONS = {name: m.direction for name, m in METRICS.items() if m.direction is not None}
 MOST_TRACE = 20_000  # characters of a traceback, its end
 
 
@@ -49,7 +51,7 @@ class TrialFiles:
 
     A trial that starts a second time (its stack raised, say) begins anew, and so do its files. A
     loss in steps.csv has so many significant `digits`; `require_ours` raises where the folders have
-    become another process's.
+    become another process's. `directions` says of metrics which values are better.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class TrialFiles:
         *,
         digits: int = 9,
         require_ours: Callable[[], None] = lambda: None,
+        directions: Mapping[str, Direction] = DIRECTIONS,
     ) -> None:
         self._run = run.absolute()  # user code may change the working directory
         self._trials = {trial.id: trial for trial in trials}
         self._digits, self._require_ours = digits, require_ours
+        self._directions = directions
         self._going_on = dict(remaining.positions)
         self._first: dict[TrialId, TrialId] = {}  # of the group that a trial belongs to
         self._running: dict[TrialId, set[TrialId]] = {}  # those of its group, which share the set
@@ -83,7 +87,7 @@ class TrialFiles:
                 self._values[trial].step(record)
             case Evaluation():
                 self._writers[trial].evaluation(record.step, record.epoch, record.values)
-                self._values[trial].evaluation(record)
+                self._values[trial].evaluation(record, self._directions)
             case Ended():
                 diverged = record.stopped_at is not None and self._trials[trial].is_training
                 self._end(trial, "diverged" if diverged else "finished", _ending(record))
@@ -152,6 +156,8 @@ class TrialFiles:
                 **facts,
                 "final": final,
                 "best": values.best,
+                "best_step": values.best_step,
+                "best_epoch": values.best_epoch,
             }
         )
         self._writers.pop(trial).close()
@@ -192,10 +198,12 @@ def readable_error(error: BaseException, trial: TrialId) -> LrexpError:
 
 @dataclass
 class _Values:
-    """Final and best measures of one trial, and its steps."""
+    """Final and best measures of one trial, where the best were first reached, and its steps."""
 
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    best_step: dict[str, int] = field(default_factory=dict)
+    best_epoch: dict[str, float] = field(default_factory=dict)
     steps: int = 0
 
     def step(self, chunk: Steps) -> None:
@@ -203,15 +211,17 @@ class _Values:
         if chunk.loss:
             self.final["loss"] = chunk.loss[-1]
 
-    def evaluation(self, record: Evaluation) -> None:
+    def evaluation(self, record: Evaluation, directions: Mapping[str, Direction]) -> None:
         for name, value in record.values.items():
             if record.step == 0 and not math.isfinite(value):
                 continue  # no training loss before training
             self.final[name] = value
-            choose = max if name in HIGHER_IS_BETTER else min
-            known = [v for v in (self.best.get(name), value) if v is not None and math.isfinite(v)]
-            if known:
-                self.best[name] = choose(known)
+            if name not in directions or not math.isfinite(value):
+                continue
+            sign = 1 if directions[name] == "min" else -1
+            if name not in self.best or sign * value < sign * self.best[name]:
+                self.best[name] = value
+                self.best_step[name], self.best_epoch[name] = record.step, record.epoch
 
 
 def _ending(record: Ended) -> dict[str, Any]:

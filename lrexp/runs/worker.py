@@ -74,6 +74,7 @@ def train_groups(
                     files = TrialFiles(
                         run, known.values(), left,
                         digits=digits, require_ours=still_ours(run, lease),
+                        directions=plan.directions,
                     )  # fmt: skip
                     with closing(files):
                         for part in left.groups:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import IO, Any
 
 from lrexp.errors import ConfigError, RunError
@@ -323,15 +324,28 @@ def _ranking_csv(summary: Mapping[str, Any]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     head = ["rank", "variant", "metric", "mean", "sd", *(f"seed-{s}" for s in summary["seeds"])]
-    writer.writerow([*head, "finished", "diverged", "failed", "diagnosis", *_COMPARED])
+    measured = [f"{m}_{part}" for m in summary.get("metrics") or () for part in _MEASURED]
+    outcomes_head = ["finished", "diverged", "failed", "diagnosis"]
+    writer.writerow([*head, *outcomes_head, *_COMPARED, *measured])
     compared = {c["variant"]: c for c in summary.get("comparisons") or ()}
     for row in summary["ranking"]:
         outcomes = [row["outcomes"].get(kind, 0) for kind in ("finished", "diverged", "failed")]
         numbers = [_cell(value) for value in (row["mean"], row["sd"], *row["values"])]
         first = [row["rank"], row["variant"], summary["metric"]]
         comparison = _compared_cells(compared.get(row["variant"]))
-        writer.writerow([*first, *numbers, *outcomes, row["diagnosis"]["word"], *comparison])
+        measures = [c for m in summary.get("metrics") or () for c in _measured(row["metrics"][m])]
+        word = row["diagnosis"]["word"]
+        writer.writerow([*first, *numbers, *outcomes, word, *comparison, *measures])
     return buffer.getvalue()
+
+
+_MEASURED = ("final", "best", "best_step", "best_epoch")  # means over the seeds; medians of when
+
+
+def _measured(metric: Mapping[str, Any]) -> list[str]:
+    whens = [[x for x in metric[key] if x is not None] for key in _MEASURED[2:]]
+    medians = [median(when) if when else None for when in whens]
+    return [_cell(value) for value in (metric["final"]["mean"], metric["best"]["mean"], *medians)]
 
 
 _COMPARED = ("reference", "delta", "delta_low", "delta_high", "p_holm", "pairs", "wins", "verdict")

@@ -24,7 +24,14 @@ from lrexp.schedules.schedule import (
     common_problems,
     register,
 )
-from lrexp.schedules.signatures import Count, Positive, fits, read_arguments, under
+from lrexp.schedules.signatures import (
+    Count,
+    Positive,
+    fits,
+    named_parameters,
+    read_arguments,
+    under,
+)
 
 __all__ = ["SCHEDULES", "build_schedule", "check_schedule", "known_names", "register"]
 FAMILIES = (combine, controllers, custom, cycles, decays)  # they fill SCHEDULES
@@ -88,6 +95,7 @@ def build_schedule(
     total_steps: int,
     to_steps: Callable[[object], int],
     steps_per_epoch: PerEpoch,
+    direction_of: Callable[[str], str | None] = lambda monitor: None,
 ) -> Schedule | Controller:
     """Return the schedule that a config's section describes.
 
@@ -100,6 +108,8 @@ def build_schedule(
         to_steps: turns a duration into whole steps; raises `ConfigError` with the key "".
         steps_per_epoch: None where the data has no length; a function is called where a class of
             torch counts epochs.
+        direction_of: min or max, which is better of what a schedule monitors; None where nobody
+            knows.
 
     Raises:
         ConfigError: everything that is wrong, as far as it does not hang on another problem.
@@ -119,12 +129,25 @@ def build_schedule(
         build = partial(build_schedule, lr=lr, to_steps=to_steps, steps_per_epoch=steps_per_epoch)
         values["parts"], found = _built_parts(values["parts"], build)
         problems += found
+    if isinstance(values.get("monitor"), str):
+        values |= _with_mode(maker, values, direction_of)
     try:
         if not problems:
             return maker.factory(lr, total_steps, *maker.fixed(steps_per_epoch), **values)
     except ConfigError as error:
         problems = list(error.problems)
     raise ConfigError([_as_written(problem, params) for problem in problems])
+
+
+def _with_mode(
+    maker: Maker, values: Mapping[str, Any], direction_of: Callable[[str], str | None]
+) -> dict[str, Any]:
+    """Return the `mode`, of `plateau` or in torch's arguments, that follows from the monitor."""
+    known, args = named_parameters(maker.factory), values.get("args") or {}
+    mode = values.get("mode") or args.get("mode") or direction_of(values["monitor"])
+    if mode is None:
+        return {}
+    return {"mode": mode} if "mode" in known else {"args": {**args, "mode": mode}}
 
 
 def check_schedule(name: Name, params: Mapping[str, object]) -> list[Problem]:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from lrexp.errors import NOTHING, ConfigError
+from lrexp.records import METRICS, column_of
 from lrexp.schedules.schedule import (
     DURATION,
     StepOrMore,
@@ -35,7 +37,6 @@ from lrexp.schedules.signatures import (
     require,
 )
 
-Monitor = Literal["val_loss", "train_loss", "val_accuracy"]
 Mode = Literal["min", "max"]
 ThresholdMode = Literal["rel", "abs"]
 LOWEST_LR = 1e-6  # the default floor
@@ -46,7 +47,7 @@ def plateau(
     lr: Positive,
     total_steps: Count,
     *,
-    monitor: Monitor = "val_loss",
+    monitor: str = "val_loss",
     mode: Mode | None = None,
     factor: Annotated[float, Gt(0), Lt(1)] = 0.5,
     patience: Natural = 2,
@@ -66,8 +67,8 @@ def plateau(
     best but never counts as bad, so the LR after the warmup is always η.
 
     Args:
-        monitor: val_loss, train_loss or val_accuracy, at every evaluation.
-        mode: min or max; follows the monitor by default.
+        monitor: train_loss, val_loss or another metric, at every evaluation.
+        mode: min or max; follows the monitor by default, where it is known which is better.
         factor: in (0, 1).
         patience: evaluations, at least 0; the next bad one lowers the LR.
         cooldown: evaluations after a reduction that are not counted, at least 0.
@@ -86,10 +87,15 @@ def plateau(
     threshold has the wrong sign for a negative metric.
     """
     low = min(LOWEST_LR, lr) if min_lr is None else min_lr
+    column = column_of(monitor)
+    mode = mode or (METRICS[column].direction if column in METRICS else None)
+    if mode is None:
+        what = f"is needed: nobody knows which values of {column} are better"
+        raise ConfigError.single("mode", what, NOTHING, "Add it: min or max.")
     return Plateau(
-        monitor=monitor,
+        monitor=column,
         peak=float(lr),
-        sign=1 if (mode or ("max" if monitor == "val_accuracy" else "min")) == "min" else -1,
+        sign=1 if mode == "min" else -1,
         factor=factor,
         patience=patience,
         threshold=threshold,

@@ -80,8 +80,8 @@ class Schedule:
 class Controller(Protocol):
     """A schedule that reacts to a metric: state in, state out, nothing mutated.
 
-    `monitor` names the metric: `loss` is the training loss of every step; `val_loss`, `train_loss`
-    and `val_accuracy` arrive at every evaluation.
+    `monitor` names the metric: `loss` is the training loss of every step; all others, such
+    as `val_loss`, arrive at every evaluation.
     """
 
     @property

@@ -15,7 +15,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from lrexp.errors import ConfigError, Problem, UserCodeError
-from lrexp.schedules.controllers import Monitor, Plateau, plateau
+from lrexp.schedules.controllers import Plateau, plateau
 from lrexp.schedules.custom import checked_value
 from lrexp.schedules.schedule import FILLED, PerEpoch, Schedule, Steps, checked_schedule, warmed
 from lrexp.schedules.signatures import (
@@ -147,7 +147,7 @@ def torch_plateau(
     total_steps: Count,
     *,
     args: dict[str, Any] | None = None,
-    monitor: Monitor = "val_loss",
+    monitor: str = "val_loss",
     warmup: Steps = 0,
     warmup_start: Share | None = None,
 ) -> Plateau:

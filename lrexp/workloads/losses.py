@@ -274,31 +274,6 @@ def is_token_logits(output: Any, target: Any) -> bool:
     )
 
 
-def fit_accuracy(
-    output: Any, target: Any, ignored: int | None = None
-) -> Callable[[Any, Any], tuple[Tensor, Tensor | int]] | None:
-    """Return how right answers are counted, or None where the target is not a class.
-
-    Args:
-        output: logits, target: of the first batch.
-        ignored: class number of targets that do not count.
-    """
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        return None
-    if target.is_floating_point() or output.dim() != target.dim() + 1:
-        return None
-    classes = -1 if is_token_logits(output, target) else 1
-
-    def count_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | int]:
-        right = logits.argmax(classes) == labels
-        if ignored is None:
-            return right.sum(), labels.numel()
-        counts = labels != ignored
-        return (right & counts).sum(), counts.sum()
-
-    return count_correct
-
-
 def _name(loss: LossFunction) -> str:
     while isinstance(loss, partial):
         loss = loss.func

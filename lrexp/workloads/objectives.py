@@ -126,9 +126,7 @@ class OwnStep:
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return (loss, the further numbers)."""
         made = self.loss(model, batch)
-        if not isinstance(made, Mapping):
-            return made, {}
-        return made["loss"], {name: value for name, value in made.items() if name != "loss"}
+        return made["loss"] if isinstance(made, Mapping) else made, numbers_of(made)
 
     def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
         """Return (mean loss, what it is over, the further numbers)."""
@@ -136,6 +134,12 @@ class OwnStep:
 
     def target(self, batch: Any) -> None:
         """Return None: only the step knows."""
+
+
+def numbers_of(made: Any) -> dict[str, Any]:
+    """Return what a step returned beside its loss."""
+    found = made if isinstance(made, Mapping) else {}
+    return {name: value for name, value in found.items() if name != "loss"}
 
 
 def check_step(name: str, made: Any, *, trains: bool) -> None:

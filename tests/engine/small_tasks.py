@@ -16,9 +16,9 @@ from lrexp.analysis.stopping import DivergenceStop
 from lrexp.engine.task import Task
 from lrexp.records import TrialId
 from lrexp.schedules.build import SCHEDULES, build_schedule
+from lrexp.workloads.answers import Answers
 from lrexp.workloads.batches import Data
 from lrexp.workloads.loading import data_from_objects
-from lrexp.workloads.losses import fit_accuracy
 from lrexp.workloads.objectives import of_pairs
 from lrexp.workloads.optimizers import has_momentum, make_optimizer
 
@@ -136,7 +136,7 @@ def make_task(
         trial=TrialId(variant, seed),
         build=build,
         objective=of_pairs(functional.cross_entropy),
-        count_correct=fit_accuracy(torch.zeros(2, CLASSES), torch.zeros(2, dtype=torch.long)),
+        count_correct=Answers("classes").count_correct,
         train=split.train,
         val=split.val,
         schedule=made("cosine", lr) if schedule is None else schedule,

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional
 
 from lrexp.errors import ConfigError
-from lrexp.workloads.losses import fit_accuracy, fit_loss, loss_floor
+from lrexp.workloads.answers import fit_answers
+from lrexp.workloads.losses import fit_loss, loss_floor
 
 FLOATS = torch.randn(8, 1)
 CLASSES = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
@@ -41,18 +42,20 @@ def test_token_logits_are_flattened_to_items() -> None:
     fitted = fit_loss(functional.cross_entropy, logits, tokens)
     expected = functional.cross_entropy(logits.transpose(1, 2), tokens)
     assert fitted(logits, tokens).item() == pytest.approx(expected.item(), rel=1e-6)
-    count = fit_accuracy(logits, tokens)
-    assert count is not None
-    right, made = count(logits, tokens)
+    answers = fit_answers(logits, tokens)
+    assert answers is not None
+    right, made = answers.count_correct(logits, tokens)
     assert (right.item(), made) == ((logits.argmax(-1) == tokens).sum().item(), 28)
 
 
 def test_accuracy_is_counted_for_classes_only() -> None:
-    count = fit_accuracy(functional.one_hot(CLASSES).float(), CLASSES)
-    assert count is not None
-    right, made = count(functional.one_hot(CLASSES).float(), CLASSES)
+    answers = fit_answers(functional.one_hot(CLASSES).float(), CLASSES)
+    assert answers is not None
+    right, made = answers.count_correct(functional.one_hot(CLASSES).float(), CLASSES)
     assert (right.item(), made) == (8, 8)
-    assert fit_accuracy(FLOATS, FLOATS) is None
+    numbers = fit_answers(FLOATS, FLOATS)
+    assert numbers is not None
+    assert numbers.kind == "numbers"
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,14 @@ from torch.utils import _pytree as pytree
 from lrexp.engine.cuda_graphs.capture import CapturedStep
 from lrexp.engine.dropout import draw_masks, explicit_attention, given_masks
 from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
-from lrexp.engine.sequential import weighed
+from lrexp.engine.sequential import measured, weighed
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, Trained, gather
 from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
 from lrexp.engine.vectorized.proof import Facts
 from lrexp.schedules.schedule import Schedule
+from lrexp.workloads.batches import size_of
+from lrexp.workloads.metrics import Gathered, on_cpu
 from lrexp.workloads.seeds import derive_seed
 
 _UNCAPTURABLE: set[str] = set()  # kinds of tasks whose update could not be captured
@@ -96,7 +98,7 @@ class Stack:
         self._shapes_seen: set[str] = set()
         self._seen: set[Any] = set()
         self._graphs: dict[Any, Callable[..., Tensor]] = {}
-        self._eval_programs: dict[Any, Program] = {}
+        self._eval_programs: dict[Any, tuple[Program, Any]] = {}
         limits = [torch.inf if t.grad_clip is None else t.grad_clip for t in self.tasks]
         flat = self.copies.groups[0].flat
         clip = torch.tensor(limits, dtype=torch.float64).to(flat)[:, None]
@@ -195,17 +197,32 @@ class Stack:
         assert task.val is not None
         wide = torch.float32 if task.device.type == "mps" else torch.float64
         sums = torch.zeros(4, len(self.tasks), dtype=wide, device=task.device)
+        gathered = [Gathered(task.metrics) for _ in self.tasks]
         for batch in task.val.in_order():
             leaves, tree = pytree.tree_flatten(batch)
-            measured = [row.to(wide) for row in self._eval_program(leaves, tree)(*leaves)]
-            loss, count, right, made = measured
+            program, kept_tree = self._eval_program(leaves, tree)
+            found = program(*leaves)
+            loss, count, right, made = (row.to(wide) for row in found[:4])
             sums += torch.stack([weighed(loss, count), count, right, made])
+            if task.metrics:
+                self._gather(gathered, found[4:], kept_tree, batch)
         losses, counted, right, made = sums
         values = [{"val_loss": loss} for loss in (losses / counted).tolist()]
         if made.any():
             for value, share in zip(values, (right / made).tolist(), strict=True):
                 value["val_accuracy"] = share
-        return values
+        own = zip(values, gathered, self.tasks, strict=True)
+        return [value | measured(found, of_copy) for value, found, of_copy in own]
+
+    def _gather(self, gathered: Sequence[Gathered], kept: Any, tree: Any, batch: Any) -> None:
+        """Give each copy its own of what a batch's program returned for all of them."""
+        first = self.tasks[0]
+        target = (first.eval_objective or first.objective).target(batch)
+        if first.metrics.functions:
+            kept, target = on_cpu(kept), on_cpu(target)
+        for row, of_copy in enumerate(gathered):
+            own = [leaf[row] for leaf in kept]
+            of_copy.add(pytree.tree_unflatten(own, tree), target, size_of(batch))
 
     def activation_bytes(self) -> int:
         """Return a bound on the memory that one update needs besides parameters and states."""
@@ -260,16 +277,19 @@ class Stack:
                 raise NotStackable(f"its loss does not depend on {name.removeprefix('model.')}")
         return [gradient for gradient in gradients if gradient is not None]
 
-    def _eval_program(self, leaves: list[Tensor], tree: Any) -> Program:
-        """Return (*constants, *leaves) -> losses, what these are over, right answers of all."""
+    def _eval_program(self, leaves: list[Tensor], tree: Any) -> tuple[Program, Any]:
+        """Return (*constants, *leaves) -> mean losses, what these are over, right answers of all,
+        and what metrics keep; with the structure of the last.
+        """
         key = _shapes(leaves)
         if key not in self._eval_programs:
             _check_shapes(self._eval_programs)
             count_correct, first = self.tasks[0].count_correct, self.tasks[0]
-            objective = first.eval_objective or first.objective
+            objective, kept_tree = first.eval_objective or first.objective, None
             evaluated = Trained(self._one.model, objective)
 
             def one(tensors: Sequence[Tensor], *leaves: Tensor) -> tuple[Tensor, ...]:
+                nonlocal kept_tree
                 batch = pytree.tree_unflatten(list(leaves), tree)
                 loss, count, output = self._call(tensors, batch, evaluated, measure=True)
                 right, made = (
@@ -277,14 +297,18 @@ class Stack:
                     if count_correct is None
                     else count_correct(output, objective.target(batch))
                 )
+                kept: list[Any] = []
+                if first.metrics:
+                    kept, kept_tree = pytree.tree_flatten(first.metrics.kept(output))
+                    kept = [torch.as_tensor(leaf, device=loss.device) for leaf in kept]
                 zero = torch.zeros_like(loss, dtype=torch.float32)
-                return loss, zero + count, zero + right, zero + made
+                return loss, zero + count, zero + right, zero + made, *kept
 
             dims = (self._dims, *[None for _ in leaves])
             batched = vmap(one, in_dims=dims, randomness="same")
             split = len(self._names)
             program = self._compiled(lambda *t: batched(list(t[:split]), *t[split:]), leaves)
-            self._eval_programs[key] = program
+            self._eval_programs[key] = program, kept_tree
         return self._eval_programs[key]
 
     @property

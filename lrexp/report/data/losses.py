@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lrexp.records import column_of
 from lrexp.report.data.curves import (
     Line,
     LossCurves,
@@ -57,8 +58,10 @@ from lrexp.report.text import (
 from lrexp.runs.reader import Run, TrialRecord
 
 PANEL_TITLES = {"loss": "training loss", "train_loss": "training loss, mean between evaluations"}
+LOSSES = ("loss", *PANEL_TITLES, "val_loss")  # that may have a logarithmic axis
 MAX_LABELS = 6  # of variants that leave the picture; more would cover the others
 LABEL_HEIGHT = 0.05  # of the panel
+MAX_METRICS = 5  # with a panel, besides the one that ranks
 BLOW_UP = 4.0  # times the fall of the best curve, that a curve in view may rise above its start
 RUN_WIDTH, VARIANT_WIDTH = 16, 24  # characters of a legend
 _BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")  # how a folder begins that no --out has named
@@ -141,15 +144,19 @@ def overlaid_loss_picture(runs: Sequence[Run]) -> Picture:
 
 
 def evaluated(run: Run) -> list[str]:
-    """Return the measures that get a panel: validation loss, and the metric that ranks.
+    """Return the measures that get a panel: validation loss, metrics that were asked for, and last
+    the one that ranks.
 
     Training loss, evaluated, is a mean over many batches: beside the batch losses it gets a panel
     only where it ranks, and where there is a curve of it.
     """
-    metric = str((run.summary or run.config.get("compare") or {}).get("metric", ""))
+    metric = column_of(str((run.summary or run.config.get("compare") or {}).get("metric", "")))
+    listed = run.config.get("metrics")
+    asked = [column_of(str(name)) for name in listed] if isinstance(listed, list) else []
+    shown = [name for name in ("val_loss", *asked) if name != metric][:MAX_METRICS]
     most = {
         measure: max((np.isfinite(t.evals.get(measure, [])).sum() for t in run.trials), default=0)
-        for measure in ("val_loss", metric)
+        for measure in (*shown, metric)
     }
     return [measure for measure, count in most.items() if count > (measure == "train_loss")]
 
@@ -221,13 +228,13 @@ def _panels(
     """Return a panel of the training loss and one for each evaluated measure."""
     x = step_axis(max((v.end for v in variants), default=0.0), unit, length)
     shown = {"loss": _training(variants)} | {m: _evaluated(variants, m) for m in measures}
-    views = [view for name, (_, view) in shown.items() if "loss" in name]
+    views = [view for name, (_, view) in shown.items() if name in LOSSES]
     log = any(wants_log(*view) for view in views) and all(low > 0 for low, _ in views)
     leaving = _leavers(variants, shown["loss"][1][1], name_width=12 if len(shown) > 2 else 20)
     panels = []
     for name, (marks, view) in shown.items():
         room = 1.1 * LABEL_HEIGHT * min(MAX_LABELS, len(leaving)) if name == "loss" else 0.0
-        y = value_axis(*view, 0.06, 0.06 + room, log=log and "loss" in name)
+        y = value_axis(*view, 0.06, 0.06 + room, log=log and name in LOSSES)
         empty = [] if marks else [Note("loss.empty", "no steps yet", 0.5, 0.5, "xy", "center")]
         labels = _labels(leaving) if name == "loss" else []
         title = shortened(PANEL_TITLES.get(name) or measure_text(name), 60)
@@ -261,7 +268,7 @@ def _evaluated(variants: Sequence[Variant], measure: str) -> tuple[Marks, View]:
         lost_values += [line.y for line in lost]
     if not seen:
         return marks, _view_of_lost(lost_values)
-    if "loss" not in measure:
+    if measure not in LOSSES:
         return marks, (min(s.low for s in seen), max(s.high for s in seen))
     # the first value of an unstable variant may be its blow-up: all begin where most of them do
     start = float(np.median([s.start for s in seen]))
