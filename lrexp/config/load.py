@@ -14,12 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from lrexp.config.checks import CHECKED, section_problems
 from lrexp.config.config import BEST, Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
+from lrexp.config.fields import make_safe
 from lrexp.config.metric_names import metric_problems, named_metrics
-from lrexp.config.names import CHECKED, IN_PYTHON, Names, section_problems
+from lrexp.config.names import IN_PYTHON, Names
 from lrexp.config.reader import read_override
-from lrexp.config.schema import ExperimentConfig, make_safe
+from lrexp.config.schema import ExperimentConfig
 from lrexp.config.schema_errors import schema_problems
 from lrexp.config.tree import NAMED_SECTIONS, expand, get, locate, put
 from lrexp.config.variants import Variant, read_variants

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from lrexp.config.fields import CUSTOM
 from lrexp.config.reader import parse_scalar
-from lrexp.config.schema import CUSTOM, ExperimentConfig
+from lrexp.config.schema import ExperimentConfig
 from lrexp.config.tree import KeyPath, dotted
 from lrexp.errors import NOTHING, Problem, did_you_mean
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
-from lrexp.config.schema import MAX_LENGTH, make_safe, why_unsafe
+from lrexp.config.fields import MAX_LENGTH, make_safe, why_unsafe
 from lrexp.config.schema_errors import unknown_key, unknown_part
 from lrexp.config.tree import NAMED_SECTIONS, dotted, get, locate
 from lrexp.errors import NOTHING, ConfigError, Problem

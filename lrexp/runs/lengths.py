@@ -13,9 +13,9 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from lrexp.config.checks import section_problems
 from lrexp.config.config import Config
 from lrexp.config.metric_names import EVERY_STEP, asked_metrics
-from lrexp.config.names import section_problems
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.units import Clock, parse_duration
 from lrexp.errors import ConfigError, Problem

@@ -18,10 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lrexp.config.checks import CHECKED, TRAINED
 from lrexp.config.config import Config, resolved_tree
 from lrexp.config.document import document_from_dict, document_from_text, read_document, to_yaml
 from lrexp.config.load import load_config
-from lrexp.config.names import CHECKED, TRAINED
 from lrexp.config.reader import read_yaml
 from lrexp.engine.choice import Choice
 from lrexp.engine.rng import preserved_rng

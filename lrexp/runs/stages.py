@@ -18,7 +18,7 @@ from lrexp.analysis.race import Course, Raced, RaceStart, next_rung, race_start
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import is_buried
 from lrexp.analysis.suggest import Suggestion, suggest
-from lrexp.config.schema import why_unsafe
+from lrexp.config.fields import why_unsafe
 from lrexp.engine.choice import Choice
 from lrexp.engine.engines import ENGINES
 from lrexp.errors import ConfigError, RunError

@@ -87,6 +87,9 @@ def plateau(
     threshold has the wrong sign for a negative metric.
     """
     low = min(LOWEST_LR, lr) if min_lr is None else min_lr
+    if monitor == "loss":
+        what, remedy = "must be measured at evaluations", "Give val_loss, train_loss or a metric."
+        raise ConfigError.single("monitor", what, monitor, remedy)
     column = column_of(monitor)
     mode = mode or (METRICS[column].direction if column in METRICS else None)
     if mode is None:

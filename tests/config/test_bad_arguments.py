@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lrexp.config.names import Names, section_problems
+from lrexp.config.checks import section_problems
+from lrexp.config.names import Names
 
 MINE = """
 from typing import Literal
@@ -41,10 +42,9 @@ TABLE: list[tuple[str, dict[str, Any], list[str]]] = [
         "schedule.parts[0].ends: is not a parameter of a part (got 5). Did you mean 'end'?",
         "schedule.parts[0].end: is needed by a part. Add it, e.g. end: 10%.",
         "schedule.parts[0].schedule.beta: must be a number in [0, 1) (got 1). Give e.g. 0.5."]),
-    ("schedule", {"name": "plateau", "factor": 1.0, "patience": 2.0, "monitor": "loss", "threshold": "no"}, [
+    ("schedule", {"name": "plateau", "factor": 1.0, "patience": 2.0, "threshold": "no"}, [
         "schedule.factor: must be a number in (0, 1) (got 1.0). Give e.g. 0.5.",
         "schedule.patience: must be a whole number of at least 0 (got 2.0). Give e.g. 2.",
-        "schedule.monitor: must be one of val_loss, train_loss, val_accuracy (got 'loss'). Did you mean 'val_loss'?",
         "schedule.threshold: must be a number of at least 0 (got 'no'). Write a number without quotes."]),
     ("schedule", {"name": "StepLR", "args": {"step_sise": 1, "gamma": float("inf"), "last_epoch": 2}, "interval": "batch"}, [
         "schedule.interval: must be one of epoch, step (got 'batch'). Known: epoch, step.",

@@ -86,6 +86,8 @@ def test_what_is_written(write: Callable[..., Path]) -> None:
     assert tree["compare"] == {
         "seeds": 3,
         "metric": "val_loss",
+        "direction": None,
+        "select": "final",
         "reference": "same",
         "target": None,
         "variants": {
@@ -134,12 +136,15 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
         "loss": {"name": "cross_entropy", "args": {}},
         "step": None,
         "eval_step": None,
+        "metrics": [],
         "optimizer": {"name": "SGD", "lr": 0.01, "args": {}, "groups": []},
         "schedule": {"name": "constant"},
         "train": {"duration": "220st", "eval_every": "22st", "accumulate": 1, "grad_clip": None},
         "compare": {
             "seeds": 1,
             "metric": "val_loss",
+            "direction": None,
+            "select": "final",
             "reference": "standard",
             "target": None,
             "variants": {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrexp.config.config import Config
-from lrexp.config.schema import make_safe, why_unsafe
+from lrexp.config.fields import make_safe, why_unsafe
 from lrexp.config.variants import (
     MAX_VARIANTS,
     axis_names,

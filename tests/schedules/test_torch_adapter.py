@@ -164,7 +164,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("ReduceLROnPlateau", {"args": {"factor": 1.5}}, "args.factor: must be a number in (0, 1) (got 1.5)"),
     ("ReduceLROnPlateau", {"args": {"min_lr": [0.1]}}, "args.min_lr: must be a number of at least 0 (got [0.1])"),
     ("ReduceLROnPlateau", {"args": {"min_lr": 9}}, "args.min_lr: must be at most the peak LR"),
-    ("ReduceLROnPlateau", {"monitor": "loss"}, "monitor: must be one of val_loss"),
+    ("ReduceLROnPlateau", {"monitor": "loss"}, "monitor: must be measured at evaluations"),
     ("ReduceLROnPlateau", {"interval": "epoch"}, "interval: is not a parameter"),
     ("ReduceLROnPlateau", {"warmup": 500, "args": {"cooldown": -1}}, "args.cooldown: must be a whole number of at least 0 (got -1)"),
     ("StepLr", {"args": {}}, "name: is not a known schedule (got 'StepLr'). Did you mean 'StepLR'?"),
