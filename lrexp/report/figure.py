@@ -65,6 +65,7 @@ NUM_MARKERS = 8  # on a line
 DENSE = 1_000  # points of a raw curve from which it fills an area
 MANY_ROWS = 11  # from which rows have room for small letters only
 TITLE_PAD = 8.0  # points between a panel and its title
+WORDED = 3  # panels whose axis of epochs says so
 EPOCHS_HEIGHT = 15.663  # points, of an axis of epochs along the top: ticks and numbers
 DASHED = ("loss.median", "loss.lost", "lr.trace", "lr.seed", "lr.reactive", "range.median")
 WRITTEN: dict[str, Callable[[float], str]] = {
@@ -318,7 +319,8 @@ def _add_epochs(ax: Axes, axis: Axis) -> None:
     top.tick_params(color=GRID, labelcolor=MUTED, labelsize="small", length=3)
     top.spines["top"].set_visible(False)
     # a title at the right, not a label of the axis: that would take a line of its own
-    _panel_title(ax, "epoch", loc="right", fontsize="small", color=MUTED)
+    if len(ax.figure.axes) <= WORDED:  # of more, the titles take the room
+        _panel_title(ax, "epoch", loc="right", fontsize="small", color=MUTED)
 
 
 def _whole_numbers() -> MaxNLocator:

@@ -88,7 +88,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     texts = []
     for row, time in zip(rows, times, strict=True):
         last, best = row["final"]["mean"], row["best"]["mean"]
-        aside = "" if best is None else f" ({number_text(best)},\u00a0{time})"
+        aside = "" if best is None else f" ({number_text(best)}, {time})"
         texts.append(number_text(last) + aside)
     return texts
 
