@@ -180,7 +180,7 @@ def logged(model: nn.Module, batch: Any) -> dict[str, Any]:
 def test_a_steps_numbers_are_means_over_samples(tmp_path: Path, engine: str) -> None:
     start = net()
     compare = {"metric": "largest", "direction": "max", "variants": {"a": {}, "b": {}}}
-    data = {"batch_size": 20}
+    data = {"batch_size": 20, "in_memory": False}
     run = lrexp.compare(
         config(tmp_path, data=data, compare=compare), model=start, step=logged, engine=engine,
         data=((X, Y), (X_VAL, Y_VAL)), out=tmp_path / "run", draw=None,

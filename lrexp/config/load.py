@@ -19,7 +19,7 @@ from lrexp.config.config import BEST, Config, search_path, under_origin
 from lrexp.config.document import Document, document_from_dict, read_document
 from lrexp.config.fields import make_safe
 from lrexp.config.metric_names import metric_problems, named_metrics
-from lrexp.config.names import IN_PYTHON, Names
+from lrexp.config.names import IN_PYTHON, PLAIN, Names
 from lrexp.config.reader import read_override
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.schema_errors import schema_problems
@@ -50,6 +50,8 @@ def prepare(
         if section in NAMED_SECTIONS:
             value = tree.get(section) or {}
             tree[section] = {**value, "name": IN_PYTHON} if isinstance(value, Mapping) else value
+        elif section in PLAIN:
+            tree[section] = IN_PYTHON
     return _with_absolute_paths(tree, directory)
 
 

@@ -102,11 +102,12 @@ def fit_answers(
     if output.is_complex() or target.is_complex():
         return None
     if loss == "cross_entropy" and target.shape == output.shape and output.dim() > 1:
-        return Answers("classes", _are_shares(output, 1))  # one-hot targets, or shares
+        return Answers("classes")  # one-hot targets, or shares
     if _are_classes(output, target, loss):
         is_tokens = output.dim() == 3 and output.shape[:2] == target.shape  # (batch, time, classes)
         dim = -1 if is_tokens else 1
-        return Answers("classes", _are_shares(output, dim), dim, ignored=ignored)
+        is_share = loss != "cross_entropy" and _are_shares(output, dim)  # that one takes logits
+        return Answers("classes", is_share, dim, ignored=ignored)
     return _of_pairs(output, target, loss) if target.numel() == output.numel() else None
 
 
