@@ -186,7 +186,7 @@ def test_a_steps_numbers_are_means_over_samples(tmp_path: Path, engine: str) -> 
         data=((X, Y), (X_VAL, Y_VAL)), out=tmp_path / "run", draw=None,
     )  # fmt: skip
     sizes = torch.tensor([20.0, 11.0])
-    largest = torch.stack([start(x).max() for x in X_VAL.split(20)])
+    largest = torch.stack([start(x).max() for x in X_VAL.split(20)]).detach()
     evals = run.trials[0].evals
     assert evals["val_size"][0] == pytest.approx(float((sizes * sizes).sum() / 31))
     assert evals["val_largest"][0] == pytest.approx(float((largest * sizes).sum() / 31), rel=1e-6)
