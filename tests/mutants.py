@@ -182,8 +182,8 @@ MUTANTS = [
     Mutant(
         "best_is_worst",
         "runs/trial_files.py",
-        "choose = max if name in HIGHER_IS_BETTER else min",
-        "choose = min if name in HIGHER_IS_BETTER else max",
+        "sign * value < sign * self.best[name]",
+        "sign * value > sign * self.best[name]",
         "runs",
     ),
     Mutant(

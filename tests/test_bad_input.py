@@ -122,7 +122,7 @@ CONFIGS: list[tuple[str, str | bytes, int, list[str]]] = [
     ("momentum to cycle is missing", "optimizer: {name: Adagrad, lr: 0.1}\nschedule: one_cycle", 2, ["cycle_momentum"]),
     ("group matches nothing", "optimizer: {name: SGD, lr: 1, groups: [{match: head, lr_scale: 2}]}", 2, ["optimizer.groups[0].match:", "head"]),
     ("group pattern", "optimizer: {name: SGD, lr: 1, groups: [{match: '(', lr_scale: 2}]}", 2, ["optimizer.groups[0].match:"]),
-    ("output does not fit", "loss: mse_loss", 2, ["bad.yaml:4: loss", "(64, 10)"]),
+    ("output does not fit", "loss: mse_loss", 2, ["bad.yaml:4: loss: mse_loss does not fit", "y.float()"]),
     ("data smaller than a batch", "data: {name: digits, batch_size: 5000}", 2, ["bad.yaml:3: data.batch_size:", "5000"]),
     ("accumulate over an epoch", "train: {duration: 5st, accumulate: 500}", 2, ["train.accumulate:", "500"]),
     ("batch size zero", "data: {name: digits, batch_size: 0}", 2, ["data.batch_size:"]),

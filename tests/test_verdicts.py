@@ -83,7 +83,7 @@ def test_a_real_difference_is_claimed_and_said_everywhere(lrexp: Callable, tmp_p
     assert summary["run"] == "run"
     assert summary["ranking"][0].keys() >= {"variant", "rank", "mean", "sd", "values", "outcomes", "diagnosis", "difference", "settings", "verdict"}  # fmt: skip
     assert summary["declared"] == {
-        "metric": "val_loss", "direction": "min", "reference": "standard",
+        "metric": "val_loss", "direction": "min", "select": "final", "reference": "standard",
         "steps": {"low": 22, "standard": 22, "lost": 22}, "reference_is_best": False,
         "comparisons_corrected_for": 2, "seeds_needed": 7, "alpha": 0.05,
     }  # fmt: skip
