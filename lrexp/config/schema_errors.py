@@ -167,4 +167,6 @@ def _example(path: KeyPath) -> str | None:
 
 def _choices(path: KeyPath) -> list[str]:
     field = field_at(path)
-    return [str(choice) for choice in get_args(field.annotation)] if field else []
+    found = get_args(field.annotation) if field else ()
+    nested = [choice for one in found for choice in get_args(one)]  # of what may also be null
+    return [str(choice) for choice in nested or found]
