@@ -27,8 +27,9 @@ def pictures(run: Run) -> dict[str, Picture]:
     """Return the pictures of a run, by the names of their files.
 
     A range test has range_test, loss and lr, and race where one followed. A comparison has loss and
-    lr, and metrics where some were asked for; a finished one also has verdicts, where there is one against a reference over several
-    seeds, and lr_sensitivity, where three LRs or more were compared.
+    lr, and metrics where some were asked for; a finished one also has verdicts, where there is one
+    against a reference over several seeds, and lr_sensitivity, where three LRs or more were
+    compared.
 
     Example:
         >>> list(pictures(load_run("runs/...")))  # doctest: +SKIP
