@@ -136,7 +136,7 @@ def load_config(
     names = Names(search_path(document), tuple(trust))
     title = Path(document.name).stem if document.places else "experiment"
     tree = prepare(document.data, directory=document.directory, title=title, given=given)
-    checker = _Checker(names, {*checked} - {*given}, document.directory)
+    checker = _Checker(names, {*checked}, {*given}, document.directory)
     problems += checker.problems(tree)
     variants, wrong = read_variants(tree)
     problems += wrong
@@ -199,9 +199,10 @@ def _reference_problems(tree: Mapping[str, object], names: Sequence[str]) -> lis
 class _Checker:
     """Checks the config and its variants; what they share is checked once."""
 
-    def __init__(self, names: Names, checked: Collection[str], directory: Path) -> None:
+    def __init__(self, names: Names, checked: set[str], given: set[str], directory: Path) -> None:
         self.failure: UserCodeError | None = None
-        self._names, self._checked, self._directory = names, checked, directory
+        self._names, self._checked, self._given = names, checked - given, given
+        self._directory = directory
         self._base: list[Problem] = []
         self._known: dict[tuple[str, str], list[Problem]] = {}
 
@@ -237,8 +238,10 @@ class _Checker:
                 check = partial(section_problems, section, tree[section], self._names)
                 problems += self._once(section, tree[section], check)
         if "optimizer" in self._checked:  # else nothing is trained
-            metrics = [*named_metrics(tree), tree.get("step")]
-            problems += self._once("metrics", metrics, partial(metric_problems, tree, self._names))
+            steps = {"step", "eval_step"}
+            logs = bool(steps & self._given) or any(tree.get(step) is not None for step in steps)
+            check = partial(metric_problems, tree, self._names, logs=logs)
+            problems += self._once("metrics", [*named_metrics(tree), logs], check)
         return problems
 
     def _once(

@@ -38,16 +38,22 @@ def asked_metrics(tree: Mapping[str, object]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def metric_problems(tree: Mapping[str, object], names: Names) -> list[Problem]:
+def metric_problems(
+    tree: Mapping[str, object], names: Names, *, logs: bool = False
+) -> list[Problem]:
     """Return which metrics lead nowhere, or to the same column.
+
+    Args:
+        tree: the config, names: of it.
+        logs: whether a step may log numbers of any name.
 
     Raises:
         UserCodeError: the user's own module raised while it was imported.
     """
-    return list(_problems(tree, names))
+    return list(_problems(tree, names, logs=logs))
 
 
-def _problems(tree: Mapping[str, object], names: Names) -> Iterator[Problem]:
+def _problems(tree: Mapping[str, object], names: Names, *, logs: bool) -> Iterator[Problem]:
     first = asked_metrics(tree)
     for key, name in named_metrics(tree):
         other = first[column_of(name)][1]
@@ -58,7 +64,7 @@ def _problems(tree: Mapping[str, object], names: Names) -> Iterator[Problem]:
             yield Problem(key, what, name, "Give one of the functions another name.")
         elif is_own:
             yield from under(key, _of_function(name, names))
-        elif ":" not in name and tree.get("step") is None:
+        elif ":" not in name and not logs:
             yield from _of_name(key, name, first)
 
 

@@ -168,6 +168,6 @@ def _example(path: KeyPath) -> str | None:
 
 def _choices(path: KeyPath) -> list[str]:
     field = field_at(path)
-    choices = get_args(field.annotation) if field else ()
-    nested = [get_args(choice) or (choice,) for choice in choices if choice is not type(None)]
-    return [str(choice) for inner in nested for choice in inner]
+    found = get_args(field.annotation) if field else ()
+    nested = [choice for one in found for choice in get_args(one)]  # of what may also be null
+    return [str(choice) for choice in nested or found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lrexp.report.data.losses import loss_picture, overlaid_loss_picture
+from lrexp.report.data.losses import loss_picture, metric_pictures, overlaid_loss_picture
 from lrexp.report.data.lr import lr_picture
 from lrexp.report.data.picture import Picture
 from lrexp.report.data.range_test import (
@@ -27,8 +27,9 @@ def pictures(run: Run) -> dict[str, Picture]:
     """Return the pictures of a run, by the names of their files.
 
     A range test has range_test, loss and lr, and race where one followed. A comparison has loss and
-    lr; a finished one also has verdicts, where there is one against a reference over several
-    seeds, and lr_sensitivity, where three LRs or more were compared.
+    lr, and metrics where some were asked for; a finished one also has verdicts, where there is one
+    against a reference over several seeds, and lr_sensitivity, where three LRs or more were
+    compared.
 
     Example:
         >>> list(pictures(load_run("runs/...")))  # doctest: +SKIP
@@ -42,7 +43,7 @@ def pictures(run: Run) -> dict[str, Picture]:
             "lr": lr_picture(run),
         }
         return found | ({"race": race_picture(run)} if run.of_kind("race") else {})
-    found = {"loss": loss_picture(run), "lr": lr_picture(run)}
+    found = {"loss": loss_picture(run), **metric_pictures(run), "lr": lr_picture(run)}
     summary = run.summary or {}  # that of an older version has no verdicts
     if summary.get("comparisons") and len(summary["seeds"]) > 1:
         found["verdicts"] = differences_picture(run)

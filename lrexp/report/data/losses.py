@@ -61,7 +61,7 @@ PANEL_TITLES = {"loss": "training loss", "train_loss": "training loss, mean betw
 LOSSES = ("loss", *PANEL_TITLES, "val_loss")  # that may have a logarithmic axis
 MAX_LABELS = 6  # of variants that leave the picture; more would cover the others
 LABEL_HEIGHT = 0.05  # of the panel
-MAX_METRICS = 5  # with a panel, besides the one that ranks
+PER_PICTURE = 3  # metrics, beside each other
 BLOW_UP = 4.0  # times the fall of the best curve, that a curve in view may rise above its start
 RUN_WIDTH, VARIANT_WIDTH = 16, 24  # characters of a legend
 _BEGAN = re.compile(r"\d{8}-\d{6}(?=-)")  # how a folder begins that no --out has named
@@ -89,24 +89,25 @@ class Seen:
     end: float
 
 
-def loss_picture(run: Run) -> Picture:
-    """Return the losses of a comparison, the legend in the order of the ranking."""
+def loss_picture(run: Run, metrics: Sequence[str] = ()) -> Picture:
+    """Return the losses of a comparison, or metrics; the legend in the order of the ranking."""
     unit, length = _unit([run])
     looks = {name: look(i) for i, name in enumerate(run.variants)}
     variants = {
         name: Variant(name, trials, looks[name], unit) for name, trials in run.variants.items()
     }
-    measures = evaluated(run)
+    measures = metrics or evaluated(run)
     rows = _ranking(run)
     others = {name: progress_note(run, name) for name in variants if name not in rows}
     notes = {name: ranking_note(row) for name, row in rows.items() if name in variants} | others
     metric = str((run.summary or {}).get("metric", ""))
     what = measure_text(metric or (measures or ["train_loss"])[-1])
+    what = "metrics" if metrics else what
     compared = compared_text(len(variants), changed_keys(run))
     return of_run(
         run,
         f"{what} of {compared}, {count_text(num_seeds(run), 'seed')}",
-        _panels(list(variants.values()), measures, unit, length),
+        _panels(list(variants.values()), measures, unit, length)[bool(metrics) :],
         caption=_caption(list(variants.values())),
         entries=[Entry("loss.median", name, note, looks[name]) for name, note in notes.items()],
         legend_title=f"ranked by {measure_text(metric)}" if metric else "variants",
@@ -144,21 +145,32 @@ def overlaid_loss_picture(runs: Sequence[Run]) -> Picture:
 
 
 def evaluated(run: Run) -> list[str]:
-    """Return the measures that get a panel: validation loss, metrics that were asked for, and last
-    the one that ranks.
+    """Return the measures that get a panel: validation loss, and the metric that ranks.
 
     Training loss, evaluated, is a mean over many batches: beside the batch losses it gets a panel
     only where it ranks, and where there is a curve of it.
     """
-    metric = column_of(str((run.summary or run.config.get("compare") or {}).get("metric", "")))
-    listed = run.config.get("metrics")
-    asked = [column_of(str(name)) for name in listed] if isinstance(listed, list) else []
-    shown = [name for name in ("val_loss", *asked) if name != metric][:MAX_METRICS]
+    metric = _ranking_metric(run)
     most = {
         measure: max((np.isfinite(t.evals.get(measure, [])).sum() for t in run.trials), default=0)
-        for measure in (*shown, metric)
+        for measure in ("val_loss", metric)
     }
     return [measure for measure, count in most.items() if count > (measure == "train_loss")]
+
+
+def _ranking_metric(run: Run) -> str:
+    return column_of(str((run.summary or run.config.get("compare") or {}).get("metric", "")))
+
+
+def metric_pictures(run: Run) -> dict[str, Picture]:
+    """Return pictures of the metrics that were asked for and that the losses' picture lacks."""
+    listed = run.config.get("metrics")
+    asked = [column_of(str(name)) for name in listed] if isinstance(listed, list) else []
+    columns = {column for trial in run.trials for column in trial.evals}
+    left = [c for c in dict.fromkeys(asked) if c in columns and c not in evaluated(run)]
+    parts = [left[i : i + PER_PICTURE] for i in range(0, len(left), PER_PICTURE)]
+    names = ["metrics", *(f"metrics-{number}" for number in range(2, len(parts) + 1))]
+    return {name: loss_picture(run, part) for name, part in zip(names, parts, strict=False)}
 
 
 def progress_note(run: Run, name: str) -> str:
