@@ -67,7 +67,7 @@ def task_of(
     model: nn.Module,
     cls: type[Optimizer],
     args: dict[str, Any],
-    groups: list[tuple[str, float]],
+    groups: list[dict[str, Any]],
     variant: str = "a",
 ) -> tuple[Task, list[nn.Module]]:
     """Return a task and the list that its model, once built, is in."""
@@ -140,13 +140,15 @@ OPTIMIZERS: list[tuple[type[Optimizer], dict[str, Any]]] = [
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("make", [Bag, Late])
 @pytest.mark.parametrize(("cls", "args"), OPTIMIZERS)
-@pytest.mark.parametrize("groups", [[], [("words", 2.0)]], ids=["one group", "two"])
+@pytest.mark.parametrize(
+    "groups", [[], [{"match": "words", "lr_scale": 2.0}]], ids=["one group", "two"]
+)
 def test_a_training_is_that_of_the_plain_optimizer(
     path: str,
     make: type[Bag],
     cls: type[Optimizer],
     args: dict[str, Any],
-    groups: list[tuple[str, float]],
+    groups: list[dict[str, Any]],
 ) -> None:
     if path == "graphs" and make is Late:
         pytest.skip("what has another gradient every time is not captured for other reasons")

@@ -108,7 +108,7 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str, str]] = [
     ("a number", 3, {}, "data.name", "got 'a int'"),
     ("three sides", (PAIR, PAIR, PAIR), {}, "data.name", "a tuple of 3"),
     ("a lone tensor", X, {}, "data.name", "a Tensor"),
-    ("text arrays", (X.numpy(), np.array(list("abcdefghij"))), {}, "data.name", "hold numbers"),
+    ("text inputs", (np.array(list("abcdefghij")), Y), {}, "data.name", "hold numbers"),
     ("a dict of nothing", {}, {}, "data.name", "a dict"),
     ("a dict of text", {"train": "x"}, {}, "data.name", "a str"),
     ("texts", [("a", "b")] * 9, {"in_memory": True}, "data.name", "str and str"),
