@@ -13,10 +13,11 @@ LR, as timm's `warmup_lr_init` does. Afterwards r = (s−W)/(T−W), held at 1.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper, wraps
 from typing import (
+    TYPE_CHECKING,
     Annotated,
     Any,
     ParamSpec,
@@ -32,6 +33,10 @@ from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapVa
 
 from lrexp.errors import ConfigError, Problem
 from lrexp.schedules.signatures import NonNegative, checked, with_parameter
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 
 def _steps(value: object, whole: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
@@ -77,6 +82,29 @@ class Schedule:
         if step < 0:
             raise ConfigError.single("step", "must be at least 0", step, "Steps count from 0.")
         return self.lr(step)
+
+    def to_torch(self, optimizer: Optimizer) -> LRScheduler:
+        """Return a torch scheduler that sets these LRs: call its `step()` after each update.
+
+        The parameter group with the highest LR gets the schedule's own, the others keep their ratio
+        to it; a momentum that the schedule cycles is set too. The LR of update 0 is set at once.
+        `state_dict()` holds the step; load it into a scheduler of the same schedule.
+
+        Raises:
+            ConfigError: no group of the optimizer has an LR above 0.
+
+        Example:
+            >>> import torch
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+            >>> scheduler = Schedule(lambda step: 0.5**step).to_torch(optimizer)
+            >>> optimizer.step()
+            >>> scheduler.step()
+            >>> scheduler.get_last_lr()
+            [0.5]
+        """
+        from lrexp.schedules.torch_adapter import ScheduleLR
+
+        return ScheduleLR(optimizer, self)
 
 
 @runtime_checkable
@@ -280,3 +308,21 @@ def progress(step: int, begin: int, end: int) -> float:
 def blend(low: float, high: float, x: float) -> float:
     """Return low + (high − low)·x without leaving [low, high], which rounding may do by an ulp."""
     return min(high, max(low, low + (high - low) * x))
+
+
+def ratios_of(lrs: Sequence[float]) -> list[float]:
+    """Return the LRs of an optimizer's groups as shares of the highest."""
+    highest = max(lrs, default=0.0)
+    if not highest > 0:
+        remedy = "Give the optimizer an LR above 0; only the ratios of its groups are used."
+        what = "must have a group with an LR above 0"
+        raise ConfigError.single("optimizer", what, list(lrs), remedy)
+    return [lr / highest for lr in lrs]
+
+
+def set_lr(group: dict[str, Any], lr: float) -> None:
+    """Set the LR of a parameter group."""
+    if hasattr(group["lr"], "fill_"):  # a tensor (capturable optimizers) keeps its identity
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from schedules.torch_oracle import stepped
 
 from lrexp.schedules.build import SCHEDULES
 from lrexp.schedules.schedule import Controller
-from tests.schedules.torch_oracle import stepped
 
 W, T, LR = 4, 20, 0.5
 
