@@ -62,20 +62,22 @@ def schedule(
     overrides: Overrides = (),
     trust: Sequence[str] = (),
     out: str | Path | None = None,
+    csv: str | Path | None = None,
 ) -> Traces:
     """Draw the LR trace of every variant without training.
 
     A schedule that reacts to the loss is drawn as it would run if the loss never changed. Keys and
     types are checked in the whole config; whether names and arguments fit code, in the sections
     that are drawn from: the schedule, and the data where a duration is in epochs or tokens. The
-    rest is for `validate` to check.
+    rest is for `validate` to check. `csv` names a file for the LRs themselves: a column `step`, and
+    one per variant, empty after its end.
 
     Raises:
         ConfigError: the config is wrong, or `out` is no PNG file.
         UserCodeError: the user's own schedule or data raised.
     """
     from lrexp.config.load import changes_of, load_config  # here, since `plot` needs no config
-    from lrexp.runs.lengths import plan_schedules
+    from lrexp.runs.lengths import plan_schedules, write_traces
 
     loaded = load_config(config, changes_of(overrides), trust=trust, checked=DRAWN_FROM)
     planned = plan_schedules(loaded)
@@ -84,6 +86,8 @@ def schedule(
     path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
     if path.suffix != ".png":
         raise ConfigError.single("--out", "must end in .png", str(path), "Name a PNG file.")
+    if csv is not None:
+        write_traces(traces, Path(csv))
     draw_schedules(traces, path, title=loaded.experiment.name, reactive=reactive)
     return Traces(traces, str(path), tuple(reactive))
 

@@ -337,6 +337,10 @@ def schedule(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The picture; default: NAME-lr.png here.")
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the LRs too: a line a step, a column a variant."),
+    ] = None,
     trust: Trust = None,
     json: Json = False,
 ) -> None:
@@ -349,7 +353,7 @@ def schedule(
     from lrexp.report.tables import schedule_table
 
     with messages(json):
-        traces = api.schedule(config, overrides=set_ or (), trust=trust or (), out=out)
+        traces = api.schedule(config, overrides=set_ or (), trust=trust or (), out=out, csv=csv)
     if json:
         print_json({"lr": {k: v.tolist() for k, v in traces.lr.items()}, "plot": traces.plot})
     else:
@@ -358,6 +362,8 @@ def schedule(
             names = ", ".join(traces.reactive)
             say(f"As if the loss never changed: {names}.")
         say(f"Plot: {traces.plot}")
+        if csv is not None:
+            say(f"LRs:  {csv}")
 
 
 @app.command(epilog="Example: lrexp runs")

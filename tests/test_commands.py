@@ -451,3 +451,26 @@ def test_an_interrupted_run_ends_with_130_and_stays_readable(
     assert run.summary is None
     assert len(run.trials[0].steps["loss"]) == 60
     assert lrexp("plot", "run").code == 0
+
+
+def test_schedule_writes_the_lrs(lrexp: Callable, tmp_path: Path) -> None:
+    config = {
+        "model": "linear",
+        "data": "digits",
+        "loss": "cross_entropy",
+        "optimizer": {"name": "SGD", "lr": 0.4},
+        "train": {"duration": 4},
+        "schedule": "linear",
+        "compare": {"variants": {"whole": {}, "half, held": {"train.duration": 2}}},
+    }
+    path = tmp_path / "two.yaml"
+    path.write_text(json.dumps(config))
+    answer = lrexp("schedule", path, "--csv", tmp_path / "lr.csv", "--out", tmp_path / "lr.png")
+    assert answer.code == 0
+    assert f"LRs:  {tmp_path / 'lr.csv'}" in answer.out
+    lines = (tmp_path / "lr.csv").read_text().splitlines()
+    assert lines[0] == 'step,whole,"half, held"'
+    rows = [line.split(",") for line in lines[1:]]
+    assert [row[0] for row in rows] == ["0", "1", "2", "3"]
+    assert [float(row[1]) for row in rows] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert [row[2] for row in rows] == ["0.4", "0.2", "", ""]

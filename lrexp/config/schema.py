@@ -154,7 +154,11 @@ class OptimizerConfig(BaseModel):
 
 
 class ScheduleConfig(BaseModel):
-    """The LR of every step; a built-in schedule's parameters stand beside its name."""
+    """The LR of every step; a built-in schedule's parameters stand beside its name.
+
+    Every schedule takes a `warmup`, and the start of it: `warmup_start_lr`, an LR, or
+    `warmup_start`, a share of the peak.
+    """
 
     model_config = OPEN
 

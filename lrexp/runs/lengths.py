@@ -5,9 +5,13 @@ Of data, only its size is asked, and only where a duration needs it.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
@@ -20,6 +24,7 @@ from lrexp.config.schema import ExperimentConfig
 from lrexp.config.units import Clock, parse_duration
 from lrexp.errors import ConfigError, Problem
 from lrexp.records import METRICS, Direction, Metric, column_of
+from lrexp.runs.files import write_whole
 from lrexp.schedules.build import build_schedule
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.builtin_data import told_size
@@ -252,3 +257,13 @@ def _size(config: Config, settings: ExperimentConfig) -> Size:
     from lrexp.runs.builder import Objects, TrialBuilder
 
     return TrialBuilder(config, Objects(), torch.device("cpu")).data(settings).size
+
+
+def write_traces(traces: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write LRs as CSV: a column `step`, then one per variant, empty after its last step."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["step", *traces])
+    for step, lrs in enumerate(zip_longest(*(trace.tolist() for trace in traces.values()))):
+        rows.writerow([step, *lrs])
+    write_whole(path, text.getvalue())

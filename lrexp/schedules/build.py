@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from lrexp.errors import ConfigError, Problem, did_you_mean
-from lrexp.schedules import combine, controllers, custom, cycles, decays
+from lrexp.schedules import combine, controllers, custom, cycles, decays, greedy, named
 from lrexp.schedules.combine import Part, range_problems
 from lrexp.schedules.custom import custom_problems, custom_schedule, title_of
 from lrexp.schedules.schedule import (
@@ -34,7 +34,7 @@ from lrexp.schedules.signatures import (
 )
 
 __all__ = ["SCHEDULES", "build_schedule", "check_schedule", "known_names", "register"]
-FAMILIES = (combine, controllers, custom, cycles, decays)  # they fill SCHEDULES
+FAMILIES = (combine, controllers, custom, cycles, decays, greedy, named)  # they fill SCHEDULES
 # A built-in name, the name of a torch class, or what an import path led to: a torch scheduler class
 # or a factory of the user's own.
 Name: TypeAlias = str | Callable[..., object]

@@ -42,6 +42,20 @@ ThresholdMode = Literal["rel", "abs"]
 LOWEST_LR = 1e-6  # the default floor
 
 
+def monitored(monitor: str, mode: Mode | None) -> tuple[str, Mode]:
+    """Return the column of a metric that a controller follows, and which of its values are better.
+
+    Raises:
+        ConfigError: nobody knows which.
+    """
+    column = column_of(monitor)
+    mode = mode or (METRICS[column].direction if column in METRICS else None)
+    if mode is None:
+        what = f"is needed: nobody knows which values of {column} are better"
+        raise ConfigError.single("mode", what, NOTHING, "Add it: min or max.")
+    return column, mode
+
+
 @register("plateau")
 def plateau(
     lr: Positive,
@@ -90,11 +104,7 @@ def plateau(
     if monitor == "loss":
         what, remedy = "must be measured at evaluations", "Give val_loss, train_loss or a metric."
         raise ConfigError.single("monitor", what, monitor, remedy)
-    column = column_of(monitor)
-    mode = mode or (METRICS[column].direction if column in METRICS else None)
-    if mode is None:
-        what = f"is needed: nobody knows which values of {column} are better"
-        raise ConfigError.single("mode", what, NOTHING, "Add it: min or max.")
+    column, mode = monitored(monitor, mode)
     return Plateau(
         monitor=column,
         peak=float(lr),

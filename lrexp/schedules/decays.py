@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Annotated, Any, Literal, TypeAlias
 
-from annotated_types import MinLen
+from annotated_types import Lt, MinLen
 from pydantic import Field
 
 from lrexp.errors import NOTHING, ConfigError, Problem
@@ -125,8 +125,13 @@ def constant(
 
 
 @decay("cosine")
-def cosine(span: Span) -> Curve:
+def cosine(span: Span, *, num_cycles: Positive = 0.5, k_decay: Positive = 1.0) -> Curve:
     """Half a cosine: `lr = m + (η−m)·½(1 + cos πr)`. It stays at m after T and never rises again.
+
+    Args:
+        num_cycles: waves of the cosine, `r·2·num_cycles` for r, as in Hugging Face transformers;
+            half a wave falls once, and the LR after T is that of T.
+        k_decay: `r^k_decay` for r, as in timm; above 1 the LR stays high longer.
 
     Example:
         >>> [round(cosine(1.0, 4)(s), 3) for s in range(6)]
@@ -134,7 +139,7 @@ def cosine(span: Span) -> Curve:
 
     Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
     """
-    return span.fall(half_cosine)
+    return span.fall(lambda r: half_cosine(2 * num_cycles * r**k_decay))
 
 
 @decay("linear")
@@ -168,18 +173,79 @@ def exponential(span: Span, *, gamma: Decay | None = None) -> Curve:
 
 
 @decay("polynomial")
-def polynomial(span: Span, *, power: Positive = 1.0) -> Curve:
+def polynomial(span: Span, *, power: Positive = 1.0, k_decay: Positive = 1.0) -> Curve:
     """`lr = m + (η−m)(1−r)^power`.
 
     Args:
         power: above 0; 1 is linear (the default of PyTorch and Hugging Face), 2 spends more of the
             training at small LRs, 0.9 is usual in segmentation.
+        k_decay: `r^k_decay` for r, as in timm; above 1 the LR stays high longer.
 
     Example:
         >>> [polynomial(1.0, 4, power=2)(s) for s in range(5)]
         [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
-    return span.fall(lambda r: (1 - r) ** power)
+    return span.fall(lambda r: (1 - r**k_decay) ** power)
+
+
+@decay("tanh")
+def tanh(span: Span, *, lb: float = -7.0, ub: float = 3.0) -> Curve:
+    """`lr = max(m, m + (η−m)·½(1 − tanh(lb(1−r) + ub·r)))`, then m from T on.
+
+    Args:
+        lb: where the tanh begins; the lower, the longer the LR stays at the peak.
+        ub: where it ends, above lb; the higher, the closer the LR gets to m before T.
+
+    Example:
+        >>> [round(tanh(1.0, 4)(s), 3) for s in range(5)]
+        [1.0, 1.0, 0.982, 0.269, 0.0]
+
+    Source: Hsueh et al., https://arxiv.org/abs/1806.01593; timm's TanhLRScheduler
+    """
+    if lb >= ub:
+        raise ConfigError.single("ub", f"must be above lb ({lb:g})", ub, "Raise it, or lower lb.")
+    return span.fall(lambda r: 0.5 * (1 - math.tanh(lb + (ub - lb) * r)) if r < 1 else 0.0)
+
+
+@decay("power")
+def power(
+    span: Span,
+    *,
+    exponent: Annotated[float, Lt(0)] = -0.51,
+    timescale: StepOrMore | None = None,
+    decay: Steps | None = None,
+) -> Curve:
+    """`lr = max(m, min(η, η·(s/τ)^exponent))`, then a line to m over the last `decay` steps.
+
+    Args:
+        exponent: b of LR ∝ t^b, below 0; -0.51 is that of the paper.
+        timescale: τ >= 1, the step until which the LR stays at η; W where there is a warmup, else a
+            hundredth of the training.
+        decay: at most T − W steps; a tenth of the steps after the warmup by default.
+
+    Example:
+        >>> [round(power(1.0, 8, exponent=-1, timescale=2, decay=2)(s), 3) for s in range(9)]
+        [1.0, 1.0, 1.0, 0.667, 0.5, 0.4, 0.333, 0.167, 0.0]
+
+    Source: Shen et al., Power Scheduler, https://arxiv.org/abs/2408.13359, whose t counts tokens
+    """
+    room = span.total_steps - span.warmup
+    steps = room // 10 if decay is None else decay
+    _fits(steps, room)
+    tau, begin = (
+        timescale or span.warmup or max(1, span.total_steps // 100),
+        span.total_steps - steps,
+    )
+
+    def lr(step: int) -> float:
+        law = max(span.low, span.peak * min(1.0, (max(1, min(step, begin)) / tau) ** exponent))
+        return (
+            law
+            if step <= begin
+            else blend(span.low, law, 1 - progress(step, begin, span.total_steps))
+        )
+
+    return lr
 
 
 @decay("rex")
@@ -238,15 +304,21 @@ def wsd(span: Span, *, decay: StepOrMore | None = None, decay_type: DecayType = 
     """
     room = span.total_steps - span.warmup
     steps = decay or max(1, room // 5)
-    if steps > room:
+    _fits(steps, room)
+    return span.fall(SHAPES[decay_type], begin=span.total_steps - steps)
+
+
+SHAPES: dict[str, Shape] = {
+    "linear": lambda x: 1 - x,
+    "cosine": half_cosine,
+    "1-sqrt": lambda x: 1 - math.sqrt(x),
+}
+
+
+def _fits(decay: int, room: int) -> None:
+    if decay > room:
         what, remedy = f"must fit into the {room} steps after the warmup", "Shorten decay or warmup"
         raise ConfigError.single("decay", what, decay, f"{remedy}, or train longer.")
-    shapes: dict[str, Shape] = {
-        "linear": lambda x: 1 - x,
-        "cosine": half_cosine,
-        "1-sqrt": lambda x: 1 - math.sqrt(x),
-    }
-    return span.fall(shapes[decay_type], begin=span.total_steps - steps)
 
 
 @decay("step")

@@ -17,7 +17,7 @@ from lrexp.schedules.build import SCHEDULES
 from lrexp.schedules.combine import Part, combine
 from lrexp.schedules.controllers import AdaptiveCycle, adaptive_cycle
 from lrexp.schedules.decays import multi_step
-from lrexp.schedules.schedule import Schedule
+from lrexp.schedules.schedule import Schedule, ratios_of, set_lr
 from lrexp.schedules.signatures import (
     Natural,
     NonNegative,
@@ -38,6 +38,7 @@ def get_lr_scheduler(
     max_steps: int,
     decay_type: str = "cosine",
     warmup_start: float | None = None,
+    warmup_start_lr: float | None = None,
     final_div_factor: float | None = None,
     **parameters_of_type: Any,
 ) -> Schedule:
@@ -50,6 +51,7 @@ def get_lr_scheduler(
         max_steps: T, at least 1; the last value is held from there on.
         decay_type: cosine, linear, constant, exponential, ...: any name of a pure schedule.
         warmup_start: part of the peak that the warmup starts from, for `lr = 0` at step 0.
+        warmup_start_lr: the same as an LR.
         final_div_factor: the floor as max_lr / final_div_factor; wins over `min_lr`.
         parameters_of_type: what that schedule takes beside these, e.g. `power=2`; durations in
             steps.
@@ -71,6 +73,8 @@ def get_lr_scheduler(
         params["final_div_factor"] = final_div_factor
     # A schedule without a floor refuses one that is asked for, and is not bothered by the default.
     common = {"warmup": warmup_steps, "warmup_start": warmup_start, "min_lr": min_lr}
+    if warmup_start_lr is not None:
+        params["warmup_start_lr"] = warmup_start_lr
     known = named_parameters(factory)
     params |= {n: value for n, value in common.items() if n in known or value not in (None, 0)}
     words = {"lr": "max_lr", "total_steps": "max_steps", "warmup": "warmup_steps"}
@@ -125,6 +129,7 @@ def get_multi_step_lr_scheduler(
     step_factors: Sequence[NonNegative] = (0.316, 0.1),
     min_lr: NonNegative | None = None,
     warmup_start: Share | None = None,
+    warmup_start_lr: NonNegative | None = None,
 ) -> Schedule:
     """Warmup, then max_lr × a factor from each milestone on, given as parts of a token budget.
 
@@ -167,6 +172,7 @@ def get_multi_step_lr_scheduler(
             factors=list(step_factors),
             warmup=warmup_steps,
             warmup_start=warmup_start,
+            **({} if warmup_start_lr is None else {"warmup_start_lr": warmup_start_lr}),
             min_lr=0.0 if min_lr is None else min_lr,
         )
     except ConfigError as error:
@@ -260,7 +266,7 @@ class AdaptiveCycleLR:
         )
         self._state = self._controller.init()
         self._num_steps = 0
-        self._ratios = _ratios(optimizer)
+        self._ratios = ratios_of([float(group["lr"]) for group in optimizer.param_groups])
         self._set_lrs()
 
     def step(self, loss: float | _Scalar) -> dict[str, Any]:
@@ -310,16 +316,4 @@ class AdaptiveCycleLR:
 
     def _set_lrs(self) -> None:
         for group, lr in zip(self.optimizer.param_groups, self.get_last_lr(), strict=True):
-            if hasattr(group["lr"], "fill_"):  # a tensor (capturable optimizers) keeps its identity
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
-
-
-def _ratios(optimizer: _Optimizer) -> list[float]:
-    lrs = [float(group["lr"]) for group in optimizer.param_groups]
-    highest = max(lrs, default=0.0)
-    if not highest > 0:
-        remedy = "Give the optimizer an LR above 0; only the ratios of its groups are used."
-        raise ConfigError.single("optimizer", "must have a group with an LR above 0", lrs, remedy)
-    return [lr / highest for lr in lrs]
+            set_lr(group, lr)

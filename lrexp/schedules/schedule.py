@@ -6,14 +6,18 @@ LRs are absolute, for a parameter group at the base LR.
 
 Warmup, with s = step, W = warmup steps, T = total steps:
 `lr = η·(s+1)/W` for s < W (no update is wasted at LR 0), or `η·(f + (1−f)·s/W)` for a
-`warmup_start` of f; f = 0 is the form of Hugging Face. Afterwards r = (s−W)/(T−W), held at 1.
+`warmup_start` of f; f = 0 is the form of Hugging Face. `warmup_start_lr` gives the same start as an
+LR, as timm's `warmup_lr_init` does. Afterwards r = (s−W)/(T−W), held at 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import update_wrapper, wraps
 from typing import (
+    TYPE_CHECKING,
     Annotated,
     Any,
     ParamSpec,
@@ -28,7 +32,11 @@ from annotated_types import Ge
 from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from lrexp.errors import ConfigError, Problem
-from lrexp.schedules.signatures import checked
+from lrexp.schedules.signatures import NonNegative, checked, with_parameter
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 
 def _steps(value: object, whole: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
@@ -75,6 +83,29 @@ class Schedule:
             raise ConfigError.single("step", "must be at least 0", step, "Steps count from 0.")
         return self.lr(step)
 
+    def to_torch(self, optimizer: Optimizer) -> LRScheduler:
+        """Return a torch scheduler that sets these LRs: call its `step()` after each update.
+
+        The parameter group with the highest LR gets the schedule's own, the others keep their ratio
+        to it; a momentum that the schedule cycles is set too. The LR of update 0 is set at once.
+        `state_dict()` holds the step; load it into a scheduler of the same schedule.
+
+        Raises:
+            ConfigError: no group of the optimizer has an LR above 0.
+
+        Example:
+            >>> import torch
+            >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+            >>> scheduler = Schedule(lambda step: 0.5**step).to_torch(optimizer)
+            >>> optimizer.step()
+            >>> scheduler.step()
+            >>> scheduler.get_last_lr()
+            [0.5]
+        """
+        from lrexp.schedules.torch_adapter import ScheduleLR
+
+        return ScheduleLR(optimizer, self)
+
 
 @runtime_checkable
 class Controller(Protocol):
@@ -107,6 +138,7 @@ class Controller(Protocol):
 Made = TypeVar("Made", bound=Schedule | Controller)
 # What a config says elsewhere: parameters of factories -> the key or section they come from.
 FILLED = {"lr": "optimizer.lr", "total_steps": "train.duration"}
+START_LR = "warmup_start_lr"
 SCHEDULES: dict[str, Callable[..., Schedule | Controller]] = {}  # what a config may name
 
 
@@ -145,9 +177,55 @@ def register(name: str) -> Callable[[Callable[P, Made]], Callable[P, Made]]:
     return decorate
 
 
+def alias(name: str, of: str, **defaults: Any) -> None:
+    """Give a registered schedule a second name, under which other defaults may hold."""
+    known = SCHEDULES[of]
+
+    def factory(*args: Any, **given: Any) -> Schedule | Controller:
+        return known(*args, **{**defaults, **given})
+
+    update_wrapper(factory, known)
+    parameters = [
+        p.replace(default=defaults.get(p.name, p.default))
+        for p in inspect.signature(known, eval_str=True).parameters.values()
+    ]
+    factory.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    SCHEDULES[name] = factory
+
+
 def checked_schedule(factory: Callable[P, Made]) -> Callable[P, Made]:
-    """Return the factory with its arguments checked at each call."""
-    return checked(rules=common_problems)(factory)
+    """Return the factory with its arguments checked at each call.
+
+    One that takes a `warmup_start` takes a `warmup_start_lr` as well.
+    """
+    return checked(rules=common_problems)(_from_start_lr(factory))
+
+
+def _from_start_lr(factory: Callable[P, Made]) -> Callable[P, Made]:
+    if "warmup_start" not in inspect.signature(factory).parameters:
+        return factory
+
+    @wraps(factory)
+    def made(*args: Any, **given: Any) -> Made:
+        start = given.pop(START_LR, None)
+        schedule = factory(*args, **given)
+        warmup = given.get("warmup", 0)
+        if start is None or not warmup:
+            return schedule
+        # The last step of a warmup without a start has the LR that the warmup leads to.
+        top = _lr_before_training(schedule, warmup - 1)
+        problems = list(at_most(START_LR, start, top, "the LR that the warmup leads to"))
+        if problems:
+            raise ConfigError(problems)
+        return factory(*args, **{**given, "warmup_start": start / top})
+
+    return with_parameter(made, START_LR, NonNegative | None, None)
+
+
+def _lr_before_training(schedule: Schedule | Controller, step: int) -> float:
+    if isinstance(schedule, Schedule):
+        return schedule(step)
+    return schedule.lr(schedule.init(), step)
 
 
 def common_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -156,6 +234,10 @@ def common_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
     if total_steps is not None and warmup is not None and warmup >= total_steps:
         what = f"must be shorter than training ({total_steps} steps)"
         yield Problem("warmup", what, warmup, "Shorten it, or train longer.")
+    start, start_lr = given.get("warmup_start"), given.get(START_LR)
+    if start is not None and start_lr is not None:
+        remedy = "Give the start as an LR, or as warmup_start, a share of the peak."
+        yield Problem(START_LR, "cannot be given beside warmup_start", start_lr, remedy)
     min_lr, factor = given.get("min_lr"), given.get("final_div_factor")
     if lr is not None and min_lr is not None and factor is None:
         yield from at_most("min_lr", min_lr, lr, "the peak LR")
@@ -226,3 +308,21 @@ def progress(step: int, begin: int, end: int) -> float:
 def blend(low: float, high: float, x: float) -> float:
     """Return low + (high − low)·x without leaving [low, high], which rounding may do by an ulp."""
     return min(high, max(low, low + (high - low) * x))
+
+
+def ratios_of(lrs: Sequence[float]) -> list[float]:
+    """Return the LRs of an optimizer's groups as shares of the highest."""
+    highest = max(lrs, default=0.0)
+    if not highest > 0:
+        remedy = "Give the optimizer an LR above 0; only the ratios of its groups are used."
+        what = "must have a group with an LR above 0"
+        raise ConfigError.single("optimizer", what, list(lrs), remedy)
+    return [lr / highest for lr in lrs]
+
+
+def set_lr(group: dict[str, Any], lr: float) -> None:
+    """Set the LR of a parameter group."""
+    if hasattr(group["lr"], "fill_"):  # a tensor (capturable optimizers) keeps its identity
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr

@@ -256,6 +256,20 @@ class Signature:
         return _read(name, value, hint, self._adapters[name, finite], context)
 
 
+def with_parameter(
+    function: Callable[..., R], name: str, annotation: object, default: object
+) -> Callable[..., R]:
+    """Return the function, which takes one more keyword than its signature says.
+
+    To change the signature itself, its annotations would have to be evaluated at once, and may
+    name what its module defines later.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameter = inspect.Parameter(name, kind, default=default, annotation=annotation)
+    vars(function)["added_parameters"] = {name: parameter}
+    return function
+
+
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
     is_class = isinstance(function, type)
     target: Any = getattr(function, "__init__" if is_class else "__call__", function)
@@ -263,7 +277,8 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
     known = {**vars(collections.abc), **getattr(target, "__globals__", {})}
     for options in ({"eval_str": True}, {"eval_str": True, "globals": known}, {}):
         with suppress(Exception):  # an annotation may raise anything
-            return inspect.signature(function, **options).parameters
+            signature = inspect.signature(function, **options)
+            return {**signature.parameters, **getattr(function, "added_parameters", {})}
     return None
 
 

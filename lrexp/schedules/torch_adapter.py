@@ -17,12 +17,22 @@ from torch.optim import lr_scheduler
 from lrexp.errors import ConfigError, Problem, UserCodeError
 from lrexp.schedules.controllers import Plateau, plateau
 from lrexp.schedules.custom import checked_value
-from lrexp.schedules.schedule import FILLED, PerEpoch, Schedule, Steps, checked_schedule, warmed
+from lrexp.schedules.schedule import (
+    FILLED,
+    PerEpoch,
+    Schedule,
+    Steps,
+    checked_schedule,
+    ratios_of,
+    set_lr,
+    warmed,
+)
 from lrexp.schedules.signatures import (
     Count,
     Positive,
     Share,
     check_arguments,
+    fits,
     named_parameters,
     require,
     under,
@@ -79,6 +89,14 @@ def torch_problems(scheduler: type, args: Mapping[str, object]) -> list[Problem]
         return [Problem("name", "is a subclass of ReduceLROnPlateau", scheduler.__name__, remedy)]
     peak = {"max_lr": 1.0} if scheduler.__name__ in _PER_STEP else {}  # η, see `_completed`
     title, given = scheduler.__name__, {**peak, **args}
+    known = named_parameters(scheduler)
+    per_group = [
+        Problem(name, "must be one value", value, "Each group scales it by its own lr_scale.")
+        for name, value in args.items()
+        if isinstance(value, list) and name in known and fits(1.0, known[name].annotation)
+    ]
+    if per_group:  # a list is one value per group of the optimizer
+        return under("args", per_group)
     problems = check_arguments(scheduler, given, title=title, filled=_FILLED, finite=True)
     if is_plateau(scheduler) and not problems:  # `plateau` has the ranges, torch only the types
         problems = check_arguments(plateau, args, title=title, automatic=FILLED, finite=True)
@@ -174,6 +192,47 @@ def torch_plateau(
         raise ConfigError([*others, *in_args]) from None
 
 
+class ScheduleLR(lr_scheduler.LRScheduler):
+    """A schedule as a torch scheduler; see `Schedule.to_torch`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
+        self._schedule = schedule
+        # of an optimizer that was loaded, the LRs that it began with
+        lrs = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        self._ratios = ratios_of(lrs)
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """Return the LR of each group at this step."""
+        if self._schedule.momentum is not None:
+            self._set_momentum(self._schedule.momentum(self.last_epoch))
+        lr = self._schedule(self.last_epoch)
+        return [lr * ratio for ratio in self._ratios]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step and the ratios of the groups; the schedule is code, and left out."""
+        return {"last_epoch": self.last_epoch, "ratios": list(self._ratios)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from the step that `state_dict` wrote, and set the LRs of it."""
+        if len(state_dict["ratios"]) != len(self._ratios):
+            rule = f"must be {len(state_dict['ratios'])} as when saved"
+            remedy = "Load it into an optimizer with the parameter groups it was saved with."
+            raise ConfigError.single("param_groups", rule, len(self._ratios), remedy)
+        self._ratios = list(state_dict["ratios"])
+        self.last_epoch = state_dict["last_epoch"]
+        self._last_lr = self.get_lr()
+        for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            set_lr(group, float(lr))
+
+    def _set_momentum(self, momentum: float) -> None:
+        for group in self.optimizer.param_groups:
+            if "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            elif "momentum" in group:
+                group["momentum"] = momentum
+
+
 def _completed(
     scheduler: type, args: Mapping[str, Any], lr: float, num_values: int
 ) -> dict[str, Any]:
@@ -207,9 +266,14 @@ class _Table:
         one_cycle = isinstance(self._scheduler, lr_scheduler.OneCycleLR)
         horizon = self._scheduler.total_steps if one_cycle else last + 1
         if horizon <= last:
-            rule = f"must be at least {last + 1}, the length of the training"
-            remedy = f"Raise it; {self._title} cannot be stepped beyond it."
-            raise ConfigError.single("args.total_steps", rule, horizon, remedy)
+            # torch takes total_steps, or else epochs × steps_per_epoch
+            whole = self._args.get("total_steps") is not None
+            key = "args.total_steps" if whole else "args.epochs"
+            product = "" if whole else "epochs × steps_per_epoch "
+            rule = f"{product}must be at least {last + 1}, the length of the training"
+            remedy = "Raise it" if whole else "Raise one of them"
+            remedy += f"; {self._title} cannot be stepped beyond it."
+            raise ConfigError.single(key, rule, horizon, remedy)
         try:
             self.values(min(2, last))
         except UserCodeError as error:

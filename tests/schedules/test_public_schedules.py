@@ -15,8 +15,11 @@ ALL = {
     "cosine_restarts": {"cycle": 5},
     "step": {"size": 5},
     "multi_step": {"milestones": [5], "gamma": 0.5},
+    "multistep": {"milestones": [5], "gamma": 0.5},
+    "warmup_stable_decay": {"num_decay_steps": 5},
 }
-PURE = [n for n in SCHEDULES if n not in ("combined", "plateau", "adaptive_cycle", "lambda")]
+REACTIVE = ("plateau", "reduce_lr_on_plateau", "greedy", "adaptive_cycle")
+PURE = [n for n in SCHEDULES if n not in (*REACTIVE, "combined", "lambda")]
 
 
 def test_get_lr_scheduler() -> None:

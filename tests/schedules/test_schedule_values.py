@@ -13,6 +13,7 @@ from lrexp.schedules.schedule import Schedule
 LINEAR_HF = [0, 5, 10, 8.75, 7.5, 6.25, 5, 3.75, 2.5, 1.25]
 COSINE_HF = [0, 5, 10, 9.61, 8.53, 6.91, 5, 3.08, 1.46, 0.38]  # cut off, not rounded
 WARM_COSINE = [0.25, 0.5, 0.75, 1, 1, 0.9623, 0.855, 0.6944, 0.505, 0.3156, 0.155, 0.0477, 0.01]
+QUARTERS = [0.8536, 0.5, 0.1464]  # of a half cosine
 
 # name | lr, T, parameters | values from step 0 on | absolute tolerance
 VALUES = [
@@ -103,6 +104,72 @@ VALUES = [
     ("one_cycle", 1, 1, {}, [1 / 25 / 1e4] * 3, 1e-12),  # as torch: a single step is the end
     ("lambda", 2, 3, {"function": lambda s: 1 / (s + 1)}, [2, 1, 2 / 3, 2 / 3, 2 / 3], 1e-12),
     ("lambda", 2, 9, {"function": lambda s: s, "warmup": 2}, [1, 2, 4, 6], 1e-12),
+    # names and arguments of transformers and timm
+    ("cosine", 1, 4, {"num_cycles": 1}, [1, 0.5, 0, 0.5, 1, 1], 1e-12),
+    ("cosine", 1, 4, {"k_decay": 2}, [1, 0.9904, 0.8536, 0.4025, 0, 0], 5e-5),
+    ("polynomial", 1, 4, {"k_decay": 2}, [1, 15 / 16, 3 / 4, 7 / 16, 0, 0], 1e-12),
+    ("poly", 1, 4, {}, [1, 0.75**0.5, 0.5**0.5, 0.5, 0, 0], 1e-12),
+    ("constant_with_warmup", 0.5, 3, {"warmup": 2}, [0.25, 0.5, 0.5, 0.5, 0.5], 0),
+    ("multistep", 1, 9, {"milestones": [1, 3], "gamma": 0.5}, [1, 0.5, 0.5, 0.25], 1e-12),
+    ("rsqrt", 1, 9, {"timescale": 1}, [1, 2**-0.5, 3**-0.5, 0.5], 1e-12),
+    ("cosine_with_restarts", 1, 8, {"num_cycles": 2}, [1, *QUARTERS, 1, *QUARTERS, 0, 0], 5e-5),
+    ("cosine_with_min_lr", 2, 4, {"min_lr_rate": 0.5}, [2, 1.8536, 1.5, 1.1464, 1, 1], 5e-5),
+    (
+        "cosine_warmup_with_min_lr",
+        1,
+        6,
+        {"warmup": 2, "min_lr": 0.1},
+        [0.5, 1, 0.1 + 0.9 * 0.8536, 0.55, 0.1 + 0.9 * 0.1464, 0.1, 0.1],
+        5e-5,
+    ),
+    (
+        "cosine_warmup_with_min_lr",
+        1,
+        5,
+        {"warmup": 3, "warmup_lr_rate": 0.2},
+        [0.2, 0.6, 1, 0.5, 0, 0],
+        1e-12,
+    ),
+    ("cosine_warmup_with_min_lr", 1, 2, {"warmup": 1, "warmup_lr_rate": 0.2}, [0.2, 0, 0], 1e-12),
+    (
+        "warmup_stable_decay",
+        1,
+        8,
+        {
+            "warmup": 2,
+            "warmup_start": 0.1,
+            "num_stable_steps": 2,
+            "num_decay_steps": 2,
+            "decay_type": "linear",
+            "min_lr_ratio": 0.1,
+        },
+        [0.1, 0.55, 1, 1, 1, 0.55, 0.1, 0.1, 0.1],
+        1e-12,
+    ),
+    ("warmup_stable_decay", 1, 6, {"num_decay_steps": 4}, [1, 1, 1, *QUARTERS, 0, 0], 5e-5),
+    ("tanh", 1, 4, {"lb": -1, "ub": 1}, [0.8808, 0.7311, 0.5, 0.2689, 0, 0], 5e-5),
+    (
+        "power",
+        1,
+        8,
+        {"exponent": -1, "timescale": 2, "decay": 2},
+        [1, 1, 1, 2 / 3, 1 / 2, 2 / 5, 1 / 3, 1 / 6, 0, 0],
+        1e-12,
+    ),
+    (
+        "power",
+        1,
+        9,
+        {"exponent": -0.5, "warmup": 2, "decay": 0, "min_lr": 0.6},
+        [0.5, 1, 1, (2 / 3) ** 0.5, 0.5**0.5, (2 / 5) ** 0.5, 0.6, 0.6],
+        1e-12,
+    ),
+    # a start as an LR, whatever the warmup leads to
+    ("cosine", 2, 12, {"warmup": 4, "warmup_start_lr": 0.4}, [0.4, 0.8, 1.2, 1.6, 2], 1e-12),
+    ("one_cycle", 1, 40, {"warmup": 4, "warmup_start_lr": 0.02}, [0.02, 0.025, 0.03], 1e-12),
+    ("multi_step", 1, 9, {"milestones": [1], "warmup": 2, "warmup_start_lr": 0}, [0, 0.5], 1e-12),
+    ("lambda", 2, 9, {"function": abs, "warmup": 2, "warmup_start_lr": 1}, [1, 1.5, 4], 1e-12),
+    ("cosine", 2, 2, {"warmup_start_lr": 0.4}, [2, 1], 1e-12),
 ]
 
 
@@ -151,6 +218,35 @@ def test_warmup_as_long_as_training_is_an_error(name: str, warmup: int) -> None:
         SCHEDULES[name](1.0, 10, warmup=warmup)
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("cosine", {"warmup_start_lr": 0.1, "warmup_start": 0}, r"warmup_start_lr: cannot be give"),
+        ("cosine", {"warmup_start_lr": -1}, "warmup_start_lr: must be a number of at least 0"),
+        ("cosine", {"warmup_start_lr": 2}, r"warmup_start_lr: must be at most .* \(1\) \(got 2\)"),
+        ("one_cycle", {"warmup_start_lr": 0.1}, r"warmup_start_lr: must be at most .* \(0.04\)"),
+        ("plateau", {"warmup_start_lr": 2}, r"warmup_start_lr: must be at most .* \(1\)"),
+        ("cosine_with_min_lr", {"min_lr": 0.1, "min_lr_rate": 0.1}, "min_lr_rate: cannot be given"),
+        ("warmup_stable_decay", {"num_decay_steps": 9}, "num_decay_steps: must fit into the 8 st"),
+        ("cosine_warmup_with_min_lr", {"warmup_lr_rate": 0, "warmup_start": 0}, "warmup_lr_rate:"),
+        ("tanh", {"lb": 3}, r"ub: must be above lb \(3\)"),
+        ("power", {"exponent": 0.5}, "exponent: must be a number"),
+        ("power", {"decay": 9}, "decay: must fit into the 8 steps"),
+        ("greedy", {"min_lr": 2}, r"min_lr: must be at most .* \(1\)"),
+        ("greedy", {"max_lr": 0.5}, "optimizer.lr: must be at most schedule.max_lr"),
+    ],
+)
+def test_bad_parameters(name: str, params: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SCHEDULES[name](1.0, 10, warmup=2, **params)
+
+
+def test_a_controller_warms_up_from_an_lr() -> None:
+    control = SCHEDULES["adaptive_cycle"](1.0, 10, base_lr=0.2, warmup=4, warmup_start_lr=0.2)
+    lrs = [control.lr(control.init(), step) for step in range(5)]
+    assert lrs == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6])
+
+
 @pytest.mark.parametrize(("name", "start"), [("one_cycle", 0.04), ("cyclic", 0.1)])
 def test_a_warmup_leads_to_where_the_cycle_starts(name: str, start: float) -> None:
     schedule = SCHEDULES[name](1.0, 44, warmup=4)
@@ -185,5 +281,6 @@ def test_long_trainings_cost_nothing_ahead() -> None:
 
 
 def test_every_built_in_function_of_the_step_has_values() -> None:
-    reactive_or_made_of_others = {"plateau", "adaptive_cycle", "combined", "lambda"}
+    reactive = {"plateau", "reduce_lr_on_plateau", "greedy", "adaptive_cycle"}
+    reactive_or_made_of_others = {*reactive, "combined", "lambda"}
     assert {row[0] for row in VALUES} >= SCHEDULES.keys() - reactive_or_made_of_others

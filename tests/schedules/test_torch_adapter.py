@@ -162,7 +162,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("ChainedScheduler", {}, "Use {name: combined, parts: [...]}"),
     ("ReduceLROnPlateau", {"args": {"patience": 2.5}}, "args.patience: must be a whole number"),
     ("ReduceLROnPlateau", {"args": {"factor": 1.5}}, "args.factor: must be a number in (0, 1) (got 1.5)"),
-    ("ReduceLROnPlateau", {"args": {"min_lr": [0.1]}}, "args.min_lr: must be a number of at least 0 (got [0.1])"),
+    ("ReduceLROnPlateau", {"args": {"min_lr": [0.1]}}, "args.min_lr: must be one value (got [0.1])"),
     ("ReduceLROnPlateau", {"args": {"min_lr": 9}}, "args.min_lr: must be at most the peak LR"),
     ("ReduceLROnPlateau", {"monitor": "loss"}, "monitor: must be measured at evaluations"),
     ("ReduceLROnPlateau", {"interval": "epoch"}, "interval: is not a parameter"),
@@ -238,3 +238,26 @@ def test_torch_is_imported_for_its_own_classes_only() -> None:
     )
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        (
+            "OneCycleLR",
+            {"max_lr": [0.1, 0.2], "total_steps": 220},
+            r"args.max_lr: must be one value \(got \[0.1, 0.2\]\). Each group scales it by its own",
+        ),
+        ("CyclicLR", {"base_lr": [0.1, 0.2]}, "args.base_lr: must be one value"),
+        ("ReduceLROnPlateau", {"min_lr": [0.1, 0.2]}, "args.min_lr: must be one value"),
+        (
+            "OneCycleLR",
+            {"epochs": 2, "steps_per_epoch": 20},
+            r"args.epochs: epochs × steps_per_epoch must be at least 120, .* \(got 40\)",
+        ),
+        ("OneCycleLR", {"total_steps": 40}, r"args.total_steps: must be at least 120"),
+    ],
+)
+def test_messages_name_what_the_file_has(name: str, args: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        built(name, args=args)
