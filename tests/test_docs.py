@@ -125,7 +125,7 @@ def test_what_people_have_trains_as_the_readme_says(
         "triplets": (x, x + 0.1, x.flip(0)), "embedding": lambda: nn.Linear(8, 4),
     }  # fmt: skip
     blocks = python_of("Your own model and data")
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     runs = []
     for block in blocks:
         exec(block, names)
