@@ -108,7 +108,7 @@ def loss_picture(run: Run, metrics: Sequence[str] = ()) -> Picture:
         run,
         f"{what} of {compared}, {count_text(num_seeds(run), 'seed')}",
         _panels(list(variants.values()), measures, unit, length)[bool(metrics) :],
-        caption=_caption(list(variants.values())),
+        caption="" if metrics else _caption(list(variants.values())),  # it is about losses
         entries=[Entry("loss.median", name, note, looks[name]) for name, note in notes.items()],
         legend_title=f"ranked by {measure_text(metric)}" if metric else "variants",
     )
