@@ -212,7 +212,7 @@ def adaptive_cycle(
     warmup: Steps = 0,
     warmup_start: Share | None = None,
 ) -> AdaptiveCycle:
-    """`AdaptiveCycle` with max_lr = η and base_lr = η/10, unless they are given.
+    """`AdaptiveCycle` with max_lr = η and base_lr = min(η, max_lr)/10, unless they are given.
 
     A warmup leads to the LR the controller starts with; the losses seen in it are not judged.
 
@@ -233,10 +233,10 @@ def adaptive_cycle(
         0.00055
     """
     high = lr if max_lr is None else max_lr
-    low = lr / 10 if base_lr is None else base_lr
+    low = min(lr, high) / 10 if base_lr is None else base_lr
     limit = improvement_threshold
     require(
-        *at_most("base_lr", low, high, "max_lr"),
+        *at_most("base_lr", low, high, "the peak LR" if max_lr is None else "max_lr"),
         *at_most("plateau_threshold", plateau_threshold, limit, "improvement_threshold"),
     )
     thresholds = (improvement_threshold, plateau_threshold, smoothing, escape_multiplier)

@@ -6,6 +6,7 @@ LR they start from, so that the LR does not jump there.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -36,7 +37,12 @@ CyclicMode = Literal["triangular", "triangular2", "exp_range"]
 
 @decay("cosine_restarts")
 def cosine_restarts(
-    span: Span, *, cycle: StepOrMore, cycle_mult: OneOrMore = 1.0, cycle_decay: Decay = 1.0
+    span: Span,
+    *,
+    cycle: StepOrMore,
+    cycle_mult: Positive = 1.0,
+    cycle_decay: Decay = 1.0,
+    cycle_limit: Count | None = None,
 ) -> Curve:
     """A cosine per cycle, each starting from the peak again.
 
@@ -46,8 +52,10 @@ def cosine_restarts(
 
     Args:
         cycle: length of the first cycle, at least 1 step.
-        cycle_mult: length of each cycle relative to the last, at least 1.
+        cycle_mult: length of each cycle relative to the last; below 1 cycles shorten, and one that
+            would be shorter than a step is not begun: the LR stays at m.
         cycle_decay: peak of each cycle relative to the last, in (0, 1].
+        cycle_limit: number of cycles, after which the LR stays at m; as many as fit by default.
 
     Example:
         >>> [round(cosine_restarts(1.0, 4, cycle=2, cycle_decay=0.5)(s), 3) for s in range(5)]
@@ -55,7 +63,8 @@ def cosine_restarts(
 
     Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
     """
-    place = _cycles(cycle, cycle_mult, span.total_steps - span.warmup)
+    limit = cycle_limit or math.inf
+    place = _cycles(cycle, cycle_mult, span.total_steps - span.warmup, limit)
 
     def lr(step: int) -> float:
         index, x = place(step - span.warmup)
@@ -117,26 +126,34 @@ def cyclic(
     return Schedule(warmed(low, warmup, warmup_start, after), momentum if cycle_momentum else None)
 
 
-def _cycles(length: int, mult: float, span: int) -> Callable[[int], tuple[int, float]]:
+def _cycles(
+    length: int, mult: float, span: int, limit: float
+) -> Callable[[int], tuple[int, float]]:
     """Return step -> (index of its cycle, part of it done in [0, 1]), for 0 <= step <= span."""
-    if mult == 1:  # by division: a list of starts could be as long as the training
+    if mult == 1:  # by division: a list of ends could be as long as the training
 
         def equal(step: int) -> tuple[int, float]:
             index, done = divmod(step, length)
+            if index >= limit:
+                return int(limit) - 1, 1.0
             return (index - 1, 1.0) if step == span and done == 0 else (index, done / length)
 
         return equal
 
-    starts = [0.0]
-    while starts[-1] < span:
-        starts.append(starts[-1] + length * mult ** (len(starts) - 1))
+    ends, following = [float(length)], length * mult
+    while ends[-1] < span and len(ends) < limit and following >= 1:
+        ends.append(ends[-1] + following)
+        following = length * mult ** len(ends)
 
-    def growing(step: int) -> tuple[int, float]:
+    def unequal(step: int) -> tuple[int, float]:
         # at the horizon the cycle that ends there, not the one that would start
-        index = bisect_right(starts, step if step < span else span - 0.5) - 1
-        return index, min(1.0, (step - starts[index]) / (starts[index + 1] - starts[index]))
+        index = bisect_right(ends, step if step < span else span - 0.5)
+        if index == len(ends):
+            return index - 1, 1.0
+        start = ends[index - 1] if index else 0.0
+        return index, min(1.0, (step - start) / (ends[index] - start))
 
-    return growing
+    return unequal
 
 
 def _triangles(up: int, down: int, mode: str, gamma: float) -> Callable[[int], float]:

@@ -321,6 +321,38 @@ def _fits(decay: int, room: int) -> None:
         raise ConfigError.single("decay", what, decay, f"{remedy}, or train longer.")
 
 
+@decay("rsqrt")
+def rsqrt(
+    span: Span,
+    *,
+    timescale: StepOrMore | None = None,
+    decay: StepOrMore | None = None,
+    decay_type: DecayType = "linear",
+) -> Curve:
+    """`inverse_sqrt` that is brought down to m over the last `decay` steps, as timm's.
+
+    Args:
+        timescale: τ >= 1 steps; W where there is a warmup, else 10000.
+        decay: 1 <= decay <= T − W steps; a fifth of the steps after the warmup by default.
+
+    Example:
+        >>> [round(rsqrt(1.0, 6, warmup=1, decay=2)(s), 3) for s in range(7)]
+        [1.0, 1.0, 0.707, 0.577, 0.5, 0.224, 0.0]
+
+    Source: timm's WSDLRScheduler; Zhai et al., https://arxiv.org/abs/2106.04560
+    """
+    tau, room = timescale or span.warmup or 10_000, span.total_steps - span.warmup
+    steps = decay or max(1, room // 5)
+    _fits(steps, room)
+    begin, shape = span.total_steps - steps, SHAPES[decay_type]
+
+    def lr(step: int) -> float:
+        high = max(span.low, span.peak / math.sqrt((step + tau - span.warmup) / tau))
+        return blend(span.low, high, shape(progress(step, begin, span.total_steps)))
+
+    return lr
+
+
 @decay("step")
 def step(span: Span, *, size: StepOrMore, gamma: Decay = 0.1) -> Curve:
     """A drop every `size` steps: `lr = max(m, η·γ^⌊s/size⌋)`.

@@ -27,7 +27,6 @@ from lrexp.schedules.signatures import Count, NonNegative, OneOrMore, Positive, 
 
 alias("constant_with_warmup", "constant")
 alias("multistep", "multi_step")
-alias("rsqrt", "inverse_sqrt")
 alias("poly", "polynomial", power=0.5)
 # with torch's defaults, which are those of the Trainer
 alias("reduce_lr_on_plateau", "plateau", factor=0.1, patience=10, min_lr=0.0)

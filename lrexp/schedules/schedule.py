@@ -86,12 +86,15 @@ class Schedule:
     def to_torch(self, optimizer: Optimizer) -> LRScheduler:
         """Return a torch scheduler that sets these LRs: call its `step()` after each update.
 
-        The parameter group with the highest LR gets the schedule's own, the others keep their ratio
-        to it; a momentum that the schedule cycles is set too. The LR of update 0 is set at once.
+        A parameter group at the LR that the optimizer was given as `lr` gets the schedule's own,
+        the others keep their ratio to it, as in `optimizer.groups`; where no group has that LR, the
+        highest stands for it. A momentum that the schedule cycles is set too. The LR of update 0 is
+        set at once.
         `state_dict()` holds the step; load it into a scheduler of the same schedule.
 
         Raises:
-            ConfigError: no group of the optimizer has an LR above 0.
+            ConfigError: no group of the optimizer has an LR above 0, or the schedule cycles a
+                momentum that a group has not.
 
         Example:
             >>> import torch
@@ -310,9 +313,9 @@ def blend(low: float, high: float, x: float) -> float:
     return min(high, max(low, low + (high - low) * x))
 
 
-def ratios_of(lrs: Sequence[float]) -> list[float]:
-    """Return the LRs of an optimizer's groups as shares of the highest."""
-    highest = max(lrs, default=0.0)
+def ratios_of(lrs: Sequence[float], base: float | None = None) -> list[float]:
+    """Return the LRs of an optimizer's groups as shares of `base`, or else of the highest."""
+    highest = max(lrs, default=0.0) if base is None else base
     if not highest > 0:
         remedy = "Give the optimizer an LR above 0; only the ratios of its groups are used."
         what = "must have a group with an LR above 0"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch.optim import lr_scheduler
 
-from lrexp.errors import ConfigError, Problem, UserCodeError
+from lrexp.errors import NOTHING, ConfigError, Problem, UserCodeError
 from lrexp.schedules.controllers import Plateau, plateau
 from lrexp.schedules.custom import checked_value
 from lrexp.schedules.schedule import (
@@ -199,7 +199,13 @@ class ScheduleLR(lr_scheduler.LRScheduler):
         self._schedule = schedule
         # of an optimizer that was loaded, the LRs that it began with
         lrs = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
-        self._ratios = ratios_of(lrs)
+        given = float(optimizer.defaults.get("lr", 0.0))
+        self._ratios = ratios_of(lrs, given if given in lrs and given > 0 else None)
+        cycled = schedule.momentum is not None
+        if cycled and not all({"momentum", "betas"} & {*g} for g in optimizer.param_groups):
+            rule = f"has no momentum in {type(optimizer).__name__}, and the schedule cycles it"
+            remedy = "Use another optimizer, or a schedule with cycle_momentum=False."
+            raise ConfigError.single("optimizer", rule, NOTHING, remedy)
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | torch.Tensor]:
@@ -229,7 +235,7 @@ class ScheduleLR(lr_scheduler.LRScheduler):
         for group in self.optimizer.param_groups:
             if "betas" in group:
                 group["betas"] = (momentum, *group["betas"][1:])
-            elif "momentum" in group:
+            else:
                 group["momentum"] = momentum
 
 

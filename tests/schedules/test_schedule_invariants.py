@@ -24,7 +24,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "combined": {"parts": [{"start": 0, "end": 20, "schedule": "cosine"}]},
 }
 CONTROLLERS = ("plateau", "reduce_lr_on_plateau", "greedy", "adaptive_cycle")
-SECOND_NAMES = ("constant_with_warmup", "multistep", "rsqrt", "poly")
+SECOND_NAMES = ("constant_with_warmup", "multistep", "poly")
 WITH_FLOOR = [
     name
     for name in SCHEDULES

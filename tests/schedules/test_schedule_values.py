@@ -111,7 +111,17 @@ VALUES = [
     ("poly", 1, 4, {}, [1, 0.75**0.5, 0.5**0.5, 0.5, 0, 0], 1e-12),
     ("constant_with_warmup", 0.5, 3, {"warmup": 2}, [0.25, 0.5, 0.5, 0.5, 0.5], 0),
     ("multistep", 1, 9, {"milestones": [1, 3], "gamma": 0.5}, [1, 0.5, 0.5, 0.25], 1e-12),
-    ("rsqrt", 1, 9, {"timescale": 1}, [1, 2**-0.5, 3**-0.5, 0.5], 1e-12),
+    ("rsqrt", 1, 6, {"warmup": 1, "decay": 2}, [1, 1, 2**-0.5, 3**-0.5, 0.5, 0.2236, 0], 5e-5),
+    # 4 + 2 + 1 steps; a cycle of half a step is not begun
+    (
+        "cosine_restarts",
+        1,
+        20,
+        {"cycle": 4, "cycle_mult": 0.5, "min_lr": 0.2},
+        [1, 0.8828, 0.6, 0.3172, 1, 0.6, 1, 0.2, 0.2, 0.2],
+        5e-5,
+    ),
+    ("cosine_restarts", 1, 9, {"cycle": 2, "cycle_limit": 2}, [1, 0.5, 1, 0.5, 0, 0, 0], 1e-12),
     ("cosine_with_restarts", 1, 8, {"num_cycles": 2}, [1, *QUARTERS, 1, *QUARTERS, 0, 0], 5e-5),
     ("cosine_with_min_lr", 2, 4, {"min_lr_rate": 0.5}, [2, 1.8536, 1.5, 1.1464, 1, 1], 5e-5),
     (

@@ -161,6 +161,25 @@ TIMM: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         {"cycle": 5, "cycle_decay": 0.5, "min_lr": 0.05},
         {"t_initial": 5, "cycle_decay": 0.5, "lr_min": 0.05, "cycle_limit": 9},
     ),
+    (
+        "CosineLRScheduler",
+        "cosine_restarts",
+        {"cycle": 9, "cycle_mult": 0.5, "min_lr": 0.05},
+        {"t_initial": 9, "cycle_mul": 0.5, "lr_min": 0.05, "cycle_limit": 4},
+    ),
+    (
+        "CosineLRScheduler",
+        "cosine_restarts",
+        {"cycle": 3, "cycle_mult": 2, "cycle_limit": 2},
+        {"t_initial": 3, "cycle_mul": 2, "cycle_limit": 2},
+    ),
+    (
+        "WSDLRScheduler",
+        "rsqrt",
+        {"min_lr": 0.02, "decay": 7},
+        {"lr_min": 0.02, "decay_t": 7, "stable_fn": "rsqrt", "decay_fn": "linear"},
+    ),
+    ("WSDLRScheduler", "wsd", {"decay": 7, "decay_type": "1-sqrt"}, {"decay_t": 7}),
     ("TanhLRScheduler", "tanh", {"min_lr": 0.1}, {"lr_min": 0.1}),
     ("TanhLRScheduler", "tanh", {"lb": -2, "ub": 1}, {"lb": -2, "ub": 1}),
     ("PolyLRScheduler", "poly", {}, {}),
@@ -179,6 +198,10 @@ def test_timm(cls: str, name: str, params: dict, theirs: dict) -> None:
     scheduler = pytest.importorskip("timm.scheduler")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
     warm = {"warmup_t": W, "warmup_lr_init": 0.02, "warmup_prefix": True}
+    if cls == "WSDLRScheduler":  # whose warmup is a prefix always
+        from timm.scheduler import wsd_lr as scheduler
+
+        del warm["warmup_prefix"]
     oracle = getattr(scheduler, cls)(
         optimizer, **{"t_initial": T - W, "t_in_epochs": False, **warm, **theirs}
     )

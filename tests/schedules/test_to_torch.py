@@ -77,7 +77,18 @@ def test_a_resumed_loop_sees_the_same_lrs(order: str) -> None:
     assert _trained(second, scheduler, N - 5) == expected[5:]
 
 
+def test_a_group_at_the_optimizers_lr_is_at_the_base_lr() -> None:
+    """As in a config, whose `lr_scale: 10` gives a group ten times the schedule's LR."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(1))], **lr} for lr in ({}, {"lr": 0.4})]
+    optimizer = torch.optim.SGD(groups, lr=0.04)
+    schedule = SCHEDULES["cosine"](0.04, N)
+    expected = [pytest.approx([schedule(step), 10 * schedule(step)]) for step in range(N)]
+    assert _trained(optimizer, schedule.to_torch(optimizer), N) == expected
+
+
 def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has no momentum in Adagrad, and the schedule cycles it"):
+        SCHEDULES["one_cycle"](0.4, N).to_torch(_optimizer(torch.optim.Adagrad))
     schedule = SCHEDULES["cosine"](0.4, N)
     with pytest.raises(ConfigError, match="must have a group with an LR above 0"):
         schedule.to_torch(_optimizer(lrs=(0.0,)))
