@@ -11,7 +11,8 @@ import difflib
 import enum
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -204,6 +205,17 @@ def _frames(error: BaseException) -> list[Frame]:
     frames = [(frame.filename, frame.lineno or 1, frame.name) for frame in found]
     cause = error.__cause__
     return frames + list(cause.frames if isinstance(cause, LoaderProcessError) else ())
+
+
+@contextmanager
+def user_code(doing: str) -> Iterator[None]:
+    """Turn an exception of the user's own code into a UserCodeError with its file and line."""
+    try:
+        yield
+    except LrexpError:
+        raise
+    except Exception as error:
+        raise user_error(error, doing) from error
 
 
 def user_error(error: BaseException, doing: str) -> UserCodeError:

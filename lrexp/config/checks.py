@@ -66,9 +66,9 @@ def _check_optimizer(name: str, section: Section, names: Names) -> list[Problem]
 
     function = names.resolve("optimizer", name)
     filled = {"lr": "optimizer.lr", "params": "the model"}
-    # torch compares with <, which NaN passes
     if isinstance(function, type) and needs_closure(function):
         return [Problem("optimizer.name", CLOSURE, name, "Use another optimizer.")]
+    # torch compares with <, which NaN passes
     problems = _args("optimizer", function, section, filled=filled, finite=True)
     problems += _group_problems(name, function, section, filled)
     if problems or ":" in name:

@@ -81,6 +81,8 @@ def unknown_key(path: KeyPath) -> str:
     remedy = did_you_mean(key, known)
     if len(elsewhere) == 1 and not remedy.startswith("Did"):
         return f"It belongs in its section: {elsewhere[0]}."
+    if "args" in known and not remedy.startswith("Did"):
+        remedy += f" An argument of its own goes under `{dotted((*path[:-1], 'args', key))}`."
     return remedy
 
 

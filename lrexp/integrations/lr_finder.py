@@ -22,7 +22,7 @@ from lrexp.engine.device import pick_device
 from lrexp.engine.rng import preserved_rng
 from lrexp.engine.sequential import run_sequentially
 from lrexp.engine.task import Task
-from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
+from lrexp.errors import NOTHING, ConfigError, user_code, user_error
 from lrexp.records import Ended, Evaluation, Failed, Steps, TrialId
 from lrexp.report.result import RangeTest
 from lrexp.runs.trials import NEVER
@@ -220,26 +220,16 @@ class LRFinder:
         dtype, step, loss = self.autocast or torch.bfloat16, self.step, self.loss_fn
         with torch.autocast(self.device.type, dtype, enabled=self.autocast is not None):
             if step is not None:
-                with _user_code("the step"):
+                with user_code("the step"):
                     check_step("step", copy_loss(step)(model, batch), trains=True)
                 return OwnStep(step)
             split = layout(model, batch, loss)
             args, keywords, _ = split(batch)
-            with _user_code("the model"):
+            with user_code("the model"):
                 output = model(*args, **keywords)
         known = all_targets(Data(batches, None, Facts()), lambda whole: split(whole)[2][0])
         make = None if loss is None else lambda: loss
         return fit_objective(make, batch, output, split, known=known)()
-
-
-@contextmanager
-def _user_code(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except LrexpError:
-        raise
-    except Exception as error:
-        raise user_error(error, doing) from error
 
 
 WORDS = {  # a key of a config, and what it is for a plain loop
@@ -254,7 +244,7 @@ WORDS = {  # a key of a config, and what it is for a plain loop
 def _in_words_of_python() -> Iterator[None]:
     """Let errors name arguments of `LRFinder` and not keys of a config; all become LrexpErrors."""
     try:
-        with _user_code("the loader"):
+        with user_code("the loader"):
             yield
     except ConfigError as error:
         problems = []

@@ -17,7 +17,7 @@ from lrexp.config.config import Config
 from lrexp.config.names import IN_PYTHON, PLAIN, Kind
 from lrexp.config.schema import ExperimentConfig
 from lrexp.engine.rng import preserved_rng, seed_everything
-from lrexp.errors import NOTHING, ConfigError, LrexpError, user_error
+from lrexp.errors import NOTHING, ConfigError, user_code
 from lrexp.records import METRICS, Metric
 from lrexp.schedules.signatures import check_arguments
 from lrexp.workloads.answers import fit_answers
@@ -344,17 +344,6 @@ def _noting(loss: Any) -> Iterator[LossCalls | None]:
         return
     with LossCalls() as calls:
         yield calls
-
-
-@contextmanager
-def user_code(doing: str) -> Iterator[None]:
-    """Turn an exception of the user's own code into a UserCodeError with its file and line."""
-    try:
-        yield
-    except LrexpError:
-        raise
-    except Exception as error:
-        raise user_error(error, doing) from error
 
 
 def dtype_of(settings: ExperimentConfig) -> torch.dtype:

@@ -291,7 +291,10 @@ def _remedy(cell: str, key: str) -> str:
     if not cell.strip():
         return "Fill the cell or remove the row."
     if key == _TARGET:
-        return "Mend the cell, or set data.args.task: classification."
+        return (
+            "Write plain numbers, without separators or units; if they are classes, take a loss of "
+            "classes and set data.args.task: classification."
+        )
     return "Mend the cell, or list the numeric columns in data.args.features."
 
 

@@ -179,9 +179,11 @@ def _given(value: Any) -> str:
 
 
 def _named_target(batch: Any) -> Any:
-    if not isinstance(batch, Mapping):
-        return None
-    return next((batch[key] for key in TARGETS if key in batch), None)
+    return batch.get(_target_key(batch)) if isinstance(batch, Mapping) else None
+
+
+def _target_key(batch: Mapping[str, Any]) -> str | None:
+    return next((key for key in TARGETS if key in batch), None)
 
 
 def _measured(objective: Objective, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
@@ -269,7 +271,7 @@ def _layout(model: nn.Module, batch: Any, loss: Any) -> Split:
         return lambda batch: ((batch[0],), {}, (batch[0],))
     num_compared = 2 if len(batch) > 2 and takes(loss, 3) else 1
     num_inputs = len(batch) - num_compared
-    if num_inputs == 1 and isinstance(batch[0], Mapping) and _takes_keywords(model, batch[0]):
+    if num_inputs == 1 and isinstance(batch[0], Mapping) and _accepts(model, **batch[0]):
         return lambda batch: ((), batch[0], tuple(batch[1:]))
     if len(batch) == 2:
         return _of_two(model, batch, loss)
@@ -279,7 +281,7 @@ def _layout(model: nn.Module, batch: Any, loss: Any) -> Split:
 def _of_two(model: nn.Module, batch: Any, loss: Any) -> Split:
     """Return how (inputs, target) is split, where each of them may hold several entries."""
     inputs, target = batch
-    several = isinstance(inputs, tuple | list) and not _takes(model.forward, 1)
+    several = isinstance(inputs, tuple | list) and not _accepts(model, inputs)
     weighted = isinstance(target, tuple | list) and len(target) == 2 and takes(loss, 3)
     if not several and not weighted:
         return _of_pair  # the usual one, and the quickest
@@ -292,7 +294,7 @@ def _of_two(model: nn.Module, batch: Any, loss: Any) -> Split:
 
 
 def _of_dict(model: nn.Module, batch: Mapping[str, Any]) -> Split:
-    target = next((key for key in TARGETS if key in batch), None)
+    target = _target_key(batch)
     named = _parameters(model.forward)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in named)
     names = {p.name for p in named}
@@ -305,13 +307,13 @@ def _of_dict(model: nn.Module, batch: Mapping[str, Any]) -> Split:
     return lambda batch: ((), {key: batch[key] for key in keys}, (batch.get(target),))
 
 
-def _takes(forward: Any, count: int) -> bool:
-    """Return whether a forward can be called with so many positional arguments."""
+def _accepts(model: nn.Module, *args: Any, **keywords: Any) -> bool:
+    """Return whether a model's forward can be called with these; one without a signature can."""
     try:
-        inspect.signature(forward).bind(*range(count))
+        inspect.signature(model.forward).bind(*args, **keywords)
     except TypeError:
         return False
-    except ValueError:  # it has no signature
+    except ValueError:
         pass
     return True
 
@@ -324,14 +326,6 @@ def takes(function: Any, count: int) -> bool:
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
     return len(needed) == count
-
-
-def _takes_keywords(model: nn.Module, arguments: Mapping[str, Any]) -> bool:
-    try:
-        inspect.signature(model.forward).bind(**arguments)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:

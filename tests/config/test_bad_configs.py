@@ -74,6 +74,8 @@ TABLE: list[tuple[str, str, int, str]] = [
     ("train: {grad_clip: 0}", "train.grad_clip", 7, "must be greater than 0"),
     ("compare: {seeds: 0}", "compare.seeds", 8, "must be at least 1"),
     # text, choices, shapes
+    ("loss: {name: cross_entropy, label_smoothing: 0.1}", "loss.label_smoothing", 4, "under `loss.args.label_smoothing`"),
+    ("optimizer: {name: SGD, lr: 1, nesterov: true}", "optimizer.nesterov", 5, "under `optimizer.args.nesterov`"),
     ("loss: 5", "loss", 4, "must be a mapping of keys to values (got 5). E.g. `loss: cross_entropy`."),
     ("loss:", "loss", 4, "is required. Add it, e.g. `cross_entropy`."),
     ("loss: ''", "loss.name", 4, "must not be empty"),
