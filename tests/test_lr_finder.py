@@ -100,6 +100,13 @@ def test_autocast(dtype: torch.dtype) -> None:
     np.testing.assert_allclose(found, by_hand(update)[: len(found)], rtol=1e-5)
 
 
+def test_a_batch_that_float16_cannot_hold_is_named() -> None:
+    x = X.clone()
+    x[70, 0] = 1e6  # above 65504; bfloat16 holds it
+    found = finder(autocast=torch.float16).run(DataLoader(TensorDataset(x, Y), BATCH), **RAMP)
+    assert "Batch 2 of epoch 0 has a finite loss and no finite gradient" in str(found.reason)
+
+
 def test_a_scaler_and_a_step_that_it_skips() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # too much for float16
 

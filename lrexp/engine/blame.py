@@ -65,7 +65,7 @@ def _losses(task: Task, step: int, model: nn.Module) -> tuple[str, list[Tensor]]
     begin = Position(step, epoch, epoch * per_epoch)
     _, batches = next(updates(task.train, task.trial.seed, task.accumulate, begin))
     objective = copy_objective(task.objective)
-    with torch.autocast(task.device.type, torch.bfloat16, enabled=task.autocast):
+    with torch.autocast(task.device.type, task.autocast_dtype, enabled=task.autocast):
         losses = [objective(model, batch)[0] for batch in batches]
     first = next((i for i, loss in enumerate(losses) if not math.isfinite(loss.item())), 0)
     return f"Batch {update * task.accumulate + first} of epoch {epoch}", losses

@@ -238,8 +238,10 @@ def _checked(data: Any) -> Any:
     leaves = dict(zip(names_of(data), tree_flatten(data)[0], strict=True))
     shapes = " and ".join(str(tuple(leaf.shape)) for leaf in leaves.values())
     if any(leaf.ndim == 0 for leaf in leaves.values()) or len(set(map(len, leaves.values()))) > 1:
-        remedy = "Give (inputs, targets) with one row per sample in each."
-        raise _wrong("must have as many targets as inputs", shapes, remedy)
+        is_pair = list(leaves) == ["inputs", "targets"]
+        what = "as many targets as inputs" if is_pair else "one row per sample in each entry"
+        remedy = "Give " + ("(inputs, targets)" if is_pair else "entries") + " of one length."
+        raise _wrong(f"must have {what}", shapes, remedy)
     if size_of(data) == 0:
         raise _wrong("must have at least one sample", shapes, "Give it samples.")
     for name, values in leaves.items():

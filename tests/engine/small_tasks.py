@@ -49,6 +49,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "cosine_restarts": {"cycle": 10},
     "step": {"size": 12},
     "multi_step": {"milestones": [10, 20]},
+    "multistep": {"milestones": [10, 20]},
+    "warmup_stable_decay": {"num_decay_steps": 12},
     "combined": {
         "parts": [
             {"start": 0, "end": 15, "schedule": {"name": "linear", "warmup": 5}},

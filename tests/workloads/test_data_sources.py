@@ -113,6 +113,8 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str, str]] = [
     ("a dict of text", {"train": "x"}, {}, "data.name", "a str"),
     ("texts", [("a", "b")] * 9, {"in_memory": True}, "data.name", "str and str"),
     ("lengths differ", (X, Y[:9]), {}, "data.name", "(10, 2) and (9,)"),
+    ("lengths of entries differ", ({"x": X, "t": X[:9]}, Y), {}, "data.name",
+     "one row per sample in each entry (got '(10, 2) and (9, 2)"),
     ("no samples", (X[:0], Y[:0]), {}, "data.name", "at least one sample"),
     ("a nan", (nan_at(3), Y), {}, "data.name", "sample 3 of 10"),
     ("parts differ", (PAIR, (X[:, :1], Y)), {}, "data.name", "(2,) and (1,)"),
