@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -450,13 +451,19 @@ def run(arguments: list[str], *, stop: Callable[[], object] | None = None) -> in
         return _run(arguments, Caller(stop))
 
 
+@cache
+def _command() -> Callable[..., object]:
+    """Return the commands as Typer reads them from the functions above: 20 ms, so but once."""
+    return typer.main.get_command(app)
+
+
 def _run(arguments: list[str], caller: Caller) -> int:
     # Spinning OpenMP threads starve each other on shared cores; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
     try:
-        app(arguments, prog_name="lrexp", obj=caller)
+        _command()(arguments, prog_name="lrexp", obj=caller)
     except SystemExit as exit_:  # how Typer ends, after it has shown usage errors
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException as error:  # user code may raise anything

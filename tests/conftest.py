@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
 
+import gc
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,6 +21,8 @@ from hypothesis import settings
 from starting import Starter, serving
 
 ROOT = Path(__file__).parents[1]
+MEMORY = Path("/dev/shm")  # a file system in memory: there a run's syncs cost nothing
+LEAST_MEMORY = 4_000_000_000  # bytes; in a container it may be tiny
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,14 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("few", max_examples=50, deadline=None)
     settings.register_profile("many", max_examples=300, deadline=None)
     settings.load_profile("many" if is_long(config) else "few")
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > LEAST_MEMORY:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector thousands of modules and tests, which all stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -266,6 +266,7 @@ def test_python_objects_of_a_script_reach_the_workers(tmp_path: Path) -> None:
         "print('runs')\n"
         "x = torch.randn(300, 64, generator=torch.Generator().manual_seed(1))\n"
         "config = {'optimizer': {'name': 'SGD', 'lr': 0.1}, 'train': {'duration': 9},\n"
+        "          'engine': 'sequential',\n"
         "          'compare': {'variants': {'a': {}, 'b': {'optimizer.lr': 0.01}}}}\n"
         "def own():\n    return parts.make()\n"
         "given = dict(data=(x, x.argmax(1) % 10),\n"

@@ -122,7 +122,7 @@ def test_a_race_that_is_interrupted_again_and_again_ends_with_the_same_files(
     config.write_text(CONFIG.replace("engine: sequential", f"engine: {engine}"))
     straight = lrexp("find-lr", "small.yaml", "--out", "straight")
     assert straight.code == 0, straight.err
-    steps = 60 if engine == "sequential" else 20
+    steps = 60 if engine == "sequential" else 30
     answer = lrexp("find-lr", "small.yaml", "--out", "run", stop=After(steps))
     in_the_race = 0
     while answer.code == 130:

@@ -187,14 +187,16 @@ def _imported_files() -> set[Path]:
     """Return the files of all modules but those of libraries."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     library = tuple(sysconfig.get_path(name) for name in names)
+    reserved = RESERVED | _MAIN
     found = set()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name.partition(".")[0] in RESERVED | _MAIN or not isinstance(file, str):
+        if name.partition(".")[0] in reserved or not isinstance(file, str):
+            continue
+        if file.startswith(library):  # most of thousands, so before there is a path
             continue
         path = Path(file)
-        installed = file.startswith(library) or not _INSTALLED.isdisjoint(path.parts)
-        if path.is_absolute() and not installed:
+        if path.is_absolute() and _INSTALLED.isdisjoint(path.parts):
             found.add(path.resolve())
     return found
 
