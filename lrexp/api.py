@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lrexp.errors import ConfigError, LrexpError, user_error
+from lrexp.report.data.lr import trace_name
 from lrexp.report.plots import draw_nothing, draw_overlay, draw_run, draw_schedules, draw_unless_off
 from lrexp.report.progress import ConsoleReporter
 from lrexp.report.result import RangeTest, range_test
@@ -81,8 +82,12 @@ def schedule(
 
     loaded = load_config(config, changes_of(overrides), trust=trust, checked=DRAWN_FROM)
     planned = plan_schedules(loaded)
-    traces = {name: of_variant.trace() for name, of_variant in planned.items()}
-    reactive = [name for name, of_variant in planned.items() if of_variant.is_reactive]
+    traces: dict[str, Any] = {}
+    reactive: list[str] = []
+    for variant, of_variant in planned.items():
+        own = {trace_name(variant, column): lrs for column, lrs in of_variant.traces().items()}
+        traces |= own
+        reactive += list(own) if of_variant.is_reactive else []
     path = Path(out) if out is not None else Path(f"{loaded.experiment.name}-lr.png")
     if path.suffix != ".png":
         raise ConfigError.single("--out", "must end in .png", str(path), "Name a PNG file.")
@@ -333,10 +338,12 @@ class LrCopy:
     def write(self, loaded: Config, suggested_lr: float | None, reporter: Reporter) -> None:
         """Write it, if there is a suggestion."""
         if suggested_lr is not None:
-            from lrexp.config.document import with_optimizer_lr
+            from lrexp.config.document import with_lrs
             from lrexp.runs.files import write_whole
 
-            text = with_optimizer_lr(loaded.document, float(f"{suggested_lr:.3g}"))
+            experiment = loaded.experiment
+            lrs = experiment.optimizer.lrs_at(suggested_lr, experiment.find_lr.part)
+            text = with_lrs(loaded.document, {key: float(f"{lr:.3g}") for key, lr in lrs.items()})
             write_whole(self.path, text)
             _warn_of_own_lrs(loaded, reporter)
 
@@ -346,7 +353,7 @@ def _warn_of_own_lrs(config: Config, reporter: Reporter) -> None:
     own = [
         name
         for name, changes in config.overrides.items()
-        if {"optimizer", "optimizer.lr"} & changes.keys()
+        if {"optimizer", *config.experiment.optimizer.lrs} & changes.keys()
     ]
     if own and config.experiment.compare.variants is not None:
         reporter.say(

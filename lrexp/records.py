@@ -140,13 +140,17 @@ class Started:
 
 @dataclass(frozen=True)
 class Steps:
-    """Some consecutive updates: the LR used for each and the batch loss before it."""
+    """Some consecutive updates: the LR used for each and the batch loss before it.
+
+    `more` has further columns of steps.csv: `lr_1` of another optimizer, `effective_lr`.
+    """
 
     trial: TrialId
     first: int
     epoch: list[int]
     lr: list[float]
     loss: list[float]
+    more: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,5 @@ def test_an_optimizer_that_wants_a_closure_is_refused_in_every_path(
     with pytest.raises(lrexp.ConfigError, match=r"optimizer.name: needs a closure"):
         compared(tmp_path, optimizer={"name": name, "lr": 0.1})
     model = net()
-    finder = lrexp.LRFinder(model, torch.optim.LBFGS(model.parameters()), functional.mse_loss)
     with pytest.raises(lrexp.ConfigError, match=r"^optimizer: needs a closure"):
-        finder.run((X, Y))
+        lrexp.LRFinder(model, torch.optim.LBFGS(model.parameters()), functional.mse_loss)

@@ -37,9 +37,10 @@ def section_problems(section: str, value: object, names: Names) -> list[Problem]
         return _check_step(section, str(value), names) if is_name else []
     if section == "find_lr":
         return _check_rule(value, names) if isinstance(value, Mapping) else []
-    if section not in _CHECKS or not isinstance(value, Mapping):
-        return []
-    name = value.get("name")
+    value = value if section in _CHECKS and isinstance(value, Mapping) else {}
+    parts, name = value.get("parts"), value.get("name")
+    if section == "optimizer" and isinstance(parts, list) and parts:
+        return _check_parts(parts, names)
     if not isinstance(name, str) or not name:
         return []  # the schema's business
     try:
@@ -74,6 +75,15 @@ def _check_optimizer(name: str, section: Section, names: Names) -> list[Problem]
     if problems or ":" in name:
         return problems
     return _refused_by_torch(function, section)
+
+
+def _check_parts(parts: list[Any], names: Names) -> list[Problem]:
+    problems = []
+    for i, part in enumerate(parts):
+        for problem in section_problems("optimizer", part, names):
+            key = problem.key.replace("optimizer", f"optimizer.parts[{i}]", 1)
+            problems.append(replace(problem, key=key))
+    return problems
 
 
 def _group_problems(

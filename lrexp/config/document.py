@@ -204,8 +204,8 @@ _RUN_ONLY = (
 )
 
 
-def with_optimizer_lr(document: Document, lr: float) -> str:
-    """Return the text of a copy of the config with another base LR.
+def with_lrs(document: Document, lrs: Mapping[str, float]) -> str:
+    """Return the text of a copy of the config with other base LRs, given by their dotted keys.
 
     Settings of `--set` are part of the copy, since they are part of what the LR was found for;
     the device, the engine, the number of seeds and the race are not. Where the text cannot be
@@ -213,12 +213,12 @@ def with_optimizer_lr(document: Document, lr: float) -> str:
     comments.
 
     Example:
-        >>> print(with_optimizer_lr(read_document("exp.yaml"), 0.14))  # doctest: +SKIP
+        >>> document = read_document("exp.yaml")  # doctest: +SKIP
+        >>> print(with_lrs(document, {"optimizer.lr": 0.14}))  # doctest: +SKIP
         optimizer: {name: SGD, lr: 0.14}  # found by lrexp
     """
     changes = {k: v for k, v in document.overrides.items() if k not in _RUN_ONLY}
-    changes.pop("optimizer.lr", None)
-    changes["optimizer.lr"] = lr
+    changes = {k: v for k, v in changes.items() if k not in lrs} | dict(lrs)
     text = document.text
     wanted, _ = read_yaml(text, document.name)
     for key, value in changes.items():

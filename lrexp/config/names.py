@@ -235,6 +235,10 @@ class Names:
         found = self.resolve(kind, name)
         return made(found, name, kind, section.args) if kind == "loss" else found
 
+    def optimizers(self, settings: ExperimentConfig) -> list[Any]:
+        """Return the class of each optimizer."""
+        return [self.resolve("optimizer", part.name) for part in settings.optimizer.each]
+
     def schedule_params(self, settings: ExperimentConfig) -> dict[str, Any]:
         """Return the schedule's parameters, import paths in them replaced by what they name."""
         return self.with_callables(settings.schedule.params)

@@ -7,11 +7,14 @@ in `names.py`, with the code they refer to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Field,
+    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -104,10 +107,8 @@ class LossConfig(BaseModel):
     )
 
 
-class GroupConfig(BaseModel):
-    """Parameters with an LR, or other arguments of their optimizer, of their own."""
-
-    model_config = OPEN
+class _Chosen(BaseModel):
+    """Some of the parameters: those that fit all that is given."""
 
     match: Pattern | None = Field(
         default=None,
@@ -122,17 +123,24 @@ class GroupConfig(BaseModel):
         description="Parameters of modules of this class, by its name.",
         examples=["LayerNorm"],
     )
-    lr_scale: Positive = Field(
-        default=1.0, description="Their LR, as a factor of the base LR.", examples=[10.0]
-    )
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, dump: Any) -> dict[str, Any]:
         return {key: value for key, value in dump(self).items() if value is not None}
 
 
-class OptimizerConfig(BaseModel):
-    """How the weights are updated."""
+class GroupConfig(_Chosen):
+    """Parameters with an LR, or other arguments of their optimizer, of their own."""
+
+    model_config = OPEN
+
+    lr_scale: Positive = Field(
+        default=1.0, description="Their LR, as a factor of the base LR.", examples=[10.0]
+    )
+
+
+class _OneOptimizer(BaseModel):
+    """One optimizer."""
 
     model_config = RULES
 
@@ -151,6 +159,76 @@ class OptimizerConfig(BaseModel):
         "belongs to the first that takes it.",
         examples=[[{"match": "head.*", "lr_scale": 10}, {"ndim": 1, "weight_decay": 0}]],
     )
+
+
+class PartConfig(_Chosen, _OneOptimizer):
+    """Parameters with an optimizer of their own."""
+
+    model_config = RULES
+
+
+def _one_or_parts(schema: dict[str, Any]) -> None:
+    schema.pop("required", None)
+    schema |= {"if": {"required": ["parts"]}, "else": {"required": ["name", "lr"]}}
+
+
+class OptimizerConfig(_OneOptimizer):
+    """How the weights are updated; of several optimizers, name and lr are those of the first."""
+
+    model_config = ConfigDict(**RULES, json_schema_extra=_one_or_parts)
+
+    parts: list[PartConfig] = Field(
+        default_factory=list,
+        description="Several optimizers, in place of all else; a parameter belongs to the first "
+        "that takes it.",
+        examples=[[{"ndim": 2, "name": "Muon", "lr": 0.02}, {"name": "AdamW", "lr": 3e-4}]],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _led_by_the_first(cls, value: Any) -> Any:
+        parts = value.get("parts") if isinstance(value, Mapping) else None
+        if not isinstance(parts, list) or not parts:
+            return value
+        if beside := [key for key in _OneOptimizer.model_fields if key in value]:
+            what, key = "cannot stand beside optimizer.parts", beside[0]
+            raise refusal(what, f"Write it in a part: optimizer.parts.0.{key}.", key)
+        try:
+            first = PartConfig.model_validate(parts[0])
+        except ValidationError:  # reported as a problem of that part
+            return {"name": "SGD", "lr": 1.0, **value}
+        return {"name": first.name, "lr": first.lr, **value}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: Any) -> dict[str, Any]:
+        tree = dump(self)
+        return {k: v for k, v in tree.items() if (k == "parts") == bool(self.parts)}
+
+    @property
+    def each(self) -> list[PartConfig]:
+        """Return all optimizers: the parts, or the only one as a part that takes everything."""
+        one = {key: getattr(self, key) for key in _OneOptimizer.model_fields}
+        return self.parts or [PartConfig.model_construct(**one)]
+
+    @property
+    def lrs(self) -> dict[str, float]:
+        """Return the base LRs by their dotted keys."""
+        if not self.parts:
+            return {"optimizer.lr": self.lr}
+        return {f"optimizer.parts.{i}.lr": part.lr for i, part in enumerate(self.parts)}
+
+    def lrs_at(self, lr: float, part: int | None) -> dict[str, float]:
+        """Return base LRs by their dotted keys: of one part, or of the first and all in ratio.
+
+        Example:
+            >>> OptimizerConfig(name="SGD", lr=0.1).lrs_at(0.3, None)
+            {'optimizer.lr': 0.3}
+        """
+        if part is not None:
+            return {f"optimizer.parts.{part}.lr": lr}
+        return {
+            key: lr if own == self.lr else own * (lr / self.lr) for key, own in self.lrs.items()
+        }
 
 
 class ScheduleConfig(BaseModel):
@@ -270,6 +348,13 @@ class FindLrConfig(BaseModel):
         default=4.0, gt=1, description="Stop when the smoothed loss is this many times its best."
     )
     rule: RuleName = Field(default="auto", description="Which rule gives the suggestion.")
+    part: int | None = Field(
+        default=None,
+        ge=0,
+        description="The number of the part of optimizer.parts whose LR rises while the others "
+        "stay at theirs; by default all rise together, and the LR is that of the first.",
+        examples=[0],
+    )
     race: bool = Field(
         default=False,
         description="Verify the suggestion: train LRs around it for a short time; from a budget of "
@@ -325,7 +410,8 @@ class ExperimentConfig(BaseModel):
     step: Text | None = Field(
         default=None,
         description="A training step of one's own in place of a loss: an import path to a function "
-        "(model, batch) -> loss, or a dict with `loss` and further numbers to log.",
+        "(model, batch) -> loss, or a dict with `loss` and further numbers to log; of several "
+        "optimizers a list with a loss for each, or a dict with it as `losses`.",
         examples=["mine:step"],
     )
     eval_step: Text | None = Field(
@@ -350,6 +436,19 @@ class ExperimentConfig(BaseModel):
     find_lr: FindLrConfig = Field(
         default_factory=FindLrConfig, description="The LR range test of `lrexp find-lr`."
     )
+
+    @property
+    def tested_lr(self) -> float:
+        """Return the base LR that a range test replaces."""
+        return self.optimizer.each[self.find_lr.part or 0].lr
+
+    @model_validator(mode="after")
+    def _part_exists(self) -> ExperimentConfig:
+        part, parts = self.find_lr.part, self.optimizer.parts
+        if part is not None and part >= len(parts):
+            what = f"is the number of no part: optimizer.parts has {len(parts)}, counted from 0"
+            raise refusal(what, "Leave it out, or give another.", "find_lr.part")
+        return self
 
 
 def json_schema() -> dict[str, Any]:

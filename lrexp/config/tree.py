@@ -1,8 +1,8 @@
 """A config as nested dicts and lists, and the dotted keys that point into it.
 
-`optimizer.lr` points to a value, `schedule.milestones[1]` into a list. Variants hold dotted keys
-as their own keys (`compare.variants.high` has the key `optimizer.lr`), so a dotted key is matched
-against what the config holds before it is cut at dots.
+`optimizer.lr` points to a value, `schedule.milestones[1]` or `schedule.milestones.1` into a list.
+Variants hold dotted keys as their own keys (`compare.variants.high` has the key `optimizer.lr`), so
+a dotted key is matched against what the config holds before it is cut at dots.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAMED_SECTIONS = ("model", "data", "loss", "optimizer", "schedule", "executor")
 # An empty one is as good as none.
 OPTIONAL_SECTIONS = ("schedule", "train", "compare", "find_lr", "executor")
 _ABSENT = object()
-_INDEX = re.compile(r"\[(\d{1,6})\]")
+_INDEX = re.compile(r"\[(\d{1,6})\]|(\d{1,6})(?=[.\[]|$)")
 
 
 def dotted(path: KeyPath) -> str:
@@ -102,11 +102,12 @@ def _next_part(node: object, path: KeyPath, rest: str, key: str) -> tuple[str | 
     """Return the next part of a dotted key and what is left of the key."""
     if isinstance(node, list):
         match = _INDEX.match(rest)
-        if not match or int(match[1]) >= len(node):
+        index = int(match[1] or match[2]) if match else len(node)
+        if match is None or index >= len(node):
             length = f"a list of {len(node)}" if node else "an empty list"
             remedy = f"Write e.g. {dotted((*path, 0))}, or give the whole list."
             raise ConfigError.single(key, f"{dotted(path)} is {length}", NOTHING, remedy)
-        return int(match[1]), rest[match.end() :].removeprefix(".")
+        return index, rest[match.end() :].removeprefix(".")
     if (path[:2] == ("compare", "variants") and len(path) == 3) or path == ("compare", "grid"):
         return rest, ""  # dotted keys are keys here
     known = sorted(node, key=len, reverse=True) if isinstance(node, Mapping) else []

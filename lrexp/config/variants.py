@@ -58,7 +58,11 @@ def read_variants(tree: Mapping[str, object]) -> tuple[list[Variant], list[Probl
         return _named(variants, tree)
     if isinstance(grid, Mapping):
         return _product(grid, tree)
-    return _default(get(tree, ("optimizer", "lr"))), []
+    parts = get(tree, ("optimizer", "parts"))
+    if not isinstance(parts, list) or not parts:
+        return _default({"optimizer.lr": get(tree, ("optimizer", "lr"))}), []
+    lrs = {f"optimizer.parts.{i}.lr": get(part, ("lr",)) for i, part in enumerate(parts)}
+    return _default(lrs), []
 
 
 def _named(
@@ -112,11 +116,26 @@ def _product(
     if problems:
         return [], problems
     lists = {key: values for key, values in grid.items() if isinstance(values, list)}
-    return _combinations(lists), []
+    return _combinations(lists, axis_names([_spoken(key, tree) for key in lists])), []
 
 
-def _combinations(grid: Mapping[str, list[object]]) -> list[Variant]:
-    axes = axis_names(list(grid))
+def _spoken(key: str, tree: Mapping[str, object]) -> str:
+    """Return a key with a part of the optimizer called by its name, if no other is called so.
+
+    Example:
+        >>> parts = {"optimizer": {"parts": [{"name": "Muon"}, {"name": "AdamW"}]}}
+        >>> _spoken("optimizer.parts.0.lr", parts)
+        'optimizer.parts.Muon.lr'
+    """
+    path, parts = locate(tree, key), get(tree, ("optimizer", "parts"))
+    if path[:2] != ("optimizer", "parts") or len(path) < 4 or not isinstance(parts, list):
+        return key
+    names = [str(get(part, ("name",))).rpartition(":")[2] for part in parts]
+    name = names[int(path[2])]
+    return dotted((*path[:2], name, *path[3:])) if names.count(name) == 1 else key
+
+
+def _combinations(grid: Mapping[str, list[object]], axes: Sequence[str]) -> list[Variant]:
     labels = [value_labels(axis, grid[key]) for axis, key in zip(axes, grid, strict=True)]
     found = []
     combinations = itertools.product(*(range(len(values)) for values in grid.values()))
@@ -133,17 +152,16 @@ def _combinations(grid: Mapping[str, list[object]]) -> list[Variant]:
     return found
 
 
-def _default(lr: object) -> list[Variant]:
+def _default(lrs: Mapping[str, object]) -> list[Variant]:
     """Return high, standard and low; decimal arithmetic keeps 0.1 × 0.003 at 0.0003."""
-    if not isinstance(lr, int | float) or isinstance(lr, bool) or not 0 < lr < float("inf"):
-        return []
-    scaled = {
-        "high": float(Decimal(repr(lr)) * 10),
-        "standard": float(lr),
-        "low": float(Decimal(repr(lr)) / 10),
-    }
-    key = "optimizer.lr"
-    return [Variant(name, {key: value}, {key: key}) for name, value in scaled.items()]
+    found: dict[str, Overrides] = {"high": {}, "standard": {}, "low": {}}
+    for key, lr in lrs.items():
+        if not isinstance(lr, int | float) or isinstance(lr, bool) or not 0 < lr < float("inf"):
+            return []
+        found["high"][key] = float(Decimal(repr(lr)) * 10)
+        found["standard"][key] = float(lr)
+        found["low"][key] = float(Decimal(repr(lr)) / 10)
+    return [Variant(name, own, {key: key for key in own}) for name, own in found.items()]
 
 
 def _key_problems(key: str, origin: str, tree: Mapping[str, object]) -> list[Problem]:
@@ -189,7 +207,7 @@ def axis_names(keys: Sequence[str]) -> list[str]:
         >>> axis_names(["optimizer.lr", "schedule", "model.args.hidden", "data.name"])
         ['lr', 'schedule', 'hidden', 'data']
     """
-    parts = [key.removesuffix(".name").split(".") for key in keys]
+    parts = [re.sub(r"\[(\d+)\]", r".\1", key).removesuffix(".name").split(".") for key in keys]
     names = []
     for own in parts:
         size = 1

@@ -19,6 +19,7 @@ from lrexp.engine.blame import blame
 from lrexp.engine.task import Task
 from lrexp.records import Ended, Steps
 
+NO_MORE: Mapping[str, float] = {}  # columns of a step
 CHUNK_SECONDS = 0.25  # how often losses are read back, shown and written
 
 
@@ -31,6 +32,7 @@ class Losses:
     stopped_at: int | None = None
     _epochs: list[int] = field(default_factory=list)
     _lrs: list[float] = field(default_factory=list)
+    _more: dict[str, list[float]] = field(default_factory=dict)
     _held: list[Tensor] = field(default_factory=list)
     _slots: Slots | None = None  # where they are held on a GPU
     _read: list[float] = field(default_factory=list)
@@ -51,10 +53,12 @@ class Losses:
         """Tell the stop rule a loss measured before training, if there is one."""
         self._rule_state = self.task.stop.init(initial)
 
-    def add(self, epoch: int, lr: float, loss: Tensor) -> None:
+    def add(self, epoch: int, lr: float, loss: Tensor, more: Mapping[str, float] = NO_MORE) -> None:
         """Hold the loss of one more step; on a GPU a copy of it, for it may be overwritten."""
         self._epochs.append(epoch)
         self._lrs.append(lr)
+        for name, value in more.items():
+            self._more.setdefault(name, []).append(value)
         if loss.is_cuda:
             if self._slots is None:
                 size = min(self.task.pace.chunk_steps, self.task.total_steps)
@@ -108,12 +112,14 @@ class Losses:
             self.read_back()
         n = len(self._read)
         self.is_finite = not n or math.isfinite(self._read[-1])
-        chunk = Steps(self.task.trial, self.num_steps, self._epochs[:n], self._lrs[:n], self._read)
+        lrs = self._lrs[:n]
+        more = {**self.task.other_lrs(lrs), **{k: seen[:n] for k, seen in self._more.items()}}
+        chunk = Steps(self.task.trial, self.num_steps, self._epochs[:n], lrs, self._read, more)
         self.num_steps += n
         for loss in self._read:  # one by one: the sum must not depend on the size of chunks
             self._sum += loss
         self._count += n
-        self._epochs, self._lrs, self._read = [], [], []
+        self._epochs, self._lrs, self._read, self._more = [], [], [], {}
         self._flushed = time.perf_counter()
         return chunk
 

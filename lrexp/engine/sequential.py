@@ -181,7 +181,7 @@ def _train(task: Task, training: Training, graphs: Graphs | None) -> Generator[R
         strict=False,
     ):
         lr, loss = training.step(step, epoch, micro_batches)
-        losses.add(epoch, lr, loss)
+        losses.add(epoch, lr, loss, training.effective)
         if lr_source.wants_loss:
             lr_source.observe(step, losses.read_back())
 

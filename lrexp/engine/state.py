@@ -26,6 +26,7 @@ from lrexp.engine.stop import Pause
 from lrexp.engine.task import Task
 from lrexp.errors import RunError
 from lrexp.records import Checkpoint, Interrupted, NoCheckpoint, Record, TrialId
+from lrexp.workloads.optimizers import Parts
 
 MAX_NODES = 1_000_000  # values, each counted as often as it is referred to
 MAX_DEPTH = 50
@@ -329,6 +330,11 @@ def _make_room(module: nn.Module, state: Mapping[str, Any]) -> None:
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    if isinstance(optimizer, Parts):
+        for part, own_state in zip(optimizer.parts, state["parts"], strict=True):
+            _load_optimizer(part, own_state)
+        optimizer.gather()
+        return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if type(optimizer).load_state_dict is not Optimizer.load_state_dict:
         optimizer.load_state_dict(state)

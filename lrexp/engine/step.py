@@ -20,7 +20,8 @@ from lrexp.engine.task import Task
 from lrexp.workloads.batches import Batches
 from lrexp.workloads.loaders import IterableBatches, LoaderBatches
 from lrexp.workloads.losses import wrong_loss
-from lrexp.workloads.optimizers import unfuse_if_sparse
+from lrexp.workloads.objectives import OwnStep, is_of_parts
+from lrexp.workloads.optimizers import parts_of, unfuse_if_sparse
 from lrexp.workloads.streaming import StreamingBatches
 
 
@@ -198,18 +199,22 @@ def make_update(
         task: what to train, model: its model, optimizer: its optimizer.
         gather: what makes a batch of a micro-batch that is only its row numbers.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     if task.make_scaler is not None:
         return _scaled_update(task, _forward(task, model, gather), optimizer, task.make_scaler())
     share: Tensor | None = None  # of each micro-batch in the gradient
     forward, on_cuda = _forward(task, model, gather), task.device.type == "cuda"
     is_settled = False  # which kernels the optimizer uses
 
-    def forward_backward(batch: Any) -> Tensor:
+    def of_one_loss(batch: Any) -> Tensor:
         nonlocal share
-        loss = forward(batch)
+        loss: Tensor = forward(batch)
         share = _backward(task, loss, share)
         return loss.detach()
+
+    forward_backward: Callable[[Any], Tensor] = of_one_loss
+    if is_of_parts(task.objective):
+        forward_backward = _backward_of_parts(task, model, optimizer, gather)
 
     def forward_backward_on_cuda(batch: Any) -> Tensor:
         with own_dropout():  # the masks that stacked copies can be given; recomputed ones, too
@@ -234,22 +239,53 @@ def make_update(
     return update
 
 
-def _forward(
-    task: Task, model: nn.Module, gather: Callable[[Any], Any] | None
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _backward_of_parts(
+    task: Task, model: nn.Module, optimizer: Optimizer, gather: Callable[[Any], Any] | None
 ) -> Callable[[Any], Tensor]:
-    """Return micro-batch -> loss."""
-    objective = task.objective
+    """Return micro-batch -> loss, of a step that returns one for each optimizer.
+
+    All are losses of the same weights; each gives gradients to the parameters of its own optimizer
+    and to no others.
+    """
+    assert isinstance(task.objective, OwnStep)
+    forward = _forward(task, model, gather, task.objective.of_parts)
+    owned = [_parameters(part) for part in parts_of(optimizer)]
+
+    def forward_backward(batch: Any) -> Tensor:
+        loss, losses = forward(batch)
+        for i, (own, theirs) in enumerate(zip(losses, owned, strict=True), start=1):
+            _backward(task, own, None, inputs=theirs, retain_graph=i < len(losses))
+        shown: Tensor = loss.detach()
+        return shown
+
+    return forward_backward
+
+
+def _forward(
+    task: Task,
+    model: nn.Module,
+    gather: Callable[[Any], Any] | None,
+    objective: Callable[[nn.Module, Any], Any] | None = None,
+) -> Callable[[Any], Any]:
+    """Return micro-batch -> what an objective gives; by default the loss of the task's own."""
+    if objective is None:
+        of_task = task.objective
+        objective = lambda model, batch: of_task(model, batch)[0]  # noqa: E731
     # What CUDA's documentation asks of steps that are captured, and so of those before them: with
     # casts kept, gradients of a weight used twice would be summed in bfloat16.
     keeps_casts = task.device.type != "cuda"
 
-    def forward(batch: Any) -> Tensor:
+    def forward(batch: Any) -> Any:
         if gather is not None:
             batch = gather(batch)
         if not task.autocast:
-            return objective(model, batch)[0]
+            return objective(model, batch)
         with torch.autocast(task.device.type, task.autocast_dtype, cache_enabled=keeps_casts):
-            return objective(model, batch)[0]
+            return objective(model, batch)
 
     return forward
 
@@ -265,7 +301,7 @@ def _scaled_update(
     A step that the scaler skips, for its scale was too large, is taken again: every LR of a
     schedule is used for an update.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
 
     def update(micro_batches: list[Any]) -> Tensor:
         for _ in range(SKIPPED):
@@ -287,12 +323,12 @@ def _scaled_update(
     return update
 
 
-def _backward(task: Task, loss: Tensor, share: Tensor | None) -> Tensor:
+def _backward(task: Task, loss: Tensor, share: Tensor | None, **options: Any) -> Tensor:
     """Add a micro-batch's gradients to the parameters'; return its share, for the next one."""
     try:
         if share is None:  # made once: loss.backward() makes a new tensor of ones every time
             share = torch.full_like(loss, 1 / task.accumulate)
-        torch.autograd.backward(loss, grad_tensors=share)
+        torch.autograd.backward(loss, grad_tensors=share, **options)
     except Exception as error:
         wrong = wrong_loss(task.objective.loss, loss, task.trial)
         if wrong is None:

@@ -7,7 +7,7 @@ rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -43,6 +43,9 @@ class Task:
         train: training batches on `device`, val: validation batches or None.
         schedule: LR of the optimizer's base LR for every step; groups are scaled by it.
         base_lr: the base LR η that the schedule was built with.
+        part_lrs: of several optimizers, the base LR of each.
+        lead: the number of the optimizer that the schedule is of; the others keep their ratio to
+            it. others_stay: they stay at their own base LRs instead.
         total_steps: optimizer updates; eval_every: updates between evaluations, 0 for none.
         accumulate: micro-batches per update.
         grad_clip: largest gradient norm, or None.
@@ -81,6 +84,9 @@ class Task:
     make_scaler: Callable[[], torch.amp.GradScaler] | None = None
     kind: str = ""
     timed_as: str = ""
+    part_lrs: tuple[float, ...] = ()
+    lead: int = 0
+    others_stay: bool = False
     pause: Pause | None = None
     state: Mapping[str, Any] | None = None
     is_over: bool = False
@@ -91,6 +97,14 @@ class Task:
         """Optimizer updates in one pass over the training data; None where it has no length."""
         batches = self.train.batches_per_epoch
         return None if batches is None else batches // self.accumulate
+
+    def other_lrs(self, lrs: Sequence[float]) -> dict[str, list[float]]:
+        """Return the LRs of the other optimizers by their columns, given those of the schedule."""
+        return {
+            f"lr_{i}": [own if self.others_stay else own * (lr / self.base_lr) for lr in lrs]
+            for i, own in enumerate(self.part_lrs)
+            if i != self.lead
+        }
 
     @property
     def has_loader_processes(self) -> bool:

@@ -39,7 +39,7 @@ from lrexp.engine.task import Task
 from lrexp.records import Record
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.objectives import copy_objective
-from lrexp.workloads.optimizers import set_lr, set_momentum
+from lrexp.workloads.optimizers import d_of, parts_of, set_lr, set_momentum
 
 
 class LrSource:
@@ -90,6 +90,7 @@ class Training:
         final: the loss of the last evaluation.
         capturable: what `prepare_update` is told: a training that stayed eager does so to its end.
         check: of its first checkpoint.
+        effective: what the last update was done with, by column of the trace; see `effective_lrs`.
 
     Raises:
         MisfitError: the state is of something else.
@@ -125,7 +126,10 @@ class Training:
         """Return where to begin, with the fresh objects brought to that place."""
         task, state = self._task, self._state
         self._model, self._optimizer, self._update = model, optimizer, update
-        self._base_lrs = [group["lr"] for group in optimizer.param_groups]
+        # those whose LR the schedule sets
+        self._scheduled = parts_of(optimizer)[task.lead] if task.others_stay else optimizer
+        self._has_d = any(d_of(part) is not None for part in parts_of(optimizer))
+        self._base_lrs = [group["lr"] for group in self._scheduled.param_groups]
         if task.pause is not None:  # else there is no checkpoint to check
             self._fresh_objective = copy_objective(task.objective)
         if state is None:
@@ -157,12 +161,24 @@ class Training:
             self._epoch, self._epoch_start = epoch, step
         lr = self.lr_source.lr(step)
         if lr != self._lr_in_use:  # filling a tensor on a device costs half a captured step
-            set_lr(self._optimizer, self._base_lrs, lr / self._task.base_lr)
+            set_lr(self._scheduled, self._base_lrs, lr / self._task.base_lr)
             self._lr_in_use = lr
         if self._momentum is not None:
             set_momentum(self._optimizer, self._momentum(step))
         self._reseed(step)
         return lr
+
+    def effective_lrs(self) -> dict[str, float]:
+        """Return the LRs that optimizers are about to make of theirs, by column; see `d_of`."""
+        if not self._has_d:
+            return {}
+        parts = parts_of(self._optimizer)
+        return {
+            "effective_lr" + (f"_{i}" if i != self._task.lead else ""): d
+            * part.param_groups[0]["lr"]
+            for i, part in enumerate(parts)
+            if (d := d_of(part)) is not None
+        }
 
     def step(self, step: int, epoch: int, micro_batches: list[Any]) -> tuple[float, Tensor]:
         """Do an update; return its LR and its loss."""
@@ -170,6 +186,7 @@ class Training:
         if is_checked:
             self.check.rehearse(self._replayed, step, epoch, micro_batches)
         lr = self._begin_step(step, epoch)
+        self.effective = self.effective_lrs()
         loss = self._update(micro_batches)
         if is_checked:
             self.check.compare(_numbers(self._model, loss))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -31,8 +31,16 @@ from lrexp.workloads.batches import Batches, Data, Facts, batch_on, size_of
 from lrexp.workloads.loading import data_from_objects
 from lrexp.workloads.losses import LossFunction, copy_loss, loss_floor
 from lrexp.workloads.models import copy_of
-from lrexp.workloads.objectives import Objective, OwnStep, Step, check_step, fit_objective, layout
-from lrexp.workloads.optimizers import fuse, needs_closure, set_mode
+from lrexp.workloads.objectives import (
+    Objective,
+    OwnStep,
+    Step,
+    check_step,
+    fit_objective,
+    layout,
+    losses_of,
+)
+from lrexp.workloads.optimizers import Parts, fuse, needs_closure, set_mode
 from lrexp.workloads.table import BATCH_SIZE
 from lrexp.workloads.tensors import all_targets, is_of_arrays
 
@@ -53,12 +61,13 @@ class LRFinder:
 
     Args:
         model: the module to train, in the state to start from.
-        optimizer: its optimizer; a copy of it, state included, is used. Parameter groups keep the
-            ratios of their LRs.
+        optimizer: its optimizer, or several in a list; a copy of it, state included, is used.
+            Parameter groups keep the ratios of their LRs.
         loss_fn: (output, target) or (output, target, weight) -> scalar tensor; None where the model
             returns its loss.
         device: where to train; None is where the model's parameters are.
-        step: in place of a loss, (model, batch) -> scalar tensor, or a dict with it as `loss`.
+        step: in place of a loss, (model, batch) -> scalar tensor, or a dict with it as `loss`; of
+            several optimizers it may return a list, a loss for each.
         accumulate: batches per update.
         grad_clip: largest gradient norm.
         autocast: run forward and loss in this type, torch.bfloat16 or torch.float16.
@@ -81,7 +90,7 @@ class LRFinder:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Sequence[Optimizer],
         loss_fn: LossFunction | None = None,
         device: str | torch.device | None = None,
         *,
@@ -91,12 +100,14 @@ class LRFinder:
         autocast: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        _check_optimizers(optimizer, scaler)
         if step is not None and loss_fn is not None:
             what, remedy = "is not used: the step makes the loss", "Leave one of them out."
             raise ConfigError.single("loss_fn", what, NOTHING, remedy)
         if type(accumulate) is not int or accumulate < 1:
             raise ConfigError.single("accumulate", "must be at least 1", accumulate, "Give 1.")
         self.model, self.optimizer, self.loss_fn, self.step = model, optimizer, loss_fn, step
+        self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
         self.accumulate, self.grad_clip = accumulate, grad_clip
         self.autocast, self.scaler = autocast, scaler
         self.device = _device_of(model) if device is None else pick_device(str(device))
@@ -116,6 +127,7 @@ class LRFinder:
         rule: str = "auto",
         seed: int = 0,
         mean_frac: float = 1.0,
+        part: int | None = None,
     ) -> RangeTest:
         """Ramp the LR from `min_lr` to `max_lr` over `steps` updates, once for each seed.
 
@@ -136,6 +148,8 @@ class LRFinder:
             seed: the first seed.
             mean_frac: mean LR of the schedule that is to be used, as a share of its peak; see
                 `suggest`.
+            part: of several optimizers, the number of the one whose LR rises, while the others stay
+                at theirs; by default all rise together, and the LR is that of the first.
 
         Raises:
             ConfigError: an argument is wrong, or the loss does not fit the model's output.
@@ -144,14 +158,13 @@ class LRFinder:
         if seeds < 1:
             raise ConfigError.single("seeds", "must be at least 1", seeds, "3 is usual.")
         parameters = list(self.model.parameters())
-        base_lr = self.optimizer.param_groups[0]["lr"]
+        if part is not None and not 0 <= part < len(self._optimizers):
+            what = f"must be the number of an optimizer, below {len(self._optimizers)}"
+            raise ConfigError.single("part", what, part, "Leave it out, or give another.")
+        base_lr = self._optimizers[part or 0].param_groups[0]["lr"]
         if not any(parameter.requires_grad for parameter in parameters):
             what, remedy = "has no parameter that requires a gradient", "Unfreeze a layer."
             raise ConfigError.single("model", what, type(self.model).__name__, remedy)
-        if needs_closure(type(self.optimizer)):
-            what = "needs a closure that evaluates the loss again, which a range test does not have"
-            given = type(self.optimizer).__name__
-            raise ConfigError.single("optimizer", what, given, "Use another optimizer.")
         if not base_lr > 0:
             what, remedy = "must have an LR above 0", "Any will do: it is replaced."
             raise ConfigError.single("optimizer", what, base_lr, remedy)
@@ -175,6 +188,8 @@ class LRFinder:
                 make_scaler=None if scaler is None else lambda: copy.deepcopy(scaler),
                 schedule=ramp(min_lr, max_lr, steps, mode),
                 base_lr=base_lr,
+                lead=part or 0,
+                others_stay=part is not None,
                 total_steps=steps,
                 stop=RangeTestStop(stop_factor, loss_floor(objective.loss)),
                 device=self.device,
@@ -204,13 +219,15 @@ class LRFinder:
 
     def _copies(self) -> tuple[nn.Module, Optimizer]:
         # one copy of both, so that the copied optimizer holds the copied parameters
-        model, optimizer = copy_of((self.model, self.optimizer), "model", NOT_COPIED)
-        fuse(optimizer)
-        set_mode(optimizer, "train")
-        return model.to(self.device), optimizer
+        model, optimizers = copy_of((self.model, self._optimizers), "model", NOT_COPIED)
+        for optimizer in optimizers:
+            fuse(optimizer)
+            set_mode(optimizer, "train")
+        one = optimizers[0] if len(optimizers) == 1 else Parts(optimizers)
+        return model.to(self.device), one
 
     def _objective(self, batches: Any) -> Objective:
-        model, _ = self._copies()
+        model, optimizer = self._copies()
         if not model.training:
             model.train()
         batch = next(iter(batches.epoch(0, 0)), None)
@@ -221,8 +238,9 @@ class LRFinder:
         with torch.autocast(self.device.type, dtype, enabled=self.autocast is not None):
             if step is not None:
                 with user_code("the step"):
-                    check_step("step", copy_loss(step)(model, batch), trains=True)
-                return OwnStep(step)
+                    made = copy_loss(step)(model, batch)
+                check_step("step", made, trains=True, model=model, optimizer=optimizer)
+                return OwnStep(step, losses_of(made) is not None)
             split = layout(model, batch, loss)
             args, keywords, _ = split(batch)
             with user_code("the model"):
@@ -253,6 +271,28 @@ def _in_words_of_python() -> Iterator[None]:
             key = WORDS.get(problem.key, WORDS.get(section, problem.key))
             problems.append(replace(problem, key=key))
         raise ConfigError(problems) from error
+
+
+def _check_optimizers(given: Any, scaler: object) -> None:
+    """Refuse what is no optimizer, nor several with parameters of their own."""
+    optimizers = [given] if isinstance(given, Optimizer) else given
+    are_several = isinstance(optimizers, list | tuple) and optimizers
+    if not are_several or not all(isinstance(own, Optimizer) for own in optimizers):
+        what, remedy = "must be a torch.optim.Optimizer, or a list of them", "Give one."
+        raise ConfigError.single("optimizer", what, type(given).__name__, remedy)
+    for own in optimizers:
+        if needs_closure(type(own)):
+            what = "needs a closure that evaluates the loss again, which a range test does not have"
+            raise ConfigError.single(
+                "optimizer", what, type(own).__name__, "Use another optimizer."
+            )
+    owned = [id(p) for own in optimizers for group in own.param_groups for p in group["params"]]
+    if len(set(owned)) < len(owned):
+        what, remedy = "share parameters", "Give each parameter to one optimizer."
+        raise ConfigError.single("optimizer", what, f"{len(optimizers)} optimizers", remedy)
+    if scaler is not None and len(optimizers) > 1:
+        what, remedy = "scales the loss of one optimizer alone", "Use torch.bfloat16 without one."
+        raise ConfigError.single("scaler", what, f"{len(optimizers)} optimizers", remedy)
 
 
 def _control(task: Task, seeds: Iterable[int]) -> list[list[float]]:

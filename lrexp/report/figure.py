@@ -29,8 +29,20 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from lrexp.report import style
+from lrexp.report.cells import draw_cells
 from lrexp.report.data.curves import FEW_POINTS
-from lrexp.report.data.picture import Axis, Band, Entry, Look, Mark, Note, Panel, Picture, Span
+from lrexp.report.data.picture import (
+    Axis,
+    Band,
+    Cells,
+    Entry,
+    Look,
+    Mark,
+    Note,
+    Panel,
+    Picture,
+    Span,
+)
 from lrexp.report.style import GRID, INK, MUTED, drawable
 from lrexp.report.text import (
     ELLIPSIS,
@@ -218,6 +230,8 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
         elif isinstance(mark, Band):
             color = style.COLORS[mark.look.color]
             ax.fill_between(mark.x, mark.low, mark.high, color=color, **style.BAND)
+        elif isinstance(mark, Cells):
+            draw_cells(ax, mark)
         elif isinstance(mark, Span):
             ax.axvspan(
                 mark.low, mark.high, linewidth=0, **_colored(style.SPANS[mark.kind], mark.look)
@@ -229,7 +243,7 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
 def handle(kind: str, look: Look | None = None) -> Artist:
     """Return what stands in a legend for a kind of mark."""
     if kind in style.LEGEND_PATCHES:
-        return Patch(linewidth=0, **_colored(style.LEGEND_PATCHES[kind], look))
+        return Patch(**{"linewidth": 0, **_colored(style.LEGEND_PATCHES[kind], look)})
     if kind in style.LEGEND_LINES or look is None:
         return Line2D([], [], **_colored(style.LEGEND_LINES[kind], look))
     marker = style.MARKERS[look.dash] or None
@@ -266,14 +280,16 @@ def _set_axis(ax: Axes, which: str, axis: Axis) -> None:
     if axis.scale != "linear":
         linear = {"linthresh": axis.linear_until} if axis.scale == "symlog" else {}
         getattr(ax, f"set_{which}scale")(axis.scale, **linear)
-    if axis.scale == "symlog":
-        found.set_ticks(axis.ticks)  # before the limits, which it would widen
+    if axis.ticks:
+        found.set_ticks(axis.ticks, axis.labels or None)  # before the limits, which it would widen
         found.set_minor_locator(NullLocator())
     getattr(ax, f"set_{which}lim")(*axis.limits)
     if axis.title:
         getattr(ax, f"set_{which}label")(drawable(axis.title), parse_math=False)
     if axis.names or axis.numbers == "none":
         _set_rows(ax, axis.names)
+        return
+    if axis.labels:
         return
     written = WRITTEN[axis.numbers]
     found.set_major_formatter(FuncFormatter(lambda value, _: written(value)))

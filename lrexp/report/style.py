@@ -101,6 +101,16 @@ SPANS: dict[str, dict[str, Any]] = {
     "verdicts.noise": {"color": GRID, "alpha": 0.8, "zorder": 0},
 }
 
+CELLS: dict[str, Any] = {"edgecolors": "white", "linewidth": 1.5}
+LOST: dict[str, Any] = {
+    "facecolor": "#EDEDED",
+    "edgecolor": "#B5B5B5",
+    "hatch": "//",
+    "linewidth": 0,
+    "zorder": 2,
+}
+BEST: dict[str, Any] = {"fill": False, "edgecolor": ACCENT, "linewidth": 4, "zorder": 4}
+
 _IN_BOX = {
     "bbox": {
         "boxstyle": "round,pad=0.25",
@@ -152,6 +162,8 @@ LEGEND_LINES: dict[str, dict[str, Any]] = {
 }
 LEGEND_PATCHES: dict[str, dict[str, Any]] = {
     "band": {"alpha": 0.16},
+    "heatmap.best": {"fill": False, "edgecolor": ACCENT, "linewidth": 2.5},
+    "heatmap.lost": {"facecolor": "#EDEDED", "edgecolor": "#B5B5B5", "hatch": "////"},
     "interval": {"color": ACCENT, "alpha": 0.18},
     "range": {"color": RANGE},
     "sensitivity.basin": {"alpha": 0.13},

@@ -340,6 +340,7 @@ def kinds_compared(keys: Iterable[str]) -> set[str]:
         >>> sorted(kinds_compared(["optimizer.lr", "schedule.warmup"]))
         ['learning rate', 'schedule']
     """
+    keys = (re.sub(r"^optimizer\.parts(\[\d+\]|\.\d+)", "optimizer", key) for key in keys)
     return {_KINDS.get(key) or _KINDS.get(key.partition(".")[0] + ".", "variant") for key in keys}
 
 
@@ -378,7 +379,8 @@ def setting_text(key: str, value: object) -> str:
         >>> setting_text("optimizer.lr", 0.0001), setting_text("schedule", {"name": "cosine"})
         ('lr 1e-4', 'schedule cosine')
     """
-    name = key.removesuffix(".name").rpartition(".")[2]
+    is_of_part = key.startswith("optimizer.parts")  # each has an `lr`
+    name = key.partition(".")[2] if is_of_part else key.removesuffix(".name").rpartition(".")[2]
     if isinstance(value, Mapping) and "name" in value:
         inside = settings_text({k: v for k, v in value.items() if k != "name"})
         return f"{name} {value['name']}" + (f" ({inside})" if inside else "")
@@ -425,10 +427,13 @@ def _shared_settings(config: Mapping[str, Any], changed: set[str]) -> list[str]:
         {"name": None, **value} if isinstance(value, Mapping) else {"name": value}
         for value in given
     )
+    if several := optimizer.get("parts"):
+        optimizer = {"name": " and ".join(str(part.get("name")) for part in several)}
     names = [s["name"] for s, kind in ((model, "model"), (data, "data set")) if kind not in kinds]
     parts = [" on ".join(str(name) for name in names if name)]
     if "optimizer" not in kinds:
-        facts = {} if "learning rate" in kinds else {"lr": optimizer.get("lr")}
+        has_lr = "lr" in optimizer and "learning rate" not in kinds
+        facts = {"lr": optimizer["lr"]} if has_lr else {}
         facts |= {} if "optimizer setting" in kinds else optimizer.get("args") or {}
         inside = settings_text(facts)
         parts.append(f"{optimizer['name']} ({inside})" if inside else str(optimizer["name"] or ""))

@@ -36,9 +36,10 @@ from lrexp.workloads.objectives import (
     fit_objective,
     layout,
     logits_of,
+    losses_of,
     numbers_of,
 )
-from lrexp.workloads.optimizers import make_optimizer
+from lrexp.workloads.optimizers import Part, make_optimizer, make_parts
 from lrexp.workloads.seeds import derive_seed
 from lrexp.workloads.tensors import all_targets
 
@@ -111,20 +112,24 @@ class TrialBuilder:
 
     def build_of(self, settings: ExperimentConfig, data: Data) -> Build:
         """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
-        optimizer_class = self._names.of("optimizer", settings)
-        spec = settings.optimizer
-        groups = [group.model_dump() for group in spec.groups]
+        specs = settings.optimizer.each
+        parts = [
+            Part(cls, s.lr, s.args, [g.model_dump() for g in s.groups], s.model_dump())
+            for cls, s in zip(self._names.optimizers(settings), specs, strict=True)
+        ]
 
         def build(seed: int) -> tuple[nn.Module, Optimizer]:
             model = self._copied_model(settings, data, seed)
             model = placed(model, self.device, dtype_of(settings))
             try:
-                optimizer = make_optimizer(
-                    optimizer_class, model, lr=spec.lr, args=spec.args, groups=groups
+                if settings.optimizer.parts:
+                    return model, make_parts(model, parts)
+                [only] = parts
+                return model, make_optimizer(
+                    only.cls, model, lr=only.lr, args=only.args, groups=only.groups
                 )
             except ConfigError as error:
                 raise error.under("optimizer") from None
-            return model, optimizer
 
         return build
 
@@ -223,11 +228,8 @@ class TrialBuilder:
     ) -> Probed:
         """Take a step of the user's own once, and return what makes an objective of it."""
 
-        def fresh() -> Objective:
-            return OwnStep(self._copied(kind, step, settings))
-
         with preserved_rng(self.device):
-            model, _ = build(settings.seed)
+            model, optimizer = build(settings.seed)
             model.train(kind == "step")
             with user_code(f"data {settings.data.name}"):
                 batch = next(iter(data.train.epoch(settings.seed, 0)))
@@ -237,8 +239,13 @@ class TrialBuilder:
                 torch.set_grad_enabled(kind == "step"),
                 user_code(kind),
             ):
-                made = fresh().loss(model, batch)
-                check_step(kind, made, trains=kind == "step")
+                made = self._copied(kind, step, settings)(model, batch)
+                check_step(kind, made, trains=kind == "step", model=model, optimizer=optimizer)
+        is_of_parts = losses_of(made) is not None
+
+        def fresh() -> Objective:
+            return OwnStep(self._copied(kind, step, settings), is_of_parts)
+
         return fresh, batch, numbers_of(made)
 
     def _materialised(self, model: nn.Module, settings: ExperimentConfig, data: Data) -> nn.Module:

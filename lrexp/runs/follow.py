@@ -155,8 +155,9 @@ class _TrialReader:
             yield self._chunk(steps)
 
     def _chunk(self, rows: Sequence[Sequence[float]]) -> Steps:
-        step, epoch, lr, loss = (list(column) for column in zip(*rows, strict=True))
-        return Steps(self.trial, int(step[0]), [int(e) for e in epoch], lr, loss)
+        step, epoch, lr, loss, *more = (list(column) for column in zip(*rows, strict=True))
+        named = dict(zip(self._steps.names[4:], more, strict=True))
+        return Steps(self.trial, int(step[0]), [int(e) for e in epoch], lr, loss, named)
 
 
 class _Rows:

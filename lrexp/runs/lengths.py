@@ -178,6 +178,7 @@ class PlannedSchedule:
     schedule: Schedule | Controller
     total_steps: int
     eval_every: int = 1  # steps, of a controller that follows what is evaluated
+    part_lrs: tuple[float, ...] = ()  # base LRs of several optimizers
 
     @property
     def is_reactive(self) -> bool:
@@ -200,6 +201,12 @@ class PlannedSchedule:
             if (step + 1) % self.eval_every == 0:
                 state = schedule.observe(state, step, 1.0)
         return lrs
+
+    def traces(self) -> dict[str, np.ndarray]:
+        """Return the LRs of every optimizer by their columns: see `Task.other_lrs`."""
+        lrs = self.trace()
+        others = enumerate(self.part_lrs[1:], start=1)
+        return {"lr": lrs} | {f"lr_{i}": own * (lrs / self.part_lrs[0]) for i, own in others}
 
 
 def plan_schedules(config: Config) -> dict[str, PlannedSchedule]:
@@ -239,9 +246,10 @@ def _planned(
     length = length_of(settings, PatientClock(ask))
     clock = PatientClock(ask, length)
     schedule = make_schedule(settings, clock, config)
+    part_lrs = tuple(part.lr for part in settings.optimizer.parts)
     if isinstance(schedule, Schedule) or schedule.monitor == EVERY_STEP:
-        return PlannedSchedule(schedule, length)
-    return PlannedSchedule(schedule, length, eval_every(settings, clock))
+        return PlannedSchedule(schedule, length, part_lrs=part_lrs)
+    return PlannedSchedule(schedule, length, eval_every(settings, clock), part_lrs)
 
 
 def _size(config: Config, settings: ExperimentConfig) -> Size:

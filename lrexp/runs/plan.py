@@ -87,6 +87,7 @@ class VariantPlan:
             metrics=self.metrics,
             schedule=self.schedule,
             base_lr=self.settings.optimizer.lr,
+            part_lrs=tuple(part.lr for part in self.settings.optimizer.parts),
             total_steps=self.total_steps,
             eval_every=self.eval_every,
             accumulate=train.accumulate,
@@ -237,7 +238,7 @@ def _plan_variant(
     known = builder.known_metrics
     with problems:
         parts["schedule"] = make_schedule(settings, clock, config, known)
-        _check_momentum(parts["schedule"], config.names.of("optimizer", settings))
+        _check_momentum(parts["schedule"], config.names.optimizers(settings))
     with problems:
         parts["eval_every"] = eval_every(settings, clock)
     with problems:
@@ -283,12 +284,13 @@ def _check_direction(settings: ExperimentConfig, known: Mapping[str, Metric]) ->
         raise ConfigError.single("compare.direction", what, given, "Leave it out.")
 
 
-def _check_momentum(schedule: Schedule | Controller, optimizer: Any) -> None:
+def _check_momentum(schedule: Schedule | Controller, optimizers: Sequence[Any]) -> None:
     cycles = isinstance(schedule, Schedule) and schedule.momentum is not None
-    if cycles and not has_momentum(optimizer):
+    if cycles and not any(map(has_momentum, optimizers)):
+        named = " and ".join(cls.__name__ for cls in optimizers)
         raise ConfigError.single(
             "schedule.cycle_momentum",
-            f"needs an optimizer with momentum or betas, and {optimizer.__name__} has neither",
+            f"needs an optimizer with momentum or betas, and {named} has neither",
             True,
             "Set cycle_momentum: false.",
         )

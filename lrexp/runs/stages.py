@@ -153,7 +153,7 @@ def check_budget(plan: Plan, given: float | None) -> None:
             raise ConfigError.single("--budget", "is that of a race", given, remedy)
         return
     try:
-        race_course(plan, RaceStart(plan.config.experiment.optimizer.lr))
+        race_course(plan, RaceStart(plan.config.experiment.tested_lr))
     except ConfigError as error:
         raise error.placed(plan.config.document.place_of) from None
 

@@ -408,7 +408,10 @@ def _sensitivity(results: Results) -> list[dict[str, Any]]:
     """Return a curve for each set of variants that differ in nothing but their LR."""
     groups: dict[str, dict[float, str]] = {}
     for name, settings in results.config.variants.items():
-        rest = settings.model_dump(exclude={"compare": True, "optimizer": {"lr"}})
+        exclude: dict[str, Any] = {"lr": True}
+        if settings.optimizer.parts:
+            exclude["parts"] = {0: {"lr"}}
+        rest = settings.model_dump(exclude={"compare": True, "optimizer": exclude})
         groups.setdefault(repr(rest), {}).setdefault(settings.optimizer.lr, name)
     return [
         _curve(results, [by_lr[lr] for lr in sorted(by_lr)], sorted(by_lr))
@@ -428,7 +431,7 @@ def _curve(results: Results, names: Sequence[str], lrs: Sequence[float]) -> dict
     shared = {
         key: _without_lr(key, value)
         for key, value in results.config.overrides[names[0]].items()
-        if key != "optimizer.lr"
+        if key not in ("optimizer.lr", "optimizer.parts.0.lr", "optimizer.parts[0].lr")
     }
     values = {
         "values": [[results.sign * cost for cost in row] for row in costs.tolist()],

@@ -83,7 +83,8 @@ class TrialFiles:
             case Started():
                 self._start(record)
             case Steps():
-                self._writers[trial].steps(record.first, record.epoch, record.lr, record.loss)
+                columns = (record.epoch, record.lr, record.loss, record.more)
+                self._writers[trial].steps(record.first, *columns)
                 self._values[trial].step(record)
             case Evaluation():
                 self._writers[trial].evaluation(record.step, record.epoch, record.values)

@@ -13,6 +13,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+from torch import nn
+from torch.optim import Optimizer
 
 from lrexp.analysis.race import Candidate
 from lrexp.analysis.stopping import RangeTestStop, ramp
@@ -28,6 +30,7 @@ from lrexp.runs.plan import Plan, VariantPlan, divergence_stop
 from lrexp.runs.reader import CONTROL, RANGE_TEST
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.losses import loss_floor
+from lrexp.workloads.optimizers import parts_of
 
 NEVER = 1e9  # times the best loss: no batch is so much harder than another
 
@@ -87,7 +90,7 @@ def range_test_task(variant: VariantPlan, seed: int) -> Task:
     settings = variant.settings.find_lr
     task = variant.task(seed)
     return replace(
-        task,
+        _of_part(task, variant.settings),
         schedule=ramp(settings.min_lr, settings.max_lr, settings.steps, settings.mode),
         total_steps=settings.steps,
         eval_every=0,
@@ -114,7 +117,7 @@ def race_task(variant: VariantPlan, config: Config, trial: Trial) -> Task:
     horizon = trial.total_steps
     whole = make_schedule(_with_lr(variant.settings, trial.lr), variant.clock, config)
     return replace(
-        variant.task(trial.id.seed),
+        _of_part(variant.task(trial.id.seed), variant.settings, trial.lr),
         trial=trial.id,
         schedule=shortened(whole, variant.total_steps, horizon),
         total_steps=horizon,
@@ -164,6 +167,30 @@ def _compressed(
         steps = np.unique(np.linspace(first, last, SAMPLES).round().astype(int))
         found.append(float(np.mean([values(int(step)) for step in steps])))
     return lambda step: found[min(step, horizon - 1)]
+
+
+def _of_part(task: Task, settings: ExperimentConfig, lr: float | None = None) -> Task:
+    """Return the task with its LR that of `find_lr.part`, where that is given.
+
+    Args:
+        task: whose LR is that of the first optimizer; the others keep their ratio to it.
+        settings: of the experiment.
+        lr: a base LR of that part alone; None lets the others stay at theirs.
+    """
+    part = settings.find_lr.part
+    if part is None:
+        return task
+    if lr is None:
+        return replace(task, base_lr=settings.tested_lr, lead=part, others_stay=True)
+    build, factor = task.build, lr / settings.tested_lr
+
+    def build_with_lr() -> tuple[nn.Module, Optimizer]:
+        model, optimizer = build()
+        for group in parts_of(optimizer)[part].param_groups:
+            group["lr"] *= factor
+        return model, optimizer
+
+    return replace(task, build=build_with_lr, base_lr=lr, lead=part)
 
 
 def _with_lr(settings: ExperimentConfig, lr: float) -> ExperimentConfig:

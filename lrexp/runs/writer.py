@@ -184,12 +184,27 @@ class TrialWriter:
             raise
 
     def steps(
-        self, first: int, epoch: Sequence[int], lr: Sequence[float], loss: Sequence[float]
+        self,
+        first: int,
+        epoch: Sequence[int],
+        lr: Sequence[float],
+        loss: Sequence[float],
+        more: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
-        """Append one row per update: the LR used for it, the batch loss before it."""
+        """Append one row per update: the LR used for it, the batch loss before it, and more."""
         digits = self._loss_digits
         rows = zip(range(first, first + len(loss)), epoch, lr, loss, strict=True)
-        self._append("steps.csv", "".join(f"{s},{e},{r!r},{x:.{digits}g}\n" for s, e, r, x in rows))
+        lines = [f"{s},{e},{r!r},{x:.{digits}g}" for s, e, r, x in rows]
+        if more:
+            if first == 0:  # the file holds a header alone, without them
+                self._files["steps.csv"].truncate(0)
+                self._append("steps.csv", ",".join((*STEPS_HEADER, *more)) + "\n")
+            added = zip(*more.values(), strict=True)
+            lines = [
+                ",".join((line, *map(repr, values)))
+                for line, values in zip(lines, added, strict=True)
+            ]
+        self._append("steps.csv", "".join(f"{line}\n" for line in lines))
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Append one row of measures taken after `step` updates."""

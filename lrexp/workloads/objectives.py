@@ -8,18 +8,20 @@ decided once, on the first batch, so that the training step calls plain function
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from lrexp.errors import ConfigError
+from lrexp.errors import NOTHING, ConfigError
 from lrexp.workloads.batches import TARGETS, size_of
 from lrexp.workloads.labels import Convert
 from lrexp.workloads.loss_calls import Count, LossCall, LossCalls
 from lrexp.workloads.losses import LossFunction, copy_loss, fit_loss, over_tokens, torch_name
+from lrexp.workloads.optimizers import parts_of
 
 Step: TypeAlias = Callable[[nn.Module, Any], Any]  # (model, batch) -> loss, or a dict with it
 Split: TypeAlias = Callable[[Any], tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]]
@@ -118,15 +120,23 @@ class OwnStep:
 
     Args:
         loss: (model, batch) -> loss, or a dict with `loss` and further numbers, which are measured
-            at each evaluation.
+            at each evaluation. Of several optimizers it may return a list with a loss for each,
+            or a dict with that as `losses`.
+        is_of_parts: whether it returns a loss for each optimizer.
     """
 
     loss: Step
+    is_of_parts: bool = False
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return (loss, the further numbers)."""
         made = self.loss(model, batch)
-        return made["loss"] if isinstance(made, Mapping) else made, numbers_of(made)
+        return shown_loss(made), numbers_of(made)
+
+    def of_parts(self, model: nn.Module, batch: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return the loss that is shown, and that of each optimizer."""
+        made = self.loss(model, batch)
+        return shown_loss(made), losses_of(made) or ()
 
     def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
         """Return (mean loss, what it is over, the further numbers)."""
@@ -136,36 +146,97 @@ class OwnStep:
         """Return None: only the step knows."""
 
 
+def is_of_parts(objective: Objective) -> bool:
+    """Return whether an objective is a step that returns a loss for each optimizer."""
+    return isinstance(objective, OwnStep) and objective.is_of_parts
+
+
+def losses_of(made: Any) -> Sequence[Any] | None:
+    """Return the losses of several optimizers that a step returned, None where it returned one."""
+    found = made.get("losses") if isinstance(made, Mapping) else made
+    return found if isinstance(found, list | tuple) else None
+
+
+def shown_loss(made: Any) -> Any:
+    """Return the loss that is recorded: that of the step, or the sum of several."""
+    if isinstance(made, Mapping) and "loss" in made:
+        return made["loss"]
+    losses = losses_of(made)
+    return made if not losses else sum(losses)
+
+
 def numbers_of(made: Any) -> dict[str, Any]:
     """Return what a step returned beside its loss."""
     found = made if isinstance(made, Mapping) else {}
-    return {name: value for name, value in found.items() if name != "loss"}
+    return {name: value for name, value in found.items() if name not in ("loss", "losses")}
 
 
-def check_step(name: str, made: Any, *, trains: bool) -> None:
-    """Refuse what is neither a loss nor a dict that holds one.
+def check_step(
+    name: str, made: Any, *, trains: bool, model: nn.Module, optimizer: Optimizer
+) -> None:
+    """Refuse what is neither a loss, nor one for each optimizer, nor a dict that holds one.
 
     Args:
         name: of the step, for the message.
         made: what it returned for a first batch.
-        trains: whether the loss needs a gradient.
+        trains: whether losses need a gradient.
+        model: that it was called with.
+        optimizer: of the model, perhaps of several parts.
 
     Raises:
         ConfigError: with that name as its key.
     """
-    loss = made.get("loss") if isinstance(made, Mapping) else made
+    losses = losses_of(made)
+    if losses is not None and all(isinstance(loss, Tensor) and loss.dim() == 0 for loss in losses):
+        _check_losses(name, losses, parts_of(optimizer), model, trains=trains)
+    loss = None if losses is not None and not losses else shown_loss(made)
     if not isinstance(loss, Tensor) or loss.dim() != 0:
         what = "must return one number (a tensor of shape ()), or a dict with it as `loss`"
         given = _given(made)
-        remedy = "Return the mean loss of the batch. Losses of several optimizers: add them up."
+        remedy = (
+            "Return the mean loss of the batch. Losses of several optimizers: add them up, or "
+            "return them as a list, one for each optimizer."
+        )
         raise ConfigError.single(name, what, given, remedy)
-    if trains and not loss.requires_grad:
+    if trains and losses is None and not loss.requires_grad:
         what, remedy = "returns a loss without a gradient", "Compute it from the model's output."
         raise ConfigError.single(name, what, _given(made), remedy)
-    for key, value in (made if isinstance(made, Mapping) else {}).items():
+    for key, value in {"loss": loss, **numbers_of(made)}.items():
         if not isinstance(key, str) or not _is_number(value):
             what, remedy = f"must return numbers to log, and {key!r} is none", "Return its mean."
             raise ConfigError.single(name, what, _given(value), remedy)
+
+
+def _check_losses(
+    name: str,
+    losses: Sequence[Tensor],
+    parts: Sequence[Optimizer],
+    model: nn.Module,
+    *,
+    trains: bool,
+) -> None:
+    """Refuse losses that are not those of the optimizers, one for each."""
+    if len(losses) != len(parts):
+        what = f"must return a loss for each optimizer: there {_are(len(parts))}"
+        remedy = (
+            "Add the losses up, or give an optimizer for each, in their order: a list, in a config "
+            "optimizer.parts."
+        )
+        raise ConfigError.single(name, what, f"{len(losses)} losses", remedy)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for i, (loss, part) in enumerate(zip(losses, parts, strict=True) if trains else ()):
+        own = [p for group in part.param_groups for p in group["params"]]
+        if loss.requires_grad:
+            found = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
+            if any(gradient is not None for gradient in found):
+                continue
+        what = f"returns a loss {i} that depends on no parameter of the optimizer {i}"
+        remedy = "Losses come in the order of the optimizers; what is detached gets no gradient."
+        raise ConfigError.single(name, what, names.get(id(own[0]), NOTHING), remedy)
+
+
+def _are(count: int) -> str:
+    return "is 1" if count == 1 else f"are {count}"
 
 
 def _is_number(value: Any) -> bool:
@@ -175,6 +246,8 @@ def _is_number(value: Any) -> bool:
 def _given(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
     return f"a dict of {', '.join(map(str, value))}" if isinstance(value, Mapping) else repr(value)
 
 
@@ -248,6 +321,12 @@ def layout(model: nn.Module, batch: Any, loss: Any) -> Split:
     Raises:
         ConfigError: with key "model" when the model cannot be called with that.
     """
+    if getattr(model.forward, "__name__", "") == "_forward_unimplemented":
+        what, remedy = (
+            "has no forward",
+            "Give it one, or give a step of your own, (model, batch) -> loss.",
+        )
+        raise ConfigError.single("model", what, type(model).__name__, remedy)
     split = _layout(model, batch, loss)
     args, keywords, _ = split(batch)
     try:

@@ -1,4 +1,4 @@
-"""Optimizers from torch.optim: parameter groups, the fused kernels, setting the LR of a step."""
+"""Optimizers: who trains which parameters, the fused kernels, setting the LR of a step."""
 
 from __future__ import annotations
 
@@ -6,18 +6,41 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrexp.errors import ConfigError
+from lrexp.errors import NOTHING, ConfigError
 
 # One kernel for all parameters where torch has one for CPU and CUDA: several times cheaper on
 # small models than a loop over parameters, equal up to rounding.
 FUSED = {"SGD", "Adam", "AdamW", "Adagrad"}
 _CHOICES_OF_KERNEL = {"fused", "foreach", "differentiable", "capturable"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """An optimizer of some parameters.
+
+    Args:
+        cls: its class.
+        lr: of the parameters that no group takes.
+        args: its other arguments.
+        groups: parameters with arguments of their own, each with any of `match` (a regular
+            expression at the start of a name), `ndim` and `module` (the name of a class of modules
+            that own the parameter), and what they train with: `lr_scale`, a factor of `lr`, and
+            arguments of the optimizer. A parameter belongs to the first group that takes it.
+        chosen: `match`, `ndim` and `module` of its parameters; nothing takes all.
+    """
+
+    cls: type[Optimizer]
+    lr: float
+    args: Mapping[str, Any] = field(default_factory=dict)
+    groups: Sequence[Mapping[str, Any]] = ()
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_optimizer(
@@ -28,30 +51,107 @@ def make_optimizer(
     args: Mapping[str, Any],
     groups: Sequence[Mapping[str, Any]] = (),
 ) -> Optimizer:
-    """Return the optimizer of a model, in the mode of training where it has modes.
-
-    Args:
-        cls: its class.
-        model: whose trainable parameters it gets.
-        lr: of the parameters that no group takes.
-        args: other arguments of the optimizer.
-        groups: parameters with arguments of their own, each with any of `match` (a regular
-            expression at the start of a name), `ndim` and `module` (the name of a class of modules
-            that own the parameter), and what they train with: `lr_scale`, a factor of `lr`, and
-            arguments of the optimizer. A parameter belongs to the first group that takes it.
+    """Return the optimizer of all trainable parameters of a model; see `Part`.
 
     Raises:
-        ConfigError: a pattern matches no parameter, or torch refuses the arguments; keys are
-            relative to the `optimizer` section.
+        ConfigError: a group takes no parameter, or torch refuses the arguments; keys are relative
+            to the `optimizer` section.
     """
-    parameters = group_parameters(model, lr=lr, groups=groups)
+    return _made(Part(cls, lr, args, groups), model, _trainable(model))
+
+
+def make_parts(model: nn.Module, parts: Sequence[Part]) -> Optimizer:
+    """Return the optimizers of a model as one; a parameter belongs to the first part that takes it.
+
+    Raises:
+        ConfigError: a part takes no parameter, a parameter has no part, or torch refuses arguments;
+            keys are relative to the `optimizer` section.
+    """
+    *taken, rest = _shared_out(model, _trainable(model), [part.chosen for part in parts], "part")
+    if rest:
+        what = f"leave parameters without an optimizer: {', '.join(rest)}"
+        remedy = "Add a last part without match, ndim and module: it takes the rest."
+        raise ConfigError.single("parts", what, NOTHING, remedy)
+    pairs = enumerate(zip(parts, taken, strict=True))
+    return Parts([_part(i, part, model, own) for i, (part, own) in pairs])
+
+
+def _part(
+    number: int, part: Part, model: nn.Module, named: Mapping[str, nn.Parameter]
+) -> Optimizer:
+    try:
+        return _made(part, model, named)
+    except ConfigError as error:
+        raise error.under(f"parts[{number}]") from None
+
+
+class Parts(Optimizer):
+    """Several optimizers as one, each with parameters of its own."""
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        self.parts = tuple(parts)
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.gather()
+
+    def gather(self) -> None:
+        """Take the groups of the parts, which torch makes anew when it loads a state."""
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Let each make its update."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.gather()
+
+    def train(self) -> None:
+        """Put the parts that have modes into that of training."""
+        for part in self.parts:
+            set_mode(part, "train")
+
+    def eval(self) -> None:
+        """Put the parts that have modes into that of evaluation."""
+        for part in self.parts:
+            set_mode(part, "eval")
+
+
+def parts_of(optimizer: Optimizer) -> tuple[Optimizer, ...]:
+    """Return the optimizers that an optimizer is made of; as a rule it is the only one."""
+    return optimizer.parts if isinstance(optimizer, Parts) else (optimizer,)
+
+
+def d_of(optimizer: Optimizer) -> float | None:
+    """Return the distance that Prodigy and D-Adaptation estimate: they train with d times the LR.
+
+    Source: Defazio and Mishchenko, Learning-Rate-Free Learning by D-Adaptation, arXiv 2301.07733.
+    """
+    d = optimizer.param_groups[0].get("d")
+    return float(d) if isinstance(d, float | Tensor) else None
+
+
+def _made(part: Part, model: nn.Module, named: Mapping[str, nn.Parameter]) -> Optimizer:
+    """Return the optimizer of these parameters, in the mode of training where it has modes."""
+    name, args = part.cls.__name__, dict(part.args)
+    if name == "Muon" and any(parameter.ndim != 2 for parameter in named.values()):
+        others = ", ".join(key for key, parameter in named.items() if parameter.ndim != 2)
+        what = f"takes parameters of two dimensions alone, and there are others: {others}"
+        remedy = "Write optimizer.parts: [{ndim: 2, name: Muon, ...}, {name: AdamW, lr: 3e-4}]."
+        raise ConfigError.single("name", what, name, remedy)
+    parameters = _grouped(part, model, named)
     try:
         # torch types Optimizer itself without `lr`; every one of its optimizers takes it
-        optimizer = cls(parameters, lr=lr, **args)  # type: ignore[call-arg]
+        optimizer = part.cls(parameters, lr=part.lr, **args)  # type: ignore[call-arg]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError.single(
-            "args", f"{cls.__name__} refused them: {error}", dict(args), "Change the argument."
-        ) from error
+        what = f"{name} refused them: {error}"
+        raise ConfigError.single("args", what, args, "Change the argument.") from error
     if not _CHOICES_OF_KERNEL & args.keys():
         fuse(optimizer)
     set_mode(optimizer, "train")
@@ -65,38 +165,50 @@ def set_mode(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
         change()
 
 
-def group_parameters(
-    model: nn.Module, *, lr: float, groups: Sequence[Mapping[str, Any]]
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _grouped(
+    part: Part, model: nn.Module, named: Mapping[str, nn.Parameter]
 ) -> list[dict[str, Any]]:
     """Return torch parameter groups: the parameters that no group takes first, then each group."""
-    rest: list[nn.Parameter] = []
-    taken: list[list[nn.Parameter]] = [[] for _ in groups]
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            i = next((i for i, g in enumerate(groups) if _takes(g, model, name, parameter)), None)
-            (rest if i is None else taken[i]).append(parameter)
-    for i, group in enumerate(groups):
-        if not taken[i]:
-            chosen = {key: group[key] for key in CHOOSING if group.get(key) is not None}
-            names = ", ".join(name for name, _ in model.named_parameters())
-            raise ConfigError.single(
-                f"groups[{i}].{next(iter(chosen), 'match')}",
-                "matches no trainable parameter that an earlier group left",
-                next(iter(chosen.values()), "nothing") if len(chosen) < 2 else chosen,
-                f"The parameters are: {names}.",
-            )
+    *taken, rest = _shared_out(model, named, part.groups, "group")
     own = [
-        {"params": parameters, "lr": lr * group.get("lr_scale", 1.0), **_arguments(group)}
-        for parameters, group in zip(taken, groups, strict=True)
+        {"params": [*p.values()], "lr": part.lr * group.get("lr_scale", 1.0), **_arguments(group)}
+        for p, group in zip(taken, part.groups, strict=True)
     ]
-    return ([{"params": rest, "lr": lr}] if rest else []) + own
+    return ([{"params": [*rest.values()], "lr": part.lr}] if rest else []) + own
 
 
-CHOOSING = ("match", "ndim", "module")  # keys of a group that say which parameters are its
+def _shared_out(
+    model: nn.Module,
+    named: Mapping[str, nn.Parameter],
+    choices: Sequence[Mapping[str, Any]],
+    what: str,
+) -> list[dict[str, nn.Parameter]]:
+    """Return the parameters by the first choice that takes them, then those of none."""
+    taken: list[dict[str, nn.Parameter]] = [{} for _ in (*choices, None)]
+    for name, parameter in named.items():
+        hits = (i for i, choice in enumerate(choices) if _takes(choice, model, name, parameter))
+        taken[next(hits, -1)][name] = parameter
+    for i, choice in enumerate(choices):
+        if not taken[i]:
+            chosen = {key: choice[key] for key in CHOOSING if choice.get(key) is not None}
+            raise ConfigError.single(
+                ".".join([f"{what}s[{i}]", *list(chosen)[:1]]),
+                f"matches no trainable parameter that an earlier {what} left",
+                next(iter(chosen.values()), NOTHING) if len(chosen) < 2 else chosen,
+                f"The parameters are: {', '.join(name for name, _ in model.named_parameters())}.",
+            )
+    return taken
 
 
-def _takes(group: Mapping[str, Any], model: nn.Module, name: str, parameter: Tensor) -> bool:
-    match, ndim, module = (group.get(key) for key in CHOOSING)
+CHOOSING = ("match", "ndim", "module")  # keys that say which parameters are meant
+
+
+def _takes(choice: Mapping[str, Any], model: nn.Module, name: str, parameter: Tensor) -> bool:
+    match, ndim, module = (choice.get(key) for key in CHOOSING)
     owner = model.get_submodule(name.rpartition(".")[0])
     return (
         (match is None or re.match(match, name) is not None)
@@ -154,11 +266,11 @@ def capturable_flags(optimizer: Optimizer) -> Iterator[None]:
 
 
 def set_momentum(optimizer: Optimizer, momentum: float) -> None:
-    """Set the momentum of every group: `momentum`, or the first of `betas`."""
+    """Set the momentum of every group that has one: `momentum`, or the first of `betas`."""
     for group in optimizer.param_groups:
         if "betas" in group:
             group["betas"] = (momentum, *group["betas"][1:])
-        else:
+        elif "momentum" in group:
             group["momentum"] = momentum
 
 
@@ -199,8 +311,9 @@ def unfuse_if_sparse(optimizer: Optimizer) -> bool:
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if any(p.grad is not None and p.grad.is_sparse for p in parameters):
-        for group in optimizer.param_groups:
-            group["fused"] = optimizer.defaults.get("fused")
+        for part in parts_of(optimizer):
+            for group in part.param_groups:
+                group["fused"] = part.defaults.get("fused")
         return True
     return all(p.grad is not None for p in parameters)
 

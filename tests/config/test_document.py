@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lrexp.config.config import Config
-from lrexp.config.document import document_from_dict, read_document, with_optimizer_lr
+from lrexp.config.document import document_from_dict, read_document, with_lrs
 from lrexp.config.load import load_config
 from lrexp.config.reader import read_yaml
 from lrexp.config.tree import dotted, expand, get, locate, put
@@ -234,4 +234,4 @@ def test_a_copy_with_another_lr(text: str, options: dict[str, object], copy: str
     document = read_document_of(text)
     for key, value in options.items():
         document = document.with_override(key, value, f"--set {key}")
-    assert with_optimizer_lr(document, 0.25) == copy
+    assert with_lrs(document, {"optimizer.lr": 0.25}) == copy

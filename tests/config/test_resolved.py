@@ -153,7 +153,7 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
         },
         "find_lr": {
             "min_lr": 1e-7, "max_lr": 10.0, "steps": 100, "seeds": 3, "mode": "exp",
-            "stop_factor": 4.0, "rule": "auto", "race": False, "budget": 1.0,
+            "stop_factor": 4.0, "rule": "auto", "part": None, "race": False, "budget": 1.0,
         },
     }  # fmt: skip
 
@@ -238,7 +238,7 @@ def _uncommented(text: str) -> dict[str, object]:
     for line in text.splitlines():
         body = line.lstrip()
         known = body.startswith("# ") and ":" in body and body[2:].split(":")[0].isidentifier()
-        skipped = body.startswith(("# schedule", "# groups", "# variants", "# grid"))
+        skipped = body.startswith(("# schedule", "# groups", "# parts", "# variants", "# grid"))
         lines.append(line.replace("# ", "", 1) if known and not skipped else line)
     value, _ = read_yaml("\n".join(lines), "starter")
     return value  # type: ignore[return-value]

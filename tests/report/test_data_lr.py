@@ -115,3 +115,21 @@ def test_a_schedule_that_follows_a_loss_is_told() -> None:
     assert [entry.kind for entry in picture.entries] == ["lr.trace", "lr.reactive"]
     assert picture.entries[1].note == "if the loss never changed"
     assert picture.caption == "Thin, dashed: follows a loss, drawn as if the loss never changed."
+
+
+def test_lrs_of_other_optimizers_share_the_colour_of_their_variant(tmp_path: Path) -> None:
+    path = write_compare(tmp_path / "run", seeds=1)
+    for variant in ("standard", "low"):
+        steps = path / f"trials/{variant}/seed-0/steps.csv"
+        head, *rows = steps.read_text().splitlines()
+        added = [f"{row},{2.0**-i!r}" for i, row in enumerate(rows)]
+        column = "lr_1" if variant == "low" else "effective_lr"
+        steps.write_text("\n".join([f"{head},{column}", *added, ""]))
+    picture = lr_picture(load_run(path))
+    [panel] = picture.panels
+    assert [(mark.name, mark.look) for mark in marks(panel, "lr.trace")] == [
+        ("high", Look(0)), ("standard", Look(1)), ("standard (effective_lr)", Look(1, 1)),
+        ("low", Look(2)), ("low (lr_1)", Look(2, 1)),
+    ]  # fmt: skip
+    assert picture.title == "digits-lr: learning rate of 3 variants"
+    assert picture.entries[2].note.startswith("peak 1, end ")

@@ -36,6 +36,7 @@ from .synthetic import (
     write_status,
     write_trial,
 )
+from .test_heatmap import over_two
 from .verdict_runs import LOST, four_schedules, over_lr
 
 DRAWN_APART = {"range.reason", "verdicts.row", "verdicts.claim"}  # notes with a shape of their own
@@ -78,6 +79,7 @@ def every_picture(folder: Path) -> Iterator[Picture]:
         four_schedules(folder / "schedules"),
         over_lr(folder / "one", one),
         over_lr(folder / "two", two),
+        over_two(folder / "map", [[[0.5], [0.3]], [[0.4], [LOST]]]),
     ]
     for run in runs:
         yield from pictures(run).values()

@@ -22,7 +22,8 @@ from lrexp.engine.vectorized.update_rules import (
     numbers_of,
     soft_flags,
 )
-from lrexp.workloads.objectives import Objective
+from lrexp.workloads.objectives import Objective, is_of_parts
+from lrexp.workloads.optimizers import parts_of
 
 
 class NotStackable(Exception):  # noqa: N818 - an answer, not a failure
@@ -51,6 +52,7 @@ class ParameterGroup:
         flat: (copies, numbers), all parameters one after the other.
         states: of the optimizer, each as `flat`.
         numbers: hyperparameters by name, each (copies,); flags: which operations an update has.
+        part: the number of its optimizer.
     """
 
     names: tuple[str, ...]
@@ -60,6 +62,7 @@ class ParameterGroup:
     states: tuple[Tensor, ...]
     numbers: dict[str, NDArray[np.float64]]
     flags: dict[str, bool]
+    part: int = 0
 
     def views(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the name of each parameter and its view (copies, *shape)."""
@@ -189,20 +192,27 @@ def form(task: Task) -> tuple[Any, ...]:
     Raises:
         NotStackable: there is no rule for the optimizer.
     """
+    if is_of_parts(task.objective):
+        raise NotStackable("its step returns a loss for each optimizer")
     model, optimizer = task.build()
     names = {id(p): name for name, p in model.named_parameters()}
-    _rule_of(optimizer)
-    return type(optimizer), *_form_of(optimizer, names)
+    return tuple(_rules_of(optimizer)), task.others_stay, *_form_of(optimizer, names)
 
 
 def _form_of(optimizer: Optimizer, names: dict[int, str]) -> tuple[Any, ...]:
     return tuple(
         (
             tuple(names[id(p)] for p in group["params"]),
-            tuple(sorted(hard_flags(group, optimizer).items())),
+            tuple(sorted(hard_flags(group, part).items())),
         )
-        for group in optimizer.param_groups
+        for part in parts_of(optimizer)
+        for group in part.param_groups
     )
+
+
+def _rules_of(optimizer: Optimizer) -> list[UpdateRule]:
+    """Return the rule of each parameter group."""
+    return [_rule_of(part) for part in parts_of(optimizer) for _ in part.param_groups]
 
 
 def _rule_of(optimizer: Optimizer) -> UpdateRule:
@@ -220,9 +230,13 @@ def _rule_of(optimizer: Optimizer) -> UpdateRule:
 
 
 def _first_groups(optimizer: Optimizer, names: dict[int, str], copies: int) -> list[ParameterGroup]:
-    rule = _rule_of(optimizer)
     made = []
-    for group in optimizer.param_groups:
+    groups = [
+        (i, part, group)
+        for i, part in enumerate(parts_of(optimizer))
+        for group in part.param_groups
+    ]
+    for (i, part, group), rule in zip(groups, _rules_of(optimizer), strict=True):
         parameters: list[Tensor] = group["params"]
         if len({(p.dtype, p.device) for p in parameters}) > 1 or any(
             p.is_complex() or p.layout != torch.strided for p in parameters
@@ -231,8 +245,8 @@ def _first_groups(optimizer: Optimizer, names: dict[int, str], copies: int) -> l
         flat = parameters[0].new_empty(copies, sum(p.numel() for p in parameters))
         shapes = tuple(p.shape for p in parameters)
         own_names = tuple(names[id(p)] for p in parameters)
-        flags = hard_flags(group, optimizer)
-        made.append(ParameterGroup(own_names, shapes, rule, flat.detach(), (), {}, flags))
+        flags = hard_flags(group, part)
+        made.append(ParameterGroup(own_names, shapes, rule, flat.detach(), (), {}, flags, i))
     return made
 
 
@@ -243,7 +257,8 @@ def _check_optimizer(
     own = _form_of(optimizer, names)
     form = tuple((g.names, tuple(sorted(g.flags.items()))) for g in groups)
     shapes = [tuple(p.shape for p in group["params"]) for group in optimizer.param_groups]
-    if own != form or shapes != [g.shapes for g in groups] or _rule_of(optimizer) != groups[0].rule:
+    rules = [g.rule for g in groups]
+    if own != form or shapes != [g.shapes for g in groups] or _rules_of(optimizer) != rules:
         raise NotStackable("its copies differ in the shape of parameters or the optimizer's form")
 
 

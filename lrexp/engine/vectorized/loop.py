@@ -89,7 +89,9 @@ class LrWindow:
         tables = []
         for group in stack.copies.groups:
             own = np.where(np.isnan(momentum), group.numbers["momentum"], momentum)
-            table = group.coefficients(group.numbers["lr"] * (lr / base), own, step)
+            stays = stack.tasks[0].others_stay and group.part != stack.tasks[0].lead
+            share = np.ones_like(lr) if stays else lr / base
+            table = group.coefficients(group.numbers["lr"] * share, own, step)
             tables.append(torch.from_numpy(table).to(group.flat).unsqueeze(-1).unbind(0))
         return cls(step, end, lr.tolist(), list(zip(*tables, strict=True)))
 

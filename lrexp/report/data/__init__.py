@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lrexp.report.data.heatmap import grid_of, heatmap_picture
 from lrexp.report.data.losses import loss_picture, metric_pictures, overlaid_loss_picture
 from lrexp.report.data.lr import lr_picture
 from lrexp.report.data.picture import Picture
@@ -28,8 +29,8 @@ def pictures(run: Run) -> dict[str, Picture]:
 
     A range test has range_test, loss and lr, and race where one followed. A comparison has loss and
     lr, and metrics where some were asked for; a finished one also has verdicts, where there is one
-    against a reference over several seeds, and lr_sensitivity, where three LRs or more were
-    compared.
+    against a reference over several seeds, lr_sensitivity, where three LRs or more were compared,
+    and heatmap, of a grid over two numbers.
 
     Example:
         >>> list(pictures(load_run("runs/...")))  # doctest: +SKIP
@@ -49,6 +50,8 @@ def pictures(run: Run) -> dict[str, Picture]:
         found["verdicts"] = differences_picture(run)
     if summary.get("lr_sensitivity"):
         found["lr_sensitivity"] = sensitivity_picture(run)
+    if summary and grid_of(run):
+        found["heatmap"] = heatmap_picture(run)
     return found
 
 

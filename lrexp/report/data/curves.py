@@ -156,11 +156,13 @@ def steps_per_epoch(trials: Sequence[TrialRecord]) -> float | None:
     return None
 
 
-def lr_traces(trials: Sequence[TrialRecord]) -> list[Line]:
+def lr_traces(trials: Sequence[TrialRecord], column: str = "lr") -> list[Line]:
     """Return the LR of every update, one line for each seed whose LRs differ from those before."""
     traces: list[Line] = []
     for trial in sorted(trials, key=lambda trial: -len(trial.steps["step"])):
-        line = _finite(trial.steps["step"], trial.steps["lr"])
+        if column not in trial.steps:
+            continue
+        line = _finite(trial.steps["step"], trial.steps[column])
         known = any(np.array_equal(line.y, other.y[: len(line.y)]) for other in traces)
         if len(line.x) and not known:
             traces.append(line)

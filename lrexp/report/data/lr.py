@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from lrexp.report.data.curves import Line, lr_traces, shared_epoch, thinned
 from lrexp.report.data.picture import (
+    NUM_DASHES,
     Array,
     Axis,
     Entry,
+    Look,
     Mark,
     Panel,
     Picture,
@@ -20,7 +23,7 @@ from lrexp.report.data.picture import (
     step_axis,
 )
 from lrexp.report.text import count_text, lr_text, shortened
-from lrexp.runs.reader import Run
+from lrexp.runs.reader import Run, TrialRecord
 
 PEAK_RATIO = 10.0  # of the largest to the smallest peak, from which the axis is logarithmic
 MEDIAN_RATIO = 20.0  # of a trace's peak to its median: most of it would lie on the floor
@@ -33,14 +36,19 @@ Traces = Mapping[str, Sequence[Line]]  # by variant: its first line, and those o
 def lr_picture(run: Run) -> Picture:
     """Return the LRs that a run used, one line for each variant."""
     own = {"compare", "range_test"}  # a race and a control have other schedules than the config's
-    traces = {
-        name: lr_traces(trials)
+    shown = {
+        name: trials
         for name, trials in run.variants.items()
         if own.issuperset(trial.kind for trial in trials)
     }
+    traces = {
+        trace_name(name, column): lr_traces(trials, column)
+        for name, trials in shown.items()
+        for column in ["lr", *_other_columns(trials)]
+    }
     length, shared = shared_epoch(run)
     is_test = run.command == "find-lr"
-    of_what = "the LR range test" if is_test else count_text(len(traces), "variant")
+    of_what = "the LR range test" if is_test else count_text(len(shown), "variant")
     return of_run(
         run,
         f"learning rate of {of_what}",
@@ -48,6 +56,38 @@ def lr_picture(run: Run) -> Picture:
         entries=() if is_test else _entries(traces),
         legend_title="variants",
     )
+
+
+_COLUMN = re.compile(r"(.*) \(((?:effective_)?lr(?:_\d+)?)\)", re.DOTALL)
+
+
+def trace_name(variant: str, column: str) -> str:
+    """Return the name of a trace: the variant's, with the column if that is another than `lr`.
+
+    Example:
+        >>> trace_name("high", "lr"), trace_name("high", "lr_1")
+        ('high', 'high (lr_1)')
+    """
+    return variant if column == "lr" else f"{variant} ({column})"
+
+
+def _other_columns(trials: Sequence[TrialRecord]) -> list[str]:
+    """Return the columns of the LRs of other optimizers, and of effective LRs."""
+    columns = dict.fromkeys(column for trial in trials for column in trial.steps)
+    return [column for column in columns if column != "lr" and _COLUMN.fullmatch(f" ({column})")]
+
+
+def _looks(names: Iterable[str]) -> dict[str, Look]:
+    """Return the look of each trace: those of one variant share a colour, by other dashes."""
+    found: dict[str, Look] = {}
+    seen: dict[str, int] = {}  # traces of each variant so far
+    for name in names:
+        match = _COLUMN.fullmatch(name)
+        variant = match[1] if match else name
+        rank = seen[variant] = seen.get(variant, -1) + 1
+        first = look(list(seen).index(variant))
+        found[name] = Look(first.color, (first.dash + rank) % NUM_DASHES)
+    return found
 
 
 def schedule_picture(
@@ -66,8 +106,9 @@ def schedule_picture(
     }
     start = f"{shortened(title, 48)}: " if title else ""
     steps = max(map(len, traces.values()), default=0)
+    variants = sum(_COLUMN.fullmatch(name) is None for name in traces)
     return Picture(
-        title=f"{start}learning rate of {count_text(len(traces), 'variant')}",
+        title=f"{start}learning rate of {count_text(variants, 'variant')}",
         subtitle=f"before any training · {count_text(steps, 'step')}",
         caption=f"Thin, dashed: follows a loss, drawn as {UNCHANGED}." if reactive else "",
         panels=[lr_panel(lines, steps_per_epoch, reactive)],
@@ -80,9 +121,10 @@ def lr_panel(
     traces: Traces, steps_per_epoch: float | None = None, reactive: Collection[str] = ()
 ) -> Panel:
     """Return LR traces on axes that fit them."""
+    looks = _looks(traces)
     marks = [
-        Mark("lr.seed" if rank else _kind(name, reactive), line.x, line.y, look(i), name)
-        for i, (name, lines) in enumerate(traces.items())
+        Mark("lr.seed" if rank else _kind(name, reactive), line.x, line.y, looks[name], name)
+        for name, lines in traces.items()
         for rank, line in enumerate(lines)
     ]
     drawn = [mark for mark in marks if len(mark.x)]
@@ -113,9 +155,15 @@ def lr_view(traces: Sequence[Array]) -> tuple[float, float, bool]:
 
 
 def _entries(traces: Traces, reactive: Collection[str] = ()) -> list[Entry]:
+    looks = _looks(traces)
     return [
-        Entry(_kind(name, reactive), name, UNCHANGED if name in reactive else _note(lines), look(i))
-        for i, (name, lines) in enumerate(traces.items())
+        Entry(
+            _kind(name, reactive),
+            name,
+            UNCHANGED if name in reactive else _note(lines),
+            looks[name],
+        )
+        for name, lines in traces.items()
     ]
 
 

@@ -90,7 +90,33 @@ class Note:
     below: str = ""  # a second line, in smaller letters
 
 
-Marks: TypeAlias = list[Mark | Band | Span | Note]
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A table of coloured cells.
+
+    Args:
+        x, y: borders of the columns and of the rows, one more than there are.
+        values: (rows, columns), nan where there is none.
+        texts: what stands in each cell, and notes: below it, of cells that are marked as lost.
+        best: row and column of the one that is framed.
+        limits: what the colours span, on a logarithmic scale where `log`.
+        title: of the scale of colours.
+        darkest: which end of the scale that is.
+    """
+
+    x: Array
+    y: Array
+    values: Array
+    texts: Sequence[Sequence[str]]
+    notes: Sequence[Sequence[str]]
+    best: tuple[int, int] | None
+    limits: View
+    log: bool
+    title: str
+    darkest: Literal["lowest", "highest"]
+
+
+Marks: TypeAlias = list[Mark | Band | Span | Note | Cells]
 
 
 @dataclass(frozen=True)
@@ -103,7 +129,8 @@ class Axis:
     numbers: Literal["number", "lr", "steps", "none"] = "number"  # how they are written
     steps_per_epoch: float | None = None  # gives an axis of steps another one, of epochs
     linear_until: float = 1.0  # to both sides of 0, where the scale is symlog
-    ticks: tuple[float, ...] = ()  # where the scale is symlog
+    ticks: tuple[float, ...] = ()  # all there are; a scale that is symlog needs them
+    labels: tuple[str, ...] = ()  # of the ticks, where they are not their numbers
     names: tuple[str, ...] = ()  # of the rows 0, 1, ... in place of numbers
 
     def fraction(self, value: float) -> float:
@@ -118,7 +145,7 @@ class Panel:
 
     x: Axis
     y: Axis
-    marks: Sequence[Mark | Band | Span | Note]
+    marks: Sequence[Mark | Band | Span | Note | Cells]
     title: str = ""
 
 
