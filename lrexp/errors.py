@@ -12,7 +12,7 @@ import enum
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -228,9 +228,22 @@ def user_error(error: BaseException, doing: str) -> UserCodeError:
     places = [frame for frame in frames if not is_library(frame[0])] or frames
     where = "{}:{}: in {}: ".format(*places[-1]) if places else ""
     message = f"{where}{type(error).__name__}: {_text(error)}".rstrip(": ")
+    message = "; ".join([message, *notes_of(error)])
     found = UserCodeError(f"{doing} raised an exception: {message}")
     found.kind = type(error).__name__
     return found
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception, as PEP 678 says; Python 3.10 has no method for it."""
+    with suppress(Exception):  # a class of the user's own may refuse attributes
+        error.__notes__ = [*notes_of(error), note]  # type: ignore[attr-defined]
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Return the notes of an exception."""
+    notes = getattr(error, "__notes__", ())
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _text(error: BaseException) -> str:

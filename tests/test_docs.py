@@ -110,10 +110,17 @@ class Classifier(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
+def write_houses(path: Path) -> None:
+    cities = ["Köln", "Bonn", ""]
+    rows = [f"{cities[i % 3]};{40 + i},5;{1000 * (40 + i)} €" for i in range(160)]
+    path.write_text("\n".join(["city;m2;price_eur", *rows]), encoding="cp1252")
+
+
 def test_what_people_have_trains_as_the_readme_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    write_houses(tmp_path / "houses.csv")
     g = torch.Generator().manual_seed(0)
     x, ids = torch.randn(160, 8, generator=g), torch.randint(0, 50, (160, 6), generator=g)
     y, model = x.sum(1, keepdim=True), Classifier()
@@ -125,7 +132,7 @@ def test_what_people_have_trains_as_the_readme_says(
         "triplets": (x, x + 0.1, x.flip(0)), "embedding": lambda: nn.Linear(8, 4),
     }  # fmt: skip
     blocks = python_of("Your own model and data")
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     runs = []
     for block in blocks:
         exec(block, names)
@@ -133,6 +140,7 @@ def test_what_people_have_trains_as_the_readme_says(
     for run in runs:
         assert run.status["status"] == "complete"
         assert {t.result["outcome"] for t in run.trials} == {"finished"}
+    assert "val_neg_root_mean_squared_error" in runs[-1].trials[0].evals
     assert names["best"]["variant"] in {"high", "standard", "low"}
     assert len(names["found"].curves) == 3
 

@@ -16,7 +16,7 @@ from lrexp.config.names import IN_PYTHON, Names
 from lrexp.config.schema import ExperimentConfig
 from lrexp.config.tree import locate
 from lrexp.config.trust import own_files
-from lrexp.config.units import Clock
+from lrexp.config.units import Clock, parse_duration
 from lrexp.errors import ConfigError, Problem
 
 STANDARD, BEST = "standard", "best"  # names that compare.reference knows
@@ -114,7 +114,10 @@ def resolve_units(experiment: ExperimentConfig, clock: Clock) -> ExperimentConfi
     """
     tree = _dumped(experiment)
     tree["train"]["duration"] = f"{clock.total_steps}st"
-    tree["train"]["eval_every"] = f"{clock.steps(experiment.train.eval_every, at_least=1)}st"
+    every = experiment.train.eval_every
+    if clock.steps_per_epoch is None and parse_duration(every).unit == "ep":
+        every = clock.total_steps or every  # of a range test, which evaluates nothing
+    tree["train"]["eval_every"] = f"{clock.steps(every, at_least=1)}st"
     tree["schedule"] = _resolved_schedule(tree["schedule"], clock)
     return ExperimentConfig.model_validate(tree)
 

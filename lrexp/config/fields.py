@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from lrexp.config.rule_names import RULES as RANGE_TEST_RULES
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
 from lrexp.errors import ConfigError
+from lrexp.workloads.splits import WHOLE, parse_split
 
 CUSTOM = "lrexp"  # the type of errors whose wording comes from here
 MAX_LENGTH = 64
@@ -111,6 +112,14 @@ def _in_memory(value: object) -> Any:
     raise refusal("must be auto, true or false", "Write auto unless the data is too large.")
 
 
+def _split(value: object) -> Any:
+    try:
+        parse_split(value)
+    except ConfigError as error:
+        raise refusal(error.problems[0].what, error.problems[0].remedy) from None
+    return value
+
+
 def _duration_schema(units: list[str]) -> dict[str, Any]:
     text = DURATION_PATTERN.replace("([a-z]+|%)", f"({'|'.join(units)})")
     return {
@@ -144,6 +153,18 @@ Pattern: TypeAlias = Annotated[
 
 InMemory: TypeAlias = Annotated[
     bool | str, PlainValidator(_in_memory), WithJsonSchema({"enum": ["auto", True, False]})
+]
+
+
+def _of_column(key: str, **others: Any) -> dict[str, Any]:
+    keys = {key: {"type": "string", "minLength": 1}, **others}
+    closed = {"required": [key], "additionalProperties": False}
+    return {"type": "object", "properties": keys, **closed}
+
+
+_SPLITS = [{"enum": [*WHOLE, None]}, _of_column("column", val={}), _of_column("groups")]
+SplitRule: TypeAlias = Annotated[
+    str | dict[str, Any] | None, PlainValidator(_split), WithJsonSchema({"anyOf": _SPLITS})
 ]
 
 RuleName: TypeAlias = Annotated[

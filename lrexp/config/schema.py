@@ -30,6 +30,7 @@ from lrexp.config.fields import (
     Name,
     Pattern,
     RuleName,
+    SplitRule,
     Text,
     refusal,
 )
@@ -71,6 +72,13 @@ class DataConfig(BaseModel):
         default=0.2,
         description="Share of the data that is kept for validation, where the data has no "
         "validation part of its own; 0 for DataLoaders and iterables where none is written.",
+    )
+    split: SplitRule = Field(
+        default=None,
+        description="How rows are split: random (the default of all but text), stratified, last, "
+        "{column: NAME} whose cells say train and val or number the folds, or {groups: NAME} whose "
+        "equal cells stay together.",
+        examples=["last"],
     )
     args: Arguments = Field(
         default_factory=dict,

@@ -257,7 +257,7 @@ def _size(config: Config, settings: ExperimentConfig) -> Size:
     data = settings.data
     if problems := section_problems("data", data.model_dump(), config.names):
         raise ConfigError(problems)
-    options = {key: data.options[key] for key in ("batch_size", "val_fraction")}
+    options = {key: data.options[key] for key in ("batch_size", "val_fraction", "split")}
     if (told := told_size(data.name, data.args, **options)) is not None:
         return told
     import torch

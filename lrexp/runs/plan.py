@@ -186,11 +186,27 @@ def make_plan(config: Config, objects: Objects | None = None, *, validates: bool
     names: dict[str, str] = {}
     for _, metric in (place for asked in places.values() for place in asked):
         names.setdefault(column_of(metric), metric)
+    if validates:
+        names |= {column_of(m): m for m in map(_in_its_unit, config.variants.values()) if m}
 
     def plan(name: str, settings: ExperimentConfig) -> VariantPlan:
         return _plan_variant(name, settings, config, builder, Asked(names, places[name], validates))
 
     return Plan(config, device, for_every_variant(config, plan), objects.known_metrics)
+
+
+# Losses of a target that is standardised, and what tells the same in the unit of the file.
+_IN_UNIT = {"mse_loss": "neg_root_mean_squared_error"} | dict.fromkeys(
+    ("l1_loss", "smooth_l1_loss", "huber_loss"), "neg_mean_absolute_error"
+)
+
+
+def _in_its_unit(settings: ExperimentConfig) -> str | None:
+    """Return what a CSV's target is measured by where no metric is asked for."""
+    data, loss = settings.data, settings.loss.name if settings.loss else ""
+    is_told = settings.metrics or data.args.get("target_transform") == "none"
+    is_number = data.name == "csv" and data.args.get("task") != "classification"
+    return _IN_UNIT.get(loss) if is_number and data.val_fraction and not is_told else None
 
 
 def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
@@ -232,6 +248,8 @@ def _plan_variant(
 ) -> VariantPlan:
     data = builder.data(settings)
     clock = clock_of(settings, data.size)  # nothing below makes sense without a length
+    if not asked.ranks and not settings.find_lr.race and clock.steps_per_epoch is None:
+        settings = _as_long_as_its_test(settings)
     clock = replace(clock, total_steps=length_of(settings, clock))
     problems = Problems()
     parts: dict[str, Any] = {"asked": asked}
@@ -256,13 +274,21 @@ def _plan_variant(
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
 
 
+def _as_long_as_its_test(settings: ExperimentConfig) -> ExperimentConfig:
+    """Return the settings with the length of the range test: without a race, no other is asked."""
+    steps = settings.find_lr.steps
+    train = settings.train.model_copy(update={"duration": steps, "eval_every": steps})
+    return settings.model_copy(update={"train": train})
+
+
 def _require_validation(asked: Asked, data: Data) -> None:
+    share = "set data.val_fraction above 0, " if data.train.num_samples is not None else ""
     problems = [
         Problem(
             key,
             "needs validation data, and there is none",
             name,
-            "Give (train, val), set data.val_fraction above 0, or use train_loss.",
+            f"Give (train, val), {share}or use train_loss.",
         )
         for key, name in asked.places
         if column_of(name) != "train_loss" and data.val is None

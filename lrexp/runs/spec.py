@@ -31,7 +31,7 @@ from lrexp.runs.files import disk_errors, read_json, write_json, write_whole
 from lrexp.runs.plan import Plan, make_plan, plan_one
 from lrexp.runs.reader import RANGE_TEST
 from lrexp.runs.writer import RunWriter
-from lrexp.workloads.loading import fingerprint
+from lrexp.workloads.loading import fingerprint, start_of_zero
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
 Change: TypeAlias = tuple[str, Any] | tuple[str, Any, str]
@@ -296,6 +296,10 @@ def run_facts(spec: RunSpec, plan: Plan, trials: Sequence[Trial]) -> dict[str, A
     }
 
 
+_UNSCALED = 1e4  # a start loss from which on a note is due
+_MOST_LINES, _WIDEST = 16, 40  # columns that are told, and letters of a name
+
+
 def surroundings(plan: Plan) -> dict[str, Any]:
     """Return the contents of environment.json: what numbers depend on besides the config."""
     known: dict[int, dict[str, Any] | None] = {}
@@ -305,7 +309,27 @@ def surroundings(plan: Plan) -> dict[str, Any]:
             if id(variant.data) not in known:
                 known[id(variant.data)] = fingerprint(variant.data)
             prints[name] = known[id(variant.data)]
-    return describe_environment(plan.device) | {"data": prints}
+    done = {name: v.data.done for name, v in plan.variants.items() if v.data.done is not None}
+    made = {"columns": done} if done else {}
+    return describe_environment(plan.device) | {"data": prints} | made
+
+
+def column_lines(plan: Plan) -> list[str]:
+    """Return what was made of files and their columns, once for variants that share them."""
+    lines: dict[str, None] = {}
+    for variant in plan.variants.values():
+        done = list((variant.data.done or {}).items())
+        lines |= dict.fromkeys(f"{name[:_WIDEST]}: {words}" for name, words in done[:_MOST_LINES])
+        if len(done) > _MOST_LINES:
+            lines[f"... and {len(done) - _MOST_LINES:,} more: see environment.json"] = None
+        if (start := start_of_zero(variant.data)) > _UNSCALED:
+            is_csv = variant.data.done is not None
+            remedy = "set data.args.target_transform" if is_csv else "(y - y.mean()) / y.std()"
+            lines[
+                f"Note: the target is not scaled: its mean square, the loss of a model that "
+                f"answers 0, is {start:.3g}. Standardise it: {remedy}."
+            ] = None
+    return list(lines)
 
 
 def resolved_text(plan: Plan, groups: Iterable[Group]) -> str:

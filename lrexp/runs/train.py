@@ -65,6 +65,7 @@ from lrexp.runs.resume import (
 from lrexp.runs.signals import pausing
 from lrexp.runs.spec import (
     RunSpec,
+    column_lines,
     describe_again,
     describe_run,
     resolved_text,
@@ -197,6 +198,8 @@ def start_run(
         raise InterruptedRunError("Interrupted before training; nothing was written.") from None
     with _interruption_told(path), locked(path) as lease:
         earlier = read_status(path)
+        for line in column_lines(plan):
+            options.reporter.say(line)
         writer = RunWriter(path, {}, earlier, require_ours=still_ours(path, lease))
         session = Session(spec, plan, options, writer, Pause(options.stop), records)
         return _train_and_finish(session)

@@ -144,6 +144,9 @@ class Data:
     train: Batches
     val: Batches | None
     facts: Facts
+    # outputs and targets back to the unit of the file, where targets were standardised or logged
+    original: Callable[[torch.Tensor], torch.Tensor] | None = None
+    done: dict[str, str] | None = None  # what was made of a file and of each column, in words
 
     @property
     def size(self) -> Size:
@@ -171,7 +174,7 @@ class Data:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Data:
         """Return the same data on `device`; floating tensors get `dtype`."""
         val = None if self.val is None else self.val.to(device, dtype)
-        return Data(self.train.to(device, dtype), val, self.facts)
+        return replace(self, train=self.train.to(device, dtype), val=val)
 
 
 def size_of(batch: Any) -> int:

@@ -15,9 +15,10 @@ from annotated_types import Ge
 
 from lrexp.errors import Problem
 from lrexp.schedules.signatures import Count, Natural, NonNegative, checked, named_parameters
-from lrexp.workloads.csv_file import csv_file, csv_rows
+from lrexp.workloads.csv_file import CsvTable, csv_file
 from lrexp.workloads.seeds import derive_seed
-from lrexp.workloads.table import BATCH_SIZE, VAL_FRACTION, Rows, Size, Table, no_full_batch
+from lrexp.workloads.splits import VAL_FRACTION, Split, parse_split
+from lrexp.workloads.table import BATCH_SIZE, Rows, Size, Table, no_full_batch
 from lrexp.workloads.text import TextWindows, text, text_windows
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def _normal(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-DATASETS: dict[str, Callable[..., Table | TextWindows]] = {
+DATASETS: dict[str, Callable[..., Table | CsvTable | TextWindows]] = {
     "digits": digits,
     "diabetes": diabetes,
     "breast_cancer": breast_cancer,
@@ -211,7 +212,7 @@ class Outline(Protocol):
     def seq_len(self) -> int | None:
         """Tokens in a sample; None where samples are no sequences."""
 
-    def num_train(self, val_fraction: float) -> int:
+    def num_train(self, val_fraction: float, split: Split | None = None) -> int:
         """Return the samples that a split leaves for training."""
 
 
@@ -235,7 +236,7 @@ OUTLINES: dict[str, Callable[..., Outline]] = {
     "sine": _rows(sine),
     "spirals": _rows(spirals),
     "text": text_windows,
-    "csv": csv_rows,
+    "csv": csv_file,
 }
 
 
@@ -245,13 +246,14 @@ def told_size(
     *,
     batch_size: int | None = None,
     val_fraction: float | None = None,
+    split: Any = None,
 ) -> Size | None:
     """Return the size of built-in data as `load_data` would find it, None of any other.
 
     Args:
         name: of the data.
         args: its arguments.
-        batch_size, val_fraction: as for `load_data`.
+        batch_size, val_fraction, split: as for `load_data`.
 
     Raises:
         ConfigError: as `load_data`, but for `workers` and `in_memory`, which are not looked at.
@@ -263,7 +265,8 @@ def told_size(
     if name not in OUTLINES:
         return None
     outline = OUTLINES[name](**args)
-    num_samples = outline.num_train(VAL_FRACTION if val_fraction is None else val_fraction)
+    share = VAL_FRACTION if val_fraction is None else val_fraction
+    num_samples = outline.num_train(share, None if split is None else parse_split(split))
     size = BATCH_SIZE if batch_size is None else batch_size
     if num_samples < size:
         raise no_full_batch(num_samples, size)

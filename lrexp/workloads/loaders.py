@@ -26,8 +26,9 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from lrexp.errors import ConfigError
+from lrexp.errors import ConfigError, LrexpError, add_note, notes_of
 from lrexp.workloads.batches import EVALUATION, batch_on, size_of
+from lrexp.workloads.samples import name_asked, numbered_samples
 from lrexp.workloads.seeds import derive_seed, drawn_apart
 from lrexp.workloads.streaming import Failure, attempt, collated, opened
 from lrexp.workloads.tensors import ResidentBatches, as_tensors, resident
@@ -102,6 +103,11 @@ class LoaderBatches:
         is_first, self._busy = not self._busy, True
         try:
             yield from drawn_apart(lambda: loader, seed, _generators(loader))
+        except Exception as error:
+            name = name_asked(loader.dataset, error.__traceback__)
+            if name and not isinstance(error, LrexpError) and not notes_of(error):
+                add_note(error, name)
+            raise
         finally:
             self._busy = not is_first
 
@@ -289,7 +295,7 @@ class _Pass(IterableDataset[Any]):
             yield batch
 
     def _batches(self) -> Iterator[Any]:
-        samples = iter(self.dataset)
+        samples = numbered_samples(iter(self.dataset), type(self.dataset).__name__)
         while batch := list(islice(samples, self.batch_size)):
             if len(batch) == self.batch_size or self.keep_rest:
                 yield collated(batch)

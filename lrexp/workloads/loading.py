@@ -23,6 +23,7 @@ from lrexp.workloads.batches import Batches, Data, Facts, example_of, facts_of, 
 from lrexp.workloads.builtin_data import DATASETS
 from lrexp.workloads.loaders import IterableBatches, LoaderBatches, resident_loader
 from lrexp.workloads.sources import Source, is_map_style, recognised
+from lrexp.workloads.splits import Split, parse_split
 from lrexp.workloads.streaming import StreamingBatches
 from lrexp.workloads.table import BATCH_SIZE, no_full_batch
 from lrexp.workloads.tensors import (
@@ -60,6 +61,21 @@ def fingerprint(data: Data) -> dict[str, Any] | None:
         return {name: _of_side(side) for name, side in sides.items() if side is not None}
     except Exception:  # of user code
         return None
+
+
+def start_of_zero(data: Data) -> float:
+    """Return the mean square of the targets in memory that are numbers, 0 of all others.
+
+    Example:
+        >>> made = (torch.zeros(2, 1), torch.full((2, 1), 300.0))
+        >>> start_of_zero(data_from_objects(made, batch_size=2))
+        90000.0
+    """
+    if not isinstance(data.train, ResidentBatches):
+        return 0.0
+    _, target = example_of(data.train.data)
+    is_given = is_tensor(target) and target is not data.train.data and target.is_floating_point()
+    return float(target.double().square().mean()) if is_given else 0.0
 
 
 def _of_side(batches: Batches) -> dict[str, Any]:
@@ -105,6 +121,7 @@ def load_data(
     val_fraction: float | None = None,
     workers: int = 0,
     in_memory: InMemory = "auto",
+    split: Any = None,
     directory: Path | None = None,
 ) -> Data:
     """Return the data that `factory(**args)` makes.
@@ -117,6 +134,8 @@ def load_data(
             and nothing for DataLoaders and iterables, which cannot be split.
         workers: loading processes for data that is not in memory.
         in_memory: keep all samples as tensors; `auto` decides by what the data is.
+        split: random, stratified, last, {column: NAME} or {groups: NAME}; None leaves it to the
+            data.
         directory: that relative paths of built-in data start from; a user's factory gets its
             arguments as they are.
 
@@ -135,6 +154,7 @@ def load_data(
         val_fraction=val_fraction,
         workers=workers,
         in_memory=in_memory,
+        split=split,
     )
 
 
@@ -146,6 +166,7 @@ def data_from_objects(
     val_fraction: float | None = 0.0,
     workers: Natural = 0,
     in_memory: InMemory = "auto",
+    split: Any = None,
 ) -> Data:
     """Return the data that Python objects give: (train, val) or train.
 
@@ -158,6 +179,7 @@ def data_from_objects(
         val_fraction: as for `load_data`.
         workers: as for `load_data`.
         in_memory: as for `load_data`.
+        split: as for `load_data`.
 
     Raises:
         ConfigError: with keys `data.…`.
@@ -168,7 +190,7 @@ def data_from_objects(
         >>> data.facts.in_features
         3
     """
-    source = recognised(made, val_fraction)
+    source = recognised(made, val_fraction, _split_of(split))
     options = _Options(batch_size, workers, _is_kept(source, in_memory), in_memory)
     train = _batched(source.train, source, options)
     if train.batches_per_epoch == 0:
@@ -178,7 +200,16 @@ def data_from_objects(
     val = None if source.val is None else _batched(source.val, source, val_options, is_val=True)
     if isinstance(train, ResidentBatches) and isinstance(val, ResidentBatches):
         require_alike(train.source, val.source)
-    return Data(train, val, _facts(source, train, val))
+    data = Data(train, val, _facts(source, train, val))
+    parts = source.parts
+    return data if parts is None else replace(data, original=parts.original, done=parts.done)
+
+
+def _split_of(given: object) -> Split | None:
+    try:
+        return None if given is None else parse_split(given)
+    except ConfigError as error:
+        raise error.under("data.split") from None
 
 
 @dataclass(frozen=True)
@@ -209,7 +240,7 @@ def _batched(
             data, min(256, len(data)), workers=workers, collate=source.collate, dtype=None
         )
         with readable(data) if source.may_be_kept else nullcontext():
-            whole = collected(once.in_order(), len(data))
+            whole = collected(once.in_order(), data)
         return resident(whole, size)
     return StreamingBatches(data, size, workers=workers, collate=source.collate)
 

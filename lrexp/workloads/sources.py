@@ -13,9 +13,11 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lrexp.errors import ConfigError
-from lrexp.workloads.batches import size_of
+from lrexp.workloads.batches import example_of, size_of
+from lrexp.workloads.csv_file import CsvTable
 from lrexp.workloads.labels import numbered
-from lrexp.workloads.table import VAL_FRACTION, Parts, Table, split_rows
+from lrexp.workloads.splits import VAL_FRACTION, Split, no_columns, split_rows
+from lrexp.workloads.table import Parts, Table
 from lrexp.workloads.tensors import (
     Images,
     as_tensors,
@@ -37,33 +39,36 @@ class Source:
     num_classes: int | None = None
     vocab_size: int | None = None
     collate: Callable[[list[Any]], Any] | None = None
+    parts: Parts | None = None  # of built-in data, with what it tells of itself
     may_be_kept: bool = False  # whether reading every sample once and keeping it changes nothing
 
 
-def recognised(made: object, val_fraction: float | None) -> Source:
+def recognised(made: object, val_fraction: float | None, split: Split | None = None) -> Source:
     """Return the training and validation data of whatever `made` is, split if it must be.
 
     Args:
         made: what a data callable returned.
         val_fraction: None splits 0.2 off, and nothing of a DataLoader or an iterable.
+        split: how; None leaves it to the data.
 
     Raises:
         ConfigError: if it is nothing that can be trained on, or cannot be split.
     """
     share = VAL_FRACTION if val_fraction is None else val_fraction
-    if isinstance(made, Table | TextWindows):
-        made = made.split(share)
+    if isinstance(made, Table | CsvTable | TextWindows):
+        made = made.split(share, split)
     if isinstance(made, Parts):
-        return Source(made.train, made.val, made.num_classes, made.vocab_size)
+        return Source(made.train, made.val, made.num_classes, made.vocab_size, parts=made)
     if isinstance(made, Images):
         require_classes(made.train)
-        train, val = (made.train, made.val) if made.val else _split(made.train, share)
+        train, val = (made.train, made.val) if made.val else _split(made.train, share, split)
         num_classes = _num_classes(made.train)
-        return Source(train, val, num_classes, None, stack_images, made.is_plain)
+        plain = made.is_plain
+        return Source(train, val, num_classes, None, stack_images, may_be_kept=plain)
     train, val = _sides(made)
     can_be_split = is_of_arrays(train) or is_map_style(train)
     if val is None and (can_be_split or val_fraction is not None):
-        train, val = _split(train, share)
+        train, val = _split(train, share, split)
     return Source(train, val, _num_classes(train))
 
 
@@ -109,11 +114,14 @@ def _side(data: object) -> Any:
     raise _unusable(f"a {type(data).__name__}")
 
 
-def _split(data: Any, val_fraction: float) -> tuple[Any, Any | None]:
+def _split(data: Any, val_fraction: float, split: Split | None) -> tuple[Any, Any | None]:
+    if split is not None and split.by_column:
+        raise no_columns(split, f"a {type(data).__name__}")
     if not val_fraction:
         return data, None
+    labels = _labels(data) if split is not None and split.kind == "stratified" else None
     if is_of_arrays(data):
-        rows, val_rows = split_rows(size_of(data), val_fraction)
+        rows, val_rows = split_rows(size_of(data), val_fraction, split, labels=labels)
         return rows_of(data, rows), rows_of(data, val_rows) if len(val_rows) else None
     if not is_map_style(data):
         raise ConfigError.single(
@@ -122,8 +130,22 @@ def _split(data: Any, val_fraction: float) -> tuple[Any, Any | None]:
             val_fraction,
             "Set it to 0, or give (train, val).",
         )
-    train, val = (Subset(data, rows.tolist()) for rows in split_rows(len(data), val_fraction))
+    sides = split_rows(len(data), val_fraction, split, labels=labels)
+    train, val = (Subset(data, rows.tolist()) for rows in sides)
     return train, val
+
+
+def _labels(data: Any) -> Any:
+    """Return the class of every sample, None where it is not known without reading them all."""
+    if is_of_arrays(data):
+        _, labels = example_of(data)
+        is_class = not labels.is_floating_point() and labels.ndim == 1
+        return labels.cpu().numpy() if is_class else None
+    labels = getattr(data, "targets", getattr(data, "labels", None))
+    if labels is None and isinstance(data, Subset):
+        whole = _labels(data.dataset)
+        return None if whole is None else [whole[i] for i in data.indices]
+    return labels
 
 
 def _num_classes(dataset: Any) -> int | None:

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from lrexp.errors import LoaderProcessError
+from lrexp.errors import LoaderProcessError, LrexpError, add_note, notes_of
 from lrexp.workloads.batches import EVALUATION, batch_on
+from lrexp.workloads.samples import read_sample, samples_name
 from lrexp.workloads.seeds import derive_seed, permutation, random_state_kept, reseed
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class Failure:
 
     error: Exception
     traceback: LoaderProcessError
+    notes: list[str]  # pickling may lose those of the exception
 
 
 def attempt(read: Callable[[], T]) -> T | Failure:
@@ -38,13 +40,16 @@ def attempt(read: Callable[[], T]) -> T | Failure:
     try:
         return read()
     except Exception as error:
-        return Failure(_picklable(error), LoaderProcessError.of(error))
+        return Failure(_picklable(error), LoaderProcessError.of(error), notes_of(error))
 
 
 def opened(value: T | Failure) -> T:
     """Return the value that a worker sent, or raise the exception that it had."""
     if not isinstance(value, Failure):
         return value
+    for note in value.notes:
+        if note not in notes_of(value.error):
+            add_note(value.error, note)
     raise value.error from value.traceback
 
 
@@ -215,8 +220,13 @@ class _Samples(Dataset[Any]):
         with random_state_kept():
             for seed, epoch, index in keys:
                 reseed(derive_seed(seed, "augment", epoch, index))
-                samples.append(self.dataset[index])
-            return self.collate(samples)
+                samples.append(read_sample(self.dataset, index))
+            try:
+                return self.collate(samples)
+            except Exception as error:
+                if not isinstance(error, LrexpError):
+                    add_note(error, samples_name(self.dataset, [index for *_, index in keys]))
+                raise
 
 
 def collated(samples: list[Any]) -> Any:

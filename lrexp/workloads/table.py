@@ -1,16 +1,16 @@
-"""A whole dataset before it is split, how large it is, and its split.
+"""A whole dataset before it is split, how large it is, and what it is split into.
 
-The split is the same for every seed, so that seeds differ in training alone. Sizes are known
-without torch.
+Sizes are known without torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrexp.errors import ConfigError
-from lrexp.workloads.seeds import derive_seed
+from lrexp.workloads.splits import Split, no_columns, num_val_of, split_rows
 
 if TYPE_CHECKING:
     import torch
@@ -38,52 +38,6 @@ def no_full_batch(num_samples: int | None, batch_size: int) -> ConfigError:
     )
 
 
-VAL_FRACTION = 0.2  # where none is said, of data that can be split
-
-
-def split_rows(num_samples: int, val_fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the rows for training and for validation, disjoint, each ascending.
-
-    Args:
-        num_samples: of the whole dataset.
-        val_fraction: in [0, 1); 0 gives no validation rows.
-
-    Raises:
-        ConfigError: if one of the two parts would be empty.
-
-    Example:
-        >>> train, val = split_rows(10, 0.2)
-        >>> len(train), len(val)
-        (8, 2)
-    """
-    import torch
-
-    num_val = num_val_of(num_samples, val_fraction, "samples")
-    generator = torch.Generator().manual_seed(derive_seed(0, "split"))
-    order = torch.randperm(num_samples, generator=generator)
-    return order[num_val:].sort().values, order[:num_val].sort().values
-
-
-def num_val_of(total: int, val_fraction: float, unit: str) -> int:
-    """Return how many of `total` are for validation.
-
-    Raises:
-        ConfigError: if the fraction is out of range or one of the two parts would be empty.
-    """
-    if not 0 <= val_fraction < 1:
-        what = "must be at least 0 and below 1"
-        raise ConfigError.single("data.val_fraction", what, val_fraction, "Give e.g. 0.2.")
-    num_val = round(total * val_fraction)
-    if val_fraction > 0 and not 0 < num_val < total:
-        raise ConfigError.single(
-            "data.val_fraction",
-            f"must leave something for training and for validation of {total} {unit}",
-            val_fraction,
-            "Choose another fraction, or 0 for no validation.",
-        )
-    return num_val
-
-
 @dataclass(frozen=True)
 class Rows:
     """How many samples a table has: what is told of it before it is made.
@@ -96,12 +50,14 @@ class Rows:
     count: int
     seq_len: int | None = None  # rows are no sequences
 
-    def num_train(self, val_fraction: float) -> int:
+    def num_train(self, val_fraction: float, split: Split | None = None) -> int:
         """Return the samples that a split leaves for training.
 
         Raises:
             ConfigError: as `split_rows`.
         """
+        if split is not None and split.by_column:
+            raise no_columns(split, "this data")
         return self.count - num_val_of(self.count, val_fraction, "samples")
 
 
@@ -109,10 +65,36 @@ class Rows:
 class Parts:
     """The two sides of a split, as tensors."""
 
-    train: tuple[torch.Tensor, torch.Tensor]
-    val: tuple[torch.Tensor, torch.Tensor] | None
+    train: tuple[torch.Tensor, ...]
+    val: tuple[torch.Tensor, ...] | None
     num_classes: int | None = None
     vocab_size: int | None = None
+    original: Callable[[torch.Tensor], torch.Tensor] | None = None  # see `Data.original`
+    done: dict[str, str] | None = None  # see `Data.done`
+
+
+@dataclass(frozen=True)
+class OriginalUnit:
+    """Takes standardised numbers back: x·sd + mean, and then exp where their log was taken.
+
+    Example:
+        >>> import torch
+        >>> OriginalUnit((10.0,), (2.0,))(torch.tensor([[0.0], [1.0]])).flatten()
+        tensor([10., 12.])
+    """
+
+    mean: tuple[float, ...]  # of each target
+    sd: tuple[float, ...]
+    is_log: bool = False
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """Return outputs or targets, (samples,) or (samples, targets), in the original unit."""
+        found: torch.Tensor
+        if len(self.mean) == 1:
+            found = values * self.sd[0] + self.mean[0]
+        else:
+            found = values * values.new_tensor(self.sd) + values.new_tensor(self.mean)
+        return found.exp() if self.is_log else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,24 +114,33 @@ class Table:
     standardise_inputs: bool = False
     standardise_targets: bool = False
 
-    def split(self, val_fraction: float) -> Parts:
+    def split(self, val_fraction: float, split: Split | None = None) -> Parts:
         """Return the training and the validation part, standardised by the training part."""
-        train_rows, val_rows = split_rows(len(self.inputs), val_fraction)
+        if split is not None and split.by_column:
+            raise no_columns(split, "this data")
         inputs, targets = self.inputs, self.targets
+        original: OriginalUnit | None = None
+        labels = None if targets.is_floating_point() else targets
+        train_rows, val_rows = split_rows(len(inputs), val_fraction, split, labels=labels)
         if self.standardise_inputs:
-            inputs = standardised(inputs, train_rows)
+            inputs = standardised(inputs, train_rows)[0]
         if self.standardise_targets:
-            targets = standardised(targets, train_rows)
+            targets, mean, sd = standardised(targets, train_rows)
+            original = OriginalUnit(tuple(mean.tolist()), tuple(sd.tolist()))
         train, val = ((inputs[rows], targets[rows]) for rows in (train_rows, val_rows))
-        return Parts(train, val if len(val_rows) else None, num_classes=self.num_classes)
+        return Parts(train, val if len(val_rows) else None, self.num_classes, original=original)
 
 
-def standardised(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return (values - mean) / sd by column, both of `rows` only; a constant column is shifted.
+def standardised(
+    values: torch.Tensor, rows: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (values - mean) / sd by column, mean and sd; both of `rows` only.
+
+    A constant column is shifted: its sd is 1.
 
     Example:
         >>> import torch
-        >>> standardised(torch.tensor([[1.0], [3.0], [9.0]]), torch.tensor([0, 1])).flatten()
+        >>> standardised(torch.tensor([[1.0], [3.0], [9.0]]), torch.tensor([0, 1]))[0].flatten()
         tensor([-1.,  1.,  7.])
     """
     import torch
@@ -159,4 +150,5 @@ def standardised(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     sd = chosen.std(0, correction=0)
     # A constant column has a rounding error for a deviation; dividing by it would make noise.
     constant = chosen.amax(0) == chosen.amin(0)
-    return (values - mean) / torch.where(constant, torch.ones_like(sd), sd)
+    sd = torch.where(constant, torch.ones_like(sd), sd)
+    return (values - mean) / sd, mean, sd

@@ -23,8 +23,9 @@ from torch.utils._pytree import (
 )
 from torch.utils.data import Subset, TensorDataset, default_collate
 
-from lrexp.errors import ConfigError, LrexpError
+from lrexp.errors import ConfigError, LrexpError, notes_of
 from lrexp.workloads.batches import TARGETS, Data, as_pair, is_tensor, size_of
+from lrexp.workloads.samples import read_sample, sample_name
 from lrexp.workloads.seeds import permutation
 
 _MOST_TARGETS = 2**24
@@ -91,7 +92,8 @@ def readable(dataset: Any) -> Iterator[None]:
         raise
     except Exception as error:  # image decoding raises all sorts
         name, reason = type(dataset).__name__, " ".join(str(error).split())
-        what = f"has a sample that cannot be read: {type(error).__name__}: {reason}"
+        which = ", ".join(["has a sample that cannot be read", *notes_of(error)])
+        what = f"{which}: {type(error).__name__}: {reason}"
         remedy = "Mend or remove the file, or correct data.args."
         raise ConfigError.single("data.name", what, name, remedy) from error
 
@@ -99,7 +101,7 @@ def readable(dataset: Any) -> Iterator[None]:
 def require_classes(dataset: Any) -> None:
     """Raise ConfigError unless the samples are (image, class): a detection dataset has boxes."""
     with readable(dataset):
-        image, label = as_pair(dataset[0])
+        image, label = as_pair(read_sample(dataset, 0))
     is_label = isinstance(label, int | float) or (torch.is_tensor(label) and label.ndim == 0)
     if not torch.is_tensor(image) or not is_label:
         raise ConfigError.single(
@@ -173,13 +175,14 @@ def require_alike(train: Any, val: Any) -> None:
             raise _wrong(what, shapes, "Make both sets in the same way.")
 
 
-def collected(batches: Iterable[Any], num_samples: int) -> Any:
-    """Return all batches as one, of nested tensors.
+def collected(batches: Iterable[Any], dataset: Any) -> Any:
+    """Return all batches of a dataset as one, of nested tensors.
 
     Raises:
         ConfigError: if the batches hold no tensors, or their samples differ in size.
     """
     whole: list[torch.Tensor] = []
+    num_samples = len(dataset)
     form: TreeSpec | None = None
     done = 0
     for batch in batches:
@@ -194,7 +197,7 @@ def collected(batches: Iterable[Any], num_samples: int) -> Any:
             part[done : done + len(rows)] = rows
         done += len(parts[0])
     assert form is not None
-    return _checked(tree_unflatten(whole, form))
+    return _checked(tree_unflatten(whole, form), dataset)
 
 
 def _converted(data: Any) -> Any:
@@ -234,7 +237,7 @@ def names_of(data: Any) -> list[str]:
     return ["entry " + "".join(map(str, path)) if path else "samples" for path in paths]
 
 
-def _checked(data: Any) -> Any:
+def _checked(data: Any, dataset: Any = None) -> Any:
     leaves = dict(zip(names_of(data), tree_flatten(data)[0], strict=True))
     shapes = " and ".join(str(tuple(leaf.shape)) for leaf in leaves.values())
     if any(leaf.ndim == 0 for leaf in leaves.values()) or len(set(map(len, leaves.values()))) > 1:
@@ -249,7 +252,10 @@ def _checked(data: Any) -> Any:
         if not finite.all():
             row = int((~finite).nonzero()[0])
             remedy = "Remove or fill the missing values."
-            raise _wrong(f"must have finite {name}", f"sample {row} of {len(values)}", remedy)
+            which = f"sample {row} of {len(values)}"
+            if dataset is not None:  # a part of it may have been split off
+                which = sample_name(dataset, row)
+            raise _wrong(f"must have finite {name}", which, remedy)
     return data
 
 

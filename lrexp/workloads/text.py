@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from lrexp.errors import ConfigError
 from lrexp.schedules.signatures import Count, checked
-from lrexp.workloads.table import Parts, num_val_of
+from lrexp.workloads.splits import KEY, Split, no_columns, num_val_of
+from lrexp.workloads.table import Parts
 
 if TYPE_CHECKING:
     import torch
@@ -26,15 +27,31 @@ def read_text(path: object) -> tuple[Path, str]:
     """Return the path and the content of a UTF-8 file, without a byte order mark.
 
     Raises:
+        ConfigError: `data.args.path`, as `read_bytes`, or if it is empty or not UTF-8.
+    """
+    path, content = read_bytes(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        what = f"is not UTF-8 text: byte {content[error.start]:#04x} in line {line}"
+        raise _wrong(what, str(path), "Save the file as UTF-8.") from None
+    return path, require_content(path, text)
+
+
+def read_bytes(path: object) -> tuple[Path, bytes]:
+    """Return the path and the bytes of a file.
+
+    Raises:
         ConfigError: `data.args.path`, if there is no such file, or it is no ordinary one (reading
-            a device or a pipe may never end), too large, empty or not UTF-8.
+            a device or a pipe may never end) or too large.
     """
     if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
         raise _wrong("must be the path of a text file", path, "Give e.g. data/input.txt.")
     path = Path(path)
     try:
         _check_file(path)
-        content = path.read_bytes()
+        return path, path.read_bytes()
     except FileNotFoundError:
         remedy = "Check the path; it is taken from the config's own directory."
         raise _wrong("there is no such file", str(path), remedy) from None
@@ -43,15 +60,13 @@ def read_text(path: object) -> tuple[Path, str]:
     except OSError as error:
         remedy = "Check the file's permissions."
         raise _wrong(f"cannot be read: {error.strerror}", str(path), remedy) from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        what = f"is not UTF-8 text: byte {content[error.start]:#04x} in line {line}"
-        raise _wrong(what, str(path), "Save the file as UTF-8.") from None
+
+
+def require_content(path: Path, text: str) -> str:
+    """Return the text of a file, which must hold some."""
     if not text.strip():
         raise _wrong("is empty", str(path), "Give a file with content.")
-    return path, text
+    return text
 
 
 def _check_file(path: Path) -> None:
@@ -113,12 +128,13 @@ class Windows:
     count: int  # characters
     seq_len: int
 
-    def num_train(self, val_fraction: float) -> int:
+    def num_train(self, val_fraction: float, split: Split | None = None) -> int:
         """Return the windows that a split leaves for training.
 
         Raises:
             ConfigError: one of the two parts has not the characters for one window.
         """
+        _require_last(split)
         num_val = num_val_of(self.count, val_fraction, "characters")
         num_windows = self.of_part(self.count - num_val, "training")
         if num_val:
@@ -153,8 +169,9 @@ class TextWindows:
     seq_len: int
     vocab_size: int
 
-    def split(self, val_fraction: float) -> Parts:
+    def split(self, val_fraction: float, split: Split | None = None) -> Parts:
         """Return windows of the first part of the text, and of its last `val_fraction`."""
+        _require_last(split)
         num_val = num_val_of(len(self.tokens), val_fraction, "characters")
         num_train = len(self.tokens) - num_val
         train = self._windows(self.tokens[:num_train], "training")
@@ -167,6 +184,15 @@ class TextWindows:
         used = count * self.seq_len
         inputs, targets = tokens[:used], tokens[1 : used + 1]
         return inputs.view(count, self.seq_len), targets.reshape(count, self.seq_len)
+
+
+def _require_last(split: Split | None) -> None:
+    if split is None or split.kind == "last":
+        return
+    if split.by_column:
+        raise no_columns(split, "a text")
+    what = "must be last: windows of a text follow each other"
+    raise ConfigError.single(KEY, what, split.kind, "Leave it out.")
 
 
 @checked("data.args")

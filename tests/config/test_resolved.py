@@ -130,7 +130,7 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
         "executor": {"name": "local"},
         "model": {"name": "mlp", "args": {}},
         "data": {
-            "name": "digits", "batch_size": 64, "val_fraction": 0.2, "args": {}, "workers": 0,
+            "name": "digits", "batch_size": 64, "val_fraction": 0.2, "split": None, "args": {}, "workers": 0,
             "in_memory": "auto",
         },
         "loss": {"name": "cross_entropy", "args": {}},

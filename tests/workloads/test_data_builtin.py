@@ -111,7 +111,7 @@ def test_a_validation_row_does_not_move_the_training_rows() -> None:
 
 def test_a_constant_column_is_shifted_and_not_blown_up() -> None:
     values = torch.tensor([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0]], dtype=torch.float64)
-    result = standardised(values, torch.tensor([0, 1, 2]))
+    result, _, _ = standardised(values, torch.tensor([0, 1, 2]))
     assert result[:, 0].abs().max() < 1e-15
     assert result[:, 1].tolist() == pytest.approx([-math.sqrt(1.5), 0, math.sqrt(1.5)])
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lrexp.errors import ConfigError
 from lrexp.workloads.batches import Data
 from lrexp.workloads.builtin_data import DATASETS
-from lrexp.workloads.csv_file import csv_file
+from lrexp.workloads.csv_columns import number_of
+from lrexp.workloads.csv_text import read_cells
 from lrexp.workloads.loading import load_data
 
 
@@ -51,6 +51,20 @@ GOOD: list[tuple[str, str | bytes, dict[str, Any], list[list[float]], list[Any]]
      {"features": ["a"]}, [Z], Z),
     ("semicolons", "a;y\n1;.1\n2;.2\n3;.3\n", {"delimiter": ";"}, [Z], Z),
     ("tabs", "a\ty\n1\t.1\n2\t.2\n3\t.3\n", {"delimiter": "\t"}, [Z], Z),
+    ("semicolons, found", "a;y\n1;.1\n2;.2\n3;.3\n", {}, [Z], Z),
+    ("Windows' encoding", "größe,y\n1,.1\n2,.2\n3,.3\n".encode("cp1252"), {}, [Z], Z),
+    ("utf-16", "a,y\n1,.1\n2,.2\n3,.3\n".encode("utf-16"), {}, [Z], Z),
+    ("shift_jis", "長,y\n1,.1\n2,.2\n3,.3\n".encode("shift_jis"), {"encoding": "shift_jis"}, [Z], Z),
+    ("decimal commas", "a;y\n1,5;0,1\n2,5;0,2\n3,5;0,3\n", {}, [Z], Z),
+    ("thousands by commas", 'a,y\n"1,000",.1\n"2,000",.2\n"3,000",.3\n', {}, [Z], Z),
+    ("thousands by points", "a;y\n1.000;0,1\n2.000;0,2\n3.000;0,3\n", {}, [Z], Z),
+    ("currency", 'a,y\n"$1,001.5",.1\n"$2,001.5",.2\n"$3,001.5",.3\n', {}, [Z], Z),
+    ("decimal said", "a\ty\n1,500\t1\n2,500\t2\n3,500\t3\n", {"decimal": ","}, [Z], Z),
+    ("text, one column each", "a,y\nu,.1\nv,.2\nu,.3\n", {}, [[1, 0, 1], [0, 1, 0]], Z),
+    ("text as codes", "a,y\nu,.1\nv,.2\nu,.3\n", {"categories": "codes"}, [[1, 2, 1]], Z),
+    ("an empty number", "a,y\n1,.1\n,.2\n3,.3\n", {}, [Z, [0, 1, 0]], Z),
+    ("an empty text", "a,y\nu,.1\n,.2\nu,.3\nv,.4\n", {"missing": "drop", "task": "regression"},
+     [[1, 1, 0], [0, 0, 1]], [-1.3363062, 0.2672612, 1.069045]),
     ("features in their order", "a,b,c,y\n1,9,3,.1\n2,9,2,.2\n3,9,1,.3\n",
      {"features": ["c", "a"]}, [Z[::-1], Z], Z),
     ("target in the middle", "a,y,b\n1,.1,3\n2,.2,2\n3,.3,1\n", {}, [Z, Z[::-1]], Z),
@@ -103,7 +117,11 @@ def test_the_classes_of_the_whole_file_count(tmp_path: Path) -> None:
 
 
 @given(
-    rows=st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=2, max_size=12),
+    rows=st.lists(
+        st.lists(st.floats(-1e6, 1e6).map(lambda x: x + 0.0), min_size=3, max_size=3),
+        min_size=2,
+        max_size=12,
+    ),
     delimiter=st.sampled_from([",", ";", "\t", "|"]),
 )
 def test_what_pythons_writer_writes_is_read(
@@ -112,26 +130,32 @@ def test_what_pythons_writer_writes_is_read(
     path = tmp_path_factory.mktemp("csv") / "data.csv"
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter=delimiter).writerows([["a", "b", "y"], *rows])
-    table = csv_file(str(path), "y", delimiter=delimiter, task="regression")
-    assert table.inputs.numpy().tobytes() == np.array(rows)[:, :2].tobytes()
-    assert table.targets.equal(torch.tensor(rows, dtype=torch.float64)[:, 2:])
+    cells = read_cells(str(path))
+    with path.open(newline="") as file:
+        written = list(csv.reader(file, delimiter=delimiter))
+    assert [[*row] for row in zip(*cells.columns.values(), strict=True)] == written[1:]
+    read = np.array([[number_of(cell, ".") for cell in row] for row in written[1:]])
+    assert read.tobytes() == np.array(rows).tobytes()
+    assert cells.delimiter == delimiter
 
 
 # what is wrong | content | args | key | words
 BAD: list[tuple[str, str | bytes, dict[str, Any], str, list[str]]] = [
     ("no such column", "width,y\n1,2\n", {"target": "z"}, "target", ["column of data.csv", "'z'"]),
     ("misspelt column", "width,price\n1,2\n", {"target": "prise"}, "target", ["mean 'price'?"]),
-    ("another delimiter", "a;y\n1;2\n", {}, "target", ["separated by ';'", "data.args.delimiter"]),
     ("misspelt feature", "width,y\n1,2\n", {"features": ["widht"]}, "features[0]", ["'width'?"]),
     ("feature twice", "a,y\n1,2\n", {"features": ["a", "a"]}, "features[1]", ["is there twice"]),
     ("target as feature", "a,y\n1,2\n", {"features": ["y"]}, "features[0]", ["is the target"]),
-    ("features as text", "a,y\n1,2\n", {"features": "a"}, "features", ["list of column names"]),
+    ("features as text", "a,y\n1,2\n", {"features": "a"}, "features", ["must be"]),
     ("no features", "a,y\n1,2\n", {"features": []}, "features", ["list of column names"]),
     ("only a target", "y\n1\n2\n", {}, "target", ["no column to predict it from"]),
+    ("dates", "d,y\n2024-01-02,.1\n2024-01-03,.2\n", {}, "features", ["'d' holds dates", "data.csv:2"]),
+    ("may be either", "a\ty\n1,500\t1\n2,500\t2\n3,500\t3\n", {}, "features", ["data.args.decimal", "'1,500'"]),
+    ("a class per row", "a,y\n1,u\n2,v\n3,w\n", {}, "target", ["too many for classes", "data.csv:2"]),
+    ("an encoding that is none", "a,y\n1,2\n", {"encoding": "zip"}, "encoding", ["no encoding of text"]),
+    ("zero bytes", "a,y\n1,\0\n", {}, "path", ["zero bytes"]),
+    ("a log of 0", "a,y\n1,.5\n2,0\n", {"target_transform": "log"}, "target_transform", ["above 0"]),
     ("text cell", "a,y\n1,.1\nx,.2\n", {}, "features", ["'a'", "data.csv:3", "got 'x'"]),
-    ("decimal comma", 'a,y\n"1,5",.1\n2,.2\n', {}, "features", ["data.csv:2", "'1,5'"]),
-    ("empty cell", "a,y\n1,.1\n,.2\n", {}, "features", ["data.csv:3", "got ''", "Fill"]),
-    ("nan", "a,y\n1,.1\nnan,.2\n", {}, "features", ["data.csv:3", "'nan'", "finite"]),
     ("infinite", "a,y\n1,.1\n2,.2\n-inf,.3\n", {}, "features", ["data.csv:4", "'-inf'"]),
     ("too large", "a,y\n1e999,.1\n2,.2\n", {}, "features", ["data.csv:2", "'1e999'"]),
     ("a number with _", "a,y\n1,.1\n1_0,.2\n", {}, "features", ["data.csv:3", "'1_0'"]),
@@ -154,7 +178,7 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str, list[str]]] = [
     ("unknown task", "a,y\n1,2\n", {"task": "clasification"}, "task", ["'classification'?"]),
     ("long delimiter", "a,y\n1,2\n", {"delimiter": "::"}, "delimiter", ["one character"]),
     ("delimiter is a quote", "a,y\n1,2\n", {"delimiter": '"'}, "delimiter", ["one character"]),
-    ("delimiter is a number", "a,y\n1,2\n", {"delimiter": 3}, "delimiter", ["one character"]),
+    ("delimiter is a number", "a,y\n1,2\n", {"delimiter": 3}, "delimiter", ["must be"]),
     ("short row", "a,b,y\n1,2,3\n1,2\n", {}, "path", ["data.csv:3 has 2 cells, the header 3 (got '1,2')"]),
     ("long row", "a,y\n1,2\n1,2,3\n", {}, "path", ["data.csv:3 has 3 cells, the header 2 (got '1,2,3')"]),
     ("a name twice", "a,b,a,y\n1,2,3,4\n", {}, "path", ["'a' more than once"]),
@@ -164,8 +188,6 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str, list[str]]] = [
     ("empty file", b"", {}, "path", ["is empty"]),
     ("white space", b" \n\n", {}, "path", ["is empty"]),
     ("only a header", "a,y\n", {}, "path", ["a header and no rows"]),
-    ("latin-1", "a,y\n1,café\n".encode("latin-1"), {}, "path", ["UTF-8", "0xe9", "line 2"]),
-    ("utf-16", "a,y\n1,2\n".encode("utf-16"), {}, "path", ["UTF-8", "line 1"]),
 ]  # fmt: skip
 
 
@@ -183,7 +205,7 @@ def test_bad_files(
 
 def test_bad_columns_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, "a,b,c,y\n1,x,3,.1\n1,2,nan,.2\n1,2,3,?\n")
+        load(tmp_path, "a,b,c,y\n1,x,3,.1\n1,2,inf,.2\n1,2,3,?\n")
     found = [str(problem) for problem in caught.value.problems]
     assert len(found) == 3
     for line, text in zip(("data.csv:2", "data.csv:3", "data.csv:4"), found, strict=True):
@@ -215,10 +237,10 @@ MANY = 20_000
 @pytest.mark.parametrize(
     ("header", "row", "args", "last"),
     [
-        ([f"c{i}" for i in range(MANY)], "x", {}, "19,990 more columns cannot be used."),
+        ([f"c{i}" for i in range(MANY)], "inf", {}, "19,990 more columns cannot be used."),
         ([f"c{i}" for i in range(MANY)], "1", {"target": "z"}, "It has 20,001: c0, c1"),
         ([f"c{i}" for i in range(MANY)], "1", {"features": ["z"] * 9_000}, "features[9]"),
-        (["c" * 100_000], "x", {}, "data.args.features"),
+        (["c" * 100_000], "inf", {}, "data.args.features"),
         (["c" * 100_000], "1", {"target": "z"}, "data.args.target"),
         (["c" * 100_000] * 2, "1", {}, "more than once"),
     ],
@@ -250,8 +272,8 @@ def test_classes_of_long_names_take_little_memory(tmp_path: Path) -> None:
         (".", "is a directory"),
         ("", "must be the path"),
         ("a\0b", "must be the path"),
-        (3, "must be the path"),
-        (None, "must be the path"),
+        (3, "must be"),
+        (None, "must be"),
     ],
 )
 @pytest.mark.parametrize(("name", "others"), [("csv", {"target": "y"}), ("text", {})])

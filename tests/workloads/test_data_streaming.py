@@ -134,7 +134,7 @@ def test_the_traceback_of_a_worker_is_the_cause_and_no_frame_is_made_up() -> Non
     told = str(caught.value.__cause__)
     assert told.startswith("\nTraceback (most recent call last):\n")
     assert DATASET_FILE in told
-    assert told.endswith("KeyError: 'label'\n")
+    assert "KeyError: 'label'\n" in told
 
 
 def test_an_exception_that_cannot_be_pickled_still_tells_its_kind() -> None:
