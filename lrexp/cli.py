@@ -70,7 +70,10 @@ Engine = Annotated[
 Jobs = Annotated[int | None, typer.Option(metavar="N", help="Worker processes; 1: none.", min=1)]
 Executor = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Who starts worker processes: local, or a registered name."),
+    typer.Option(
+        metavar="NAME",
+        help="Who starts workers: local, processes, ray, slurm, or a registered name.",
+    ),
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 Out = Annotated[

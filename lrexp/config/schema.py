@@ -268,8 +268,9 @@ class ExecutorConfig(BaseModel):
 
     name: Text = Field(
         default="local",
-        description="local, or a name that lrexp.register_executor was given.",
-        examples=["local"],
+        description="local (this process, or --jobs worker processes), processes (worker processes "
+        "always), ray, slurm, or a name that lrexp.register_executor was given.",
+        examples=["local", "processes", "ray", "slurm"],
     )
 
 

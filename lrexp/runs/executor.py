@@ -8,6 +8,7 @@ alone.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import math
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from lrexp.config.config import Config
-from lrexp.errors import ConfigError, Problem, RunError, WorkerDiedError, did_you_mean
+from lrexp.errors import NOTHING, ConfigError, Problem, RunError, WorkerDiedError, did_you_mean
 from lrexp.records import Group, TrialId
 from lrexp.runs.checkpoint import remove_checkpoint
 from lrexp.runs.files import disk_errors, trial_path, write_json, write_whole
@@ -83,8 +84,10 @@ class Executor(Protocol):
         """
 
 
-LOCAL = "local"
+LOCAL, PROCESSES = "local", "processes"
 EXECUTORS: dict[str, Callable[..., Executor]] = {}
+# Modules that register one of the same name; each says which extra it needs when it is made.
+INTEGRATED = {"ray": "lrexp.integrations.ray", "slurm": "lrexp.integrations.slurm"}
 _FILLED = {"jobs": "--jobs", "spec": "the command", "force": "--force", "devices": "device"}
 _Factory = TypeVar("_Factory", bound=Callable[..., Executor])
 
@@ -132,8 +135,10 @@ def chosen_executor(given: Any, config: Config) -> Executor | dict[str, Any]:
     section |= {"name": given} if isinstance(given, str) else {}
     section = dict(given) if isinstance(given, Mapping) else section
     name, options = section.get("name"), {k: v for k, v in section.items() if k != "name"}
+    if name in INTEGRATED and name not in EXECUTORS:
+        importlib.import_module(INTEGRATED[name])
     if name not in EXECUTORS:
-        known = did_you_mean(str(name), EXECUTORS)
+        known = did_you_mean(str(name), {*EXECUTORS, *INTEGRATED})
         problem = Problem("executor.name", "is not the name of an executor", name, known)
         raise ConfigError([problem]).placed(config.document.place_of)
     found = check_arguments(EXECUTORS[name], options, title=f"the executor {name}", filled=_FILLED)
@@ -171,8 +176,9 @@ class _Nowhere(io.RawIOBase):
 
 
 @register_executor(LOCAL)
+@register_executor(PROCESSES)
 class LocalProcesses:
-    """At most `jobs` worker processes on this machine.
+    """At most `jobs` worker processes on this machine; `local` needs none for one job.
 
     Python objects travel in a file of the run directory. Worker i trains on
     `devices[i % len(devices)]`, by default on the config's. With another number of `threads` sums
@@ -227,6 +233,9 @@ class LocalProcesses:
                 (run / OBJECTS).unlink(missing_ok=True)
 
     def _write_objects(self, run: Path) -> None:
+        if (why := why_not_processes(self._spec)) is not None:
+            remedy = "Use local, which then trains in this process, or define them in a module."
+            raise ConfigError.single("executor", f"can start no processes: {why}", NOTHING, remedy)
         if self._spec.objects.sections:
             buffer = io.BytesIO()
             _dump(self._spec.objects, buffer)

@@ -374,10 +374,10 @@ def choose_engine(spec: RunSpec, plan: Plan, stage: Stage, options: RunOptions) 
     """Return how the trials of a stage will be trained, and say so where it was measured."""
     check_jobs(options.jobs)
     jobs = options.jobs
-    is_here = _is_local(chosen_executor(options.executor, plan.config))
+    is_local = _is_local(chosen_executor(options.executor, plan.config))
 
     def why_not() -> str | None:  # another executor finds its own way to send objects
-        return why_not_processes(spec) if is_here else None
+        return why_not_processes(spec) if is_local else None
 
     if (jobs or 1) > 1 and (why := why_not()) is not None:
         options.reporter.say(f"Training in this process: {why}.", "yellow")

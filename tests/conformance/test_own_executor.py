@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from stopping import contents, status
+from torch.nn.functional import cross_entropy
 
 import lrexp as library
 from lrexp.errors import ConfigError, UserCodeError
@@ -117,6 +120,29 @@ def test_the_command_line_names_it_and_resume_goes_on_with_it(
     answer = lrexp("compare", "c.json", "--executor", "one-by-one", "--out", "again")
     assert answer.code == 0, answer.err
     assert results(tmp_path / "again") == here
+
+
+@pytest.mark.usefixtures("quick_workers")
+def test_processes_are_started_for_one_job_too(
+    tmp_path: Path, here: dict[str, Any], starter: Any
+) -> None:
+    before = starter.asked_by(os.getpid())
+    seen: set[int] = set()
+
+    def look() -> None:
+        seen.update(starter.asked_by(os.getpid()))
+
+    made = {"executor": "processes", "jobs": 1, "stop": look}
+    run = library.compare(CONFIG, out=tmp_path / "there", **made)
+    assert results(run.path) == here
+    assert seen - set(before)
+    socket = threading.Lock()  # cannot be sent
+    with pytest.raises(ConfigError, match="executor: can start no processes: loss cannot be sent"):
+        library.compare(
+            {key: value for key, value in CONFIG.items() if key != "loss"},
+            loss=lambda output, target: (socket, cross_entropy(output, target))[1],
+            executor="processes", out=tmp_path / "never",
+        )  # fmt: skip
 
 
 # executor | part of the message
