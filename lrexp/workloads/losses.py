@@ -286,21 +286,21 @@ class ShapesGuard:
         """
         if not isinstance(output, Tensor) or not isinstance(target, Tensor):
             return
+        shapes = (output.shape, target.shape)
+        if shapes in self._known:
+            return
         if output.shape == target.shape:
-            return
-        kind = (output.shape[1:], target.shape[1:])
-        if kind in self._known:
-            return
-        if _kind(loss) in ELEMENTWISE:
+            broadcasts = False
+        elif _kind(loss) in ELEMENTWISE:
             broadcasts = max(output.numel(), target.numel()) > 1
         else:
             broadcasts = pairs_all(copy_loss(loss), output, target, *weight)
         if broadcasts:
-            what, shapes, remedy = _broadcast(loss, output, target)
-            error = UserCodeError(f"the loss {what} (got {shapes}). {remedy}")
+            what, given, remedy = _broadcast(loss, output, target)
+            error = UserCodeError(f"the loss {what} (got {given}). {remedy}")
             error.kind = "wrong loss"
             raise error
-        self._known.add(kind)
+        self._known.add(shapes)
 
 
 def _remedy(name: str, output: Any, target: Any) -> str:
