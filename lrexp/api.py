@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from lrexp.config.load import Overrides
     from lrexp.engine.stop import Stop
     from lrexp.records import Reporter, Sink
+    from lrexp.runs.choosing import RunOptions
     from lrexp.runs.executor import Executor
     from lrexp.runs.spec import Command, Source
-    from lrexp.runs.train import RunOptions
 
 
 DRAWN_FROM = ("schedule",)  # sections of a config; the data is checked where its size is needed
@@ -110,6 +110,7 @@ def compare(
     step: Any = None,
     eval_step: Any = None,
     seeds: int | None = None,
+    select: Literal["final", "best"] | None = None,
     device: str | None = None,
     engine: str | None = None,
     jobs: int | None = None,
@@ -136,7 +137,8 @@ def compare(
         step: in place of a loss: a function (model, batch) -> loss, or a dict with `loss` and
             further numbers, which are measured at each evaluation; `eval_step`: that of
             evaluations, where it is another.
-        seeds, device, engine: replace `compare.seeds`, `device` and `engine`.
+        seeds, select, device, engine: replace `compare.seeds`, `compare.select`, `device` and
+            `engine`.
         jobs: worker processes that train; 1 is this process, which also trains where a Python
             object cannot be sent to another one.
         executor: who starts worker processes, and where: a name, as `register_executor` gives it,
@@ -166,7 +168,8 @@ def compare(
         'standard'
     """
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor)
-    flags = {"compare.seeds": seeds, "device": device, "engine": engine}
+    of_compare = {"compare.seeds": seeds, "compare.select": select}
+    flags = {**of_compare, "device": device, "engine": engine}
     sections = _sections(model, data, loss, step, eval_step)
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
     return asked.train("compare", options)[1]
@@ -230,6 +233,7 @@ def find_lr(
 def resume(
     run: str | Path,
     *,
+    seeds: int | None = None,
     force: bool = False,
     model: Any = None,
     data: Any = None,
@@ -246,13 +250,15 @@ def resume(
     sinks: Sequence[Sink] = (),
     console: Console = QUIET,
 ) -> Run | RangeTest:
-    """Continue an interrupted run to the very result it would have had.
+    """Continue an interrupted run to the very result it would have had, or add seeds to one.
 
     Trials that are done stay as they are; those that failed, and those without a checkpoint,
-    begin anew. A run that is complete is returned as it is.
+    begin anew. A run that is complete is returned as it is, unless it is to get more seeds.
 
     Args:
         run: the run directory; it may have been moved.
+        seeds: how many seeds a comparison, finished or not, shall have in the end: those that it
+            lacks are trained, and ranked with the others.
         force: go on although code, data, torch or the machine's arithmetic changed; let `write`
             replace a file.
         model, data, loss, step, eval_step, metrics: the Python objects that the run was made with,
@@ -293,18 +299,27 @@ def resume(
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
     loaded = None
-    if found.status["status"] == "complete":
+    if found.status["status"] == "complete" and not _lacks_seeds(found, seeds):
         options.reporter.say(f"{path} is complete: there is nothing to resume.")
         if copy is not None:
             loaded = read_spec(path, objects, trust, force=force)[0].config()
     else:
-        loaded, found = resume_run(path, objects, trust, options)
+        loaded, found = resume_run(path, objects, trust, options, seeds)
     if found.command == "compare":
         return found
     test = range_test(found)
     if copy is not None and loaded is not None:
         copy.write(loaded, test.suggested_lr, options.reporter)
     return test
+
+
+def _lacks_seeds(run: Run, seeds: int | None) -> bool:
+    """Return whether a complete run is asked for other seeds than it has."""
+    if seeds is None:
+        return False
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ConfigError.single("seeds", "must be a whole number from 1", seeds, "Give e.g. 6.")
+    return run.command != "compare" or seeds != len(run.status["seeds"])
 
 
 @dataclass(frozen=True)
@@ -422,7 +437,7 @@ def _listening(sinks: Any) -> Sequence[Sink]:
 
 def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) -> RunOptions:
     """Return how a run is trained; ConfigError for what is no function and should be one."""
-    from lrexp.runs.train import RunOptions
+    from lrexp.runs.choosing import RunOptions
 
     return RunOptions(
         ConsoleReporter(console),
@@ -458,7 +473,7 @@ class _Asked:
         from lrexp.config.names import IN_PYTHON
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
-        from lrexp.runs.spec import make_spec
+        from lrexp.runs.spec import make_spec, with_registered
         from lrexp.runs.stages import check_budget
         from lrexp.runs.summary import too_few_seeds
         from lrexp.runs.train import start_run
@@ -477,6 +492,7 @@ class _Asked:
         with reporter.waiting("Loading data and model"):
             spec = make_spec(command, self.config, changes, trust=self.trust, objects=objects)
             loaded = spec.config()
+            spec = with_registered(spec, loaded)
             plan = spec.plan(loaded)
         if command == "find-lr":
             check_budget(plan, budget)

@@ -60,6 +60,10 @@ Set = Annotated[
     ),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Number of seeds (replicates).", min=1)]
+Select = Annotated[
+    str | None,
+    typer.Option(metavar="final|best", help="Rank by the last evaluation or by the best one."),
+]
 Device = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
 ]
@@ -198,6 +202,7 @@ def compare(
     config: ConfigFile,
     set_: Set = None,
     seeds: Seeds = None,
+    select: Select = None,
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
@@ -215,6 +220,7 @@ def compare(
         "compare",
         config,
         seeds=seeds,
+        select=select,
         overrides=set_ or (),
         trust=trust or (),
         device=device,
@@ -277,6 +283,12 @@ def find_lr(
 def resume(
     context: typer.Context,
     run: RunDirectory,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Add seeds to a comparison, up to N; also a finished one.", min=1
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Go on although code, data or machine changed.")
     ] = False,
@@ -288,10 +300,17 @@ def resume(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Continue an interrupted run to the very result it would have had."""
+    """Continue an interrupted run to the very result it would have had; or add seeds to one."""
     shown = _Shown(context, quiet, json, no_plots)
     ended, failure = shown.trained(
-        "resume", run, force=force, jobs=jobs, executor=executor, write=write, trust=trust or ()
+        "resume",
+        run,
+        seeds=seeds,
+        force=force,
+        jobs=jobs,
+        executor=executor,
+        write=write,
+        trust=trust or (),
     )
     again = again_words(run / "resolved.yaml", None)
     if hasattr(ended, "suggestion"):

@@ -20,6 +20,7 @@ from torch.nn import functional
 import lrexp
 from lrexp.records import METRICS
 from lrexp.report.ranking import ranking_table
+from lrexp.runs.spec import make_spec, with_registered
 from lrexp.workloads.answers import fit_answers, scorer
 from lrexp.workloads.metrics import register_metric
 
@@ -371,3 +372,69 @@ def test_scikit_learn_is_imported_for_its_scorers_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_a_registered_metric_that_a_config_names_travels() -> None:
+    register_metric("travels")(euros)
+    register_metric("stays")(euros)
+    try:
+        config = {
+            "model": "linear",
+            "data": "digits",
+            "loss": "cross_entropy",
+            "optimizer": {"name": "SGD", "lr": 0.1},
+            "train": {"duration": "3st"},
+            "metrics": ["travels", "f1_macro"],
+        }
+        spec = make_spec("compare", config)
+        objects = with_registered(spec, spec.config()).objects
+    finally:
+        del METRICS["val_travels"], METRICS["val_stays"]
+    assert (list(objects.registered), objects.sections) == (["val_travels"], frozenset())
+
+
+@pytest.mark.long
+def test_a_registered_metric_travels_to_worker_processes(tmp_path: Path) -> None:
+    @lrexp.register_metric("travels", direction="min")
+    def travels(output: Tensor, target: Tensor) -> Tensor:
+        return (output.argmax(1) - target).abs().max()
+
+    try:
+        config = {
+            "device": "cpu",
+            "engine": "sequential",
+            "model": {"name": "linear"},
+            "data": {"name": "digits", "batch_size": 256},
+            "loss": "cross_entropy",
+            "optimizer": {"name": "SGD", "lr": 0.1},
+            "train": {"duration": "3st"},
+            "metrics": ["travels"],
+            "compare": {"metric": "travels", "variants": {"a": {}, "b": {"optimizer.lr": 0.01}}},
+        }
+        runs = [
+            lrexp.compare(config, out=tmp_path / str(jobs), jobs=jobs, draw=None) for jobs in (1, 2)
+        ]
+    finally:
+        del METRICS["val_travels"]
+    values = [{r["variant"]: r["values"] for r in run.summary["ranking"]} for run in runs]
+    assert values[0] == values[1]
+
+
+def test_a_race_on_labels_of_no_use_says_that_guessing_is_as_good(tmp_path: Path) -> None:
+    draws = torch.Generator().manual_seed(0)
+    inputs, labels = (
+        torch.randn(400, 20, generator=draws),
+        torch.randint(0, 4, (400,), generator=draws),
+    )
+    config = {
+        "device": "cpu",
+        "model": {"name": "mlp", "args": {"hidden": [16]}},
+        "loss": "cross_entropy",
+        "optimizer": {"name": "Adam", "lr": 0.01},
+        "train": {"duration": "40st"},
+        "find_lr": {"steps": 40, "seeds": 1},
+    }
+    found = lrexp.find_lr(config, data=(inputs, labels), race=True, out=tmp_path / "r", draw=None)
+    assert found.run is not None
+    note = found.run.summary["note"]
+    assert "which guessing the same each time gets" in note

@@ -186,6 +186,7 @@ FAR_ABOVE = 10.0  # times its own size that a loss must have risen to have diver
 ABOVE = 0.05  # of the way that the best variant made: an end so far above the start is unstable
 BARELY = 0.9  # of the way still to go: too slow, whatever the curve's shape
 BEHIND = 0.25  # share of the way left: more is behind
+ROSE = 0.1  # of the drop of val_loss: a rise by more is told
 EARLY = 0.4  # of the steps: who made four fifths of the drop by then, and stopped, is stuck
 LOWER_MUCH = "lower the LR; 10× is a good first try."
 LOWER = "lower the LR by 2 to 5×, or add warmup or gradient clipping."
@@ -274,7 +275,7 @@ def overfitting(evals: Evals | None) -> str | None:
         return None
     lowest = int(np.argmin(val))
     last_two = val[lowest + 1 :][-2:]  # one high evaluation may be noise
-    rise = 0.1 * float(val[0] - val[lowest])
+    rise = ROSE * float(val[0] - val[lowest])
     if len(last_two) < 2 or rise <= 0 or last_two.min() < val[lowest] + rise:
         return None
     train_steps, train = column(evals, "train_loss")
@@ -317,9 +318,13 @@ def plateaued(t: Trace, behind: float | None) -> str | None:
     )
 
 
-def converging_well(t: Trace) -> str:
-    """Return the drop, and whether there is more to gain."""
+def converging_well(t: Trace, evals: Evals | None = None) -> str:
+    """Return the drop, and whether there is more to gain; a val_loss that rose speaks against."""
     fell = f"Training loss fell from {t.start:.3g} to {t.end:.3g}"
+    val = column(evals, "val_loss")[1]
+    if len(val) > 1 and val[-1] - val.min() > ROSE * (val[0] - val.min()) > 0:
+        rose = f"val_loss rose in the end ({val.min():.3g} to {val[-1]:.3g})"
+        return f"{fell}, but {rose}: lower the LR, or let a schedule lower it."
     if t.still_falling or t.short_and_falling:
         return f"{fell} and was still falling: a longer training would gain."
     return f"{fell} and levelled off."
@@ -407,7 +412,7 @@ def diagnose(
         "overfitting": overfitting(evals),
         "too slow": too_slow(t, behind),
         "plateaued": plateaued(t, behind),
-        "converging well": converging_well(t),
+        "converging well": converging_well(t, evals),
     }
     return next(Diagnosis(word, sentence) for word, sentence in found.items() if sentence)
 

@@ -22,7 +22,7 @@ from lrexp.engine.device import pick_device
 from lrexp.engine.rng import preserved_rng
 from lrexp.engine.sequential import run_sequentially
 from lrexp.engine.task import Task
-from lrexp.errors import NOTHING, ConfigError, user_code, user_error
+from lrexp.errors import NOTHING, ConfigError, LrexpError, user_code, user_error
 from lrexp.records import Ended, Evaluation, Failed, Steps, TrialId
 from lrexp.report.result import RangeTest
 from lrexp.runs.trials import NEVER
@@ -100,6 +100,7 @@ class LRFinder:
         autocast: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        _check_kind("model", model, nn.Module, "Of several, make one that holds them.")
         _check_optimizers(optimizer, scaler)
         if step is not None and loss_fn is not None:
             what, remedy = "is not used: the step makes the loss", "Leave one of them out."
@@ -295,6 +296,12 @@ def _check_optimizers(given: Any, scaler: object) -> None:
         raise ConfigError.single("scaler", what, f"{len(optimizers)} optimizers", remedy)
 
 
+def _check_kind(name: str, value: object, kind: type, remedy: str) -> None:
+    if not isinstance(value, kind):
+        given = type(value).__name__
+        raise ConfigError.single(name, f"must be one {kind.__name__}", given, remedy)
+
+
 def _control(task: Task, seeds: Iterable[int]) -> list[list[float]]:
     """Return the losses of the same batches without learning, for each seed."""
     still = replace(task, schedule=Schedule(lambda _: 0.0), stop=RangeTestStop(NEVER))
@@ -309,6 +316,8 @@ def _steps(task: Task, seed: int) -> tuple[list[float], list[float], str]:
     cause = ""
     for record in run_sequentially([replace(task, trial=TrialId("range_test", seed))]):
         if isinstance(record, Failed):
+            if isinstance(record.error, LrexpError):  # it says what is wrong
+                raise record.error
             raise user_error(record.error, "the range test") from record.error
         if isinstance(record, Steps):
             lr += record.lr

@@ -128,7 +128,8 @@ def _following(
         return f"find-lr {again}"
     needed = (summary.get("declared") or {}).get("seeds_needed", MIN_SEEDS)
     few = len(summary.get("seeds") or ()) < needed
-    return f"compare {again} --seeds {needed}" if few else f"plot {run}"
+    kept = shlex.quote(str(run))  # its trials, to which seeds are added
+    return f"resume {kept} --seeds {needed}" if few else f"plot {kept}"
 
 
 def again_words(config: Path, changes: list[str] | None) -> str:

@@ -268,6 +268,8 @@ def _declared(summary: Mapping[str, Any]) -> Text:
     declared = summary["declared"]
     lengths = set(declared["steps"].values())
     at = f"after {count_text(max(lengths), 'step')}" if len(lengths) == 1 else "at the end of each"
+    if summary.get("select") == "best":
+        at = "of the best evaluation of each seed"
     family = declared["comparisons_corrected_for"]
     reference = shortened(declared["reference"], NAME_WIDTH)
     what = f", against {reference}: {measure_text(declared['metric'])} {at}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -58,6 +58,8 @@ class Objects:
         loss: a function of (output, target), or of (output, target, weight).
         step: a function (model, batch) -> loss, or a dict with it; eval_step: that of evaluations.
         metrics: those that were given as functions, by column.
+        registered: those that the config names and `register_metric` made known, by column; they
+            are no section, and travel to worker processes all the same.
     """
 
     model: Callable[..., nn.Module] | nn.Module | None = None
@@ -66,11 +68,13 @@ class Objects:
     step: Step | None = None
     eval_step: Step | None = None
     metrics: Mapping[str, Metric] | None = None
+    registered: Mapping[str, Metric] = field(default_factory=dict)
 
     @property
     def sections(self) -> frozenset[str]:
         """Return the names of the sections that are given as objects."""
-        return frozenset(f.name for f in fields(self) if getattr(self, f.name) is not None)
+        names = {f.name for f in fields(self)} - {"registered"}
+        return frozenset(name for name in names if getattr(self, name) is not None)
 
     @property
     def known_metrics(self) -> dict[str, Metric]:

@@ -151,12 +151,14 @@ def why_not_processes(spec: RunSpec) -> str | None:
     """Return why a run cannot be trained in worker processes, None where it can."""
     if not sys.executable:
         return "this program contains its own Python interpreter"
-    if not spec.objects.sections:
+    objects = spec.objects
+    if not objects.sections and not objects.registered:
         return None
     try:
-        _dump(spec.objects, _Nowhere())
+        _dump(objects, _Nowhere())
     except Exception as error:  # an object's own __reduce__ may raise anything
-        names = " or ".join(sorted(spec.objects.sections))
+        metrics = [f"the metric {metric.words}" for metric in objects.registered.values()]
+        names = " or ".join([*sorted(objects.sections), *metrics])
         return f"{names} cannot be sent to another process ({str(error) or type(error).__name__})"
     return None
 
@@ -236,7 +238,7 @@ class LocalProcesses:
         if (why := why_not_processes(self._spec)) is not None:
             remedy = "Use local, which then trains in this process, or define them in a module."
             raise ConfigError.single("executor", f"can start no processes: {why}", NOTHING, remedy)
-        if self._spec.objects.sections:
+        if self._spec.objects.sections or self._spec.objects.registered:
             buffer = io.BytesIO()
             _dump(self._spec.objects, buffer)
             write_whole(run / OBJECTS, buffer.getbuffer())

@@ -216,12 +216,20 @@ def changed_settings(run: Path, spec: RunSpec, resolved: str) -> Iterator[Proble
     path = run / "resolved.yaml"
     saved = str(read_json(run / "order.json").get("directory"))
     then = _moved(_read_config(path), saved, spec.directory)
-    if repr(then) != repr(_parsed(resolved)):  # repr: 1 is not 1.0
+    if repr(_but_seeds(then)) != repr(_but_seeds(_parsed(resolved))):  # repr: 1 is not 1.0
         what = "is not what the config comes to now: it was edited, or defaults or data changed"
         config = Path(spec.directory) / Path(spec.name or "").name
         moved = config if config.is_file() else run / "config.yaml"
         anew = path if saved == spec.directory else moved  # it leads to where data was
         yield Problem("", what, NOTHING, f"Run {anew} anew instead, {FORCE}", str(path))
+
+
+def _but_seeds(tree: object) -> object:
+    """Return a config without its number of seeds: order.json has it, which is written first."""
+    if not isinstance(tree, Mapping) or not isinstance(tree.get("compare"), Mapping):
+        return tree
+    compare = {key: value for key, value in tree["compare"].items() if key != "seeds"}
+    return {**tree, "compare": compare}
 
 
 def noted_surroundings(run: Path, now: Mapping[str, Any]) -> list[str]:
@@ -306,7 +314,9 @@ def _changed_config(run: Path, spec: RunSpec) -> Iterator[Problem]:
     text = (content or b"").decode(errors="replace")
     if text != spec.text:
         what = "was changed after the run began, which goes on with the settings it had"
-        remedy = f"Run the file anew for other settings, {FORCE}"
+        anew = "A schedule depends on its length from the first step on: run the file anew for"
+        more = "More seeds: lrexp resume RUN --seeds N"
+        remedy = f"{anew} another duration or other settings, {FORCE} {more}."
         yield Problem("", what, NOTHING, remedy, str(path))
 
 

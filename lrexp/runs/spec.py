@@ -25,16 +25,17 @@ from lrexp.config.load import load_config
 from lrexp.config.reader import read_yaml
 from lrexp.engine.choice import Choice
 from lrexp.engine.rng import preserved_rng
-from lrexp.records import Group, Trial, TrialId
+from lrexp.errors import ConfigError
+from lrexp.records import METRICS, Group, Trial, TrialId, column_of
 from lrexp.runs.builder import Objects
 from lrexp.runs.files import disk_errors, read_json, write_json, write_whole
 from lrexp.runs.plan import Plan, make_plan, plan_one
 from lrexp.runs.reader import RANGE_TEST
-from lrexp.runs.writer import RunWriter
 from lrexp.workloads.loading import fingerprint, start_of_zero
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
 Change: TypeAlias = tuple[str, Any] | tuple[str, Any, str]
+SEEDS = "compare.seeds"
 Command: TypeAlias = Literal["compare", "find-lr"]
 
 
@@ -274,14 +275,41 @@ def describe_run(folder: Path, spec: RunSpec, plan: Plan, choice: Choice) -> Non
     write_json(folder / "order.json", spec.to_plain() | origin.to_plain())
 
 
-def describe_again(writer: RunWriter, spec: RunSpec, plan: Plan, choice: Choice) -> None:
-    """Write anew what a run says of places, where it goes on in another one than before."""
-    origin = Origin.from_plain(read_json(writer.directory / "order.json"))
-    if origin.folder == spec.directory:
-        return
-    writer.text("resolved.yaml", resolved_text(plan, choice.groups))
-    origin = origin.moved(spec.directory, writer.directory)
-    writer.json("order.json", spec.to_plain() | origin.to_plain())
+def describe_again(run: Path, spec: RunSpec, plan: Plan, choice: Choice) -> None:
+    """Write anew what a run says of itself, where it goes on in another place or with more seeds.
+
+    order.json comes first: a run that was asked for more seeds gets them, whatever ends this here.
+    """
+    origin = Origin.from_plain(read_json(run / "order.json"))
+    if origin.folder != spec.directory:
+        origin = origin.moved(spec.directory, run)
+    write_json(run / "order.json", spec.to_plain() | origin.to_plain())
+    write_whole(run / "resolved.yaml", resolved_text(plan, choice.groups))
+
+
+def with_registered(spec: RunSpec, config: Config) -> RunSpec:
+    """Return the spec with the metrics that its config names and `register_metric` made known."""
+    experiment = config.experiment
+    columns = {column_of(name) for name in (*experiment.metrics, experiment.compare.metric or "")}
+    found = {c: METRICS[c] for c in columns if c in METRICS and METRICS[c].function is not None}
+    return replace(spec, objects=replace(spec.objects, registered=found))
+
+
+def with_seeds(spec: RunSpec, plan: Plan, seeds: int) -> RunSpec:
+    """Return the spec of a comparison with more seeds.
+
+    Raises:
+        ConfigError: it is a range test, or has as many seeds already.
+    """
+    if spec.command != "compare":
+        what, remedy = "is for comparisons, and the run is a range test", "Run its config anew."
+        raise ConfigError.single("--seeds", what, seeds, remedy)
+    has = plan.config.experiment.compare.seeds
+    if seeds < has:
+        what, remedy = f"must be more than the run has, which is {has}", "Trials stay as they are."
+        raise ConfigError.single("--seeds", what, seeds, remedy)
+    others = [change for change in spec.changes if change[0] != SEEDS]
+    return replace(spec, changes=(*others, (SEEDS, seeds, "--seeds")))
 
 
 def run_facts(spec: RunSpec, plan: Plan, trials: Sequence[Trial]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from lrexp.runs.stages import RangeTests
 from lrexp.runs.trial_files import DIRECTIONS
 
 if TYPE_CHECKING:
+    from lrexp.runs.plan import Plan
     from lrexp.runs.train import Session
 
 
@@ -78,8 +79,21 @@ def _of_find_lr(session: Session, run: Run) -> dict[str, Any]:
         return range_test_summary(tests.suggestion, tests.seeds)
     session.raise_failures()
     summary = race_summary(tests, findings.course, findings.raced)
-    notes = [note for note in (findings.start.note, summary["note"]) if note]
-    return {**summary, "note": " ".join(notes) or None}
+    notes = [findings.start.note, summary["note"], _not_below_guessing(plan, findings.raced)]
+    return {**summary, "note": " ".join(note for note in notes if note) or None}
+
+
+def _not_below_guessing(plan: Plan, done: Sequence[Raced]) -> str | None:
+    """Return a sentence where no LR of a race learned more than how often each answer is right."""
+    guess = baselines(plan)[RANGE_TEST].get("val_loss")
+    means = [float(np.mean(losses)) for losses in by_horizon(done)[-1].losses]
+    best = min(filter(math.isfinite, means), default=None)
+    if guess is None or best is None or best < guess:
+        return None
+    return (
+        f"The best of these losses, {best:.4g}, is not below {guess:.4g}, which guessing the same "
+        "each time gets: the data may hold nothing to learn, or the trainings were too short."
+    )
 
 
 def comparison_summary(

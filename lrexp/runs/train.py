@@ -9,16 +9,12 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from lrexp.config.config import Config
-from lrexp.engine.choice import Choice, choose
+from lrexp.engine.choice import Choice
 from lrexp.engine.rng import preserved_rng
-from lrexp.engine.stop import Pause, Stop, may_be_of_loader
+from lrexp.engine.stop import Pause, may_be_of_loader
 from lrexp.errors import (
-    ConfigError,
     FailedTrialsError,
     InterruptedRunError,
     LrexpError,
@@ -47,13 +43,21 @@ from lrexp.runs.checkpoint import (
     peek_checkpoint,
     read_remaining,
 )
-from lrexp.runs.executor import EXECUTORS, LOCAL, Executor, chosen_executor, why_not_processes
-from lrexp.runs.files import remove_directory, remove_temporary_files
+from lrexp.runs.choosing import (
+    RunOptions,
+    check_jobs,
+    choose_engine,
+    devices_of,
+    extended,
+    is_local,
+)
+from lrexp.runs.executor import EXECUTORS, chosen_executor, why_not_processes
+from lrexp.runs.files import read_json, remove_directory, remove_temporary_files
 from lrexp.runs.follow import followed
 from lrexp.runs.listing import read_status
 from lrexp.runs.lock import locked, still_ours
 from lrexp.runs.plan import Plan
-from lrexp.runs.reader import Draw, Run
+from lrexp.runs.reader import Run
 from lrexp.runs.resume import (
     changed_settings,
     changed_surroundings,
@@ -64,6 +68,7 @@ from lrexp.runs.resume import (
 )
 from lrexp.runs.signals import pausing
 from lrexp.runs.spec import (
+    Origin,
     RunSpec,
     column_lines,
     describe_again,
@@ -71,6 +76,8 @@ from lrexp.runs.spec import (
     resolved_text,
     run_facts,
     surroundings,
+    with_registered,
+    with_seeds,
 )
 from lrexp.runs.stages import (
     Findings,
@@ -82,28 +89,12 @@ from lrexp.runs.stages import (
     write_stages,
 )
 from lrexp.runs.summary import conclude
-from lrexp.runs.timings import Timings
 from lrexp.runs.trial_files import readable_error
-from lrexp.runs.trials import task_of
 from lrexp.runs.worker import train_groups
 from lrexp.runs.writer import RunWriter, create_run, resumed
 
 BEGIN_ANEW = "begin_anew"  # in status.json: trials that had no checkpoint, and why
 NAMED = 8  # trials, in a message
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is trained and followed; what it trains is in its `RunSpec`."""
-
-    reporter: Reporter  # is told how it goes
-    draw: Draw = lambda run: None  # once its trials have ended
-    jobs: int | None = None  # 1 is this process, None leaves it to the config's engine
-    stop: Stop | None = None  # is asked at the end of every step whether to stop there
-    sinks: Sequence[Sink] = ()  # get every record as it comes; one that raises is dropped
-    executor: Any = None  # in place of the config's: a name, a mapping, or an `Executor`
-    force: bool = False  # go on with a run that does not fit what is here
-    again: str = ""  # options of the command that resumes it, for the message of an interruption
 
 
 @dataclass
@@ -206,20 +197,33 @@ def start_run(
 
 
 def resume_run(
-    path: Path, objects: Objects, trust: Sequence[str], options: RunOptions
+    path: Path,
+    objects: Objects,
+    trust: Sequence[str],
+    options: RunOptions,
+    seeds: int | None = None,
 ) -> tuple[Config, Run]:
-    """Go on with an interrupted run; return its config and itself; errors are of `api.resume`."""
+    """Go on with a run, with more seeds if asked; return its config and itself, as `api.resume`."""
     reporter = options.reporter
     require_plain_files(path)
     with locked(path) as lease:
         with reporter.waiting("Loading data and model"):
             spec, forced = read_spec(path, objects, trust, force=options.force)
             config = spec.config()
+            spec = with_registered(spec, config)
             plan = spec.plan(config)
             records = read_stages(path)
-            require_same(records[0], next(stages(spec, plan, path, Findings())), path)
             forced += _changed(path, spec, plan, records, options)
         remove_temporary_files(path)
+        if seeds is not None:
+            spec = with_seeds(spec, plan, seeds)
+            plan = replace(plan, config=(config := spec.config()))
+        first = next(stages(spec, plan, path, Findings()))
+        begun, records[0] = records[0], extended(spec, plan, records[0], first, options)
+        if records[0] is not begun:
+            describe_again(path, spec, plan, records[0].choice)
+            write_stages(path, records)
+        require_same(records[0], first, path)
         forget_failed(path, [trial.id for record in records for trial in record.stage.trials])
         groups = [group for record in records for group in record.choice.groups]
         left = read_remaining(path, groups, peek_checkpoint)
@@ -237,7 +241,8 @@ def resume_run(
         if forced:
             notes["forced"] = [str(problem) for problem in forced]
         writer = RunWriter(path, notes, earlier, require_ours=still_ours(path, lease))
-        describe_again(writer, spec, plan, records[0].choice)
+        if Origin.from_plain(read_json(path / "order.json")).folder != spec.directory:
+            describe_again(path, spec, plan, records[0].choice)
         session = Session(spec, plan, options, writer, Pause(options.stop), records)
         return config, _train_and_finish(session)
 
@@ -370,32 +375,6 @@ def _begin(session: Session, stage: Stage) -> None:
     write_stages(session.run, session.records)
 
 
-def choose_engine(spec: RunSpec, plan: Plan, stage: Stage, options: RunOptions) -> Choice:
-    """Return how the trials of a stage will be trained, and say so where it was measured."""
-    check_jobs(options.jobs)
-    jobs = options.jobs
-    is_local = _is_local(chosen_executor(options.executor, plan.config))
-
-    def why_not() -> str | None:  # another executor finds its own way to send objects
-        return why_not_processes(spec) if is_local else None
-
-    if (jobs or 1) > 1 and (why := why_not()) is not None:
-        options.reporter.say(f"Training in this process: {why}.", "yellow")
-        jobs = 1
-    tasks = [task_of(plan, trial) for trial in stage.trials]
-    engine = plan.config.experiment.engine
-    with options.reporter.waiting("Measuring how to train"):
-        try:
-            choice = choose(
-                tasks, engine, jobs, why_not, _places(plan), machine=Timings().machine()
-            )
-        except ConfigError as error:
-            raise error.placed(plan.config.document.place_of) from None
-    for reason in choice.reasons:
-        options.reporter.say(f"Engine: {reason}.", "dim")
-    return choice
-
-
 def _train_stage(session: Session, stage: StageRecord) -> None:
     """Train the trials of a stage that have no result, and tell every sink how it goes."""
     pause, options = session.pause, session.options
@@ -441,7 +420,7 @@ def _records(
     groups, trials = stage.choice.groups, stage.stage.trials
     jobs = options.jobs or stage.choice.jobs
     executor = chosen_executor(options.executor, plan.config)
-    is_here = _is_local(executor)
+    is_here = is_local(executor)
     if is_here and (jobs == 1 or why_not_processes(spec) is not None):
         yield from train_groups(run, plan, trials, groups, session.pause, waits=True)
         return
@@ -449,7 +428,7 @@ def _records(
     try:
         if isinstance(executor, dict):
             given = {key: value for key, value in executor.items() if key != "name"}
-            given |= {"devices": _devices(plan), "force": options.force}
+            given |= {"devices": devices_of(plan), "force": options.force}
             executor = EXECUTORS[executor["name"]](jobs, spec, **given)
         yield from followed(executor, run, undone, groups, left=left, pause=session.pause)
     except LrexpError:
@@ -460,10 +439,6 @@ def _records(
         raise user_error(error, "executor") from error
 
 
-def _is_local(executor: Executor | dict[str, Any]) -> bool:
-    return isinstance(executor, dict) and executor["name"] == LOCAL
-
-
 def _lost(session: Session, stage: StageRecord) -> dict[str, str]:
     """Return why trials that have begun would begin anew: no checkpoint could be taken of them."""
     begun = read_remaining(session.run, stage.choice.groups, peek_checkpoint).begun
@@ -472,23 +447,3 @@ def _lost(session: Session, stage: StageRecord) -> dict[str, str]:
         for trial, why in session.unsaved.items()
         if trial not in session.outcomes and trial not in begun
     }
-
-
-def check_jobs(jobs: object) -> None:
-    """Refuse a number of processes that cannot be had."""
-    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
-        what = "must be a whole number from 1"
-        raise ConfigError.single("jobs", what, jobs, "1 trains in this process.")
-
-
-def _places(plan: Plan) -> int | None:
-    """Return how many trials can be trained side by side; None leaves it to the cores."""
-    return len(_devices(plan) or ("one",)) if plan.device.type == "cuda" else None
-
-
-def _devices(plan: Plan) -> list[str] | None:
-    """Return the GPUs for workers to share; None where there is one, or one was asked for."""
-    asked, count = plan.config.experiment.device, torch.cuda.device_count()
-    if plan.device.type != "cuda" or asked not in ("auto", "cuda") or count < 2:
-        return None
-    return [f"cuda:{index}" for index in range(count)]

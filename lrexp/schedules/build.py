@@ -150,6 +150,10 @@ def _with_mode(
     return {"mode": mode} if "mode" in known else {"args": {**args, "mode": mode}}
 
 
+NOISE = ("noise_range_t", "noise_pct", "noise_std", "noise_seed")  # of timm
+NO_NOISE = "Leave it out: an LR is a function of the step, the same for all seeds and variants."
+
+
 def check_schedule(name: Name, params: Mapping[str, object]) -> list[Problem]:
     """Return what is wrong with a section whatever the LR and the length of the training.
 
@@ -187,6 +191,7 @@ def _read(
         context=to_steps,
         rules=lambda given: common_problems({**given, **common}),
     )
+    problems = [replace(p, remedy=NO_NOISE) if p.key in NOISE else p for p in problems]
     if name == "combined" and "parts" in values:
         values["parts"], found = _read_parts(values["parts"], to_steps)
         problems += found

@@ -3,8 +3,10 @@
 All take `lr` (η > 0) and `total_steps` (T >= 1) and, by keyword, `warmup` (W < T steps),
 `warmup_start` (see `schedule.py`) and the floor: `min_lr` (0 <= m <= η) or `final_div_factor`
 (m = η / factor, at least 1; it wins over `min_lr`, which may then be None). After T they hold the
-value of s = T. A shape that reaches 0 at r = 1 is blended to m (`fall`); one that does not is cut
-off there, `max(m, ...)`. All raise `ConfigError` with every number that is out of range.
+value of s = T. Without `warmup_prefix`, timm's default, the curve begins at step 0 and the warmup
+takes the place of its first W steps: r = s/T (timm's tanh warms up to the curve, not to η).
+A shape that reaches 0 at r = 1 is blended to m (`fall`); one that does not is cut off there,
+`max(m, ...)`. All raise `ConfigError` with every number that is out of range.
 `inverse_sqrt` and `wsd` suit trainings that may be prolonged: their shape does not hang on T.
 Milestones count from the start of training, warmup included.
 """
@@ -80,11 +82,13 @@ def decay(name: str) -> Callable[[Callable[..., Curve]], Callable[..., Schedule]
             *,
             warmup: Steps = 0,
             warmup_start: Share | None = None,
+            warmup_prefix: bool = True,
             min_lr: NonNegative | None = 0.0,
             final_div_factor: OneOrMore | None = None,
             **own: Any,
         ) -> Schedule:
-            span = Span(lr, floor_of(lr, min_lr, final_div_factor), warmup, total_steps)
+            begin = warmup if warmup_prefix else 0
+            span = Span(lr, floor_of(lr, min_lr, final_div_factor), begin, total_steps)
             after = curve(span, **own)
             return Schedule(warmed(lr, warmup, warmup_start, lambda s: after(min(s, total_steps))))
 

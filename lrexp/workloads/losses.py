@@ -17,12 +17,12 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from lrexp.errors import ConfigError, UserCodeError
 from lrexp.records import TrialId
 from lrexp.workloads.batches import moved, placed
+from lrexp.workloads.broadcasts import pairs_all
 from lrexp.workloads.labels import Convert, Labels, described
 from lrexp.workloads.loss_calls import LossCall, first_call
 
@@ -58,11 +58,16 @@ class FittedLoss:
     is_sum: bool = False
     ignored: int | None = None
 
+    @property
+    def plain(self) -> LossFunction:
+        """The loss of targets that are converted."""
+        return over_tokens(self.loss) if self.is_tokens else self.loss
+
     def __call__(self, output: Any, target: Any, *weight: Any) -> Tensor:
         """Return the loss."""
         if self.convert is not None:
             target = self.convert(target)
-        return (over_tokens(self.loss) if self.is_tokens else self.loss)(output, target, *weight)
+        return self.plain(output, target, *weight)
 
 
 def fit_loss(
@@ -79,7 +84,7 @@ def fit_loss(
         ConfigError: with key "" when this output does not fit the loss.
     """
     name, call = _name(loss), first_call(loss, output, target, *weight)
-    passes_on = call is not None and call.arguments["target"] is target
+    passes_on = call is not None and call.arguments.get("target") is target
     convert = None
     if call is not None and passes_on and isinstance(output, Tensor):
         _require_real(name, call.arguments.get("weight"))
@@ -104,7 +109,8 @@ def fit_loss(
     if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
         what = f"{name} must return one number (a real tensor of shape ())"
         raise ConfigError.single("", what, described(value), "Take its mean().")
-    _require_no_broadcast(fitted, output, fitted_target, *weight)
+    if pairs_all(fitted.plain, output, fitted_target, *weight):
+        raise ConfigError.single("", *_broadcast(loss, output, fitted_target))
     return replace(fitted, is_sum=_is_sum(call, fitted, output, target, *weight))
 
 
@@ -116,56 +122,11 @@ def _require_real(name: str, weight: Any) -> None:
 
 def _require_classes(call: LossCall) -> None:
     """Refuse one output per sample where a function of the user's own calls cross_entropy."""
+    if call.name != "cross_entropy":
+        return
     output, target = call.arguments["input"], call.arguments["target"]
-    if call.name == "cross_entropy" and output.dim() == 2 and output.shape[1] == 1:
+    if output.dim() == 2 and output.shape[1] == 1:
         Labels(call.name, output, target).conversion()
-
-
-def _require_no_broadcast(fitted: FittedLoss, output: Any, target: Any, *weight: Any) -> None:
-    """Refuse a loss that pairs each output with each target: (N, 1) with (N,) makes (N, N).
-
-    Such a broadcast goes away once the target has the output's shape, and the value changes.
-    """
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        return
-    if output.shape == target.shape or output.numel() != target.numel() or output.numel() < 2:
-        return
-    plain = replace(fitted, convert=None)
-    try:
-        with warnings.catch_warnings(), _Broadcasts(output.shape, target.shape) as as_given:
-            warnings.simplefilter("ignore")
-            value = plain(output, target, *weight)
-        with _Broadcasts(output.shape) as alike:
-            other = plain(output, target.view_as(output), *weight)
-    except Exception:  # it takes the target as it is only
-        return
-    if as_given.seen and not alike.seen and not bool(torch.isclose(value, other)):
-        what = "pairs each output with each target, because their shapes differ"
-        remedy = "Give one the shape of the other: target.view_as(output)."
-        shapes = f"{tuple(output.shape)} and {tuple(target.shape)}"
-        raise ConfigError.single("", f"{_name(fitted.loss)} {what}", shapes, remedy)
-
-
-class _Broadcasts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether an operation makes a larger tensor of two that have these shapes as they are.
-
-    Those that were given a dimension for it are meant to.
-    """
-
-    def __init__(self, *shapes: torch.Size) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen = False
-        self._shapes = set(shapes)
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        found = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-        shapes = {leaf.shape for leaf in found}  # one alone is what torch's own losses expand
-        if found and isinstance(result, Tensor) and shapes <= self._shapes:
-            self.seen |= result.numel() > max(leaf.numel() for leaf in found)
-        return result
 
 
 def _is_sum(call: LossCall | None, fitted: FittedLoss, *arguments: Any) -> bool:
@@ -296,7 +257,55 @@ def _misfit(name: str, output: Any, target: Any, why: str) -> ConfigError:
     )
 
 
+def _broadcast(loss: LossFunction, output: Any, target: Any) -> tuple[str, str, str]:
+    """Return what is wrong with a loss that pairs each output with each target."""
+    what = "pairs each output with each target, because their shapes differ"
+    shapes = f"{tuple(output.shape)} and {tuple(target.shape)}"
+    return (
+        f"{_name(loss)} {what}",
+        shapes,
+        "Give one the shape of the other: target.view_as(output).",
+    )
+
+
+class ShapesGuard:
+    """Notices batches whose output and target differ in shape, where they are not as the first.
+
+    A loss is fitted on the first batch. Validation data, a last batch of one sample, or a collate
+    function may give others, and `(output - target) ** 2` broadcasts without a word.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[object] = set()  # what only saves time: it is no state of a training
+
+    def __call__(self, loss: LossFunction, output: Any, target: Any, *weight: Any) -> None:
+        """Refuse a batch that the loss would broadcast.
+
+        Raises:
+            UserCodeError: it would.
+        """
+        if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+            return
+        shapes = (output.shape, target.shape)
+        if shapes in self._known:
+            return
+        if output.shape == target.shape:
+            broadcasts = False
+        elif _kind(loss) in ELEMENTWISE:
+            broadcasts = max(output.numel(), target.numel()) > 1
+        else:
+            broadcasts = pairs_all(copy_loss(loss), output, target, *weight)
+        if broadcasts:
+            what, given, remedy = _broadcast(loss, output, target)
+            error = UserCodeError(f"the loss {what} (got {given}). {remedy}")
+            error.kind = "wrong loss"
+            raise error
+        self._known.add(shapes)
+
+
 def _remedy(name: str, output: Any, target: Any) -> str:
+    if name in ("triplet_margin_loss", "TripletMarginLoss"):
+        return "It takes three outputs: write a step, (model, batch) -> loss, in place of the loss."
     if _shape(output) and _shape(output) == (*(_shape(target) or ()), 1):
         return "Give the target a column: y[:, None]."
     if _shape(output) and (*(_shape(output) or ()), 1) == _shape(target):

@@ -20,7 +20,14 @@ from lrexp.errors import NOTHING, ConfigError
 from lrexp.workloads.batches import TARGETS, size_of
 from lrexp.workloads.labels import Convert
 from lrexp.workloads.loss_calls import Count, LossCall, LossCalls
-from lrexp.workloads.losses import LossFunction, copy_loss, fit_loss, over_tokens, torch_name
+from lrexp.workloads.losses import (
+    LossFunction,
+    ShapesGuard,
+    copy_loss,
+    fit_loss,
+    over_tokens,
+    torch_name,
+)
 from lrexp.workloads.optimizers import parts_of
 
 Step: TypeAlias = Callable[[nn.Module, Any], Any]  # (model, batch) -> loss, or a dict with it
@@ -60,6 +67,7 @@ class Supervised:
         of_logits: the loss is given the logits of an output that holds them beside other things.
         is_sum: whether the loss is a sum over samples; a split has its mean.
         ignored: class number of targets that count neither in the loss nor in accuracy.
+        guard: looks at the shapes of each batch.
     """
 
     loss: LossFunction
@@ -67,21 +75,28 @@ class Supervised:
     of_logits: bool = False
     is_sum: bool = False
     ignored: int | None = None
+    guard: ShapesGuard | None = None
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """Return (loss, output)."""
         args, keywords, compared = self.split(batch)
         output = model(*args, **keywords)
         logits = logits_of(output)
-        return self.loss(logits if self.of_logits else output, *compared), logits
+        seen = logits if self.of_logits else output
+        if self.guard is not None:
+            self.guard(self.loss, seen, *compared)
+        return self.loss(seen, *compared), logits
 
     def measure(self, model: nn.Module, batch: Any) -> tuple[Tensor, Count, Any]:
         """Return (mean loss, what it is over, output)."""
         args, keywords, compared = self.split(batch)
         output = model(*args, **keywords)  # outside: a mode takes fast paths away
         logits, size = logits_of(output), size_of(batch)
+        seen = logits if self.of_logits else output
+        if self.guard is not None:
+            self.guard(self.loss, seen, *compared)
         with LossCalls() as calls:
-            loss = self.loss(logits if self.of_logits else output, *compared)
+            loss = self.loss(seen, *compared)
         return (loss / size, size, logits) if self.is_sum else (loss, calls.count(size), logits)
 
     def target(self, batch: Any) -> Any:
@@ -453,7 +468,9 @@ def fit_objective(
     fitted = fit_loss(loss, seen, target, *weight, known=known)
     split = _converting(split, fitted.convert)
     wrapped = over_tokens if fitted.is_tokens else lambda loss: loss
-    return lambda: Supervised(wrapped(make_loss()), split, of_logits, fitted.is_sum, fitted.ignored)
+    return lambda: Supervised(
+        wrapped(make_loss()), split, of_logits, fitted.is_sum, fitted.ignored, ShapesGuard()
+    )
 
 
 def _shifts(call: LossCall | None, batch: Any) -> bool:
@@ -462,7 +479,7 @@ def _shifts(call: LossCall | None, batch: Any) -> bool:
     As language models do, which predict the next token.
     """
     target = _named_target(batch)
-    used = None if call is None else call.arguments["target"]
+    used = None if call is None else call.arguments.get("target")
     if not isinstance(target, Tensor) or not isinstance(used, Tensor):
         return False
     return not torch.equal(target.flatten(), used.flatten())

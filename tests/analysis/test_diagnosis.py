@@ -283,3 +283,19 @@ def test_no_seeds() -> None:
 )
 def test_final_loss(losses: object, table: dict | None, expected: float | None) -> None:
     assert final_loss(losses, table) == (expected if expected is None else pytest.approx(expected))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("val", "says"),
+    [  # the losses fall from 0 to -4.7; a loss below zero is nothing special
+        ([0.0, -4.4, -4.7, -4.84, -4.06], "but val_loss rose in the end (-4.84 to -4.06)"),
+        ([0.0, -4.4, -4.7, -4.84, -4.80], "a longer training would gain"),
+        ([5.0, 0.6, 0.3, 0.16, 0.94], "but val_loss rose in the end (0.16 to 0.94)"),
+        ([0.0, -1.0, -2.0, -3.0, -4.0], "a longer training would gain"),
+    ],
+)
+def test_a_longer_training_is_not_advised_where_val_loss_rose(val: list[float], says: str) -> None:
+    losses = np.concatenate([np.linspace(0, -3, 50), np.linspace(-3, -4.7, 150)])
+    found = diagnose(losses, {"step": np.arange(0, 201, 50), "val_loss": val})
+    assert found.word == "converging well"
+    assert says in found.sentence
