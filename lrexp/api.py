@@ -482,11 +482,11 @@ class _Asked:
 
         out, reporter = None if self.out is None else Path(self.out), options.reporter
         named = {key: value for key, value in self.sections.items() if isinstance(value, str)}
-        given = {key: value for key, value in self.sections.items() if key not in named}
         listed, functions = given_metrics(self.metrics or (), IN_PYTHON)
+        given = {key: value for key, value in self.sections.items() if key not in named}
         objects = Objects(**given, metrics=functions)
         changes = changes_of(self.overrides, named, self.flags)
-        changes += [] if self.metrics is None else [("metrics", listed)]
+        changes += [("metrics", listed)] * (self.metrics is not None)
         changes += executor_changes(options.executor)
         check_free(out)
         with reporter.waiting("Loading data and model"):
