@@ -170,7 +170,7 @@ def compare(
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor)
     of_compare = {"compare.seeds": seeds, "compare.select": select}
     flags = {**of_compare, "device": device, "engine": engine}
-    sections = _sections(model, data, loss, step, eval_step)
+    sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
     return asked.train("compare", options)[1]
 
@@ -221,7 +221,7 @@ def find_lr(
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine}
-    sections = _sections(model, data, loss, step, eval_step)
+    sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
     loaded, run = asked.train("find-lr", options, budget)
     found = range_test(run)
@@ -446,10 +446,6 @@ def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) 
         sinks=_listening(sinks),
         **others,
     )
-
-
-def _sections(model: Any, data: Any, loss: Any, step: Any, eval_step: Any) -> dict[str, Any]:
-    return {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
 
 
 @dataclass(frozen=True)

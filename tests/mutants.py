@@ -154,8 +154,8 @@ MUTANTS = [
     Mutant(
         "callers_model_is_trained",
         "integrations/lr_finder.py",
-        'model, optimizer = copy_of((self.model, self.optimizer), "model", NOT_COPIED)',
-        "model, optimizer = self.model, self.optimizer",
+        'model, optimizers = copy_of((self.model, self._optimizers), "model", NOT_COPIED)',
+        "model, optimizers = self.model, self._optimizers",
         "test_python.py",
     ),
     Mutant(
