@@ -140,7 +140,10 @@ def _mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
     return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-BETTER, NO_DIFFERENCE, TOO_FEW = "better", "no difference detected", "too few seeds to tell"
+BETTER, NO_DIFFERENCE, UNDECIDED = "better", "no difference", "undecided"
+TOO_FEW = "too few seeds to tell"
+MARGIN = 0.01  # of the reference: two variants that differ by less are as good as equal
+MANY_SEEDS = 1_000  # that nobody trains
 
 
 def _verdict(c: Comparison, needed: int) -> str:
@@ -149,10 +152,26 @@ def _verdict(c: Comparison, needed: int) -> str:
         # below six no number of variants would help: that is the plainer reason
         limit = MIN_SEEDS if c.n < MIN_SEEDS else needed
         return f"{TOO_FEW} (n < {limit})"
-    says = f"{c.better} is better" if c.kind == BETTER else NO_DIFFERENCE
-    winner, wins = (c.reference, c.losses) if c.better == c.reference else (c.variant, c.wins)
-    facts = [*_size(c), f"p = {_p_text(c.p_holm)}", f"n = {c.n}", f"{winner} wins {wins}"]
-    return f"{says} ({', '.join(facts)})"
+    says = f"{c.better} is better" if c.kind == BETTER else c.kind
+    facts = [*_size(c), f"p = {_p_text(c.p_holm)}"]
+    if c.kind == UNDECIDED and c.wins != c.losses:
+        ahead, wins = (c.variant, c.wins) if c.wins > c.losses else (c.reference, c.losses)
+        facts.append(f"{ahead} ahead in {wins} of {c.n} seeds")
+    else:
+        winner, wins = (c.reference, c.losses) if c.better == c.reference else (c.variant, c.wins)
+        facts += [f"n = {c.n}", f"{winner} wins {wins}"]
+    return f"{says} ({', '.join(facts)}{_settled(c)})"
+
+
+def _settled(c: Comparison) -> str:
+    """Return how many seeds would settle what is undecided."""
+    if c.kind != UNDECIDED or c.seeds_needed is None or c.mean is None or c.margin is None:
+        return ""
+    many = c.seeds_needed > MANY_SEEDS
+    count = f"more than {MANY_SEEDS:,}" if many else f"about {c.seeds_needed}"
+    small = abs(c.mean) < c.margin
+    what = f"whether it is below {c.margin:.2g}" if small else "a difference of this size"
+    return f"; {count} seeds would settle {what}"
 
 
 def _size(c: Comparison) -> list[str]:
@@ -168,7 +187,10 @@ def _size(c: Comparison) -> list[str]:
     mean = _number(c.mean, places, "+")
     low_text, high_text = (_number(end, places) for end in (low, high))
     share = "" if c.relative is None else _share(100 * c.relative)
-    return [f"Δ {mean}{share}", f"95 % interval {low_text} to {high_text}"]
+    within = ""
+    if c.kind == NO_DIFFERENCE and c.margin and (low or high):
+        within = f", within ±{c.margin:.2g}"
+    return [f"Δ {mean}{share}", f"95 % interval {low_text} to {high_text}{within}"]
 
 
 def _share(percent: float) -> str:
@@ -199,7 +221,7 @@ class Comparison:
 
     variant: str
     reference: str
-    kind: str  # BETTER | NO_DIFFERENCE | TOO_FEW
+    kind: str  # BETTER | NO_DIFFERENCE | UNDECIDED | TOO_FEW
     better: str | None  # which of the two
     verdict: str
     n: int  # pairs of seeds compared
@@ -217,6 +239,8 @@ class Comparison:
     p_holm: float
     diverged: dict[str, int]  # seeds in which only the variant, only the reference, both did
     failed: int  # seeds left out because a trial raised
+    margin: float | None = None  # below which a difference counts as none
+    seeds_needed: int | None = None  # that would settle what is undecided
 
 
 def compare_to(
@@ -263,9 +287,10 @@ def compare_to(
     table = np.array([pair.tested for pair in pairs]).reshape(len(pairs), len(seeds))
     p = statistics.sign_flip_p(table.T)
     corrected = statistics.holm(p, family)
-    needed = statistics.seeds_needed(len(pairs) if family is None else family)
+    family = len(pairs) if family is None else family
+    needed, alpha = statistics.seeds_needed(family), ALPHA / max(1, family)
     return tuple(
-        _comparison(pair, direction, (float(p[i]), float(corrected[i])), needed)
+        _comparison(pair, direction, (float(p[i]), float(corrected[i])), alpha, needed)
         for i, pair in enumerate(pairs)
     )
 
@@ -303,7 +328,7 @@ def _costs(
 
 
 def _comparison(
-    pair: _Pair, direction: Direction, p: tuple[float, float], needed: int
+    pair: _Pair, direction: Direction, p: tuple[float, float], alpha: float, needed: int
 ) -> Comparison:
     sign = 1.0 if direction == "min" else -1.0
     tested = pair.tested
@@ -316,7 +341,9 @@ def _comparison(
     with np.errstate(invalid="ignore"):  # the middle of -inf and inf is nowhere
         median = float(np.median(d)) if len(d) else math.nan
     interval = statistics.t_interval(d) if finite else None
-    kind, better = _judge(pair, interval, p[1], needed)
+    sd = float(d.std(ddof=1)) if finite and len(d) > 1 else None
+    margin = _margin(pair)
+    kind, better = _judge(pair, interval, margin, p[1], needed)
     comparison = Comparison(
         variant=pair.variant,
         reference=pair.reference,
@@ -330,7 +357,7 @@ def _comparison(
         losses=int((tested > 0).sum()),
         ties=int((tested == 0).sum()),
         mean=mean,
-        sd=float(d.std(ddof=1)) if finite and len(d) > 1 else None,
+        sd=sd,
         interval=interval,
         median=median if math.isfinite(median) else None,
         relative=_relative(mean, pair) if direction == "min" else None,
@@ -338,12 +365,40 @@ def _comparison(
         p_holm=p[1],
         diverged=lost,
         failed=int(np.isnan(by_seed).sum()),
+        margin=margin,
+        seeds_needed=_more(mean, sd, margin, alpha, needed) if kind == UNDECIDED else None,
     )
     return replace(comparison, verdict=_verdict(comparison, needed))
 
 
+def _margin(pair: _Pair) -> float | None:
+    """Return below which difference two variants count as equal.
+
+    It is the smaller of `MARGIN` of the reference's mean and the spread of its seeds.
+    """
+    known = pair.reference_cost[np.isfinite(pair.difference) & np.isfinite(pair.reference_cost)]
+    if len(known) < 2:
+        return None
+    return min(MARGIN * abs(float(known.mean())), float(known.std(ddof=1)))
+
+
+def _more(
+    mean: float | None, sd: float | None, margin: float | None, alpha: float, needed: int
+) -> int | None:
+    """Return how many seeds would settle a difference, or that there is none to speak of."""
+    if mean is None or sd is None or margin is None:
+        return None
+    left = margin - abs(mean)
+    count = statistics.seeds_within(left, sd) if left > 0 else statistics.seeds_for(mean, sd, alpha)
+    return None if count is None else max(count, needed)
+
+
 def _judge(
-    pair: _Pair, interval: tuple[float, float] | None, p: float, needed: int
+    pair: _Pair,
+    interval: tuple[float, float] | None,
+    margin: float | None,
+    p: float,
+    needed: int,
 ) -> tuple[str, str | None]:
     """Return the kind of the verdict, and which of the two is better."""
     d = pair.tested[~np.isnan(pair.tested)]
@@ -354,9 +409,12 @@ def _judge(
     favoured = (pair.variant, pair.cost) if total < 0 else (pair.reference, pair.reference_cost)
     failed = bool(np.isnan(favoured[1]).any())  # else a variant could win by raising
     around_0 = interval is not None and interval[0] <= 0 <= interval[1]
-    if p > ALPHA or total == 0 or around_0 or failed:
-        return NO_DIFFERENCE, None
-    return BETTER, favoured[0]
+    if not (p > ALPHA or total == 0 or around_0 or failed):
+        return BETTER, favoured[0]
+    is_equal = interval is not None and not d.any()  # but for rounding
+    if interval is not None and margin is not None:
+        is_equal |= -margin <= interval[0] and interval[1] <= margin
+    return (NO_DIFFERENCE if is_equal else UNDECIDED), None
 
 
 def _diverged(pair: _Pair) -> dict[str, int]:

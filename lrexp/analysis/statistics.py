@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -139,6 +139,67 @@ def seeds_needed(family: int) -> int:
         [6, 7, 7, 9, 11]
     """
     return max(MIN_SEEDS, math.ceil(1 + math.log2(max(1, family) / ALPHA)))
+
+
+MOST_SEEDS = 10_000  # that are looked for
+POWER = 0.8  # of trainings that are repeated with so many seeds, the share that shows it
+
+
+def seeds_for(
+    difference: float, sd: float, alpha: float = ALPHA, power: float = POWER
+) -> int | None:
+    """Return how many seeds show a mean difference of this size; None where none would do.
+
+    The least n with `P(|t'| > t(1 − α/2, n − 1)) ≥ power`, t' noncentral with `√n·difference/sd`.
+
+    Args:
+        difference: mean, in the unit of the metric; its sign is no matter.
+        sd: of the differences from seed to seed.
+        alpha: of one comparison; divided by the number of them, where there are several.
+        power: the share of such experiments that shows it.
+
+    Example:
+        >>> seeds_for(1.0, 1.0), seeds_for(0.5, 1.0), seeds_for(0.0, 1.0)  # as tables of the t-test
+        (10, 34, None)
+    """
+    from scipy.special import nctdtr, ndtri, stdtrit
+
+    if not difference or not math.isfinite(difference):
+        return None
+    effect = abs(difference) / sd if sd else math.inf
+
+    def is_shown(n: int) -> bool:
+        limit = stdtrit(n - 1, 1 - alpha / 2)
+        return not nctdtr(n - 1, math.sqrt(n) * effect, limit) > 1 - power  # nan far out: it is
+
+    normal = (ndtri(1 - alpha / 2) + ndtri(power)) / effect  # Student's t takes a few more
+    return _first(is_shown, normal**2)
+
+
+def seeds_within(margin: float, sd: float, level: float = 1 - ALPHA) -> int | None:
+    """Return how many seeds an interval takes that reaches no further than `margin` to each side.
+
+    The least n with `t(n − 1)·sd/√n ≤ margin`.
+
+    Example:
+        >>> seeds_within(1.0, 1.0), seeds_within(0.5, 1.0), seeds_within(0.0, 1.0)
+        (7, 18, None)
+    """
+    from scipy.special import ndtri, stdtrit
+
+    if margin <= 0:
+        return None
+
+    def is_within(n: int) -> bool:
+        return float(stdtrit(n - 1, 0.5 + level / 2)) * sd <= margin * math.sqrt(n)
+
+    return _first(is_within, (ndtri(0.5 + level / 2) * sd / margin) ** 2)
+
+
+def _first(holds: Callable[[int], bool], least: float) -> int | None:
+    """Return the first number for which something holds; None from `MOST_SEEDS` on."""
+    start = max(2, math.floor(min(least, MOST_SEEDS)))
+    return next((n for n in range(start, MOST_SEEDS) if holds(n)), None)
 
 
 @dataclass(frozen=True)

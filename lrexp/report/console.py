@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NO_SIGNAL = 4
 NOTHING_WRITTEN = "Interrupted before training; nothing was written."
+MOST_SEEDS = 50  # that are proposed: more are seldom trained
 MIN_SEEDS = 6  # below that no statistics can tell two variants apart
 
 
@@ -127,9 +128,11 @@ def _following(
     if not any((row.get("outcomes") or {}).get("finished") for row in summary["ranking"]):
         return f"find-lr {again}"
     needed = (summary.get("declared") or {}).get("seeds_needed", MIN_SEEDS)
-    few = len(summary.get("seeds") or ()) < needed
+    asked = [c.get("seeds_needed") or 0 for c in summary.get("comparisons") or ()]
+    wanted = max([needed, *(count for count in asked if count <= MOST_SEEDS)])
     kept = shlex.quote(str(run))  # its trials, to which seeds are added
-    return f"resume {kept} --seeds {needed}" if few else f"plot {kept}"
+    few = len(summary.get("seeds") or ()) < wanted
+    return f"resume {kept} --seeds {wanted}" if few else f"plot {kept}"
 
 
 def again_words(config: Path, changes: list[str] | None) -> str:

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrexp.analysis.claims import BETTER, TOO_FEW
+from lrexp.analysis.claims import BETTER, NO_DIFFERENCE, TOO_FEW
 from lrexp.analysis.statistics import MIN_SEEDS
 from lrexp.report.metrics import GUESSES, guesses, metric_notes, metrics_table, other_columns
 from lrexp.report.text import (
@@ -238,7 +238,7 @@ def _shown_seeds(summary: Mapping[str, Any]) -> Sequence[int]:
 
 MAX_LENGTH = 2_000  # characters of a paragraph
 MANY_MISSES = 5  # variants that never reach the target; more are counted
-CLAIM_STYLES = {BETTER: "", TOO_FEW: "dim"}
+CLAIM_STYLES = {BETTER: "", NO_DIFFERENCE: "", TOO_FEW: "dim"}  # what is open is yellow
 
 
 def verdict_lines(summary: Mapping[str, Any]) -> RenderableType | None:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrexp.analysis.claims import BETTER, NO_DIFFERENCE, TOO_FEW, Comparison, compare_to
+from lrexp.analysis.claims import (
+    BETTER,
+    NO_DIFFERENCE,
+    TOO_FEW,
+    UNDECIDED,
+    Comparison,
+    compare_to,
+)
 
 LOST, FAILED = "diverged", "failed"
 Row = list[Any]  # by seed: a value, LOST or FAILED
@@ -42,23 +49,23 @@ def noisy(n: int) -> Row:
         (around(1.0, 6), around(1.5, 6, 0.02), BETTER, "a"),
         (around(1.0, 5), around(0.5, 5, 0.02), TOO_FEW, None),
         (around(1.0, 1), around(0.5, 1), TOO_FEW, None),
-        (around(1.0, 8), noisy(8), NO_DIFFERENCE, None),
+        (around(1.0, 8), noisy(8), UNDECIDED, None),
         (around(1.0, 8), around(1.0, 8), NO_DIFFERENCE, None),  # A against A
         # all six are wins, but the interval of the mean holds 0
-        ([1.0] * 6, [0.99, 0.99, 0.99, 0.99, 0.99, -1.0], NO_DIFFERENCE, None),
+        ([1.0] * 6, [0.99, 0.99, 0.99, 0.99, 0.99, -1.0], UNDECIDED, None),
         # a diverged seed is lost by more than any finite difference
         ([1.0] * 6, [LOST] * 6, BETTER, "a"),
         ([LOST] * 6, [1.0] * 6, BETTER, "b"),
-        ([1.0] * 8, [LOST, *[0.5] * 7], NO_DIFFERENCE, None),
+        ([1.0] * 8, [LOST, *[0.5] * 7], UNDECIDED, None),
         ([1.0] * 8, [LOST, *[1.5] * 7], BETTER, "a"),
-        ([1.0] * 10, [*[LOST] * 5, *[0.9] * 5], NO_DIFFERENCE, None),  # 2 / 2⁵
+        ([1.0] * 10, [*[LOST] * 5, *[0.9] * 5], UNDECIDED, None),  # 2 / 2⁵
         ([1.0] * 10, [*[LOST] * 6, *[0.9] * 4], BETTER, "a"),  # 2 / 2⁶, though the rest was won
         # both diverged: a tie, and five wins beside it are too few
-        ([LOST, *[1.0] * 5], [LOST, *[0.5] * 5], NO_DIFFERENCE, None),
-        ([LOST] * 8, [LOST] * 8, NO_DIFFERENCE, None),
+        ([LOST, *[1.0] * 5], [LOST, *[0.5] * 5], UNDECIDED, None),
+        ([LOST] * 8, [LOST] * 8, UNDECIDED, None),
         # a failed seed is left out; who failed cannot win by it
         ([1.0] * 7, [FAILED, *[1.5] * 6], BETTER, "a"),
-        ([1.0] * 7, [FAILED, *[0.5] * 6], NO_DIFFERENCE, None),
+        ([1.0] * 7, [FAILED, *[0.5] * 6], UNDECIDED, None),
         ([1.0] * 6, [FAILED, *[1.5] * 5], TOO_FEW, None),
         ([FAILED] * 6, [1.0] * 6, TOO_FEW, None),
     ],
@@ -151,7 +158,7 @@ def test_holm_is_over_the_variants() -> None:
     assert [c.verdict for c in found.values()] == ["too few seeds to tell (n < 7)"] * 2
     rows = {"a": around(1.0, 7), "b": around(0.5, 7, 0.02), "c": noisy(7)}
     found = compare(rows)
-    assert (found["b"].kind, found["c"].kind) == (BETTER, NO_DIFFERENCE)
+    assert (found["b"].kind, found["c"].kind) == (BETTER, UNDECIDED)
     assert found["b"].p_holm == 2 * found["b"].p
     assert compare(rows, family=3)["b"].p_holm == 3 * found["b"].p  # as many were open to choice
     chosen = compare(rows, family=45)
@@ -180,3 +187,39 @@ def test_shares_are_left_out_where_they_say_nothing() -> None:
     far = compare({"a": [1e-3] * 6, "b": [9.0] * 6})["b"]
     assert far.relative == pytest.approx(8999)
     assert "= -100 %" not in far.verdict
+
+
+# reference | variant | the verdict, of seeds that differ little or too much to tell
+EQUAL = [1.0, 1.2, 0.8, 1.1, 0.9, 1.05, 0.95, 1.0]
+NEAR = [1e-3, -1e-3, 2e-3, -2e-3, 1e-3, -1e-3, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("variant", "kind", "seeds"),
+    [
+        (EQUAL, NO_DIFFERENCE, None),
+        ([a + b for a, b in zip(EQUAL, NEAR, strict=True)], NO_DIFFERENCE, None),
+        # 20 times as far: the interval leaves ±1 %, the mean does not
+        ([a + 20 * b for a, b in zip(EQUAL, NEAR, strict=True)], UNDECIDED, 29),
+        # 5 % below on average, in 6 of 8: Cohen's d of 0.78 takes 15 seeds
+        ([a - 0.05 + 0.06 * (-1) ** i for i, a in enumerate(EQUAL)], UNDECIDED, 15),
+    ],
+)
+def test_no_difference_is_a_finding_and_not_a_shrug(variant: Row, kind: str, seeds: int) -> None:
+    found = compare({"a": EQUAL, "b": variant})["b"]
+    assert (found.kind, found.seeds_needed) == (kind, seeds)
+    assert found.margin == pytest.approx(0.01)  # 1 % of the mean is less than the spread
+    d = np.subtract(variant, EQUAL)
+    half = 2.3646243 * d.std(ddof=1) / math.sqrt(8)
+    if kind == NO_DIFFERENCE:
+        assert abs(d.mean()) + half <= 0.01
+    else:
+        assert abs(d.mean()) + half > 0.01
+        assert f"; about {seeds} seeds would settle" in found.verdict
+
+
+def test_the_margin_is_the_spread_of_the_seeds_where_that_is_less() -> None:
+    reference = [1.0, 1.001, 0.999, 1.0, 1.001, 0.999, 1.0, 1.0]
+    found = compare({"a": reference, "b": [x + 0.002 for x in reference]})["b"]
+    assert found.margin == pytest.approx(np.std(reference, ddof=1))
+    assert found.kind == BETTER  # though it is 0.2 % only

@@ -16,7 +16,9 @@ from lrexp.analysis.statistics import (
     EXACT_SEEDS,
     differences,
     holm,
+    seeds_for,
     seeds_needed,
+    seeds_within,
     sign_flip_p,
     t_interval,
     without_rounding,
@@ -164,3 +166,34 @@ def test_rounding_is_a_tie_and_little_more_is_not() -> None:
     assert kept[1] < 0
     assert kept[2] == INF
     assert kept[3] == 0.0
+
+
+# of a paired t-test, two-sided: effect | α | seeds for a power of 80 %, as Cohen's tables have them
+@pytest.mark.parametrize(
+    ("effect", "alpha", "seeds"),
+    [(0.2, 0.05, 199), (0.5, 0.05, 34), (0.8, 0.05, 15), (1.0, 0.05, 10), (0.5, 0.01, 51), (3.0, 0.05, 4)],
+)
+def test_the_seeds_for_a_difference(effect: float, alpha: float, seeds: int) -> None:
+    assert seeds_for(effect * 0.3, 0.3, alpha) == seeds_for(-effect, 1.0, alpha) == seeds
+    rng = np.random.default_rng(0)
+    draws = rng.normal(effect, 1.0, (8_000, seeds))
+    power = [
+        float(np.mean(stats.ttest_1samp(draws[:, :n], 0.0, axis=1).pvalue <= alpha))
+        for n in (seeds - 1, seeds)
+    ]
+    assert power[0] < 0.815
+    assert power[1] > 0.785  # the least number that has 80 %, of which 8,000 experiments know 1 %
+
+
+def test_no_number_of_seeds_shows_nothing() -> None:
+    assert seeds_for(0.0, 1.0) is seeds_for(1e-6, 1.0) is seeds_for(math.inf, 1.0) is None
+    assert seeds_for(1.0, 0.0) == 2
+    assert seeds_within(0.0, 1.0) is seeds_within(1e-9, 1.0) is None
+
+
+@pytest.mark.parametrize(("margin", "sd"), [(1.0, 1.0), (0.5, 1.0), (0.03, 0.2)])
+def test_the_seeds_of_a_narrow_interval(margin: float, sd: float) -> None:
+    n = seeds_within(margin, sd)
+    assert n is not None
+    reach = [stats.t.ppf(0.975, k - 1) * sd / math.sqrt(k) for k in (n - 1, n)]
+    assert reach[1] <= margin < reach[0]

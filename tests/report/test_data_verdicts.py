@@ -46,7 +46,7 @@ def test_each_row_has_its_name_and_its_verdict(schedules: Run) -> None:
         ("half_lost", "verdicts.claim", 2),
     ]  # fmt: skip
     assert rows[0].below == "good is better, p = 0.023"
-    assert rows[1].below.startswith("no difference detected, p = ")
+    assert rows[1].below.startswith("undecided, p = ")
     assert rows[2].below == "base is better, p = 0.031, diverged in 7 of 8"
     assert panel.title == ""
     assert panel.y.numbers == "none"
