@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lrexp.report.plots import plot_lr_schedule
     from lrexp.report.result import RangeTest
     from lrexp.runs.executor import register_executor
+    from lrexp.runs.judged import judge
     from lrexp.runs.reader import Run, load_run
     from lrexp.schedules.public import (
         AdaptiveCycleLR,
@@ -39,6 +40,7 @@ _HOMES = {
     "get_combined_lr_scheduler": "lrexp.schedules.public",
     "get_lr_scheduler": "lrexp.schedules.public",
     "get_multi_step_lr_scheduler": "lrexp.schedules.public",
+    "judge": "lrexp.runs.judged",
     "load_run": "lrexp.runs.reader",
     "plot_lr_schedule": "lrexp.report.plots",
     "register_executor": "lrexp.runs.executor",
@@ -63,6 +65,7 @@ __all__ = [
     "get_combined_lr_scheduler",
     "get_lr_scheduler",
     "get_multi_step_lr_scheduler",
+    "judge",
     "load_run",
     "plot_lr_schedule",
     "records",

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import typer
 
-from lrexp import __version__
 from lrexp.errors import (
     ConfigError,
     FailedTrialsError,
@@ -42,23 +41,38 @@ from lrexp.report.console import (
 )
 from lrexp.report.options import (
     Budget,
+    By,
     ConfigFile,
+    Debug,
     Device,
+    Difference,
+    Direction,
     Engine,
     Executor,
     Force,
+    Forget,
     Jobs,
     Json,
+    LrFile,
+    Metric,
+    MetricColumn,
     NoPlots,
     Out,
+    Pair,
+    Picture,
+    PlotsDir,
     Quiet,
     Race,
+    Reference,
+    RunDirectories,
     RunDirectory,
     RunsDir,
     Seeds,
     Select,
     Set,
+    Tables,
     Trust,
+    Version,
     Write,
 )
 from lrexp.runs.signals import borrowed_signals, ignore_signals, outlive_readers, take_signals
@@ -82,42 +96,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(given: bool) -> None:
-    if given:
-        typer.echo(f"lrexp {__version__}")
-        raise typer.Exit
-
-
-def _forget_timings(given: bool) -> None:
-    if given:
-        from lrexp.runs.timings import forget_timings, timings_path
-
-        what = "Removed" if forget_timings() else "There is no"
-        typer.echo(f"{what} {timings_path()}.")
-        raise typer.Exit
-
-
 @app.callback()
-def root(
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Print the version."
-        ),
-    ] = False,
-    _forget: Annotated[
-        bool,
-        typer.Option(
-            "--forget-timings",
-            is_eager=True,
-            callback=_forget_timings,
-            help="Remove what was measured of this machine, to choose engines anew.",
-        ),
-    ] = False,
-    _debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; any place will do.")
-    ] = False,
-) -> None:
+def root(_version: Version = False, _forget: Forget = False, _debug: Debug = False) -> None:
     """Learning-rate experiments in PyTorch."""
 
 
@@ -295,11 +275,8 @@ def worker(
 
 @app.command(epilog="Example: lrexp plot runs/20261121-210301-digits-lr-compare-3f9c")
 def plot(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the pictures go; default: the run's plots/."),
-    ] = None,
+    runs: RunDirectories,
+    out: PlotsDir = None,
 ) -> None:
     """Redraw the plots of finished, running or interrupted runs; several are overlaid."""
     from lrexp import api
@@ -312,13 +289,8 @@ def plot(
 def schedule(
     config: ConfigFile,
     set_: Set = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The picture; default: NAME-lr.png here.")
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the LRs too: a line a step, a column a variant."),
-    ] = None,
+    out: Picture = None,
+    csv: LrFile = None,
     trust: Trust = None,
     json: Json = False,
 ) -> None:
@@ -399,6 +371,65 @@ def init(
         raise ConfigError.single("FILE", "exists already", str(file), "Give another, or --force.")
     write_whole(file, starter())
     say(f"Wrote {file}. Next: lrexp compare {file}")
+
+
+@app.command(epilog="Example: lrexp verdict runs/... --metric val_accuracy --reference cosine")
+def verdict(
+    run: RunDirectory,
+    reference: Reference = None,
+    metric: Metric = None,
+    select: Select = None,
+    json: Json = False,
+) -> None:
+    """Judge a comparison anew, by another reference or metric, without training."""
+    from lrexp.runs.judged import judge_run
+    from lrexp.runs.reader import load_run
+
+    _show_judged(judge_run(load_run(run), reference, metric, select), json)
+
+
+@app.command(epilog="Example: lrexp judge results.csv --by lr --pair seed --metric val_loss")
+def judge(
+    files: Tables,
+    by: By = None,
+    metric: MetricColumn = None,
+    pair: Pair = None,
+    direction: Direction = None,
+    reference: Reference = None,
+    json: Json = False,
+) -> None:
+    """Give verdicts on results made elsewhere: tables with one row per training."""
+    from lrexp.runs.judged import judge as judge_files
+
+    which = {"direction": direction, "reference": reference}
+    _show_judged(judge_files(files, by, metric, pair, **which), json)
+
+
+def _show_judged(judged: dict[str, Any], json: bool) -> None:
+    from lrexp.report.judgement import judgement_table
+
+    if json:
+        print_json(judged)
+    else:
+        stdout().print(judgement_table(judged))
+
+
+@app.command(epilog="Example: lrexp power runs/... --difference 1%")
+def power(
+    run: RunDirectory,
+    difference: Difference,
+    json: Json = False,
+) -> None:
+    """Say how many seeds a difference takes, by how the seeds of a run differed."""
+    from lrexp.report.judgement import power_table
+    from lrexp.runs.judged import power_of
+    from lrexp.runs.reader import load_run
+
+    found = power_of(load_run(run), difference)
+    if json:
+        print_json(found)
+    else:
+        stdout().print(power_table(found))
 
 
 def main() -> None:

@@ -146,7 +146,7 @@ MARGIN = 0.01  # of the reference: two variants that differ by less are as good 
 MANY_SEEDS = 1_000  # that nobody trains
 
 
-def _verdict(c: Comparison, needed: int) -> str:
+def verdict_text(c: Comparison, needed: int) -> str:
     """Return the verdict with its numbers; `needed` is how many seeds a claim takes."""
     if c.kind == TOO_FEW:
         # below six no number of variants would help: that is the plainer reason
@@ -154,7 +154,12 @@ def _verdict(c: Comparison, needed: int) -> str:
         return f"{TOO_FEW} (n < {limit})"
     says = f"{c.better} is better" if c.kind == BETTER else c.kind
     facts = [*_size(c), f"p = {_p_text(c.p_holm)}"]
-    if c.kind == UNDECIDED and c.wins != c.losses:
+    if c.of_reference is not None:
+        check = ""
+        if c.check_p not in (None, c.p):
+            check = f", Mann-Whitney p = {_p_text(c.check_p)}"
+        facts.append(f"n = {c.n} and {c.of_reference}{check}")
+    elif c.kind == UNDECIDED and c.wins != c.losses:
         ahead, wins = (c.variant, c.wins) if c.wins > c.losses else (c.reference, c.losses)
         facts.append(f"{ahead} ahead in {wins} of {c.n} seeds")
     else:
@@ -212,7 +217,7 @@ def _number(value: float, places: int | None, sign: str = "") -> str:
 
 
 def _p_text(p: float) -> str:
-    return f"{p:.2g}" if p >= 1e-3 else f"{p:.0e}".replace("e-0", "e-")
+    return f"{p:.2g}" if p >= 1e-3 else f"{max(p, 1e-99):.0e}".replace("e-0", "e-")
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,8 @@ class Comparison:
     failed: int  # seeds left out because a trial raised
     margin: float | None = None  # below which a difference counts as none
     seeds_needed: int | None = None  # that would settle what is undecided
+    of_reference: int | None = None  # values of the reference, where no pairs are compared
+    check_p: float | None = None  # of another test that has to agree
 
 
 def compare_to(
@@ -342,7 +349,7 @@ def _comparison(
         median = float(np.median(d)) if len(d) else math.nan
     interval = statistics.t_interval(d) if finite else None
     sd = float(d.std(ddof=1)) if finite and len(d) > 1 else None
-    margin = _margin(pair)
+    margin = margin_of(pair.reference_cost[~np.isnan(pair.difference)])
     kind, better = _judge(pair, interval, margin, p[1], needed)
     comparison = Comparison(
         variant=pair.variant,
@@ -366,23 +373,23 @@ def _comparison(
         diverged=lost,
         failed=int(np.isnan(by_seed).sum()),
         margin=margin,
-        seeds_needed=_more(mean, sd, margin, alpha, needed) if kind == UNDECIDED else None,
+        seeds_needed=more_seeds(mean, sd, margin, alpha, needed) if kind == UNDECIDED else None,
     )
-    return replace(comparison, verdict=_verdict(comparison, needed))
+    return replace(comparison, verdict=verdict_text(comparison, needed))
 
 
-def _margin(pair: _Pair) -> float | None:
+def margin_of(reference: Array) -> float | None:
     """Return below which difference two variants count as equal.
 
     It is the smaller of `MARGIN` of the reference's mean and the spread of its seeds.
     """
-    known = pair.reference_cost[np.isfinite(pair.difference) & np.isfinite(pair.reference_cost)]
+    known = reference[np.isfinite(reference)]
     if len(known) < 2:
         return None
     return min(MARGIN * abs(float(known.mean())), float(known.std(ddof=1)))
 
 
-def _more(
+def more_seeds(
     mean: float | None, sd: float | None, margin: float | None, alpha: float, needed: int
 ) -> int | None:
     """Return how many seeds would settle a difference, or that there is none to speak of."""

@@ -131,6 +131,15 @@ def holm(p: ArrayLike, family: int | None = None) -> Array:
     return corrected
 
 
+def num_comparisons(count: int, *, chosen_by_result: bool) -> int:
+    """Return with how many comparisons a verdict shares its chance of error.
+
+    With a reference that was declared, each other variant is compared with it; one that was chosen
+    by its result could have been any of them, so all pairs count.
+    """
+    return count * (count - 1) // 2 if chosen_by_result else count - 1
+
+
 def seeds_needed(family: int) -> int:
     """Return the seeds from which the smallest possible p, 2/2ⁿ, can pass Holm's first hurdle.
 
@@ -139,6 +148,11 @@ def seeds_needed(family: int) -> int:
         [6, 7, 7, 9, 11]
     """
     return max(MIN_SEEDS, math.ceil(1 + math.log2(max(1, family) / ALPHA)))
+
+
+def sd_of(values: Sequence[float]) -> float | None:
+    """Return the standard deviation of a sample (ddof = 1); None below two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 MOST_SEEDS = 10_000  # that are looked for

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lrexp import __version__
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
 Set = Annotated[
     list[str] | None,
@@ -71,3 +73,79 @@ NoPlots = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Metric = Annotated[str | None, typer.Option(metavar="NAME", help="A column of evals.csv.")]
+Tables = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="Results: CSV, or JSON lines.")
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COL",
+        help="The column that names the variants; `file` is the name of the file. Without it "
+        "every column of numbers is a variant.",
+    ),
+]
+MetricColumn = Annotated[str | None, typer.Option(metavar="COL", help="The column of the result.")]
+Pair = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COL",
+        help="The column that pairs trainings: a seed that fixes weights and batches.",
+    ),
+]
+Direction = Annotated[
+    str | None, typer.Option(metavar="min|max", help="Whether lower or higher is better.")
+]
+Difference = Annotated[
+    str,
+    typer.Option(metavar="SIZE", help="In the metric's unit, or a share of the reference: 1%."),
+]
+RunDirectories = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")]
+PlotsDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the pictures go; default: the run's plots/."),
+]
+Picture = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The picture; default: NAME-lr.png here.")
+]
+LrFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the LRs too: a line a step, a column a variant."),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="VARIANT", help="The variant that the others are compared with."),
+]
+
+
+def _print_version(given: bool) -> None:
+    if given:
+        typer.echo(f"lrexp {__version__}")
+        raise typer.Exit
+
+
+def _forget_timings(given: bool) -> None:
+    if given:
+        from lrexp.runs.timings import forget_timings, timings_path
+
+        what = "Removed" if forget_timings() else "There is no"
+        typer.echo(f"{what} {timings_path()}.")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+]
+Forget = Annotated[
+    bool,
+    typer.Option(
+        "--forget-timings",
+        is_eager=True,
+        callback=_forget_timings,
+        help="Remove what was measured of this machine, to choose engines anew.",
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error; any place will do.")
+]

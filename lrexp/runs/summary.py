@@ -282,7 +282,7 @@ def evidence(results: Results) -> dict[str, Any]:
     comparable, warnings = _comparable(results)
     sensitivity = _sensitivity(results)
     by_result = results.reference != results.config.reference
-    family = num_comparisons(len(comparable), chosen_by_result=by_result)
+    family = statistics.num_comparisons(len(comparable), chosen_by_result=by_result)
     comparisons = compare_to(
         {name: results.values[name] for name in comparable},
         results.outcomes,
@@ -311,19 +311,10 @@ def evidence(results: Results) -> dict[str, Any]:
     }
 
 
-def num_comparisons(count: int, *, chosen_by_result: bool) -> int:
-    """Return with how many comparisons a verdict shares its chance of error.
-
-    With a reference that was declared, each other variant is compared with it; one that was chosen
-    by its result could have been any of them, so all pairs count.
-    """
-    return count * (count - 1) // 2 if chosen_by_result else count - 1
-
-
 def too_few_seeds(config: Config) -> str | None:
     """Return a sentence where a config has seeds for a verdict, but not for so many variants."""
     seeds, count = config.experiment.compare.seeds, len(config.variants)
-    family = num_comparisons(count, chosen_by_result=config.reference == BEST)
+    family = statistics.num_comparisons(count, chosen_by_result=config.reference == BEST)
     needed = statistics.seeds_needed(family)
     if not statistics.MIN_SEEDS <= seeds < needed:
         return None

@@ -171,7 +171,14 @@ def test_rounding_is_a_tie_and_little_more_is_not() -> None:
 # of a paired t-test, two-sided: effect | α | seeds for a power of 80 %, as Cohen's tables have them
 @pytest.mark.parametrize(
     ("effect", "alpha", "seeds"),
-    [(0.2, 0.05, 199), (0.5, 0.05, 34), (0.8, 0.05, 15), (1.0, 0.05, 10), (0.5, 0.01, 51), (3.0, 0.05, 4)],
+    [
+        (0.2, 0.05, 199),
+        (0.5, 0.05, 34),
+        (0.8, 0.05, 15),
+        (1.0, 0.05, 10),
+        (0.5, 0.01, 51),
+        (3.0, 0.05, 4),
+    ],
 )
 def test_the_seeds_for_a_difference(effect: float, alpha: float, seeds: int) -> None:
     assert seeds_for(effect * 0.3, 0.3, alpha) == seeds_for(-effect, 1.0, alpha) == seeds
