@@ -6,7 +6,6 @@ Each run is written to its directory first; summaries, tables and plots are made
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from lrexp.report.data.lr import trace_name
 from lrexp.report.plots import draw_nothing, draw_overlay, draw_run, draw_schedules, draw_unless_off
 from lrexp.report.progress import ConsoleReporter
 from lrexp.report.result import RangeTest, range_test
+from lrexp.runs.looks import Until, goes_on, is_undecided
+from lrexp.runs.lr_copy import LrCopy
 from lrexp.runs.reader import Draw, Run, load_run
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from lrexp.config.config import Config
     from lrexp.config.load import Overrides
     from lrexp.engine.stop import Stop
-    from lrexp.records import Reporter, Sink
+    from lrexp.records import Sink
     from lrexp.runs.choosing import RunOptions
     from lrexp.runs.executor import Executor
     from lrexp.runs.spec import Command, Source
@@ -111,6 +112,8 @@ def compare(
     eval_step: Any = None,
     seeds: int | None = None,
     select: Literal["final", "best"] | None = None,
+    until_decided: bool = False,
+    max_seeds: int | None = None,
     device: str | None = None,
     engine: str | None = None,
     jobs: int | None = None,
@@ -139,6 +142,8 @@ def compare(
             evaluations, where it is another.
         seeds, select, device, engine: replace `compare.seeds`, `compare.select`, `device` and
             `engine`.
+        until_decided, max_seeds: go on with more seeds, up to so many, until every verdict is
+            decided; a claim takes a smaller p for it (`compare.looks`).
         jobs: worker processes that train; 1 is this process, which also trains where a Python
             object cannot be sent to another one.
         executor: who starts worker processes, and where: a name, as `register_executor` gives it,
@@ -172,7 +177,23 @@ def compare(
     flags = {**of_compare, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
-    return asked.train("compare", options)[1]
+    _, run = asked.train("compare", options, until=Until(until_decided, max_seeds))
+    given = {key: value for key, value in sections.items() if not isinstance(value, str)}
+    return _decided(
+        run, options, metrics=metrics, jobs=jobs, executor=executor, trust=trust, draw=draw,
+        stop=stop, sinks=sinks, console=console, **given,
+    )  # fmt: skip
+
+
+def _decided(run: Run, options: RunOptions, **given: Any) -> Run:
+    """Return a comparison with more seeds, look by look, until every verdict is decided."""
+    while (seeds := goes_on(run)) is not None:
+        had = len(run.status["seeds"])
+        options.reporter.say(f"Undecided after {had} seeds: training up to {seeds}.")
+        more = resume(run.path, seeds=seeds, **given)
+        assert isinstance(more, Run)
+        run = more
+    return run
 
 
 def find_lr(
@@ -234,6 +255,8 @@ def resume(
     run: str | Path,
     *,
     seeds: int | None = None,
+    until_decided: bool = False,
+    max_seeds: int | None = None,
     force: bool = False,
     model: Any = None,
     data: Any = None,
@@ -259,6 +282,7 @@ def resume(
         run: the run directory; it may have been moved.
         seeds: how many seeds a comparison, finished or not, shall have in the end: those that it
             lacks are trained, and ranked with the others.
+        until_decided, max_seeds: as of `compare`; what the run has counts as the first look.
         force: go on although code, data, torch or the machine's arithmetic changed; let `write`
             replace a file.
         model, data, loss, step, eval_step, metrics: the Python objects that the run was made with,
@@ -299,14 +323,21 @@ def resume(
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
     loaded = None
+    looks = Until(until_decided, max_seeds).looks(len(found.status["seeds"]))
+    if looks and is_undecided(found):
+        seeds = looks[1]
     if found.status["status"] == "complete" and not _lacks_seeds(found, seeds):
         options.reporter.say(f"{path} is complete: there is nothing to resume.")
         if copy is not None:
             loaded = read_spec(path, objects, trust, force=force)[0].config()
     else:
-        loaded, found = resume_run(path, objects, trust, options, seeds)
+        loaded, found = resume_run(path, objects, trust, options, seeds=seeds, looks=looks)
     if found.command == "compare":
-        return found
+        return _decided(
+            found, options, force=force, model=model, data=data, loss=loss, metrics=metrics,
+            step=step, eval_step=eval_step, jobs=jobs, executor=executor, trust=trust, draw=draw,
+            stop=stop, sinks=sinks, console=console,
+        )  # fmt: skip
     test = range_test(found)
     if copy is not None and loaded is not None:
         copy.write(loaded, test.suggested_lr, options.reporter)
@@ -320,62 +351,6 @@ def _lacks_seeds(run: Run, seeds: int | None) -> bool:
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ConfigError.single("seeds", "must be a whole number from 1", seeds, "Give e.g. 6.")
     return run.command != "compare" or seeds != len(run.status["seeds"])
-
-
-@dataclass(frozen=True)
-class LrCopy:
-    """A copy of the config that is to get the suggested LR.
-
-    Args:
-        path: of the file.
-        force: whether it may replace one.
-
-    Raises:
-        ConfigError: at once, not after training: it cannot be written there.
-    """
-
-    path: Path
-    force: bool
-
-    def __post_init__(self) -> None:
-        if self.path.exists() and not self.force:
-            what, remedy = "exists already", "Give another file, or --force."
-            raise ConfigError.single("--write", what, str(self.path), remedy)
-        if not self.path.parent.is_dir():
-            what, remedy = "lies in a folder that does not exist", "Make the folder."
-            raise ConfigError.single("--write", what, str(self.path), remedy)
-
-    @property
-    def option(self) -> str:
-        """The option of a command that writes it."""
-        return f"--write {shlex.quote(str(self.path))}"
-
-    def write(self, loaded: Config, suggested_lr: float | None, reporter: Reporter) -> None:
-        """Write it, if there is a suggestion."""
-        if suggested_lr is not None:
-            from lrexp.config.document import with_lrs
-            from lrexp.runs.files import write_whole
-
-            experiment = loaded.experiment
-            lrs = experiment.optimizer.lrs_at(suggested_lr, experiment.find_lr.part)
-            text = with_lrs(loaded.document, {key: float(f"{lr:.3g}") for key, lr in lrs.items()})
-            write_whole(self.path, text)
-            _warn_of_own_lrs(loaded, reporter)
-
-
-def _warn_of_own_lrs(config: Config, reporter: Reporter) -> None:
-    """Say which variants will not use the LR that was written."""
-    own = [
-        name
-        for name, changes in config.overrides.items()
-        if {"optimizer", *config.experiment.optimizer.lrs} & changes.keys()
-    ]
-    if own and config.experiment.compare.variants is not None:
-        reporter.say(
-            f"Note: the variants {', '.join(own)} set an optimizer.lr of their own; the written "
-            "one is for the others.",
-            "yellow",
-        )
 
 
 @dataclass(frozen=True)
@@ -462,14 +437,18 @@ class _Asked:
     metrics: Sequence[Any] | None = None
 
     def train(
-        self, command: Command, options: RunOptions, budget: float | None = None
+        self,
+        command: Command,
+        options: RunOptions,
+        budget: float | None = None,
+        until: Until = Until(),  # noqa: B008  # frozen
     ) -> tuple[Config, Run]:
         """Train into a run directory; return the config and the run."""
         from lrexp.config.load import changes_of
         from lrexp.config.names import IN_PYTHON
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
-        from lrexp.runs.spec import make_spec, with_registered
+        from lrexp.runs.spec import make_spec, with_looks, with_registered
         from lrexp.runs.stages import check_budget
         from lrexp.runs.summary import too_few_seeds
         from lrexp.runs.train import start_run
@@ -487,6 +466,8 @@ class _Asked:
         check_free(out)
         with reporter.waiting("Loading data and model"):
             spec = make_spec(command, self.config, changes, trust=self.trust, objects=objects)
+            if looks := until.looks(spec.config().experiment.compare.seeds):
+                spec = with_looks(spec, looks)
             loaded = spec.config()
             spec = with_registered(spec, loaded)
             plan = spec.plan(loaded)

@@ -85,7 +85,7 @@ def test_a_real_difference_is_claimed_and_said_everywhere(lrexp: Callable, tmp_p
     assert summary["declared"] == {
         "metric": "val_loss", "direction": "min", "select": "final", "reference": "standard",
         "steps": {"low": 22, "standard": 22, "lost": 22}, "reference_is_best": False,
-        "comparisons_corrected_for": 2, "seeds_needed": 7, "alpha": 0.05,
+        "comparisons_corrected_for": 2, "seeds_needed": 7, "alpha": 0.05, "looks": [],
     }  # fmt: skip
     low, lost = summary["comparisons"]
     assert (low["variant"], lost["variant"]) == ("low", "lost")

@@ -258,6 +258,7 @@ def compare_to(
     seeds: Sequence[int] | None = None,
     *,
     family: int | None = None,
+    alpha: float = ALPHA,
 ) -> tuple[Comparison, ...]:
     """Compare every other variant with a reference, seed by seed, and give the verdicts.
 
@@ -274,6 +275,7 @@ def compare_to(
         seeds: the order of the seeds; all that occur, sorted, if None.
         family: comparisons to correct for; as many as are made, if None. Where the reference was
             chosen by its result, that is all pairs of variants.
+        alpha: the chance of error of all claims together; less at one of several looks.
 
     Example:
         >>> same = {seed: 1.0 + seed / 10 for seed in range(6)}
@@ -295,9 +297,10 @@ def compare_to(
     p = statistics.sign_flip_p(table.T)
     corrected = statistics.holm(p, family)
     family = len(pairs) if family is None else family
-    needed, alpha = statistics.seeds_needed(family), ALPHA / max(1, family)
+    needed = statistics.seeds_needed(family, alpha)
+    levels = (alpha, alpha / max(1, family))
     return tuple(
-        _comparison(pair, direction, (float(p[i]), float(corrected[i])), alpha, needed)
+        _comparison(pair, direction, (float(p[i]), float(corrected[i])), levels, needed)
         for i, pair in enumerate(pairs)
     )
 
@@ -335,7 +338,11 @@ def _costs(
 
 
 def _comparison(
-    pair: _Pair, direction: Direction, p: tuple[float, float], alpha: float, needed: int
+    pair: _Pair,
+    direction: Direction,
+    p: tuple[float, float],
+    levels: tuple[float, float],
+    needed: int,
 ) -> Comparison:
     sign = 1.0 if direction == "min" else -1.0
     tested = pair.tested
@@ -350,7 +357,8 @@ def _comparison(
     interval = statistics.t_interval(d) if finite else None
     sd = float(d.std(ddof=1)) if finite and len(d) > 1 else None
     margin = margin_of(pair.reference_cost[~np.isnan(pair.difference)])
-    kind, better = _judge(pair, interval, margin, p[1], needed)
+    claimed = statistics.t_interval(d, 1 - levels[0]) if finite else None
+    kind, better = _judge(pair, (interval, claimed), margin, p[1] <= levels[0], needed)
     comparison = Comparison(
         variant=pair.variant,
         reference=pair.reference,
@@ -373,7 +381,7 @@ def _comparison(
         diverged=lost,
         failed=int(np.isnan(by_seed).sum()),
         margin=margin,
-        seeds_needed=more_seeds(mean, sd, margin, alpha, needed) if kind == UNDECIDED else None,
+        seeds_needed=more_seeds(mean, sd, margin, levels[1], needed) if kind == UNDECIDED else None,
     )
     return replace(comparison, verdict=verdict_text(comparison, needed))
 
@@ -402,9 +410,9 @@ def more_seeds(
 
 def _judge(
     pair: _Pair,
-    interval: tuple[float, float] | None,
+    intervals: tuple[tuple[float, float] | None, tuple[float, float] | None],
     margin: float | None,
-    p: float,
+    is_small: bool,
     needed: int,
 ) -> tuple[str, str | None]:
     """Return the kind of the verdict, and which of the two is better."""
@@ -415,8 +423,9 @@ def _judge(
     total = np.sign(d[infinite]).sum() or d[~infinite].sum()  # as the test weighs them
     favoured = (pair.variant, pair.cost) if total < 0 else (pair.reference, pair.reference_cost)
     failed = bool(np.isnan(favoured[1]).any())  # else a variant could win by raising
-    around_0 = interval is not None and interval[0] <= 0 <= interval[1]
-    if not (p > ALPHA or total == 0 or around_0 or failed):
+    interval, claimed = intervals  # of 95 %, and of what a claim may err
+    around_0 = claimed is not None and claimed[0] <= 0 <= claimed[1]
+    if is_small and total and not (around_0 or failed):
         return BETTER, favoured[0]
     is_equal = interval is not None and not d.any()  # but for rounding
     if interval is not None and margin is not None:

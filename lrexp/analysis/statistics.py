@@ -140,14 +140,59 @@ def num_comparisons(count: int, *, chosen_by_result: bool) -> int:
     return count * (count - 1) // 2 if chosen_by_result else count - 1
 
 
-def seeds_needed(family: int) -> int:
+def seeds_needed(family: int, alpha: float = ALPHA) -> int:
     """Return the seeds from which the smallest possible p, 2/2ⁿ, can pass Holm's first hurdle.
 
     Example:
         >>> [seeds_needed(family) for family in (1, 2, 3, 9, 45)]
         [6, 7, 7, 9, 11]
     """
-    return max(MIN_SEEDS, math.ceil(1 + math.log2(max(1, family) / ALPHA)))
+    return max(MIN_SEEDS, math.ceil(1 + math.log2(max(1, family) / alpha)))
+
+
+MOST_LOOKS = 5
+
+
+def looks_between(first: int, most: int) -> list[int]:
+    """Return the numbers of seeds at which a comparison is judged until it is decided.
+
+    Example:
+        >>> looks_between(6, 24), looks_between(6, 8), looks_between(6, 6)
+        ([6, 10, 15, 20, 24], [6, 7, 8], [6])
+    """
+    count = min(MOST_LOOKS, most - first + 1)
+    return sorted({round(n) for n in np.linspace(first, most, count).tolist()})
+
+
+def look_alpha(looks: Sequence[int], seeds: int) -> float:
+    """Return what a claim may spend of `ALPHA` at the look with so many seeds.
+
+    By O'Brien and Fleming's function of the share t of the last look's seeds,
+    `α(t) = 2 − 2Φ(z(1 − α/2)/√t)`: a look gets what α(t) has grown by since the one before, so all
+    together spend α, whatever the test (Bonferroni over looks).
+
+    Args:
+        looks: numbers of seeds, rising; none or one spends all at once.
+        seeds: of this look; one that is not listed counts as the one before it.
+
+    Source:
+        Lan and DeMets, Discrete sequential boundaries for clinical trials, Biometrika 70, 1983.
+
+    Example:
+        >>> spent = [look_alpha([6, 10, 15, 20, 24], n) for n in (6, 10, 15, 20, 24)]
+        >>> [round(alpha, 5) for alpha in spent], round(sum(spent), 9)
+        ([9e-05, 0.00231, 0.01077, 0.01862, 0.01821], 0.05)
+    """
+    from scipy.special import ndtr, ndtri
+
+    passed = [n for n in looks if n <= seeds]
+    if len(looks) < 2 or not passed:
+        return ALPHA
+
+    def spent(n: int) -> float:
+        return float(2 - 2 * ndtr(ndtri(1 - ALPHA / 2) / math.sqrt(n / looks[-1])))
+
+    return spent(passed[-1]) - (spent(passed[-2]) if len(passed) > 1 else 0.0)
 
 
 def sd_of(values: Sequence[float]) -> float | None:

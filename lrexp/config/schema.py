@@ -268,8 +268,8 @@ class ExecutorConfig(BaseModel):
 
     name: Text = Field(
         default="local",
-        description="local (this process, or --jobs worker processes), processes (worker processes "
-        "always), ray, slurm, or a name that lrexp.register_executor was given.",
+        description="local (this process, or --jobs workers), processes (workers always), ray, "
+        "slurm, or a name that lrexp.register_executor was given.",
         examples=["local", "processes", "ray", "slurm"],
     )
 
@@ -309,11 +309,13 @@ class CompareConfig(BaseModel):
     select: Literal["final", "best"] = Field(
         default="final", description="Rank by the last evaluation, or by the best of each training."
     )
+    looks: list[int] = Field(
+        default=[], description="Numbers of seeds to judge at, until every verdict is decided."
+    )
     reference: Text | None = Field(
         default=None,
         description="The variant that the others are compared with; best is the one that ranks "
-        "first, at the price of a correction for all pairs. Default: standard where a variant is "
-        "called so, best for a grid, otherwise the first.",
+        "first, and p is corrected for all pairs. Default: standard, best of a grid, the first.",
         examples=["standard"],
     )
     target: float | None = Field(
@@ -338,6 +340,8 @@ class CompareConfig(BaseModel):
     def _one_of_two(self) -> CompareConfig:
         if self.variants is not None and self.grid is not None:
             raise refusal("cannot stand beside compare.variants", "Keep one of the two.", "grid")
+        if self.looks != sorted({look for look in self.looks if 0 < look <= 10_000}):
+            raise refusal("must be numbers of seeds that rise", "E.g. [6, 10, 15].", "looks")
         return self
 
 

@@ -19,6 +19,23 @@ Set = Annotated[
     ),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Number of seeds (replicates).", min=1)]
+MoreSeeds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Add seeds to a comparison, up to N; also a finished one.", min=1
+    ),
+]
+UntilDecided = Annotated[
+    bool,
+    typer.Option(
+        "--until-decided",
+        help="Go on with more seeds until every verdict is decided; see --max-seeds.",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Where --until-decided ends; at most five looks up to it."),
+]
 Select = Annotated[
     str | None,
     typer.Option(metavar="final|best", help="Rank by the last evaluation or by the best one."),
@@ -72,6 +89,9 @@ NoPlots = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
+GoOn = Annotated[
+    bool, typer.Option("--force", help="Go on although code, data or machine changed.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Metric = Annotated[str | None, typer.Option(metavar="NAME", help="A column of evals.csv.")]
 Tables = Annotated[

@@ -278,6 +278,11 @@ def _declared(summary: Mapping[str, Any]) -> Text:
         text.append(f". The best was chosen by these seeds: p for all {family} pairs", "dim")
     elif family > 1:
         text.append(f", p for {count_text(family, 'comparison')} (Holm)", "not bold dim")
+    looks, count = declared.get("looks") or (), len(summary["seeds"])
+    if len(looks) > 1:
+        place = sum(n <= count for n in looks)
+        limit = f"{declared['alpha']:.2g}"
+        text.append(f", look {place} of {len(looks)}: p has to be at most {limit}", "not bold dim")
     return text
 
 

@@ -35,7 +35,7 @@ from lrexp.workloads.loading import fingerprint, start_of_zero
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
 Change: TypeAlias = tuple[str, Any] | tuple[str, Any, str]
-SEEDS = "compare.seeds"
+SEEDS, LOOKS = "compare.seeds", "compare.looks"
 Command: TypeAlias = Literal["compare", "find-lr"]
 
 
@@ -293,6 +293,12 @@ def with_registered(spec: RunSpec, config: Config) -> RunSpec:
     columns = {column_of(name) for name in (*experiment.metrics, experiment.compare.metric or "")}
     found = {c: METRICS[c] for c in columns if c in METRICS and METRICS[c].function is not None}
     return replace(spec, objects=replace(spec.objects, registered=found))
+
+
+def with_looks(spec: RunSpec, looks: Sequence[int]) -> RunSpec:
+    """Return the spec of a comparison that goes on until it is decided."""
+    others = [change for change in spec.changes if change[0] != LOOKS]
+    return replace(spec, changes=(*others, (LOOKS, list(looks), "--until-decided")))
 
 
 def with_seeds(spec: RunSpec, plan: Plan, seeds: int) -> RunSpec:

@@ -283,6 +283,8 @@ def evidence(results: Results) -> dict[str, Any]:
     sensitivity = _sensitivity(results)
     by_result = results.reference != results.config.reference
     family = statistics.num_comparisons(len(comparable), chosen_by_result=by_result)
+    compare = results.config.experiment.compare
+    alpha = statistics.look_alpha(compare.looks, len(results.seeds))
     comparisons = compare_to(
         {name: results.values[name] for name in comparable},
         results.outcomes,
@@ -290,18 +292,20 @@ def evidence(results: Results) -> dict[str, Any]:
         results.direction,
         results.seeds,
         family=family,
+        alpha=alpha,
     )
     return {
         "declared": {
             "metric": results.metric,
             "direction": results.direction,
-            "select": results.config.experiment.compare.select,
+            "select": compare.select,
             "steps": results.run.status["total_steps"],
             "reference": results.reference,
             "reference_is_best": by_result,
             "comparisons_corrected_for": family,
-            "seeds_needed": statistics.seeds_needed(family),
-            "alpha": statistics.ALPHA,
+            "seeds_needed": statistics.seeds_needed(family, alpha),
+            "alpha": alpha,
+            "looks": compare.looks,
         },
         "comparisons": [asdict(comparison) for comparison in comparisons],
         "noise": _noise(results),

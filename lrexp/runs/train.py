@@ -76,6 +76,7 @@ from lrexp.runs.spec import (
     resolved_text,
     run_facts,
     surroundings,
+    with_looks,
     with_registered,
     with_seeds,
 )
@@ -201,7 +202,9 @@ def resume_run(
     objects: Objects,
     trust: Sequence[str],
     options: RunOptions,
+    *,
     seeds: int | None = None,
+    looks: Sequence[int] | None = None,
 ) -> tuple[Config, Run]:
     """Go on with a run, with more seeds if asked; return its config and itself, as `api.resume`."""
     reporter = options.reporter
@@ -215,12 +218,14 @@ def resume_run(
             records = read_stages(path)
             forced += _changed(path, spec, plan, records, options)
         remove_temporary_files(path)
+        if looks is not None:
+            spec = with_looks(spec, looks)
         if seeds is not None:
             spec = with_seeds(spec, plan, seeds)
-            plan = replace(plan, config=(config := spec.config()))
+        plan = replace(plan, config=(config := spec.config()))
         first = next(stages(spec, plan, path, Findings()))
         begun, records[0] = records[0], extended(spec, plan, records[0], first, options)
-        if records[0] is not begun:
+        if records[0] is not begun or looks is not None:
             describe_again(path, spec, plan, records[0].choice)
             write_stages(path, records)
         require_same(records[0], first, path)

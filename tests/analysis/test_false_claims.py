@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrexp.analysis.claims import BETTER, compare_to
-from lrexp.analysis.statistics import t_interval
+from lrexp.analysis.claims import BETTER, NO_DIFFERENCE, compare_to
+from lrexp.analysis.statistics import look_alpha, looks_between, t_interval
 
 EXPERIMENTS = 2_000
 
@@ -90,3 +90,38 @@ def test_false_claims_of_every_kind(
 ) -> None:
     rate = rate_of_claims(n, kind, variants, lost, best=best, runs=EXPERIMENTS)
     assert rate <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / EXPERIMENTS)
+
+
+def claims_until_decided(runs: int, first: int, most: int, variants: int) -> float:
+    """Return the share of equal variants of which one is called better at any of the looks."""
+    rng = np.random.default_rng([3, first, most])
+    looks, claims = looks_between(first, most), 0
+    for _ in range(runs):
+        table = rng.normal(size=(variants, most)) + 2 * rng.normal(size=most)
+        for n in looks:
+            values = {f"v{i}": dict(enumerate(row[:n].tolist())) for i, row in enumerate(table)}
+            done = {name: dict.fromkeys(row, "finished") for name, row in values.items()}
+            found = compare_to(values, done, "v0", alpha=look_alpha(looks, n))
+            if any(comparison.kind == BETTER for comparison in found):
+                claims += 1
+                break
+            if all(comparison.kind == NO_DIFFERENCE for comparison in found):
+                break
+    return claims / runs
+
+
+@pytest.mark.parametrize(
+    ("first", "most", "variants", "runs"),
+    [  # random flips, above 16 seeds, take long
+        (4, 12, 3, 150),
+        (6, 10, 2, 150),
+        pytest.param(4, 12, 3, EXPERIMENTS, marks=pytest.mark.long),
+        pytest.param(6, 16, 2, EXPERIMENTS, marks=pytest.mark.long),
+        pytest.param(6, 24, 2, EXPERIMENTS, marks=pytest.mark.long),
+    ],
+)
+def test_looking_again_and_again_makes_no_more_false_claims(
+    first: int, most: int, variants: int, runs: int
+) -> None:
+    rate = claims_until_decided(runs, first, most, variants)
+    assert rate <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)

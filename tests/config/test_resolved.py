@@ -90,6 +90,7 @@ def test_what_is_written(write: Callable[..., Path]) -> None:
         "select": "final",
         "reference": "same",
         "target": None,
+        "looks": [],
         "variants": {
             "same": {},
             "plain": {"schedule": {"name": "constant"}},
@@ -146,7 +147,7 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
             "direction": None,
             "select": "final",
             "reference": "standard",
-            "target": None,
+            "target": None, "looks": [],
             "variants": {
                 "high": {"optimizer.lr": 0.1}, "standard": {}, "low": {"optimizer.lr": 0.001},
             },
