@@ -34,8 +34,14 @@ def test_the_differences_are_shown_seed_by_seed(schedules: Run) -> None:
     [interval, *_] = marks(panel, "verdicts.interval")
     low, high = interval.x
     assert low < -0.2 < high < 0
-    mean = np.mean([abs(a - b) for i, a in enumerate(around(1.0)) for b in around(1.0)[:i]])
-    assert spans(panel)["verdicts.noise"] == pytest.approx((-mean, mean))
+    # the floor of noise is of pairs, as the differences are: of equal variants, or there is none
+    assert spans(panel)["verdicts.noise"] == pytest.approx((-0.1, 0.1))
+
+
+def test_without_equal_variants_there_is_no_floor_of_noise(tmp_path: Path) -> None:
+    picture = many(tmp_path, 2, 8)
+    assert "verdicts.noise" not in spans(picture.panels[0])
+    assert "A against A" not in [entry.name for entry in picture.entries]
 
 
 def test_each_row_has_its_name_and_its_verdict(schedules: Run) -> None:

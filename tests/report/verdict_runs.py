@@ -75,7 +75,9 @@ def four_schedules(path: Path) -> Run:
         "same": [value + 0.1 * (-1) ** i for i, value in enumerate(around(1.0))],
         "half_lost": [LOST] * 7 + [0.5],
     }
-    return write_verdicts(path, finals, {n: {"schedule.warmup": i} for i, n in enumerate(finals)})
+    settings: dict[str, dict[str, Any]] = {n: {"schedule.warmup": i} for i, n in enumerate(finals)}
+    settings["same"] = settings["base"]  # A against A
+    return write_verdicts(path, finals, settings)
 
 
 def over_lr(path: Path, rows: Mapping[str, list[float]], **compare: Any) -> Run:

@@ -53,8 +53,9 @@ def differences_picture(run: Run) -> Picture:
     places = {name: i for i, name in enumerate(run.variants)}
     too_few = all(row["kind"] == TOO_FEW for row in rows)  # once for all
     names = told_apart([row["variant"] for row in rows], NAME_WIDTH)
-    between = (summary.get("noise") or {}).get("between_seeds") or {}
-    noise = between.get("mean")
+    equal = (summary.get("noise") or {}).get("equal_variants") or ()
+    # of pairs, as the differences are: two seeds of one variant differ by much more
+    noise = max((group["highest"] or 0.0 for group in equal), default=0.0)
     marks: Marks = [mark("verdicts.zero", [0, 0], [0, 1], within="y")]
     marks += [Span("verdicts.noise", -noise, noise)] if noise else []
     for y, (row, name) in enumerate(zip(rows, names, strict=True)):
@@ -72,7 +73,7 @@ def differences_picture(run: Run) -> Picture:
         f"differences to {reference}, seed by seed, {_seeds(summary)}",
         [Panel(x_axis, y_axis, marks, rows[0]["verdict"] if too_few else "")],
         caption=_reading(declared, rows, len(found)),
-        entries=_key_of_differences(rows, has_noise=bool(between)),
+        entries=_key_of_differences(rows, has_noise=bool(noise)),
         legend_title=f"variant − {reference}",
     )
 
@@ -137,7 +138,7 @@ def _key_of_differences(rows: Sequence[Mapping[str, Any]], *, has_noise: bool) -
     if any(row["interval"] and row["kind"] != TOO_FEW for row in rows):
         entries.append(Entry("verdicts.interval", "95 % interval of the mean"))
     if has_noise:
-        entries.append(Entry("verdicts.noise", "A against A", "of two seeds, on average"))
+        entries.append(Entry("verdicts.noise", "A against A", "equal variants, at most"))
     return entries
 
 
