@@ -35,6 +35,7 @@ from lrexp.report.console import (
     print_json,
     say,
     show_comparison,
+    show_found,
     show_range_test,
     stderr,
     stdout,
@@ -49,6 +50,7 @@ from lrexp.report.options import (
     Direction,
     Engine,
     Executor,
+    Follow,
     Force,
     Forget,
     GoOn,
@@ -279,15 +281,26 @@ def worker(
 
 
 @app.command(epilog="Example: lrexp plot runs/20261121-210301-digits-lr-compare-3f9c")
-def plot(
-    runs: RunDirectories,
-    out: PlotsDir = None,
-) -> None:
+def plot(runs: RunDirectories, out: PlotsDir = None) -> None:
     """Redraw the plots of finished, running or interrupted runs; several are overlaid."""
     from lrexp import api
 
     for path in api.plot(runs, out=out):
         say(path)
+
+
+@app.command(epilog="Example: lrexp show runs/20261121-210301-digits-lr-compare-3f9c --follow")
+def show(run: RunDirectory, follow: Follow = False, json: Json = False) -> None:
+    """Show the tables and verdicts of a run again; of a running one, how far it has come."""
+    from lrexp.report.show import follow as followed
+    from lrexp.report.show import progress_of, shown_run
+    from lrexp.runs.reader import load_run
+
+    found = followed(run, stdout()) if follow and not json else load_run(run)
+    if json:
+        print_json({**(found.summary or progress_of(found)), "run": str(run)})
+    else:
+        stdout().print(shown_run(found))
 
 
 @app.command(epilog="Example: lrexp schedule configs/schedules.yaml --out lr.png")
@@ -387,10 +400,12 @@ def verdict(
     json: Json = False,
 ) -> None:
     """Judge a comparison anew, by another reference or metric, without training."""
+    from lrexp.report.judgement import judgement_table
     from lrexp.runs.judged import judge_run
     from lrexp.runs.reader import load_run
 
-    _show_judged(judge_run(load_run(run), reference, metric, select), json)
+    judged = judge_run(load_run(run), reference, metric, select)
+    show_found(judged, judgement_table, json=json)
 
 
 @app.command(epilog="Example: lrexp judge results.csv --by lr --pair seed --metric val_loss")
@@ -404,19 +419,12 @@ def judge(
     json: Json = False,
 ) -> None:
     """Give verdicts on results made elsewhere: tables with one row per training."""
+    from lrexp.report.judgement import judgement_table
     from lrexp.runs.judged import judge as judge_files
 
     which = {"direction": direction, "reference": reference}
-    _show_judged(judge_files(files, by, metric, pair, **which), json)
-
-
-def _show_judged(judged: dict[str, Any], json: bool) -> None:
-    from lrexp.report.judgement import judgement_table
-
-    if json:
-        print_json(judged)
-    else:
-        stdout().print(judgement_table(judged))
+    judged = judge_files(files, by, metric, pair, **which)
+    show_found(judged, judgement_table, json=json)
 
 
 @app.command(epilog="Example: lrexp power runs/... --difference 1%")
@@ -430,11 +438,7 @@ def power(
     from lrexp.runs.judged import power_of
     from lrexp.runs.reader import load_run
 
-    found = power_of(load_run(run), difference)
-    if json:
-        print_json(found)
-    else:
-        stdout().print(power_table(found))
+    show_found(power_of(load_run(run), difference), power_table, json=json)
 
 
 def main() -> None:

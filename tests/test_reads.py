@@ -76,6 +76,8 @@ def test_reading_imports_no_torch(lrexp: Callable, config: Path, tmp_path: Path)
         ["plot", "runs/compared"],
         ["plot", "runs/found"],
         ["plot", "runs/compared", "runs/found", "--out", "both"],
+        ["show", "runs/compared"],
+        ["show", "runs/found"],
         draw,
         *([*draw, "--set", change, "--set", "schedule=plateau"] for change in data),
     ]

@@ -19,7 +19,7 @@ from lrexp.errors import InterruptedRunError, LrexpError, is_interruption, witho
 from lrexp.runs.signals import delayed_signals, ended_by_signals
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from lrexp.report.result import RangeTest
     from lrexp.runs.reader import Run
@@ -103,6 +103,16 @@ def show_range_test(result: RangeTest, following: str, *, quiet: bool, json: boo
         _print_files(result.run.path, following if result.suggested_lr is not None else None)
     if result.suggested_lr is None:
         raise typer.Exit(NO_SIGNAL)
+
+
+def show_found(
+    found: Mapping[str, Any], table: Callable[[Any], RenderableType], *, json: bool
+) -> None:
+    """Print what was found as JSON, or as the table that `table` makes of it."""
+    if json:
+        print_json(found)
+    else:
+        stdout().print(table(found))
 
 
 def _print_files(run: Path, following: str | None) -> None:

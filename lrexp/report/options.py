@@ -92,6 +92,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing file."
 GoOn = Annotated[
     bool, typer.Option("--force", help="Go on although code, data or machine changed.")
 ]
+Follow = Annotated[bool, typer.Option("--follow", help="Show a running one until it ends.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Metric = Annotated[str | None, typer.Option(metavar="NAME", help="A column of evals.csv.")]
 Tables = Annotated[
