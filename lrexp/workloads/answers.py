@@ -21,6 +21,7 @@ MetricFunction: TypeAlias = Callable[[Any, Any], float]  # (outputs, targets) ->
 Kind: TypeAlias = Literal["classes", "binary", "labels", "numbers"]
 _NUMBERS = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "poisson_nll_loss"}
 _SHARES = {"binary_cross_entropy"}  # that take probabilities
+_DISTANCES = {"hinge_embedding_loss"}  # that take no answers
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def fit_answers(
 
     if not all(isinstance(x, torch.Tensor) and x.dim() and x.numel() for x in (output, target)):
         return None
-    if output.is_complex() or target.is_complex():
+    if output.is_complex() or target.is_complex() or loss in _DISTANCES:
         return None
     if loss == "cross_entropy" and target.shape == output.shape and output.dim() > 1:
         return Answers("classes")  # one-hot targets, or shares

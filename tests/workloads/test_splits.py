@@ -46,6 +46,8 @@ def test_a_stratified_split_keeps_the_shares() -> None:
         (["0", "10", "9", "10"], (), "tvtv"),
         (["0", "1", "2"], ("0", "1"), "vvt"),
         (["false", "true"], (), "tv"),
+        (["1.0", "2.0", "4.0"], ("4",), "ttv"),
+        (["holdout", "train", ""], ("holdout",), "vtt"),
     ],
 )
 def test_a_column_says_the_sides(cells: list[str], val: tuple[str, ...], expected: str) -> None:
@@ -53,11 +55,35 @@ def test_a_column_says_the_sides(cells: list[str], val: tuple[str, ...], expecte
     assert "".join("-" if side is None else side[0] for side in sides) == expected
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "val", "words"),
+    [
+        ("c", ["train", "val", "holdout"], (), "neither train nor val; 'c' has 'holdout'"),
+        ("c", ["train", "val", ""], (), "neither train nor val"),
+        ("c", ["0", "1", "2"], ("1", "22"), "leaves rows for both parts"),
+        ("is_train", ["True", "False"], (), "{column: is_train, val: false}"),
+        ("train", ["0", "1"], (), "{column: train, val: 0}"),
+    ],
+)
+def test_a_column_that_does_not_say_the_sides(
+    column: str, cells: list[str], val: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sides_of(Split("column", column, val), cells, 0.2)
+    assert words in str(caught.value)
+
+
 def test_groups_stay_together() -> None:
     cells = [f"g{i % 10}" for i in range(100)]
     sides = sides_of(Split("groups", "c"), cells, 0.3)
     assert len(set(zip(cells, sides, strict=True))) == 10
     assert sides.count("val") == 30
+
+
+@pytest.mark.parametrize("big", "abcde")
+def test_a_group_of_most_rows_is_for_training(big: str) -> None:
+    cells = [*"abcde", *[big] * 25]
+    assert sides_of(Split("groups", "c"), cells, 0.1).count("val") == 3
 
 
 @pytest.mark.parametrize(
