@@ -448,6 +448,12 @@ def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) 
     )
 
 
+def _is_of_config(section: Any) -> bool:
+    """Return whether a section is given as a config has it: a name, or a mapping with one."""
+    has_name = isinstance(section, Mapping) and isinstance(section.get("name"), str)
+    return isinstance(section, str) or has_name
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What `compare` and `find_lr` are given alike; `flags` are by their keys in the config."""
@@ -477,12 +483,12 @@ class _Asked:
         from lrexp.workloads.metrics import given_metrics
 
         out, reporter = None if self.out is None else Path(self.out), options.reporter
-        named = {key: value for key, value in self.sections.items() if isinstance(value, str)}
+        named = {key: value for key, value in self.sections.items() if _is_of_config(value)}
         listed, functions = given_metrics(self.metrics or (), IN_PYTHON)
         given = {key: value for key, value in self.sections.items() if key not in named}
         objects = Objects(**given, metrics=functions)
         changes = changes_of(self.overrides, named, self.flags)
-        changes += [("metrics", listed)] * (self.metrics is not None)
+        changes += [("metrics", listed, "")] * (self.metrics is not None)
         changes += executor_changes(options.executor)
         check_free(out)
         with reporter.waiting("Loading data and model"):
