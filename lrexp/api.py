@@ -448,12 +448,6 @@ def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) 
     )
 
 
-def _is_of_config(section: Any) -> bool:
-    """Return whether a section is given as a config has it: a name, or a mapping with one."""
-    has_name = isinstance(section, Mapping) and isinstance(section.get("name"), str)
-    return isinstance(section, str) or has_name
-
-
 @dataclass(frozen=True)
 class _Asked:
     """What `compare` and `find_lr` are given alike; `flags` are by their keys in the config."""
@@ -471,7 +465,7 @@ class _Asked:
         self, command: Command, options: RunOptions, budget: float | None = None
     ) -> tuple[Config, Run]:
         """Train into a run directory; return the config and the run."""
-        from lrexp.config.load import changes_of
+        from lrexp.config.load import changes_of, is_of_config
         from lrexp.config.names import IN_PYTHON
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
@@ -483,7 +477,7 @@ class _Asked:
         from lrexp.workloads.metrics import given_metrics
 
         out, reporter = None if self.out is None else Path(self.out), options.reporter
-        named = {key: value for key, value in self.sections.items() if _is_of_config(value)}
+        named = {key: value for key, value in self.sections.items() if is_of_config(value)}
         listed, functions = given_metrics(self.metrics or (), IN_PYTHON)
         given = {key: value for key, value in self.sections.items() if key not in named}
         objects = Objects(**given, metrics=functions)

@@ -347,3 +347,9 @@ def changes_of(
     labelled = [(key, value, f"--{key.rpartition('.')[2]}") for key, value in given.items()]
     sections = [(key, value, "") for key, value in (names or {}).items()]
     return [*pairs, *sections, *labelled]
+
+
+def is_of_config(section: Any) -> bool:
+    """Return whether a section is given as a config has it: a name, or a mapping with one."""
+    has_name = isinstance(section, Mapping) and isinstance(section.get("name"), str)
+    return isinstance(section, str) or has_name
