@@ -444,7 +444,7 @@ class _Asked:
         until: Until = Until(),  # noqa: B008  # frozen
     ) -> tuple[Config, Run]:
         """Train into a run directory; return the config and the run."""
-        from lrexp.config.load import changes_of
+        from lrexp.config.load import changes_of, is_of_config
         from lrexp.config.names import IN_PYTHON
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
@@ -456,12 +456,12 @@ class _Asked:
         from lrexp.workloads.metrics import given_metrics
 
         out, reporter = None if self.out is None else Path(self.out), options.reporter
-        named = {key: value for key, value in self.sections.items() if isinstance(value, str)}
+        named = {key: value for key, value in self.sections.items() if is_of_config(value)}
         listed, functions = given_metrics(self.metrics or (), IN_PYTHON)
         given = {key: value for key, value in self.sections.items() if key not in named}
         objects = Objects(**given, metrics=functions)
         changes = changes_of(self.overrides, named, self.flags)
-        changes += [("metrics", listed)] * (self.metrics is not None)
+        changes += [("metrics", listed, "")] * (self.metrics is not None)
         changes += executor_changes(options.executor)
         check_free(out)
         with reporter.waiting("Loading data and model"):

@@ -143,6 +143,10 @@ def test_the_loss_of_validation_data() -> None:
     np.testing.assert_allclose(found, by_hand(update)[: len(found)], rtol=1e-5)
 
 
+def of_another() -> lrexp.LRFinder:
+    return lrexp.LRFinder(net(), torch.optim.SGD(net().parameters(), 0.1), functional.mse_loss)
+
+
 # how the finder is made and run | what is said
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: finder(step=mse), "^loss_fn: is not used: the step makes the loss"),
@@ -156,6 +160,11 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: finder(None).run((X, Y)), "^loss_fn: is needed: the model returns none"),
     (lambda: finder(None, step=lambda m, b: m(b[0])).run((X, Y)), "^step: must return one number"),
     (lambda: finder().run((X, X, Y)), "^model: cannot be called with"),
+    (lambda: finder().run(iter([(X, Y)])), "^train_loader: must give its batches again and again"),
+    (lambda: finder().run((X, Y), val_loader=3), "^val_loader: must give batches"),
+    (of_another, "^optimizer: holds no parameter of the model"),
+    (lambda: finder(nn.TripletMarginLoss()).run((X, X, X)), "^loss_fn: .*three outputs: write a step"),
+    (lambda: finder(functional.cosine_embedding_loss).run((X, X, Y)), "^loss_fn: .*two outputs"),
     (lambda: finder().run([(1 / 0 for _ in "x")]), "raised an exception|must give"),
 ]  # fmt: skip
 
@@ -178,3 +187,17 @@ def test_a_frozen_model_is_told() -> None:
 
 def test_few_samples_are_one_batch() -> None:
     assert len(finder().run((X[:20], Y[:20]), **RAMP).curves[0].loss) > 5
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.bfloat16, lambda t: t.clone().requires_grad_()], ids=["bf16", "grad"]
+)
+def test_tensors_that_numpy_does_not_take(change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    assert len(finder().run((change(X), change(Y)), **RAMP).curves[0].loss) > 5
+
+
+def test_what_a_test_says_names_arguments_of_run() -> None:
+    found = finder().run((X, Y), min_lr=1e-9, max_lr=1e-8, steps=20)
+    assert found.reason is not None
+    assert "max_lr" in found.reason
+    assert "find_lr" not in found.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import subprocess
 import sys
@@ -101,6 +102,39 @@ def test_accuracy_of_a_yes_or_no_is_the_share_of_right_labels(
     assert answers is not None
     right, made = answers.count_correct(output, target)
     assert float(right / made) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize(("last", "bound"), [(nn.Identity(), 0.0), (nn.Sigmoid(), 0.5)])
+def test_small_logits_of_a_loss_of_ones_own_are_no_probabilities(
+    last: nn.Module, bound: float
+) -> None:
+    layer = nn.Linear(4, 1)
+    with torch.no_grad():
+        layer.weight.mul_(0)
+        layer.bias.fill_(0.1)
+    answers = fit_answers(last(layer(drawn(9, 40, 4))).reshape(-1, 1), YES)
+    assert answers is not None
+    assert answers.decided(torch.tensor([bound - 0.1, bound + 0.1])).tolist() == [False, True]
+
+
+def test_distances_are_no_answers() -> None:
+    assert fit_answers(ONE, 2 * YES - 1, "hinge_embedding_loss") is None
+
+
+def test_a_function_that_is_registered_goes_by_its_path_too(tmp_path: Path) -> None:
+    (tmp_path / "costs.py").write_text(
+        "import lrexp\n@lrexp.register_metric('cost', direction='max')\n"
+        "def cost(output, target): return 2.0\ndef other(output, target): return 1.0\n"
+    )
+    given = config(tmp_path, loss="cross_entropy", model="linear", metrics=["costs:cost"])
+    given |= {"compare": {"metric": "costs:cost"}, "data": "digits"}
+    (tmp_path / "c.yaml").write_text(json.dumps(given))
+    try:
+        run = lrexp.compare(tmp_path / "c.yaml", out=tmp_path / "run", draw=None)
+    finally:
+        METRICS.pop("val_cost", None)
+    assert run.summary["direction"] == "max"
+    assert {entry["mean"] for entry in run.summary["ranking"]} == {2.0}
 
 
 X, Y = drawn(7, 60, 4), torch.arange(60) % 3

@@ -140,6 +140,9 @@ def test_find_lr_takes_objects_too(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"model": 3}, "model"),
+        ({"loss": "mse_los"}, "^loss: is no loss"),
+        ({"metrics": "r3"}, r"^metrics\[0\]: is no metric"),
+        ({"loss": {"name": "mse_loss", "args": {"x": 1}}}, r"^loss\.args\.x: is not a parameter"),
         ({"data": "digts"}, "data"),
         ({"data": (torch.zeros(5, 64), torch.zeros(5, dtype=torch.long))}, "data.batch_size"),
         ({"loss": functional.mse_loss}, "loss"),

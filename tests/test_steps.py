@@ -158,6 +158,9 @@ RETURNED: list[tuple[Callable[[Tensor], Any], str]] = [
     (lambda loss: {"d": loss, "g": loss}, "a dict of d, g.*add them up"),
     (lambda loss: loss.detach(), "without a gradient"),
     (lambda loss: {"loss": loss, "text": "x"}, "'text' is none"),
+    (lambda loss: {"loss": loss[None]}, r"one number .* 'a tensor of \(1,\) float32'"),
+    (lambda loss: loss * 1j, "one number .* complex64"),
+    (lambda loss: {"loss": loss, "n": 1j * loss}, "'n' is none"),
 ]
 
 

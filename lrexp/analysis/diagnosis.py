@@ -30,7 +30,7 @@ SHORT = 30  # steps: below, noise is no excuse for a mean that still falls
 class Trace:
     """Numbers of the finite part of a loss curve, in the unit of the loss."""
 
-    start: float  # the first loss: that before training
+    start: float  # the first loss: that before training, where evaluations do not speak against it
     end: float  # mean of the last tenth
     end_typical: float  # median of the last tenth
     lowest: float  # of the smoothed loss
@@ -103,8 +103,10 @@ def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
         return None
     last = max(1, n // 10)
     late_noise = scatter(y[n // 2 :])
-    start = float(y[0])
-    end = float(y[-last:].mean())
+    start, end = float(y[0]), float(y[-last:].mean())
+    quarters = _quarters(y)
+    if end >= start and _ended_lowest(np.asarray(evaluated, dtype=np.float64)):
+        start = max(start, quarters[0])  # the first batch was an easy one
     smooth = anchored(y, span=max(1.0, n / 20))
     peaks = anchored(despike(y), span=max(1.0, n / 100))
     fallen = np.flatnonzero(smooth <= start - 0.8 * (start - end))
@@ -116,7 +118,7 @@ def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
         highest=float(peaks.max()),
         highest_step=_highest_step(y, int(peaks.argmax())),
         num_steps=n,
-        quarters=_quarters(y),
+        quarters=quarters,
         pace=float(fallen[0]) / n if len(fallen) else 1.0,
         error=max(late_noise, scatter(y[: min(5, n // 20)])) * float(np.sqrt(1 + 1 / last)),
         late_noise=late_noise,
@@ -131,7 +133,14 @@ def _quarters(y: Array) -> tuple[float, ...]:
     return tuple(means + means[-1:] * (4 - len(means)))
 
 
+def _ended_lowest(evaluated: Array) -> bool:
+    return len(evaluated) > 1 and bool(evaluated[0] > evaluated[-1] == evaluated.min())
+
+
 def _has_moved(evaluated: Array) -> bool:
+    falls = -np.diff(evaluated)
+    if len(falls) >= 3 and (falls > 0).all() and falls.sum() > 0.1 * abs(evaluated[0]):
+        return True
     late = evaluated[len(evaluated) // 2 :]
     return len(late) >= 3 and abs(float(evaluated[0] - evaluated[-1])) > 4.0 * scatter(late)
 

@@ -334,12 +334,22 @@ Overrides: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any] | str]
 
 def changes_of(
     overrides: Overrides,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, Any] | None = None,
     flags: Mapping[str, Any] | None = None,
 ) -> list[tuple[str, Any] | tuple[str, Any, str]]:
-    """Return all that changes the config, each flag with its name for messages."""
+    """Return all that changes the config, each flag with its name for messages.
+
+    `names` are sections given in Python, where no flag set them.
+    """
     items = overrides.items() if isinstance(overrides, Mapping) else overrides
     pairs = [read_override(item) if isinstance(item, str) else item for item in items]
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     labelled = [(key, value, f"--{key.rpartition('.')[2]}") for key, value in given.items()]
-    return [*pairs, *(names or {}).items(), *labelled]
+    sections = [(key, value, "") for key, value in (names or {}).items()]
+    return [*pairs, *sections, *labelled]
+
+
+def is_of_config(section: Any) -> bool:
+    """Return whether a section is given as a config has it: a name, or a mapping with one."""
+    has_name = isinstance(section, Mapping) and isinstance(section.get("name"), str)
+    return isinstance(section, str) or has_name

@@ -58,7 +58,7 @@ def _problems(tree: Mapping[str, object], names: Names, *, logs: bool) -> Iterat
     for key, name in named_metrics(tree):
         other = first[column_of(name)][1]
         is_own = ":" in name and not name.startswith(IN_PYTHON)
-        is_taken = is_own and column_of(name) in METRICS
+        is_taken = is_own and not _is_free(name, names)
         if is_taken or (_meant(other) != _meant(name) and (is_own or key.startswith("metrics["))):
             what = f"has the column {column_of(name)}, as another metric has"
             yield Problem(key, what, name, "Give one of the functions another name.")
@@ -66,6 +66,17 @@ def _problems(tree: Mapping[str, object], names: Names, *, logs: bool) -> Iterat
             yield from under(key, _of_function(name, names))
         elif ":" not in name and not logs:
             yield from _of_name(key, name, first)
+
+
+def _is_free(name: str, names: Names) -> bool:
+    """Return whether no other function is registered under the column of a function."""
+    registered = METRICS.get(column_of(name))
+    if registered is None or registered.function is None:
+        return registered is None
+    try:
+        return names.resolve("function", name) is registered.function
+    except ConfigError:  # it is told as that of the function
+        return True
 
 
 def _of_function(name: str, names: Names) -> list[Problem]:

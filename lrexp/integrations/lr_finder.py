@@ -101,7 +101,7 @@ class LRFinder:
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         _check_kind("model", model, nn.Module, "Of several, make one that holds them.")
-        _check_optimizers(optimizer, scaler)
+        _check_optimizers(optimizer, scaler, model)
         if step is not None and loss_fn is not None:
             what, remedy = "is not used: the step makes the loss", "Leave one of them out."
             raise ConfigError.single("loss_fn", what, NOTHING, remedy)
@@ -172,7 +172,7 @@ class LRFinder:
         real = next((p.dtype for p in parameters if p.dtype.is_floating_point), torch.float32)
         with preserved_rng(self.device), _in_words_of_python():
             batches = _batches(train_loader).to(self.device, real)
-            val = None if val_loader is None else _batches(val_loader)
+            val = None if val_loader is None else _batches(val_loader, "val_loader")
             objective = self._objective(batches)
             scaler = self.scaler
             task = Task(
@@ -202,6 +202,8 @@ class LRFinder:
             control = _control(task, numbers) if is_buried(curves) and not causes else None
         shown = tuple(paired_control(curves, control) or ())
         suggestion = suggest(curves, rule, mean_frac, control, causes)
+        reason, note = map(_plain, (suggestion.reason, suggestion.note))
+        suggestion = replace(suggestion, reason=reason, note=note)
         self.result = RangeTest(suggestion, curves, shown=shown)
         return self.result
 
@@ -259,6 +261,13 @@ WORDS = {  # a key of a config, and what it is for a plain loop
 }
 
 
+def _plain(words: str | None) -> str | None:
+    """Return what is said of a range test without keys of a config."""
+    return words and words.replace("find_lr.", "").replace(
+        "data.batch_size", "the loader's batches"
+    )
+
+
 @contextmanager
 def _in_words_of_python() -> Iterator[None]:
     """Let errors name arguments of `LRFinder` and not keys of a config; all become LrexpErrors."""
@@ -274,8 +283,8 @@ def _in_words_of_python() -> Iterator[None]:
         raise ConfigError(problems) from error
 
 
-def _check_optimizers(given: Any, scaler: object) -> None:
-    """Refuse what is no optimizer, nor several with parameters of their own."""
+def _check_optimizers(given: Any, scaler: object, model: nn.Module) -> None:
+    """Refuse what is no optimizer of the model, nor several with parameters of their own."""
     optimizers = [given] if isinstance(given, Optimizer) else given
     are_several = isinstance(optimizers, list | tuple) and optimizers
     if not are_several or not all(isinstance(own, Optimizer) for own in optimizers):
@@ -287,6 +296,11 @@ def _check_optimizers(given: Any, scaler: object) -> None:
             raise ConfigError.single(
                 "optimizer", what, type(own).__name__, "Use another optimizer."
             )
+    known = set(map(id, model.parameters()))
+    for own in optimizers:
+        if known and not any(id(p) in known for group in own.param_groups for p in group["params"]):
+            what, remedy = "holds no parameter of the model", "Make it of model.parameters()."
+            raise ConfigError.single("optimizer", what, type(own).__name__, remedy)
     owned = [id(p) for own in optimizers for group in own.param_groups for p in group["params"]]
     if len(set(owned)) < len(owned):
         what, remedy = "share parameters", "Give each parameter to one optimizer."
@@ -334,14 +348,18 @@ def _device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _batches(loader: Any) -> Batches:
+def _batches(loader: Any, name: str = "train_loader") -> Batches:
     """Return the batches of a loader; what is no data of a known kind is an iterable of batches."""
+    if isinstance(loader, Iterator):
+        what = "must give its batches again and again; an iterator is used up after one pass"
+        remedy = "Give the loader itself, or a list of batches."
+        raise ConfigError.single(name, what, type(loader).__name__, remedy)
     if isinstance(loader, tuple | Mapping | DataLoader | Dataset):
         is_small = is_of_arrays(loader) and 0 < size_of(loader) < BATCH_SIZE
         return data_from_objects(loader, batch_size=size_of(loader) if is_small else None).train
     if isinstance(loader, str | bytes) or not isinstance(loader, Iterable):
         what, remedy = "must give batches", "Give a DataLoader, a dataset or tensors."
-        raise ConfigError.single("train_loader", what, type(loader).__name__, remedy)
+        raise ConfigError.single(name, what, type(loader).__name__, remedy)
     return GivenBatches(loader)
 
 

@@ -21,6 +21,10 @@ MetricFunction: TypeAlias = Callable[[Any, Any], float]  # (outputs, targets) ->
 Kind: TypeAlias = Literal["classes", "binary", "labels", "numbers"]
 _NUMBERS = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "poisson_nll_loss"}
 _SHARES = {"binary_cross_entropy"}  # that take probabilities
+# What autograd calls the operations that take another shape, and those that give any number.
+_VIEWS = ("View", "Reshape", "Unsafe", "Squeeze", "Unsqueeze", "Select", "Slice", "ToCopy")
+_UNBOUNDED = ("Add", "Mm", "Bmm", "Mv", "Baddbmm", "Convolution", "Mkldnn", "Linear")
+_DISTANCES = {"hinge_embedding_loss"}  # that take no answers
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def fit_answers(
 
     if not all(isinstance(x, torch.Tensor) and x.dim() and x.numel() for x in (output, target)):
         return None
-    if output.is_complex() or target.is_complex():
+    if output.is_complex() or target.is_complex() or loss in _DISTANCES:
         return None
     if loss == "cross_entropy" and target.shape == output.shape and output.dim() > 1:
         return Answers("classes")  # one-hot targets, or shares
@@ -122,9 +126,19 @@ def _of_pairs(output: Tensor, target: Tensor, loss: str | None) -> Answers | Non
     values = {float(value) for value in target.flatten()[:1000]}
     if loss in _NUMBERS or not (values <= {0, 1} or values <= {-1, 1}):
         return Answers("numbers") if output.is_floating_point() else None
-    is_share = loss in _SHARES or (not loss and bool(((output >= 0) & (output <= 1)).all()))
+    is_share = loss in _SHARES or (not loss and _may_be_shares(output))
     kind: Kind = "binary" if output.numel() == len(output) else "labels"
     return Answers(kind, is_share, has_signs=-1 in values)
+
+
+def _may_be_shares(output: Tensor) -> bool:
+    """Return whether outputs lie from 0 to 1, and not by chance: those of a layer are logits."""
+    if not bool(((output >= 0) & (output <= 1)).all()):
+        return False
+    node: Any = output.grad_fn
+    while node is not None and node.name().startswith(_VIEWS):
+        node = node.next_functions[0][0]
+    return node is None or not node.name().startswith(_UNBOUNDED)
 
 
 def _are_shares(output: Tensor, dim: int) -> bool:

@@ -27,7 +27,7 @@ TARGET = "data.args.target"
 # loss does not tell.
 _MOST_CLASSES = 20
 _DATES_SEEN = 50  # cells that are looked at
-_DIGIT, _WHOLE = re.compile("[0-9]"), re.compile("[+-]?[0-9]{1,4000}")
+_DIGIT, _WHOLE = re.compile("[0-9]"), re.compile(r"([+-]?[0-9]{1,4000})(?:\.0*)?")
 # What pandas takes for an empty cell, in small letters.
 _EMPTY = frozenset({"", "na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "nat"})
 _UNITS = "€$£¥%"
@@ -75,17 +75,18 @@ class Column:
         self.cells = cells
         self.empty = np.array([len(c) < 5 and c.lower() in _EMPTY for c in cells], dtype=bool)
         self.held = [cell for cell, empty in zip(cells, self.empty, strict=True) if not empty]
-        self._bodies, self.unit = _without_unit(self.held)
+        bodies, self.unit = _without_unit(self.held)
+        self._bodies = [body.replace("\u2212", "-") for body in bodies]  # the minus sign of print
         text = "".join(self._bodies)
         self._has_commas, has_points = "," in text, "." in text
-        self._has_marks = self._has_commas or has_points
+        self.has_marks = self._has_commas or has_points
 
     @cached_property
     def marks(self) -> list[str]:
         """The decimal marks that read every cell."""
-        tried = _FORMS if self._has_marks else (".",)
+        tried = _FORMS if self.has_marks else (".",)
         found = [mark for mark in tried if all(map(_FORMS[mark].fullmatch, self._bodies))]
-        return found if self._has_marks else found * 2
+        return found if self.has_marks else found * 2
 
     @cached_property
     def is_number(self) -> bool:
@@ -101,9 +102,13 @@ class Column:
         """
         if len(self.marks) < 2:
             return max(_FORMS, key=self._count)
-        if not self._has_marks or np.array_equal(self._read("."), self._read(",")):
+        if not self.has_marks or np.array_equal(self._read("."), self._read(",")):
             return "."
-        return of_file or ({",": ".", ";": ","}.get(delimiter) if self._has_commas else ".")
+        if of_file or self._has_commas:
+            return of_file or {",": ".", ";": ","}.get(delimiter)
+        # 950 beside 1.200: three decimals, or none, are rarer than thousands
+        are_mixed = delimiter != "," and any("." not in body for body in self._bodies)
+        return None if are_mixed else "."
 
     def numbers(self, mark: str) -> np.ndarray:
         """Return the column as numbers, NaN where a cell is empty."""
@@ -124,7 +129,7 @@ class Column:
             return False
         import pandas as pd
 
-        return bool(pd.to_datetime(some, errors="coerce", format="mixed").notna().all())
+        return bool(pd.to_datetime(some, errors="coerce", format="mixed", utc=True).notna().all())
 
     def _read(self, mark: str) -> np.ndarray:
         """Return the cells that hold something as numbers, NaN of one that is none."""
@@ -243,13 +248,14 @@ def ambiguous(cells: Cells, column: Column, key: str) -> Problem:
     """Return the problem of a column whose commas may be decimal marks or group thousands."""
     row = next(i for i, cell in enumerate(column.cells) if "," in cell or "." in cell)
     name, where = quoted(column.name), cells.where(row)
-    what = f"column {name} may have decimal commas or thousands, as {where}"
+    written = "commas" if "," in column.cells[row] else "points"
+    what = f"column {name} may have decimal {written} or thousands, as {where}"
     return Problem(key, what, column.cells[row], 'Set data.args.decimal: "," or ".".')
 
 
 def _looks_like_classes(column: Column) -> bool:
     whole = _whole(column.held)
-    if whole is None:
+    if whole is None or column.has_marks:
         return not column.is_number
     return len(set(whole)) <= min(_MOST_CLASSES, len(whole) - 1)
 
@@ -282,4 +288,5 @@ def _classes(cells: Cells, column: Column) -> Target | Problem:
 
 def _whole(held: Sequence[str]) -> list[int] | None:
     """Return cells as whole numbers of any length, None where one is something else."""
-    return list(map(int, held)) if all(map(_WHOLE.fullmatch, held)) else None
+    found = [_WHOLE.fullmatch(cell) for cell in held]
+    return [int(one[1]) for one in found if one] if all(found) else None

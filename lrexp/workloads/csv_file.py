@@ -148,8 +148,8 @@ class CsvTable:
         inputs = _fitted(used, train, self.categories)
         targets, original = used.target.fitted(train, self.target_transform)
         whole = [torch.from_numpy(np.array(values)) for values in (*inputs, targets)]
-        if not all(bool(torch.isfinite(values).all()) for values in whole):
-            what, remedy = "has numbers that are too large to standardise", "Scale them down."
+        if not all(bool(values.float().isfinite().all()) for values in whole):
+            what, remedy = "has numbers that are too large to train with", "Scale them down."
             raise ConfigError.single(PATH, what, str(self.cells.path), remedy)
         sides = [tuple(values[side] for values in whole) for side in rows]
         return Parts(

@@ -9,9 +9,11 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 from lrexp.errors import NOTHING, ConfigError, Problem
@@ -23,6 +25,7 @@ _MOST_PROBLEMS = 3  # of rows
 _LONGEST_NAME = 60
 _DELIMITERS = ",;\t|"
 _SAMPLE, _SAMPLED_LINES = 2**16, 100  # characters and lines that a delimiter is found by
+_MARK_LINE = re.compile(r"sep=([^\r\n\"])\r?\n", re.IGNORECASE)  # a first line for Excel
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -87,6 +90,8 @@ def _rows(path: Path, text: str, delimiter: str) -> tuple[list[str], list[list[s
             if not row or (len(row) == 1 and not row[0].strip()):  # a blank line is no row
                 continue
             if not header:
+                if reader.line_num == 1 and _MARK_LINE.match(text):
+                    continue
                 header = [name.strip() for name in row]
                 continue
             rows.append(row)
@@ -94,7 +99,11 @@ def _rows(path: Path, text: str, delimiter: str) -> tuple[list[str], list[list[s
     except csv.Error as error:
         began = lines[-1] + 1 if lines else 2 if header else 1
         raise _unreadable(path, error, began, reader.line_num) from None
-    require(*_header_problems(path, header) or _ragged(path, len(header), rows, lines, written))
+    require(*_ragged(path, len(header), rows, lines, written))
+    if "" in header:  # what ends each line with a delimiter has an empty column
+        held = [bool(name) or any(row[i].strip() for row in rows) for i, name in enumerate(header)]
+        header, *rows = ([*compress(row, held)] for row in (header, *rows))
+    require(*_header_problems(path, header))
     return header, rows, lines
 
 
@@ -143,6 +152,8 @@ def _as_asked(path: Path, content: bytes, encoding: object) -> tuple[str, str]:
 
 def _delimiter_of(text: str) -> str:
     """Return the delimiter that cuts the first rows into the same number of cells, the most."""
+    if said := _MARK_LINE.match(text):
+        return said[1]
     sample = io.StringIO(text[:_SAMPLE], newline="").readlines()[:_SAMPLED_LINES]
 
     def fit(mark: str) -> tuple[float, int]:

@@ -284,6 +284,8 @@ def _ends_in_text(side: Any) -> bool:
     """Return whether this is a tuple of arrays whose last one holds names."""
     if not isinstance(side, tuple) or len(side) < 2 or not hasattr(side[-1], "__array__"):
         return False
+    if torch.is_tensor(side[-1]):  # bfloat16, one on a GPU or with a gradient is no array
+        return False
     values = np.asarray(side[-1])
     is_text = values.dtype.kind == "U" or isinstance(next(iter(values.flat), None), str)
     return bool(is_text and values.ndim == 1)

@@ -35,6 +35,14 @@ ELEMENTWISE = {
     "kldiv", "poissonnll", "softmargin",
 }  # fmt: skip
 
+# These compare the outputs of two or three inputs, and of a batch the model gets one alone.
+OF_SEVERAL_OUTPUTS = {
+    "tripletmargin",
+    "tripletmarginwithdistance",
+    "cosineembedding",
+    "marginranking",
+}
+
 NON_NEGATIVE = ELEMENTWISE - {"kldiv", "poissonnll"} | {
     "crossentropy", "multimargin", "multilabelmargin", "multilabelsoftmargin",
 }  # fmt: skip
@@ -83,6 +91,8 @@ def fit_loss(
     Raises:
         ConfigError: with key "" when this output does not fit the loss.
     """
+    if weight and _kind(loss) in OF_SEVERAL_OUTPUTS:
+        raise _misfit(_name(loss), output, target, "it compares outputs with one another")
     name, call = _name(loss), first_call(loss, output, target, *weight)
     passes_on = call is not None and call.arguments.get("target") is target
     convert = None
@@ -243,7 +253,11 @@ def _name(loss: LossFunction) -> str:
 
 def _kind(loss: LossFunction) -> str:
     """Return the same word for a function of torch.nn.functional and its class in torch.nn."""
-    word = _name(loss).lower().replace("_", "").removesuffix("loss")
+    return _kind_of(_name(loss))
+
+
+def _kind_of(name: str) -> str:
+    word = name.lower().replace("_", "").removesuffix("loss")
     return word.replace("bce", "binarycrossentropy")
 
 
@@ -304,8 +318,9 @@ class ShapesGuard:
 
 
 def _remedy(name: str, output: Any, target: Any) -> str:
-    if name in ("triplet_margin_loss", "TripletMarginLoss"):
-        return "It takes three outputs: write a step, (model, batch) -> loss, in place of the loss."
+    if (kind := _kind_of(name)) in OF_SEVERAL_OUTPUTS:
+        several = "three" if kind.startswith("triplet") else "two"
+        return f"It takes {several} outputs: write a step, (model, batch) -> loss, in its place."
     if _shape(output) and _shape(output) == (*(_shape(target) or ()), 1):
         return "Give the target a column: y[:, None]."
     if _shape(output) and (*(_shape(output) or ()), 1) == _shape(target):

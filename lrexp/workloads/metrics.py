@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -62,11 +62,11 @@ def register_metric(
     return register
 
 
-def given_metrics(given: Iterable[Any], prefix: str) -> tuple[list[str], dict[str, Metric] | None]:
+def given_metrics(given: Any, prefix: str) -> tuple[list[str], dict[str, Metric] | None]:
     """Return metrics given in Python as a config names them, and those that it cannot hold.
 
     Args:
-        given: names, or functions, registered or not.
+        given: names, or functions, registered or not; or one.
         prefix: stands before the name of a function, as a module would.
 
     Returns:
@@ -75,6 +75,8 @@ def given_metrics(given: Iterable[Any], prefix: str) -> tuple[list[str], dict[st
     Raises:
         ConfigError: a function has no name for a column.
     """
+    if isinstance(given, str) or callable(given):
+        given = [given]
     names, found = [], dict[str, Metric]()
     registered = {id(m.function): column for column, m in METRICS.items() if m.function}
     for i, item in enumerate(given):

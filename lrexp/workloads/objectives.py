@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 
 from lrexp.errors import NOTHING, ConfigError
 from lrexp.workloads.batches import TARGETS, size_of
-from lrexp.workloads.labels import Convert
+from lrexp.workloads.labels import Convert, described
 from lrexp.workloads.loss_calls import Count, LossCall, LossCalls
 from lrexp.workloads.losses import (
     LossFunction,
@@ -205,9 +206,9 @@ def check_step(
     if losses is not None and all(isinstance(loss, Tensor) and loss.dim() == 0 for loss in losses):
         _check_losses(name, losses, parts_of(optimizer), model, trains=trains)
     loss = None if losses is not None and not losses else shown_loss(made)
-    if not isinstance(loss, Tensor) or loss.dim() != 0:
-        what = "must return one number (a tensor of shape ()), or a dict with it as `loss`"
-        given = _given(made)
+    if not isinstance(loss, Tensor) or loss.dim() != 0 or loss.is_complex():
+        what = "must return one number (a real tensor of shape ()), or a dict with it as `loss`"
+        given = _given(loss if isinstance(loss, Tensor) else made)
         remedy = (
             "Return the mean loss of the batch. Losses of several optimizers: add them up, or "
             "return them as a list, one for each optimizer."
@@ -255,12 +256,14 @@ def _are(count: int) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, Real)
 
 
 def _given(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
+        return f"a tensor of {described(value)}"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     return f"a dict of {', '.join(map(str, value))}" if isinstance(value, Mapping) else repr(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ KEY = "data.split"
 VAL_FRACTION = 0.2  # where none is said, of data that can be split
 WHOLE = ("random", "stratified", "last")
 _VALIDATION = ("val", "valid", "validation", "dev", "true", "yes")  # as cells of a column say it
+_TRAINING = ("train", "training", "false", "no")
 _TEST = "test"  # is for validation where nothing else is; otherwise it is left alone
 _MOST_SHOWN = 5
 
@@ -190,28 +191,52 @@ def sides_of(split: Split, cells: Sequence[str], val_fraction: float) -> list[st
         >>> sides_of(Split("column", "fold"), ["0", "1", "2"], 0.2)
         ['train', 'train', 'val']
     """
-    known = [cell.strip().lower() for cell in cells]
+    known = [_plain(cell) for cell in cells]
     if split.kind == "groups":
         num_val = num_val_of(len(cells), val_fraction, "samples")
         val = _whole_groups(Counter(known), num_val, split) if num_val else set()
         return ["val" if cell in val else "train" for cell in known]
     values = set(known)
-    val = {*split.val} & values if split.val else _validation_of(values)
+    val = {*map(_plain, split.val)} or _validation_of(values, split)
     left_out = {_TEST} - val if not split.val and val & {*_VALIDATION} else set()
-    if not val or not values - val - left_out:
-        shown = ", ".join(repr(value[:40]) for value in sorted(values)[:_MOST_SHOWN])
-        what = f"must name a column that leaves rows for both parts; {split.column!r} has {shown}"
+    if not val or not val <= values or not values - val - left_out:
+        what = f"must name a column that leaves rows for both parts; {_has(split, values)}"
         remedy = "Let its cells say train and val, or give val: {column: fold, val: 4}."
         raise ConfigError.single(KEY, what, list(split.val) or split.column, remedy)
     return [None if cell in left_out else "val" if cell in val else "train" for cell in known]
 
 
-def _validation_of(values: set[str]) -> set[str]:
+def _plain(cell: str) -> str:
+    """Return a cell in small letters; 4.0 is 4, as pandas writes a column with gaps."""
+    text = cell.strip().lower()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() else text
+
+
+def _has(split: Split, values: Iterable[str]) -> str:
+    shown = ", ".join(repr(value[:40]) for value in sorted(values)[:_MOST_SHOWN])
+    return f"{split.column!r} has {shown}"
+
+
+def _validation_of(values: set[str], split: Split) -> set[str]:
     """Return the cells that mean validation: words that say so, or the highest of numbers."""
-    if found := values & {*_VALIDATION}:
+    yes = values & {"true", "yes", "1"}
+    if yes and len(values) == 2 and "train" in str(split.column).lower():
+        no = min(values - yes)
+        what = f"is not told by 'train' alone: are rows with {no} for validation?"
+        remedy = f"Then write {{column: {split.column}, val: {no}}}."
+        raise ConfigError.single(KEY, what, split.column, remedy)
+    found = values & {*_VALIDATION} or values & {_TEST}
+    unknown = values - found - {*_TRAINING, _TEST}
+    if found and unknown:
+        what = f"has cells that say neither train nor val; {_has(split, unknown)}"
+        remedy = "Change them, or say which are for validation: {column: split, val: dev}."
+        raise ConfigError.single(KEY, what, split.column, remedy)
+    if found:
         return found
-    if _TEST in values:
-        return {_TEST}
     try:
         return {max(values, key=float)} if len(values) > 1 else set()
     except ValueError:
@@ -225,9 +250,11 @@ def _whole_groups(sizes: Counter[str], num_val: int, split: Split) -> set[str]:
         raise ConfigError.single(KEY, what, split.column, "Choose another column.")
     names = sorted(sizes)
     random.Random(derive_seed(0, "split")).shuffle(names)
-    chosen, count = {names[0]}, sizes[names[0]]
-    for name in names[1:-1]:  # one at least is for training
-        if abs(count + sizes[name] - num_val) < abs(count - num_val):
+    chosen: set[str] = set()
+    count = 0
+    for name in names:
+        is_last = len(chosen) == len(names) - 1  # one at least is for training
+        if not is_last and abs(count + sizes[name] - num_val) < abs(count - num_val):
             chosen.add(name)
             count += sizes[name]
-    return chosen
+    return chosen or {min(names, key=sizes.__getitem__)}

@@ -299,3 +299,17 @@ def test_a_longer_training_is_not_advised_where_val_loss_rose(val: list[float], 
     found = diagnose(losses, {"step": np.arange(0, 201, 50), "val_loss": val})
     assert found.word == "converging well"
     assert says in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("val", "best", "sentence"),
+    [  # of few batches the first was by far the easiest; evaluations fell from start to end
+        ([1.35, 1.29, 1.23, 1.17], 0.04, "fell all along, but only from 1.38 to 1.2"),
+        ([1.35, 1.0, 0.8, 0.4], 0.04, "fell all along, but only from 1.38 to 1.2"),
+        ([1.35, 1.5, 1.6, 1.7], 0.04, "ended above its start (0.45 to 1.2)"),
+    ],
+)
+def test_an_easy_first_batch_is_no_start(val: list[float], best: float, sentence: str) -> None:
+    losses = [0.45, 1.3, 2.4, 1.35, 1.75, 1.75, 0.8, 1.4, 1.0, 1.3, 1.2, 1.2]
+    found = diagnose(losses, {"val_loss": val, "step": [0, 4, 8, 12]}, best_final=best)
+    assert sentence in found.sentence

@@ -46,6 +46,8 @@ def test_a_stratified_split_keeps_the_shares() -> None:
         (["0", "10", "9", "10"], (), "tvtv"),
         (["0", "1", "2"], ("0", "1"), "vvt"),
         (["false", "true"], (), "tv"),
+        (["1.0", "2.0", "4.0"], ("4",), "ttv"),
+        (["holdout", "train", ""], ("holdout",), "vtt"),
     ],
 )
 def test_a_column_says_the_sides(cells: list[str], val: tuple[str, ...], expected: str) -> None:
@@ -53,11 +55,35 @@ def test_a_column_says_the_sides(cells: list[str], val: tuple[str, ...], expecte
     assert "".join("-" if side is None else side[0] for side in sides) == expected
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "val", "words"),
+    [
+        ("c", ["train", "val", "holdout"], (), "neither train nor val; 'c' has 'holdout'"),
+        ("c", ["train", "val", ""], (), "neither train nor val"),
+        ("c", ["0", "1", "2"], ("1", "22"), "leaves rows for both parts"),
+        ("is_train", ["True", "False"], (), "{column: is_train, val: false}"),
+        ("train", ["0", "1"], (), "{column: train, val: 0}"),
+    ],
+)
+def test_a_column_that_does_not_say_the_sides(
+    column: str, cells: list[str], val: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sides_of(Split("column", column, val), cells, 0.2)
+    assert words in str(caught.value)
+
+
 def test_groups_stay_together() -> None:
     cells = [f"g{i % 10}" for i in range(100)]
     sides = sides_of(Split("groups", "c"), cells, 0.3)
     assert len(set(zip(cells, sides, strict=True))) == 10
     assert sides.count("val") == 30
+
+
+@pytest.mark.parametrize("big", "abcde")
+def test_a_group_of_most_rows_is_for_training(big: str) -> None:
+    cells = [*"abcde", *[big] * 25]
+    assert sides_of(Split("groups", "c"), cells, 0.1).count("val") == 3
 
 
 @pytest.mark.parametrize(
@@ -216,3 +242,40 @@ def test_a_range_test_of_an_endless_stream_needs_no_duration(tmp_path: Path) -> 
     }
     lrexp.find_lr(config, data=Stream(), out=tmp_path / "r")
     assert list((tmp_path / "r").rglob("steps.csv"))
+
+
+# the last two of ten rows are for validation: a number and a text are missing there alone, and one
+# text is new
+NEW_IN_VALIDATION = (
+    "n;t;y\n" + "".join(f"{i};{'ab'[i % 2]};{i}.5\n" for i in range(8)) + ";c;8.5\n8;;9.5\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("categories", "expected"),
+    [
+        ("onehot", [[[0.0, 0.0, 0.0], [1.963961, 1.0, 0.0]]]),
+        ("codes", [[[0.0], [1.963961]], [[0], [1]]]),
+    ],
+)
+def test_what_validation_alone_has(categories: str, expected: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(NEW_IN_VALIDATION)
+    args = {"path": str(tmp_path / "t.csv"), "target": "y", "categories": categories}
+    data = load_data(DATASETS["csv"], args, batch_size=4, split="last")
+    assert data.val is not None
+    *inputs, targets = next(iter(data.val.in_order()))
+    for found, values in zip(inputs, expected, strict=True):
+        np.testing.assert_allclose(found, values, atol=1e-6)  # (8 - 3.5) / sd of 0 to 7
+    assert data.original is not None
+    np.testing.assert_allclose(data.original(targets)[:, 0], [8.5, 9.5], rtol=1e-6)
+
+
+def test_the_rarest_of_many_categories_share_one_with_new_ones(tmp_path: Path) -> None:
+    names = [f"n{i:02d}" for i in range(60) for _ in range(3 if i < 49 else 1)] + ["new"] * 2
+    rows = "".join(f"{name};{i}.5\n" for i, name in enumerate(names))
+    (tmp_path / "t.csv").write_text("t;y\n" + rows)
+    args = {"path": str(tmp_path / "t.csv"), "target": "y"}
+    data = load_data(DATASETS["csv"], args, batch_size=4, val_fraction=0.0126, split="last")
+    assert data.val is not None
+    [inputs, _] = next(iter(data.val.in_order()))
+    assert inputs.tolist() == [[0.0] * 49 + [1.0]] * 2
