@@ -16,6 +16,7 @@ from lrexp.errors import ConfigError
 from lrexp.workloads.batches import example_of, size_of
 from lrexp.workloads.csv_file import CsvTable
 from lrexp.workloads.labels import numbered
+from lrexp.workloads.splits import KEY as SPLIT
 from lrexp.workloads.splits import VAL_FRACTION, Split, no_columns, split_rows
 from lrexp.workloads.table import Parts, Table
 from lrexp.workloads.tensors import (
@@ -61,15 +62,24 @@ def recognised(made: object, val_fraction: float | None, split: Split | None = N
         return Source(made.train, made.val, made.num_classes, made.vocab_size, parts=made)
     if isinstance(made, Images):
         require_classes(made.train)
+        _require_whole(made.val, split)
         train, val = (made.train, made.val) if made.val else _split(made.train, share, split)
         num_classes = _num_classes(made.train)
         plain = made.is_plain
         return Source(train, val, num_classes, None, stack_images, may_be_kept=plain)
     train, val = _sides(made)
+    _require_whole(val, split)
     can_be_split = is_of_arrays(train) or is_map_style(train)
     if val is None and (can_be_split or val_fraction is not None):
         train, val = _split(train, share, split)
     return Source(train, val, _num_classes(train))
+
+
+def _require_whole(val: object, split: Split | None) -> None:
+    """Refuse a way to split what comes with a validation part."""
+    if val is not None and split is not None:
+        what = "has nothing to split: the data come with a validation part"
+        raise ConfigError.single(SPLIT, what, split.kind, "Leave it out.")
 
 
 def is_map_style(data: object) -> bool:

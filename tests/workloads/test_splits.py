@@ -279,3 +279,17 @@ def test_the_rarest_of_many_categories_share_one_with_new_ones(tmp_path: Path) -
     assert data.val is not None
     [inputs, _] = next(iter(data.val.in_order()))
     assert inputs.tolist() == [[0.0] * 49 + [1.0]] * 2
+
+
+@pytest.mark.parametrize("form", [lambda xy: (xy, xy), lambda xy: {"train": xy, "val": xy}])
+def test_what_is_split_already_is_not_split_again(form: Any, tmp_path: Path) -> None:
+    config = {
+        "data": {"split": "last", "batch_size": 8},
+        "optimizer": {"name": "SGD", "lr": 0.1},
+        "train": {"duration": 4},
+    }
+    given = {"model": "linear", "loss": "mse_loss", "data": form((torch.ones(20, 2),) * 2)}
+    with pytest.raises(
+        ConfigError, match="split: has nothing to split: the data come with a valid"
+    ):
+        lrexp.compare(config, **given, runs_dir=tmp_path)
