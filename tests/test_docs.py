@@ -140,7 +140,7 @@ def test_what_people_have_trains_as_the_readme_says(
     for run in runs:
         assert run.status["status"] == "complete"
         assert {t.result["outcome"] for t in run.trials} == {"finished"}
-    assert "val_neg_root_mean_squared_error" in runs[-1].trials[0].evals
+    assert "val_rmse" in runs[-1].trials[0].evals
     assert names["best"]["variant"] in {"high", "standard", "low"}
     assert len(names["found"].curves) == 3
 

@@ -24,6 +24,7 @@ from lrexp.report.text import (
     NAME_WIDTH,
     cell,
     count_text,
+    heading,
     least_width,
     lr_text,
     mean_sd_column,
@@ -90,7 +91,7 @@ class _Ranking:
 def _heading(summary: Mapping[str, Any]) -> Text:
     better = "higher" if summary.get("direction") == "max" else "lower"
     num_variants, num_seeds = len(summary["ranking"]), len(summary.get("seeds") or ())
-    text = Text(measure_text(summary["metric"]).capitalize(), "bold")
+    text = Text(heading(summary["metric"]), "bold")
     counts = f"{count_text(num_variants, 'variant')} × {count_text(num_seeds, 'seed')}"
     best = " · ranked by the best evaluation" if summary.get("select") == "best" else ""
     return text.append(f", {better} is better · {counts}{best}", "not bold dim")

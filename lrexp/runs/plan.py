@@ -196,9 +196,7 @@ def make_plan(config: Config, objects: Objects | None = None, *, validates: bool
 
 
 # Losses of a target that is standardised, and what tells the same in the unit of the file.
-_IN_UNIT = {"mse_loss": "neg_root_mean_squared_error"} | dict.fromkeys(
-    ("l1_loss", "smooth_l1_loss", "huber_loss"), "neg_mean_absolute_error"
-)
+_IN_UNIT = {"mse_loss": "rmse"} | dict.fromkeys(("l1_loss", "smooth_l1_loss", "huber_loss"), "mae")
 
 
 def _in_its_unit(settings: ExperimentConfig) -> str | None:

@@ -169,9 +169,9 @@ def test_what_is_measured_is_in_the_unit_of_the_file(
     config = houses(path, target_transform=transform)
     run = lrexp.compare(config, model=Zero, engine=engine, out=tmp_path / "r")
     guess = train.mean() if transform == "standard" else np.exp(np.log(train).mean())
-    expected = -np.sqrt(((val - guess) ** 2).mean())
+    expected = np.sqrt(((val - guess) ** 2).mean())
     for trial in run.trials:
-        measured = trial.evals["val_neg_root_mean_squared_error"]
+        measured = trial.evals["val_rmse"]
         np.testing.assert_allclose(measured, expected, rtol=1e-5)
 
 
