@@ -6,7 +6,6 @@ Each run is written to its directory first; summaries, tables and plots are made
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from lrexp.report.data.lr import trace_name
 from lrexp.report.plots import draw_nothing, draw_overlay, draw_run, draw_schedules, draw_unless_off
 from lrexp.report.progress import ConsoleReporter
 from lrexp.report.result import RangeTest, range_test
+from lrexp.runs.lr_copy import LrCopy
 from lrexp.runs.reader import Draw, Run, load_run
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lrexp.config.config import Config
     from lrexp.config.load import Overrides
     from lrexp.engine.stop import Stop
-    from lrexp.records import Reporter, Sink
+    from lrexp.records import Sink
     from lrexp.runs.choosing import RunOptions
     from lrexp.runs.executor import Executor
     from lrexp.runs.spec import Command, Source
@@ -109,6 +109,7 @@ def compare(
     metrics: Sequence[Any] | None = None,
     step: Any = None,
     eval_step: Any = None,
+    optimizer: Any = None,
     seeds: int | None = None,
     select: Literal["final", "best"] | None = None,
     device: str | None = None,
@@ -137,6 +138,8 @@ def compare(
         step: in place of a loss: a function (model, batch) -> loss, or a dict with `loss` and
             further numbers, which are measured at each evaluation; `eval_step`: that of
             evaluations, where it is another.
+        optimizer: in place of `optimizer.name`: a class of one's own, or a function of (params) or
+            (params, lr, ...) that gives an optimizer; a config in Python may hold it there, too.
         seeds, select, device, engine: replace `compare.seeds`, `compare.select`, `device` and
             `engine`.
         jobs: worker processes that train; 1 is this process, which also trains where a Python
@@ -171,6 +174,7 @@ def compare(
     of_compare = {"compare.seeds": seeds, "compare.select": select}
     flags = {**of_compare, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
+    sections["optimizer"] = optimizer
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
     return asked.train("compare", options)[1]
 
@@ -183,6 +187,7 @@ def find_lr(
     loss: Any = None,
     step: Any = None,
     eval_step: Any = None,
+    optimizer: Any = None,
     seeds: int | None = None,
     race: bool | None = None,
     budget: float | None = None,
@@ -222,6 +227,7 @@ def find_lr(
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
+    sections["optimizer"] = optimizer
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
     loaded, run = asked.train("find-lr", options, budget)
     found = range_test(run)
@@ -241,6 +247,7 @@ def resume(
     metrics: Sequence[Any] | None = None,
     step: Any = None,
     eval_step: Any = None,
+    optimizer: Any = None,
     jobs: int | None = None,
     executor: Executor | Mapping[str, Any] | str | None = None,
     trust: Sequence[str] = (),
@@ -261,8 +268,8 @@ def resume(
             lacks are trained, and ranked with the others.
         force: go on although code, data, torch or the machine's arithmetic changed; let `write`
             replace a file.
-        model, data, loss, step, eval_step, metrics: the Python objects that the run was made with,
-            if any.
+        model, data, loss, step, eval_step, optimizer, metrics: the Python objects that the run was
+            made with, if any.
         jobs: worker processes; by default as many as the run had.
         executor: as of `compare`; by default that of the config.
         trust: the packages that the run was made to trust; it is asked for again because a run
@@ -294,7 +301,10 @@ def resume(
         console, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
     )
     functions = None if metrics is None else given_metrics(metrics, IN_PYTHON)[1]
-    found, objects = load_run(path), Objects(model, data, loss, step, eval_step, functions)
+    found, objects = (
+        load_run(path),
+        Objects(model, data, loss, step, eval_step, functions, optimizer=optimizer),
+    )
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
@@ -320,62 +330,6 @@ def _lacks_seeds(run: Run, seeds: int | None) -> bool:
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ConfigError.single("seeds", "must be a whole number from 1", seeds, "Give e.g. 6.")
     return run.command != "compare" or seeds != len(run.status["seeds"])
-
-
-@dataclass(frozen=True)
-class LrCopy:
-    """A copy of the config that is to get the suggested LR.
-
-    Args:
-        path: of the file.
-        force: whether it may replace one.
-
-    Raises:
-        ConfigError: at once, not after training: it cannot be written there.
-    """
-
-    path: Path
-    force: bool
-
-    def __post_init__(self) -> None:
-        if self.path.exists() and not self.force:
-            what, remedy = "exists already", "Give another file, or --force."
-            raise ConfigError.single("--write", what, str(self.path), remedy)
-        if not self.path.parent.is_dir():
-            what, remedy = "lies in a folder that does not exist", "Make the folder."
-            raise ConfigError.single("--write", what, str(self.path), remedy)
-
-    @property
-    def option(self) -> str:
-        """The option of a command that writes it."""
-        return f"--write {shlex.quote(str(self.path))}"
-
-    def write(self, loaded: Config, suggested_lr: float | None, reporter: Reporter) -> None:
-        """Write it, if there is a suggestion."""
-        if suggested_lr is not None:
-            from lrexp.config.document import with_lrs
-            from lrexp.runs.files import write_whole
-
-            experiment = loaded.experiment
-            lrs = experiment.optimizer.lrs_at(suggested_lr, experiment.find_lr.part)
-            text = with_lrs(loaded.document, {key: float(f"{lr:.3g}") for key, lr in lrs.items()})
-            write_whole(self.path, text)
-            _warn_of_own_lrs(loaded, reporter)
-
-
-def _warn_of_own_lrs(config: Config, reporter: Reporter) -> None:
-    """Say which variants will not use the LR that was written."""
-    own = [
-        name
-        for name, changes in config.overrides.items()
-        if {"optimizer", *config.experiment.optimizer.lrs} & changes.keys()
-    ]
-    if own and config.experiment.compare.variants is not None:
-        reporter.say(
-            f"Note: the variants {', '.join(own)} set an optimizer.lr of their own; the written "
-            "one is for the others.",
-            "yellow",
-        )
 
 
 @dataclass(frozen=True)
@@ -469,7 +423,7 @@ class _Asked:
         from lrexp.config.names import IN_PYTHON
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
-        from lrexp.runs.spec import make_spec, with_registered
+        from lrexp.runs.spec import make_spec, with_registered, without_optimizer
         from lrexp.runs.stages import check_budget
         from lrexp.runs.summary import too_few_seeds
         from lrexp.runs.train import start_run
@@ -477,16 +431,19 @@ class _Asked:
         from lrexp.workloads.metrics import given_metrics
 
         out, reporter = None if self.out is None else Path(self.out), options.reporter
-        named = {key: value for key, value in self.sections.items() if isinstance(value, str)}
+        config, sections = without_optimizer(self.config, self.sections)
+        named = {key: value for key, value in sections.items() if isinstance(value, str)}
         listed, functions = given_metrics(self.metrics or (), IN_PYTHON)
-        given = {key: value for key, value in self.sections.items() if key not in named}
+        given = {key: value for key, value in sections.items() if key not in named}
+        if "optimizer" in named:  # its LR stays
+            named["optimizer.name"] = named.pop("optimizer")
         objects = Objects(**given, metrics=functions)
         changes = changes_of(self.overrides, named, self.flags)
         changes += [("metrics", listed)] * (self.metrics is not None)
         changes += executor_changes(options.executor)
         check_free(out)
         with reporter.waiting("Loading data and model"):
-            spec = make_spec(command, self.config, changes, trust=self.trust, objects=objects)
+            spec = make_spec(command, config, changes, trust=self.trust, objects=objects)
             loaded = spec.config()
             spec = with_registered(spec, loaded)
             plan = spec.plan(loaded)

@@ -110,7 +110,8 @@ class LossConfig(BaseModel):
     )
     args: Arguments = Field(
         default_factory=dict,
-        description="Its other arguments; a list of numbers becomes a tensor for torch's losses.",
+        description="Its other arguments; a list of numbers, and a number where torch "
+        "wants a tensor, becomes one for torch's losses.",
         examples=[{"label_smoothing": 0.1}],
     )
 

@@ -192,17 +192,21 @@ class LRFinder:
                 lead=part or 0,
                 others_stay=part is not None,
                 total_steps=steps,
-                stop=RangeTestStop(stop_factor, loss_floor(objective.loss)),
+                stop=RangeTestStop(
+                    stop_factor if part is None else NEVER, loss_floor(objective.loss)
+                ),
                 device=self.device,
             )
             numbers = range(seed, seed + seeds)
             tests = [_steps(task, s) for s in numbers]
             curves = tuple(Curve(lr, loss) for lr, loss, _ in tests)
             causes = [cause for *_, cause in tests if cause]
-            control = _control(task, numbers) if is_buried(curves) and not causes else None
-        shown = tuple(paired_control(curves, control) or ())
-        suggestion = suggest(curves, rule, mean_frac, control, causes)
-        self.result = RangeTest(suggestion, curves, shown=shown)
+            is_of_part = part is not None
+            looks_again = (is_of_part or is_buried(curves)) and not causes
+            control = _control(task, numbers) if looks_again else None
+        shown = paired_control(curves, control, others_train=is_of_part)
+        suggestion = suggest(curves, rule, mean_frac, control, causes, others_train=is_of_part)
+        self.result = RangeTest(suggestion, curves, shown=tuple(shown or ()))
         return self.result
 
     def get_optimal_lr(self) -> float | None:

@@ -25,6 +25,7 @@ from lrexp.records import METRICS, Direction, Metric, TrialId, column_of
 from lrexp.runs.builder import Objects, TrialBuilder
 from lrexp.runs.lengths import (
     Problems,
+    check_momentum,
     clock_of,
     declared_direction,
     eval_every,
@@ -37,7 +38,6 @@ from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.batches import Data
 from lrexp.workloads.metrics import Asked, Baseline, Metrics, direction_of
 from lrexp.workloads.objectives import Objective
-from lrexp.workloads.optimizers import has_momentum
 
 TRACED = 10_000  # steps of a longer schedule that its mean is taken of
 
@@ -215,7 +215,7 @@ def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
 
 def _check_given(config: Config, objects: Objects) -> None:
     """Refuse variants of what was given as a Python object: they would all train the same."""
-    named = {"data": ("data.name", "data.args")}
+    named = {"data": ("data.name", "data.args"), "optimizer": ("optimizer.name",)}
     fixed = [key for section in objects.sections for key in named.get(section, (section,))]
     problems = [
         Problem(
@@ -254,7 +254,7 @@ def _plan_variant(
     known = builder.known_metrics
     with problems:
         parts["schedule"] = make_schedule(settings, clock, config, known)
-        _check_momentum(parts["schedule"], config.names.optimizers(settings))
+        check_momentum(parts["schedule"], settings, builder.optimizers)
     with problems:
         parts["eval_every"] = eval_every(settings, clock)
     with problems:
@@ -306,15 +306,3 @@ def _check_direction(settings: ExperimentConfig, known: Mapping[str, Metric]) ->
         better = "higher" if direction == "max" else "lower"
         what = f"contradicts compare.metric: {better} values of {metric} are better"
         raise ConfigError.single("compare.direction", what, given, "Leave it out.")
-
-
-def _check_momentum(schedule: Schedule | Controller, optimizers: Sequence[Any]) -> None:
-    cycles = isinstance(schedule, Schedule) and schedule.momentum is not None
-    if cycles and not any(map(has_momentum, optimizers)):
-        named = " and ".join(cls.__name__ for cls in optimizers)
-        raise ConfigError.single(
-            "schedule.cycle_momentum",
-            f"needs an optimizer with momentum or betas, and {named} has neither",
-            True,
-            "Set cycle_momentum: false.",
-        )

@@ -71,8 +71,21 @@ def test_groups_stay_together() -> None:
 )
 def test_a_split_that_tensors_do_not_have(given: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.split") as caught:
-        data_from_objects((torch.zeros(9, 1), torch.zeros(9, 1)), val_fraction=0.3, split=given)
+        data_from_objects((torch.zeros(9, 1), torch.rand(9, 1)), val_fraction=0.3, split=given)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "form", [torch.Tensor.long, torch.Tensor.float, torch.Tensor.bool, lambda y: y.float()[:, None]]
+)
+def test_whole_numbers_and_bools_are_classes_for_a_stratified_split(form: Any) -> None:
+    y = form(torch.arange(40) % 4 == 0)  # a quarter of them
+    data = data_from_objects(
+        (torch.zeros(40, 1), y), val_fraction=0.2, split="stratified", batch_size=8
+    )
+    assert data.val is not None
+    kept = torch.cat([batch[1] for batch in data.val.in_order()])
+    assert (len(kept), int(kept.sum())) == (8, 2)
 
 
 def table(folder: Path) -> tuple[str, pd.DataFrame]:
