@@ -423,6 +423,7 @@ class _Asked:
         from lrexp.config.names import IN_PYTHON
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
+        from lrexp.runs.plan import ignored_lrs
         from lrexp.runs.spec import make_spec, with_registered, without_optimizer
         from lrexp.runs.stages import check_budget
         from lrexp.runs.summary import too_few_seeds
@@ -449,6 +450,7 @@ class _Asked:
             plan = spec.plan(loaded)
         if command == "find-lr":
             check_budget(plan, budget)
-        elif few := too_few_seeds(loaded):
-            reporter.say(few, "yellow")
+        else:
+            for text in filter(None, [too_few_seeds(loaded), *ignored_lrs(plan)]):
+                reporter.say(text, "yellow")
         return loaded, start_run(spec, plan, options, out=out, runs_dir=Path(self.runs_dir))

@@ -474,3 +474,22 @@ def test_a_part_is_judged_by_what_it_does_to_its_own_loss(
         assert found.reason is not None
         assert "nothing diverged" in found.reason
         assert "other parts" in found.reason
+
+
+def test_a_gan_is_not_called_unstable_for_a_loss_that_rises(tmp_path: Path) -> None:
+    config = CONFIG | {"optimizer": GAN}
+    run = lrexp.compare(
+        config, model=gan(), data=(X, Y), step=gan_step, out=tmp_path / "run", draw=None
+    )
+    assert run.summary is not None
+    assert run.summary["ranking"][0]["diagnosis"]["word"] == "trained against each other"
+
+
+def test_parts_of_one_class_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    grid = {"optimizer.parts.1.lr": [0.003, 0.03]}
+    found = [load_config(document_from_dict({
+        "model": "mlp", "data": "digits", "loss": "cross_entropy", "compare": {"grid": grid},
+        "optimizer": {"parts": [{"ndim": 2, "name": first, "lr": 0.02}, {"name": "Adam", "lr": 0.003}]},
+    })) for first in ("Adam", "SGD")]  # fmt: skip
+    assert list(found[0].variants) == ["Adam-1.lr=0.003", "Adam-1.lr=0.03"]
+    assert list(found[1].variants) == ["Adam.lr=0.003", "Adam.lr=0.03"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrexp
+from lrexp.report.ranking import verdict_lines
 
 SETTINGS = {
     "optimizer": {"name": "SGD", "lr": 0.1},
@@ -401,3 +404,43 @@ def test_an_argument_that_a_loss_refuses_is_named(
             data=(torch.randn(9, 3), y.float()[:, None] if said else y),
             runs_dir=tmp_path,
         )
+
+
+def test_lrs_that_a_schedule_ignores_are_no_lrs(tmp_path: Path) -> None:
+    args = {"max_lr": 0.05}
+    lrs = [0.3, 0.1, 0.03, 0.01]
+    config = {
+        **SMALL, "schedule": {"name": "OneCycleLR", "args": args},
+        "compare": {"grid": {"optimizer.lr": lrs}}, "optimizer": {"name": "Adam", "lr": 0.1},
+    }  # fmt: skip
+    told = Console(file=io.StringIO(), width=400)
+    run = lrexp.compare(config, out=tmp_path / "run", draw=None, console=told)
+    said = (
+        "lr=0.3, lr=0.1, lr=0.03, lr=0.01 train with the same LRs, though optimizer.lr differs: "
+        "schedule.args.max_lr sets them. Compare values of schedule.args.max_lr, or leave it out."
+    )
+    assert said in told.file.getvalue()
+    assert run.summary is not None
+    assert run.summary["lr_sensitivity"] == []
+    assert run.summary["warnings"] == [said]
+    config["schedule"] = {"name": "OneCycleLR"}
+    other = lrexp.compare(config, out=tmp_path / "other", draw=None)
+    assert other.summary is not None
+    [curve] = other.summary["lr_sensitivity"]
+    assert curve["lrs"] == sorted(lrs)
+    assert not any("train with the same" in text for text in other.summary["warnings"])
+
+
+def test_the_best_lrs_at_an_end_are_told_once_with_what_varies(tmp_path: Path) -> None:
+    grid = {"optimizer.lr": [1e-5, 1e-4, 1e-3], "schedule": ["constant", "linear"]}
+    run = lrexp.compare({**SMALL, "compare": {"grid": grid}}, out=tmp_path / "run", draw=None)
+    assert run.summary is not None
+    assert run.summary["warnings"] == [
+        "The best LR is the highest that was compared (0.001 with schedule=constant; 0.001 with "
+        "schedule=linear): the best of all may lie higher. Compare higher ones too."
+    ]
+    lines = Console(file=io.StringIO(), width=100)
+    lines.print(verdict_lines(run.summary))
+    said = lines.file.getvalue()
+    assert "where most of" not in said  # of one seed
+    assert "ends)" in said

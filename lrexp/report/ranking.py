@@ -276,7 +276,8 @@ def _declared(summary: Mapping[str, Any]) -> Text:
     what = f", against {reference}: {measure_text(declared['metric'])} {at}"
     text = Text("Verdicts", "bold").append(what, "not bold dim")
     if declared["reference_is_best"]:
-        text.append(f". The best was chosen by these seeds: p for all {family} pairs", "dim")
+        pairs = f": p for all {family} pairs" if family > 1 else ""
+        text.append(f". The best was chosen by these seeds{pairs}", "dim")
     elif family > 1:
         text.append(f", p for {count_text(family, 'comparison')} (Holm)", "not bold dim")
     return text
@@ -350,7 +351,8 @@ def _target_text(summary: Mapping[str, Any]) -> str:
     times += [f"{len(soonest) - FIRST_SHOWN} more"] if len(soonest) > FIRST_SHOWN else []
     times += [f"never {named}"] if never else []
     reference = summary["declared"]["reference"]
-    source = " (declared)" if found["declared"] else f" (where most of {reference} ends)"
+    most = "most of " if len(summary["seeds"]) > 1 else ""
+    source = " (declared)" if found["declared"] else f" (where {most}{reference} ends)"
     measure = measure_text(summary["metric"])
     head = f"Median {found['unit']}s to a {measure} of {number_text(found['target'])}{source}"
     return f"{head}: {', '.join(times)}."

@@ -146,9 +146,11 @@ def _made(part: Part, model: nn.Module, named: Mapping[str, nn.Parameter]) -> Op
         remedy = "Write optimizer.parts: [{ndim: 2, name: Muon, ...}, {name: AdamW, lr: 3e-4}]."
         raise ConfigError.single("name", what, name, remedy)
     parameters = _grouped(part, model, named)
-    lr = {"lr": part.lr} if _takes_lr(part.cls) else {}  # else that of the groups counts
+    lr: dict[str, Any] = (
+        {"lr": part.lr} if _takes_lr(part.cls) else {}
+    )  # else that of the groups counts
     try:
-        optimizer = part.cls(parameters, **lr, **args)
+        optimizer: Any = part.cls(parameters, **lr, **args)
     except (TypeError, ValueError, RuntimeError) as error:
         what = f"{name} refused them: {error}"
         raise ConfigError.single("args", what, args, "Change the argument.") from error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from lrexp.analysis.diagnosis import diagnose
 
@@ -20,3 +23,30 @@ def test_the_best_variant_that_ended_above_its_start_is_unstable() -> None:
     found = diagnose(losses, evals, best_final=2.43)
     assert found.word == "unstable"
     assert "lower the LR" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("losses", "val", "said"),
+    [  # the first batch was an easy one: the others fell from a level above it
+        (np.r_[0.671, np.linspace(0.72, 0.690, 99)], [0.71, 0.70, 0.692],
+         "Training loss, averaged over each quarter, fell all along, but only from 0.717 to 0.694"),
+        (np.full(99, 0.7), [0.71, 0.70, 0.6999, 0.6998],
+         "The evaluated loss fell all along, but only from 0.71 to 0.7"),
+        (np.linspace(0.71, 0.69, 99), [], "Training loss fell all along, but only from 0.71 to 0.691"),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_sentence_say_what_it_says(losses: Any, val: Any, said: str) -> None:
+    evals = {"val_loss": val, "step": np.arange(len(val))} if val else None
+    found = diagnose(losses, evals, best_final=0.65)
+    assert found.word == "too slow"
+    assert found.sentence.startswith(said), found.sentence
+
+
+def test_a_loss_that_rises_against_other_parts_is_no_instability() -> None:
+    rising = np.linspace(0.7, 1.4, 100)
+    assert diagnose(rising).word == "unstable"
+    found = diagnose(rising, of_parts=True)
+    assert found.word == "trained against each other"
+    assert "0.7 to 1.37" in found.sentence
+    assert "lower the LR" not in found.sentence
+    assert diagnose(np.r_[rising, np.nan], of_parts=True).word == "diverged"
