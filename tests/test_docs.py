@@ -130,9 +130,10 @@ def test_what_people_have_trains_as_the_readme_says(
         "ids": ids, "labels": (ids[:, 0] > 25).long(), "make_classifier": Classifier,
         "model": model, "optimizer": torch.optim.Adam(model.parameters(), 0.01),
         "triplets": (x, x + 0.1, x.flip(0)), "embedding": lambda: nn.Linear(8, 4),
+        "Mine": torch.optim.NAdam,
     }  # fmt: skip
     blocks = python_of("Your own model and data")
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     runs = []
     for block in blocks:
         exec(block, names)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrexp.analysis.loss_trace import Array, Trace, from_to, trace
+from lrexp.analysis.loss_trace import ROUNDING, Array, Trace, from_to, trace
 from lrexp.errors import ConfigError
 
 Evals = Mapping[str, ArrayLike]  # column -> values, nan where absent
@@ -59,7 +59,6 @@ FAR_ABOVE = 10.0  # times its own size that a loss must have risen to have diver
 ABOVE = 0.05  # of the way that the best variant made: an end so far above the start is unstable
 BARELY = 0.9  # of the way still to go: too slow, whatever the curve's shape
 BEHIND = 0.25  # share of the way left: more is behind
-ROUNDING = 1e-6  # of a loss: what rounding may move a mean by
 ROSE = 0.1  # of the drop of val_loss: a rise by more is told
 EARLY = 0.4  # of the steps: who made four fifths of the drop by then, and stopped, is stuck
 LOWER_MUCH = "lower the LR; 10× is a good first try."
@@ -119,11 +118,12 @@ def unstable(
         at = f"around step {t.highest_step}"
         return f"{rose} {at} and ended at {t.end:.3g}: {LOWER}"
     # beyond doubt, or by its own size: scatter that large is itself unstable
-    doubt = max(0.1 * t.range, min(4.0 * t.error, abs(t.start)), ROUNDING * abs(t.start))
+    rounding = ROUNDING * abs(t.start)
+    doubt = max(0.1 * t.range, min(4.0 * t.error, abs(t.start)), rounding)
     beyond_doubt = -t.drop > doubt
     if beyond_doubt or _ended_above(t, val, best_final):
         return f"Training loss ended above its start ({t.start:.3g} to {t.end:.3g}): {LOWER}"
-    if t.end - t.lowest > max(0.3 * t.range, 4.0 * t.error):
+    if t.end - t.lowest > max(0.3 * t.range, 4.0 * t.error, rounding):
         fell = f"Training loss fell from {t.start:.3g} to {t.lowest:.3g}"
         return f"{fell} and rose again to {t.end:.3g}: {LOWER}"
     return None

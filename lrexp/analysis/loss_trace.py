@@ -16,6 +16,7 @@ from lrexp.analysis.smoothing import anchored, despike
 
 Array = NDArray[np.float64]
 HUGE = 1e100
+ROUNDING = 1e-6  # of a loss: what rounding may move a mean by
 SHORT = 30  # steps: below, noise is no excuse for a mean that still falls
 
 
@@ -72,7 +73,7 @@ class Trace:
             *([("The evaluated loss", *self.evaluated)] if self.evaluated else []),
         ]
         for what, begin, end in found:
-            if sign * (begin - end) > 0:
+            if sign * (begin - end) > ROUNDING * abs(begin):
                 return what, from_to(begin, end)
         return None
 
