@@ -110,6 +110,7 @@ def compare(
     metrics: Sequence[Any] | None = None,
     step: Any = None,
     eval_step: Any = None,
+    optimizer: Any = None,
     seeds: int | None = None,
     select: Literal["final", "best"] | None = None,
     until_decided: bool = False,
@@ -140,6 +141,8 @@ def compare(
         step: in place of a loss: a function (model, batch) -> loss, or a dict with `loss` and
             further numbers, which are measured at each evaluation; `eval_step`: that of
             evaluations, where it is another.
+        optimizer: in place of `optimizer.name`: a class of one's own, or a function of (params) or
+            (params, lr, ...) that gives an optimizer; a config in Python may hold it there, too.
         seeds, select, device, engine: replace `compare.seeds`, `compare.select`, `device` and
             `engine`.
         until_decided, max_seeds: go on with more seeds, up to so many, until every verdict is
@@ -176,6 +179,7 @@ def compare(
     of_compare = {"compare.seeds": seeds, "compare.select": select}
     flags = {**of_compare, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
+    sections["optimizer"] = optimizer
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
     _, run = asked.train("compare", options, until=Until(until_decided, max_seeds))
     given = {key: value for key, value in sections.items() if not isinstance(value, str)}
@@ -204,6 +208,7 @@ def find_lr(
     loss: Any = None,
     step: Any = None,
     eval_step: Any = None,
+    optimizer: Any = None,
     seeds: int | None = None,
     race: bool | None = None,
     budget: float | None = None,
@@ -243,6 +248,7 @@ def find_lr(
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
+    sections["optimizer"] = optimizer
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
     loaded, run = asked.train("find-lr", options, budget)
     found = range_test(run)
@@ -264,6 +270,7 @@ def resume(
     metrics: Sequence[Any] | None = None,
     step: Any = None,
     eval_step: Any = None,
+    optimizer: Any = None,
     jobs: int | None = None,
     executor: Executor | Mapping[str, Any] | str | None = None,
     trust: Sequence[str] = (),
@@ -285,8 +292,8 @@ def resume(
         until_decided, max_seeds: as of `compare`; what the run has counts as the first look.
         force: go on although code, data, torch or the machine's arithmetic changed; let `write`
             replace a file.
-        model, data, loss, step, eval_step, metrics: the Python objects that the run was made with,
-            if any.
+        model, data, loss, step, eval_step, optimizer, metrics: the Python objects that the run was
+            made with, if any.
         jobs: worker processes; by default as many as the run had.
         executor: as of `compare`; by default that of the config.
         trust: the packages that the run was made to trust; it is asked for again because a run
@@ -318,7 +325,10 @@ def resume(
         console, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
     )
     functions = None if metrics is None else given_metrics(metrics, IN_PYTHON)[1]
-    found, objects = load_run(path), Objects(model, data, loss, step, eval_step, functions)
+    found, objects = (
+        load_run(path),
+        Objects(model, data, loss, step, eval_step, functions, optimizer=optimizer),
+    )
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
@@ -448,7 +458,8 @@ class _Asked:
         from lrexp.config.names import IN_PYTHON
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
-        from lrexp.runs.spec import make_spec, with_looks, with_registered
+        from lrexp.runs.plan import ignored_lrs
+        from lrexp.runs.spec import make_spec, with_looks, with_registered, without_optimizer
         from lrexp.runs.stages import check_budget
         from lrexp.runs.summary import too_few_seeds
         from lrexp.runs.train import start_run
@@ -456,16 +467,19 @@ class _Asked:
         from lrexp.workloads.metrics import given_metrics
 
         out, reporter = None if self.out is None else Path(self.out), options.reporter
-        named = {key: value for key, value in self.sections.items() if is_of_config(value)}
+        config, sections = without_optimizer(self.config, self.sections)
+        named = {key: value for key, value in sections.items() if is_of_config(value)}
         listed, functions = given_metrics(self.metrics or (), IN_PYTHON)
-        given = {key: value for key, value in self.sections.items() if key not in named}
+        given = {key: value for key, value in sections.items() if key not in named}
+        if "optimizer" in named:  # its LR stays
+            named["optimizer.name"] = named.pop("optimizer")
         objects = Objects(**given, metrics=functions)
         changes = changes_of(self.overrides, named, self.flags)
         changes += [("metrics", listed, "")] * (self.metrics is not None)
         changes += executor_changes(options.executor)
         check_free(out)
         with reporter.waiting("Loading data and model"):
-            spec = make_spec(command, self.config, changes, trust=self.trust, objects=objects)
+            spec = make_spec(command, config, changes, trust=self.trust, objects=objects)
             if looks := until.looks(spec.config().experiment.compare.seeds):
                 spec = with_looks(spec, looks)
             loaded = spec.config()
@@ -473,6 +487,7 @@ class _Asked:
             plan = spec.plan(loaded)
         if command == "find-lr":
             check_budget(plan, budget)
-        elif few := too_few_seeds(loaded):
-            reporter.say(few, "yellow")
+        else:
+            for text in filter(None, [too_few_seeds(loaded), *ignored_lrs(plan)]):
+                reporter.say(text, "yellow")
         return loaded, start_run(spec, plan, options, out=out, runs_dir=Path(self.runs_dir))

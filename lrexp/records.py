@@ -55,13 +55,14 @@ def words_of(column: str) -> str:
     """Return what people call the metric of a column.
 
     Example:
-        >>> words_of("val_loss"), words_of("val_f1_macro")
-        ('validation loss', 'validation f1 macro')
+        >>> words_of("val_loss"), words_of("val_f1_macro"), words_of("val_rmse")
+        ('validation loss', 'validation f1 macro', 'validation RMSE')
     """
     if column in METRICS:
         return METRICS[column].words
     short = column.removeprefix("val_")
-    return ("validation " * (short != column) + short).replace("_", " ")
+    words = short.upper() if short in ("rmse", "mae", "mse") else short.replace("_", " ")
+    return "validation " * (short != column) + words
 
 
 @dataclass(frozen=True, order=True)

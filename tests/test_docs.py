@@ -130,9 +130,10 @@ def test_what_people_have_trains_as_the_readme_says(
         "ids": ids, "labels": (ids[:, 0] > 25).long(), "make_classifier": Classifier,
         "model": model, "optimizer": torch.optim.Adam(model.parameters(), 0.01),
         "triplets": (x, x + 0.1, x.flip(0)), "embedding": lambda: nn.Linear(8, 4),
+        "Mine": torch.optim.NAdam,
     }  # fmt: skip
     blocks = python_of("Your own model and data")
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     runs = []
     for block in blocks:
         exec(block, names)
@@ -140,7 +141,7 @@ def test_what_people_have_trains_as_the_readme_says(
     for run in runs:
         assert run.status["status"] == "complete"
         assert {t.result["outcome"] for t in run.trials} == {"finished"}
-    assert "val_neg_root_mean_squared_error" in runs[-1].trials[0].evals
+    assert "val_rmse" in runs[-1].trials[0].evals
     assert names["best"]["variant"] in {"high", "standard", "low"}
     assert len(names["found"].curves) == 3
 

@@ -67,6 +67,9 @@ SHARES = LOGITS.double().softmax(1).numpy()
          -sk.root_mean_squared_error(TRUE, NUMBERS)),
         ("neg_mean_absolute_error", SEVERAL, LOGITS.repeat(1, 2)[:, :4], "l1_loss",
          -sk.mean_absolute_error(LOGITS.repeat(1, 2)[:, :4], SEVERAL)),
+        ("rmse", NUMBERS, TRUE[:, 0], "mse_loss", sk.root_mean_squared_error(TRUE, NUMBERS)),
+        ("mae", NUMBERS, TRUE, "l1_loss", sk.mean_absolute_error(TRUE, NUMBERS)),
+        ("mse", NUMBERS, TRUE, "mse_loss", sk.mean_squared_error(TRUE, NUMBERS)),
     ],
 )  # fmt: skip
 def test_a_scorer_gives_what_scikit_learn_gives(
@@ -369,14 +372,36 @@ def test_guessing_a_number_is_the_mean(tmp_path: Path) -> None:
     data = ((X, X[:, :1]), (X_VAL, X_VAL[:, :1]))
     run = compared(
         tmp_path, model=lambda: nn.Linear(4, 1), data=data, loss=functional.mse_loss,
-        metrics=["neg_root_mean_squared_error", "r2"],
+        metrics=["neg_root_mean_squared_error", "rmse", "r2"], compare={"metric": "rmse"},
     )  # fmt: skip
     assert run.summary is not None
     found = run.summary["ranking"][0]["baseline"]
     spread = float(X_VAL[:, 0].var(correction=0))
     assert found["val_loss"] == pytest.approx(spread, rel=1e-5)
     assert found["val_neg_root_mean_squared_error"] == pytest.approx(-math.sqrt(spread), rel=1e-5)
+    assert found["val_rmse"] == pytest.approx(math.sqrt(spread), rel=1e-5)
     assert found["val_r2"] == pytest.approx(0.0, abs=1e-6)
+    assert run.summary["direction"] == "min"
+    assert "Validation RMSE, lower is better" in shown(run.summary)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("root_mean_squared_error", "rmse"),
+        ("RMSE", "rmse"),
+        ("mean_absolute_error", "mae"),
+        ("mse_loss", "mse"),
+        ("neg_root_mean_squared", "rmse"),
+        ("f1_makro", "f1_macro"),
+        ("val_los", "val_loss"),
+    ],
+)
+def test_a_metric_that_is_none_is_told_which_was_meant(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    with pytest.raises(lrexp.ConfigError, match=f"Did you mean '{meant}'"):
+        compared(tmp_path, compare={"metric": name})
 
 
 @pytest.mark.parametrize("engine", ENGINES)

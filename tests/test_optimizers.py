@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,71 @@ def test_an_optimizer_that_wants_a_closure_is_refused_in_every_path(
     model = net()
     with pytest.raises(lrexp.ConfigError, match=r"^optimizer: needs a closure"):
         lrexp.LRFinder(model, torch.optim.LBFGS(model.parameters()), functional.mse_loss)
+
+
+class Signs(torch.optim.Optimizer):
+    """Steps by the sign of the gradient."""
+
+    def __init__(self, params: Any, lr: float = 1.0, decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.mul_(1 - group["lr"] * group["decay"]).sub_(p.grad.sign(), alpha=group["lr"])
+
+
+def signs(params: Any) -> torch.optim.Optimizer:
+    return Signs(params, decay=0.5)
+
+
+@pytest.mark.parametrize("in_config", [True, False])
+@pytest.mark.parametrize(("made", "args"), [(Signs, {"decay": 0.5}), (signs, {})])
+def test_an_optimizer_of_ones_own_is_given_as_an_object(
+    made: Any, args: Any, in_config: bool, tmp_path: Path
+) -> None:
+    x, y, start = torch.randn(16, 3), torch.randn(16, 1), nn.Linear(3, 1)
+    section = {"lr": 0.1, "args": args} | ({"name": made} if in_config else {})
+    objects = {"model": start, "data": (x, y), "loss": nn.functional.mse_loss, "draw": None}
+    objects |= {} if in_config else {"optimizer": made}
+    config = {
+        "optimizer": section, "data": {"batch_size": 16, "val_fraction": 0}, "device": "cpu",
+        "train": {"duration": 4}, "compare": {"metric": "train_loss"}, "schedule": "linear",
+    }  # fmt: skip
+    run = lrexp.compare(config, **objects, out=tmp_path / "run")
+    trial = next(trial for trial in run.trials if trial.variant == "standard")
+    model, losses = copy.deepcopy(start), []
+    own = Signs(model.parameters(), 0.1, 0.5)
+    for step in range(4):
+        own.param_groups[0]["lr"] = 0.1 * (1 - step / 4)
+        loss = nn.functional.mse_loss(model(x), y)
+        own.zero_grad()
+        loss.backward()
+        own.step()
+        losses.append(loss.item())
+    assert trial.steps["loss"] == pytest.approx(losses, rel=1e-5)
+    with pytest.raises(
+        lrexp.ConfigError, match=r"with data and loss and model and optimizer given"
+    ):
+        lrexp.resume(run.path, seeds=2)
+    more = lrexp.resume(run.path, **objects | {"optimizer": made}, seeds=2)
+    assert len(more.trials) == 6
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (torch.optim.LBFGS, "needs a closure"),
+        (Signs([torch.ones(1)]), "must be a class, or a function of the parameters"),
+        (lambda params: None, "must give a torch.optim.Optimizer"),
+        (lambda params: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_what_makes_no_optimizer_is_refused(given: Any, said: str, tmp_path: Path) -> None:
+    x = torch.randn(64, 3)
+    with pytest.raises(lrexp.LrexpError, match=said):
+        lrexp.compare(
+            {"optimizer": {"lr": 0.1}, "data": {"batch_size": 8}}, model=nn.Linear(3, 1), data=(x, x[:, :1]), loss="mse_loss",
+            optimizer=given, runs_dir=tmp_path,
+        )  # fmt: skip

@@ -431,3 +431,65 @@ def test_the_effective_lr_of_prodigy_is_in_the_trace(parts: bool, tmp_path: Path
     assert steps["loss"] == close(losses)
     assert steps["effective_lr_1" if parts else "effective_lr"] == close(effective)
     assert effective[-1] > 1.2 * effective[0]
+
+
+class Pull(nn.Module):
+    """Two numbers with losses of their own: that of `a` also rises as `b` is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+
+def pulled(model: Any, batch: Any, *, helps: float) -> dict[str, Any]:
+    of_a = (helps * model.a**2 + 0.5 * (model.b - 1) ** 2 + 2 * model.b.detach()).mean()
+    of_b = ((model.b - 3) ** 2).mean()
+    return {"losses": [of_a, of_b]}
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+@pytest.mark.parametrize("helps", [1.0, 0.0])
+def test_a_part_is_judged_by_what_it_does_to_its_own_loss(
+    helps: float, in_a_loop: bool, tmp_path: Path
+) -> None:
+    def step(model: Any, batch: Any) -> dict[str, Any]:
+        return pulled(model, batch, helps=helps)
+
+    test = {"min_lr": 1e-4, "max_lr": 10.0, "steps": 60, "seeds": 1, "part": 0}
+    if in_a_loop:
+        model = Pull()
+        optimizers = [SGD([model.a], 0.1), SGD([model.b], 0.01)]
+        found = lrexp.LRFinder(model, optimizers, step=step).run([(X, Y)], **test)
+    else:
+        parts = [{"match": p, "name": "SGD", "lr": lr} for p, lr in (("a", 0.1), ("b", 0.01))]
+        config = CONFIG | {"optimizer": {"parts": parts}, "find_lr": test}
+        out = tmp_path / "run"
+        found = lrexp.find_lr(config, model=Pull, data=(X, Y), step=step, out=out, draw=None)
+    assert found.curves[0].loss[0] == pytest.approx(helps + 0.5)  # its own, before any update
+    assert len(found.curves[0].loss) == 60 or helps  # what others do ends no test
+    if helps:  # a² is stable below 1, where its curve falls
+        assert found.suggested_lr is not None
+        assert 0.01 < found.suggested_lr < 1
+    else:
+        assert found.reason is not None
+        assert "nothing diverged" in found.reason
+        assert "other parts" in found.reason
+
+
+def test_a_gan_is_not_called_unstable_for_a_loss_that_rises(tmp_path: Path) -> None:
+    config = CONFIG | {"optimizer": GAN}
+    run = lrexp.compare(
+        config, model=gan(), data=(X, Y), step=gan_step, out=tmp_path / "run", draw=None
+    )
+    assert run.summary is not None
+    assert run.summary["ranking"][0]["diagnosis"]["word"] == "trained against each other"
+
+
+def test_parts_of_one_class_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    grid = {"optimizer.parts.1.lr": [0.003, 0.03]}
+    found = [load_config(document_from_dict({
+        "model": "mlp", "data": "digits", "loss": "cross_entropy", "compare": {"grid": grid},
+        "optimizer": {"parts": [{"ndim": 2, "name": first, "lr": 0.02}, {"name": "Adam", "lr": 0.003}]},
+    })) for first in ("Adam", "SGD")]  # fmt: skip
+    assert list(found[0].variants) == ["Adam-1.lr=0.003", "Adam-1.lr=0.03"]
+    assert list(found[1].variants) == ["Adam.lr=0.003", "Adam.lr=0.03"]

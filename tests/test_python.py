@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrexp
+from lrexp.report.ranking import verdict_lines
 
 SETTINGS = {
     "optimizer": {"name": "SGD", "lr": 0.1},
@@ -345,3 +348,102 @@ def test_schedules_are_drawn_on_given_or_new_axes() -> None:
     assert lrexp.plot_lr_schedule({"a": a, "b": b}, total_steps=10_000, ax=given) is given
     assert len(given.lines) == 2
     plt.close("all")
+
+
+SMALL = {
+    "model": "linear", "data": "diabetes", "loss": "mse_loss", "device": "cpu",
+    "optimizer": {"name": "SGD", "lr": 0.1}, "train": {"duration": 2},
+}  # fmt: skip
+
+
+def test_what_is_returned_is_shown_in_a_line(tmp_path: Path) -> None:
+    config = {**SMALL, "find_lr": {"steps": 20, "seeds": 1}}
+    run = lrexp.compare(config, seeds=1, out=tmp_path / "run", draw=None)
+    found = lrexp.find_lr(config, out=tmp_path / "test", draw=None)
+    assert run.summary is not None
+    best = run.summary["ranking"][0]["variant"]
+    said = f"Run('experiment', compare, complete, 3 variants, 3 trials, best='{best}', path="
+    assert repr(run) == f"{said}'{run.path}')"
+    assert repr(found).startswith("RangeTest(suggested_lr=")
+    assert repr(found).endswith(f"1 curves, path='{tmp_path / 'test'}')")
+    assert len(found.per_seed) == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"metrics": ["r2"]}, {"seeds": 2}])
+def test_a_run_without_a_name_is_called_experiment(tmp_path: Path, more: Any) -> None:
+    assert lrexp.compare(SMALL, **more, out=tmp_path / "run", draw=None).name == "experiment"
+
+
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+@pytest.mark.parametrize("loss", ["binary_cross_entropy_with_logits", "torch.nn:BCEWithLogitsLoss"])
+def test_a_number_is_a_weight_for_torchs_losses(loss: str, engine: str, tmp_path: Path) -> None:
+    x, model = torch.randn(32, 3), nn.Linear(3, 1)
+    y = (x[:, :1] > 1).float()
+    config = {
+        **SETTINGS, "loss": {"name": loss, "args": {"pos_weight": 10}}, "train": {"duration": 1},
+        "data": {"batch_size": 32, "val_fraction": 0}, "compare": {"metric": "train_loss"},
+    }  # fmt: skip
+    run = lrexp.compare(
+        config, model=model, data=(x, y), engine=engine, out=tmp_path / "run", draw=None
+    )
+    weight = torch.tensor(10.0)
+    expected = functional.binary_cross_entropy_with_logits(model(x), y, pos_weight=weight).item()
+    assert run.trials[0].steps["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [({"pos_weight": "much"}, "Change its argument pos_weight"), ({"weight": [1, 2, 3]}, None)],
+)
+def test_an_argument_that_a_loss_refuses_is_named(
+    args: Any, said: str | None, tmp_path: Path
+) -> None:
+    name = "binary_cross_entropy_with_logits" if said else "cross_entropy"
+    y = torch.arange(9) % 2
+    with pytest.raises(lrexp.ConfigError, match=said or "a number for each class"):
+        lrexp.compare(
+            {**SETTINGS, "loss": {"name": name, "args": args}, "data": {"batch_size": 4}},
+            model=lambda: nn.Linear(3, 1 if said else 2),
+            data=(torch.randn(9, 3), y.float()[:, None] if said else y),
+            runs_dir=tmp_path,
+        )
+
+
+def test_lrs_that_a_schedule_ignores_are_no_lrs(tmp_path: Path) -> None:
+    args = {"max_lr": 0.05}
+    lrs = [0.3, 0.1, 0.03, 0.01]
+    config = {
+        **SMALL, "schedule": {"name": "OneCycleLR", "args": args},
+        "compare": {"grid": {"optimizer.lr": lrs}}, "optimizer": {"name": "Adam", "lr": 0.1},
+    }  # fmt: skip
+    told = Console(file=io.StringIO(), width=400)
+    run = lrexp.compare(config, out=tmp_path / "run", draw=None, console=told)
+    said = (
+        "lr=0.3, lr=0.1, lr=0.03, lr=0.01 train with the same LRs, though optimizer.lr differs: "
+        "schedule.args.max_lr sets them. Compare values of schedule.args.max_lr, or leave it out."
+    )
+    assert said in told.file.getvalue()
+    assert run.summary is not None
+    assert run.summary["lr_sensitivity"] == []
+    assert run.summary["warnings"] == [said]
+    config["schedule"] = {"name": "OneCycleLR"}
+    other = lrexp.compare(config, out=tmp_path / "other", draw=None)
+    assert other.summary is not None
+    [curve] = other.summary["lr_sensitivity"]
+    assert curve["lrs"] == sorted(lrs)
+    assert not any("train with the same" in text for text in other.summary["warnings"])
+
+
+def test_the_best_lrs_at_an_end_are_told_once_with_what_varies(tmp_path: Path) -> None:
+    grid = {"optimizer.lr": [1e-5, 1e-4, 1e-3], "schedule": ["constant", "linear"]}
+    run = lrexp.compare({**SMALL, "compare": {"grid": grid}}, out=tmp_path / "run", draw=None)
+    assert run.summary is not None
+    assert run.summary["warnings"] == [
+        "The best LR is the highest that was compared (0.001 with schedule=constant; 0.001 with "
+        "schedule=linear): the best of all may lie higher. Compare higher ones too."
+    ]
+    lines = Console(file=io.StringIO(), width=100)
+    lines.print(verdict_lines(run.summary))
+    said = lines.file.getvalue()
+    assert "where most of" not in said  # of one seed
+    assert "ends)" in said

@@ -153,7 +153,7 @@ def test_few_seeds_tell_nothing_and_say_how_many_would(lrexp: Callable, tmp_path
     answer = lrexp("compare", config, "--out", "run")
     flat = " ".join(answer.out.split())
     assert "Too few seeds to tell (n < 6): 2 comparisons (Holm) take 7 seeds." in flat
-    assert "Warning: The best LR, 0.3, is the highest that was compared" in flat
+    assert "Warning: The best LR is the highest that was compared (0.3)" in flat
     assert "lrexp resume run --seeds 7" in flat
     summary = library.load_run("run").summary
     assert {c["kind"] for c in summary["comparisons"]} == {TOO_FEW}

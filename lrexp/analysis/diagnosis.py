@@ -15,148 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from lrexp.analysis.smoothing import anchored, despike
+from lrexp.analysis.loss_trace import ROUNDING, Array, Trace, from_to, trace
 from lrexp.errors import ConfigError
 
-Array = NDArray[np.float64]
 Evals = Mapping[str, ArrayLike]  # column -> values, nan where absent
-HUGE = 1e100
-SHORT = 30  # steps: below, noise is no excuse for a mean that still falls
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Numbers of the finite part of a loss curve, in the unit of the loss."""
-
-    start: float  # the first loss: that before training, where evaluations do not speak against it
-    end: float  # mean of the last tenth
-    end_typical: float  # median of the last tenth
-    lowest: float  # of the smoothed loss
-    highest: float  # of the smoothed loss, over short stretches, without spikes of one batch
-    highest_step: int  # of the raw losses about there
-    num_steps: int
-    quarters: tuple[float, ...]  # mean of each quarter
-    pace: float  # share of the steps until four fifths of the drop were made
-    error: float  # standard error of `end − start`
-    late_noise: float  # standard deviation of a loss in the second half
-    quarter_error: float  # standard error of the difference of two late quarters
-    evaluated_moved: bool  # whether the evaluations changed by more than their late scatter
-
-    @property
-    def drop(self) -> float:
-        """By how much the loss fell from start to end."""
-        return self.start - self.end
-
-    @property
-    def range(self) -> float:
-        """From the start down to the lowest smoothed loss, at least 0."""
-        return max(0.0, self.start - self.lowest)
-
-    @property
-    def clear(self) -> bool:
-        """Whether the loss fell or rose by more than the noise of single batches."""
-        quarters = abs(self.quarters[0] - self.quarters[-1]) > 4.0 * self.quarter_error
-        return abs(self.drop) > 4.0 * self.error or quarters
-
-    @property
-    def moved(self) -> bool:
-        """Whether anything happened at all; evaluations show it where the batches hide it."""
-        return self.clear or self.evaluated_moved
-
-    @property
-    def still_falling(self) -> bool:
-        """Whether the last quarter fell by more than noise, and more than a 20th of the drop."""
-        late_drop = self.quarters[-2] - self.quarters[-1]
-        return late_drop > max(0.05 * self.drop, 3.0 * self.quarter_error)
-
-    @property
-    def short_and_falling(self) -> bool:
-        """Whether there are too few losses to tell by their noise that it stopped falling."""
-        return self.num_steps < SHORT and self.quarters[-1] < self.quarters[-2]
-
-    @property
-    def steady(self) -> bool:
-        """Whether it fell nearly in a straight line: over a third of the drop came at the end."""
-        half = (self.quarters[0] + self.quarters[1] - self.quarters[2] - self.quarters[3]) / 2
-        return half > 0.4 * self.drop  # 0.5 for a straight line
-
-
-def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
-    """Measure a loss curve up to its first non-finite value; None where there is none before it.
-
-    Args:
-        losses: raw loss of every step, (steps,).
-        evaluated: losses of the evaluations, (evaluations,): less noisy, they help to see movement.
-
-    Example:
-        >>> measured = trace([5.0, 4.0, 3.0, 2.0, 1.0])
-        >>> measured.drop, measured.pace
-        (4.0, 0.8)
-    """
-    y = np.asarray(losses, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(y))
-    y = np.clip(y[: bad[0]] if len(bad) else y, -HUGE, HUGE)  # a square may overflow
-    n = len(y)
-    if not n:
-        return None
-    last = max(1, n // 10)
-    late_noise = scatter(y[n // 2 :])
-    start, end = float(y[0]), float(y[-last:].mean())
-    quarters = _quarters(y)
-    if end >= start and _ended_lowest(np.asarray(evaluated, dtype=np.float64)):
-        start = max(start, quarters[0])  # the first batch was an easy one
-    smooth = anchored(y, span=max(1.0, n / 20))
-    peaks = anchored(despike(y), span=max(1.0, n / 100))
-    fallen = np.flatnonzero(smooth <= start - 0.8 * (start - end))
-    return Trace(
-        start=start,
-        end=end,
-        end_typical=float(np.median(y[-last:])),
-        lowest=float(smooth.min()),
-        highest=float(peaks.max()),
-        highest_step=_highest_step(y, int(peaks.argmax())),
-        num_steps=n,
-        quarters=quarters,
-        pace=float(fallen[0]) / n if len(fallen) else 1.0,
-        error=max(late_noise, scatter(y[: min(5, n // 20)])) * float(np.sqrt(1 + 1 / last)),
-        late_noise=late_noise,
-        quarter_error=late_noise * float(np.sqrt(2.0 / max(1, n // 4))),
-        evaluated_moved=_has_moved(np.asarray(evaluated, dtype=np.float64)),
-    )
-
-
-def _quarters(y: Array) -> tuple[float, ...]:
-    """Return the means of the four quarters; below four losses the last one stands in."""
-    means = [float(part.mean()) for part in np.array_split(y, 4) if len(part)]
-    return tuple(means + means[-1:] * (4 - len(means)))
-
-
-def _ended_lowest(evaluated: Array) -> bool:
-    return len(evaluated) > 1 and bool(evaluated[0] > evaluated[-1] == evaluated.min())
-
-
-def _has_moved(evaluated: Array) -> bool:
-    falls = -np.diff(evaluated)
-    if len(falls) >= 3 and (falls > 0).all() and falls.sum() > 0.1 * abs(evaluated[0]):
-        return True
-    late = evaluated[len(evaluated) // 2 :]
-    return len(late) >= 3 and abs(float(evaluated[0] - evaluated[-1])) > 4.0 * scatter(late)
-
-
-def _highest_step(y: Array, about: int) -> int:
-    """Return the step of the highest loss near the highest smoothed one."""
-    reach = max(2, len(y) // 100)
-    first = max(0, about - reach)
-    return first + int(y[first : about + reach + 1].argmax())
-
-
-def scatter(y: Array) -> float:
-    """Return the standard deviation of the noise, from second differences (a slope has none)."""
-    if len(y) < 3:
-        return 0.0
-    return float(np.sqrt(np.mean((y[2:] - 2 * y[1:-1] + y[:-2]) ** 2) / 6))
 
 
 def column(evals: Evals | None, name: str) -> tuple[Array, Array]:
@@ -230,7 +94,8 @@ def not_finite(losses: Array, evals: Evals | None, total: int, cause: str = "") 
 
 def diverged(t: Trace, stopped_at: int | None, total: int) -> str | None:
     """Return how far the loss rose, where it was stopped for that or never came back."""
-    rose = f"Training loss rose from {t.start:.3g} to {t.end:.3g}"
+    what, levels = t.levels(-1) or ("Training loss", from_to(t.start, t.end))
+    rose = f"{what} rose from {levels}"
     if stopped_at is not None and stopped_at < total - 1:
         return f"{rose} and was stopped at step {stopped_at} of {total}: {LOWER_MUCH}"
     if stopped_at is not None or t.end_typical > t.start + FAR_ABOVE * max(abs(t.start), t.range):
@@ -253,10 +118,12 @@ def unstable(
         at = f"around step {t.highest_step}"
         return f"{rose} {at} and ended at {t.end:.3g}: {LOWER}"
     # beyond doubt, or by its own size: scatter that large is itself unstable
-    beyond_doubt = -t.drop > max(0.1 * t.range, min(4.0 * t.error, abs(t.start)))
+    rounding = ROUNDING * abs(t.start)
+    doubt = max(0.1 * t.range, min(4.0 * t.error, abs(t.start)), rounding)
+    beyond_doubt = -t.drop > doubt
     if beyond_doubt or _ended_above(t, val, best_final):
         return f"Training loss ended above its start ({t.start:.3g} to {t.end:.3g}): {LOWER}"
-    if t.end - t.lowest > max(0.3 * t.range, 4.0 * t.error):
+    if t.end - t.lowest > max(0.3 * t.range, 4.0 * t.error, rounding):
         fell = f"Training loss fell from {t.start:.3g} to {t.lowest:.3g}"
         return f"{fell} and rose again to {t.end:.3g}: {LOWER}"
     return None
@@ -313,7 +180,10 @@ def too_slow(t: Trace, behind: float | None) -> str | None:
     straight = t.still_falling and t.steady and _half_left(t)
     if not (straight or (fell_all_along and _is_behind(t, behind))):
         return None
-    fell = f"Training loss fell all along, but only from {t.start:.3g} to {t.end:.3g}"
+    what, levels = t.levels(1) or ("", "")
+    fell = f"{what} fell all along, but only from {levels}"
+    if not what:
+        fell = f"Training loss did not fall ({from_to(t.start, t.end)})"
     return f"{fell}{_compared(behind)}: raise the LR (10× is a good first try) or train longer."
 
 
@@ -321,7 +191,10 @@ def plateaued(t: Trace, behind: float | None) -> str | None:
     """Return where the loss stopped, far from where it could be."""
     if not _is_behind(t, behind):
         return None
-    fell = f"Training loss fell from {t.start:.3g} to {t.end:.3g} early and then stopped"
+    what, levels = t.levels(1) or ("", "")
+    fell = f"{what} fell from {levels} early and then stopped"
+    if not what:
+        fell = f"Training loss did not fall ({from_to(t.start, t.end)})"
     return (
         f"{fell}{_compared(behind)}: try another LR (a third, or 3×), or a schedule that lowers it."
     )
@@ -329,7 +202,10 @@ def plateaued(t: Trace, behind: float | None) -> str | None:
 
 def converging_well(t: Trace, evals: Evals | None = None) -> str:
     """Return the drop, and whether there is more to gain; a val_loss that rose speaks against."""
-    fell = f"Training loss fell from {t.start:.3g} to {t.end:.3g}"
+    what, levels = t.levels(1) or ("", "")
+    if not what:
+        return f"Training loss ended where it began ({from_to(t.start, t.end)})."
+    fell = f"{what} fell from {levels}"
     val = column(evals, "val_loss")[1]
     if len(val) > 1 and val[-1] - val.min() > ROSE * (val[0] - val.min()) > 0:
         rose = f"val_loss rose in the end ({val.min():.3g} to {val[-1]:.3g})"
@@ -353,7 +229,10 @@ def _compared(behind: float | None) -> str:
     return f" ({100 * (1 - behind):.0f} % of the way that the best variant made)"
 
 
-WORDS = ("diverged", "unstable", "too slow", "plateaued", "overfitting", "converging well")
+OF_PARTS = "trained against each other"
+WORDS = (
+    "diverged", "unstable", "too slow", "plateaued", "overfitting", "converging well", OF_PARTS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -373,6 +252,7 @@ def diagnose(
     total_steps: int | None = None,
     best_final: float | None = None,
     cause: str = "",
+    of_parts: bool = False,
 ) -> Diagnosis:
     """Say what one training did.
 
@@ -384,6 +264,7 @@ def diagnose(
     - plateaued: it ended behind, having made its way early and stopped falling.
     - overfitting: val_loss rises from its lowest while the training loss does not.
     - converging well: none of these.
+    - trained against each other: parts with losses of their own, as of a GAN, that did not diverge.
 
     Behind: more than a quarter of the way from the start to `best_final` was left, or, without one
     to compare with, more than half of a positive loss. Overfitting is asked before the two words
@@ -397,6 +278,7 @@ def diagnose(
         total_steps: the length that was planned; that of `losses` if None.
         best_final: the lowest `final_loss` over the variants of the comparison.
         cause: why a loss was not finite, where the LR is not to blame.
+        of_parts: each optimizer has a loss of its own.
 
     Example:
         >>> diagnose([1.0, 2.0, float("nan")], total_steps=230).sentence
@@ -415,6 +297,8 @@ def diagnose(
         return Diagnosis("too slow", "Not one step was made: raise train.duration.")
     behind = way_left(t, val, final_loss(y, evals), best_final)
     stop = (len(y) - 1 if stopped_at is None else stopped_at) if outcome == "diverged" else None
+    if of_parts and (stop is None or not diverged(t, stop, total)):
+        return Diagnosis(OF_PARTS, _of_parts(t))
     found = {
         "diverged": diverged(t, stop, total),
         "unstable": unstable(t, behind, val, best_final),
@@ -424,6 +308,14 @@ def diagnose(
         "converging well": converging_well(t, evals),
     }
     return next(Diagnosis(word, sentence) for word, sentence in found.items() if sentence)
+
+
+def _of_parts(t: Trace) -> str:
+    return (
+        f"The loss that is shown went from {from_to(t.start, t.end)}. Each part lowers a loss of "
+        "its own and changes those of the others, so that neither a fall nor a rise says how well "
+        "it trains: judge by a metric of what is made."
+    )
 
 
 def combine_diagnoses(found: Sequence[Diagnosis], seeds: Sequence[int] | None = None) -> Diagnosis:

@@ -195,10 +195,11 @@ MIN_WINDOW_POINTS = 5  # of a window
 # Standard errors: of three seeds some ten windows reach it by luck 1 in 400 times.
 WINDOW_DEVIATIONS = 4.0
 MOST = 2 / 3  # of the seeds must fall
+BLOW_UP, STAYS = 3.0, 5  # times its own size that a loss rises, losses in a row: as RangeTestStop
 
 
 def paired_control(
-    curves: Sequence[Curve], control: Sequence[ArrayLike] | None
+    curves: Sequence[Curve], control: Sequence[ArrayLike] | None, *, others_train: bool = False
 ) -> list[Curve] | None:
     """Return each curve against the untrained model; None where that shows no fall either.
 
@@ -208,6 +209,8 @@ def paired_control(
     Args:
         curves: of the range tests, one for each seed.
         control: for each of them, the losses of the untrained model on the same batches.
+        others_train: the test is of one optimizer of several. In the control the others train
+            alone, so that only the differences say what this one does; they end where they blow up.
     """
     try:
         before = [np.asarray(losses, dtype=np.float64) for losses in control or ()]
@@ -215,7 +218,20 @@ def paired_control(
         paired = [c.against(losses, level) for c, losses in zip(curves, before, strict=True)]
     except (ConfigError, ValueError):  # they do not fit: a model may overflow before any update
         return None
+    if others_train:
+        return [_until_blow_up(curve, level) for curve in paired] if before else None
     return paired if falls(curves, before) else None
+
+
+def _until_blow_up(curve: Curve, level: float) -> Curve:
+    """Return the curve up to where it stays far above its start, as the rule of a test would."""
+    n = curve.num_finite
+    loss = curve.loss[:n]
+    lowest = np.minimum.accumulate(np.minimum(loss, level))
+    above = loss > level + BLOW_UP * np.maximum(abs(level), level - lowest)
+    stays = np.convolve(above, np.ones(STAYS), "valid") == STAYS if n >= STAYS else above[:0]
+    end = int(np.argmax(stays)) + STAYS if stays.any() else len(curve.loss)
+    return Curve(curve.lr[:end], curve.loss[:end])
 
 
 def falls(curves: Sequence[Curve], control: Sequence[ArrayLike]) -> bool:

@@ -22,7 +22,13 @@ from lrexp.analysis.range_curve import (
     landmarks,
 )
 from lrexp.analysis.rules import BELOW_EDGE, auto, readings, stability_edge
-from lrexp.analysis.signal import ended_infinite, is_buried, no_signal, paired_control
+from lrexp.analysis.signal import (
+    MIN_POINTS,
+    ended_infinite,
+    is_buried,
+    no_signal,
+    paired_control,
+)
 from lrexp.config.rule_names import RULES
 from lrexp.errors import ConfigError, did_you_mean
 
@@ -39,6 +45,10 @@ ONLY_PAIRED = (
 DOUBTFUL = (
     "Most seeds show no fall by themselves, nor does a closer look: a guess. A race (lrexp find-lr "
     "--race) would verify it."
+)
+
+OTHERS_DIVERGE = (
+    "The loss is not finite while the other parts train without this one: lower their LRs."
 )
 
 CYCLE = 4.0  # base_lr is at least this factor below max_lr
@@ -86,6 +96,8 @@ def suggest(
     mean_frac: float = 1.0,
     control: Sequence[ArrayLike] | None = None,
     causes: Sequence[str] = (),
+    *,
+    others_train: bool = False,
 ) -> Suggestion:
     """Suggest an LR from the range tests of one ramp, run with one or more seeds.
 
@@ -108,6 +120,8 @@ def suggest(
             curves show no fall, it is looked for once more in the differences; see
             `paired_control`.
         causes: why losses were not finite, of the seeds where the LR is not to blame.
+        others_train: the test is of one optimizer of several, and the control is what the others
+            do alone; see `paired_control`.
 
     Raises:
         ConfigError: there is no such rule, `mean_frac` is out of range, or the curves do not share
@@ -132,7 +146,7 @@ def suggest(
             *(None,) * 4, dict.fromkeys(RULES), why, per_seed=none, mean_frac=mean_frac
         )
     blew_up = sum(curve.num_finite < len(curve.loss) for curve in curves) - len(causes)
-    curves, combined, reason, edge, note = _looked_at(curves, control)
+    curves, combined, reason, edge, note = _looked_at(curves, control, others_train)
     answers: dict[str, float | None] = dict.fromkeys(RULES)
     per_seed: tuple[float | None, ...] = (None,) * len(curves)
     if not reason:
@@ -170,13 +184,18 @@ def suggest(
 
 
 def _looked_at(
-    curves: Sequence[Curve], control: Sequence[ArrayLike] | None
+    curves: Sequence[Curve], control: Sequence[ArrayLike] | None, others_train: bool
 ) -> tuple[Sequence[Curve], CombinedCurve, str | None, float | None, str | None]:
     """Return the curves to read, as one too, a reason against it, and what a paired control adds.
 
     That is the edge of stability, which only the first look shows, and a note.
     """
     combined = combine(curves)
+    if others_train and control is not None:
+        paired = paired_control(curves, control, others_train=True)
+        if paired is None:
+            return curves, combined, OTHERS_DIVERGE, None, None
+        return paired, combine(paired), _adds_nothing(paired), None, None
     if is_buried(curves) and (paired := paired_control(curves, control)):
         read = combine(paired)
         edge = combined.lr[-1] if ended_infinite(curves) else stability_edge(combined)
@@ -184,6 +203,21 @@ def _looked_at(
     note = DOUBTFUL if control is not None and is_buried(curves) else None
     exact = [curve.without_rounding() for curve in curves]
     return curves, combined, no_signal(combine(exact), exact), None, note
+
+
+def _adds_nothing(paired: Sequence[Curve]) -> str | None:
+    """Return a reason where the training of one part did not lower its loss."""
+    exact = [curve.without_rounding() for curve in paired]
+    read = combine(exact)
+    reason = no_signal(read, exact)
+    if reason is None or len(read.lr) < MIN_POINTS:
+        return reason
+    return (
+        f"At no LR from {read.lr[0]:.2g} to {read.lr[-1]:.2g} did this part lower the loss below "
+        "what it is while the other parts train without it: nothing diverged, and that the loss "
+        "falls or rises is their doing. Test all parts together (leave out find_lr.part), lower "
+        "the LRs of the others, or take more steps (find_lr.steps)."
+    )
 
 
 def _only_begun(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:

@@ -84,6 +84,11 @@ class Document:
             overrides={**self.overrides, key: value},
         )
 
+    @property
+    def title(self) -> str:
+        """The name of an experiment that has none: that of its file."""
+        return "experiment" if self.name == _IN_PYTHON else Path(self.name).stem
+
     @cached_property
     def _by_key(self) -> dict[str, str]:
         return {dotted(path): place for path, place in self.places.items()}
@@ -188,7 +193,10 @@ def _number(value: object, path: KeyPath, problems: list[Problem]) -> object:
     if isinstance(value, Real):
         return float(value)
     what = "is a Python object, which a config cannot hold"
-    remedy = "Give text, numbers, lists or dicts; model, data and loss are arguments of their own."
+    remedy = (
+        "Give text, numbers, lists or dicts; model, data, loss and optimizer are arguments of "
+        "their own, and any other class or function stands in a module: 'mine:name'."
+    )
     problems.append(Problem(dotted(path), what, value, remedy))
     return value
 

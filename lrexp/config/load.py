@@ -114,7 +114,8 @@ def load_config(
         overrides: (dotted key, value) that replace the file's, in order; problems name them
             `--set KEY`, or by the label that comes third: ("compare.seeds", 0, "--seeds").
         trust: packages that import paths in the config may reach besides the user's own code.
-        given: sections that Python objects stand in for: model, data, loss, step, eval_step.
+        given: sections that Python objects stand in for: model, data, loss, step, eval_step,
+            optimizer.
         directory: where relative paths and import paths start; by default the file's folder, or
             the working directory for a mapping.
         checked: sections whose names and arguments are checked against code; types and keys are
@@ -134,8 +135,7 @@ def load_config(
     document, problems = _overridden(_read(source, directory), overrides)
     problems += _trust_problems(trust)
     names = Names(search_path(document), tuple(trust))
-    title = Path(document.name).stem if document.places else "experiment"
-    tree = prepare(document.data, directory=document.directory, title=title, given=given)
+    tree = prepare(document.data, directory=document.directory, title=document.title, given=given)
     checker = _Checker(names, {*checked}, {*given}, document.directory)
     problems += checker.problems(tree)
     variants, wrong = read_variants(tree)
@@ -202,6 +202,7 @@ class _Checker:
     def __init__(self, names: Names, checked: set[str], given: set[str], directory: Path) -> None:
         self.failure: UserCodeError | None = None
         self._names, self._checked, self._given = names, checked - given, given
+        self._trains = "optimizer" in checked
         self._directory = directory
         self._base: list[Problem] = []
         self._known: dict[tuple[str, str], list[Problem]] = {}
@@ -237,7 +238,7 @@ class _Checker:
             if section in tree and section in self._checked:
                 check = partial(section_problems, section, tree[section], self._names)
                 problems += self._once(section, tree[section], check)
-        if "optimizer" in self._checked:  # else nothing is trained
+        if self._trains:
             steps = {"step", "eval_step"}
             logs = bool(steps & self._given) or any(tree.get(step) is not None for step in steps)
             check = partial(metric_problems, tree, self._names, logs=logs)

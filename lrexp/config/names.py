@@ -288,7 +288,11 @@ def made(
     """Return a function with its arguments; a class's instance: `torch.nn:MSELoss` is a class."""
     args = args or {}
     if str(getattr(found, "__module__", "")).partition(".")[0] == "torch":
-        args = {name: _as_tensor(value) for name, value in args.items()}
+        wanted = inspect.signature(found).parameters if args else {}
+        args = {
+            name: _as_tensor(value, wants=name in wanted and "Tensor" in str(wanted[name]))
+            for name, value in args.items()
+        }
     if not isinstance(found, type):
         return functools.partial(found, **args) if args else found
     try:
@@ -303,11 +307,14 @@ def made(
     return loss
 
 
-def _as_tensor(value: Any) -> Any:
-    """Return a list of numbers as torch's losses take weights; anything else as it is."""
+def _as_tensor(value: Any, *, wants: bool) -> Any:
+    """Return a list of numbers, or a number where one is wanted, as torch's losses take weights."""
     import torch
 
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, list) and not (wants and is_number):
+        return value
     try:
-        return torch.tensor(value, dtype=torch.float32) if isinstance(value, list) else value
+        return torch.tensor(value, dtype=torch.float32)
     except (ValueError, TypeError):
         return value

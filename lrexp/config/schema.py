@@ -110,7 +110,8 @@ class LossConfig(BaseModel):
     )
     args: Arguments = Field(
         default_factory=dict,
-        description="Its other arguments; a list of numbers becomes a tensor for torch's losses.",
+        description="Its other arguments; a list of numbers, and a number where torch "
+        "wants a tensor, becomes one for torch's losses.",
         examples=[{"label_smoothing": 0.1}],
     )
 
@@ -309,9 +310,7 @@ class CompareConfig(BaseModel):
     select: Literal["final", "best"] = Field(
         default="final", description="Rank by the last evaluation, or by the best of each training."
     )
-    looks: list[int] = Field(
-        default=[], description="Numbers of seeds to judge at, until every verdict is decided."
-    )
+    looks: list[int] = Field(default=[], description="Seeds at which to judge until decided.")
     reference: Text | None = Field(
         default=None,
         description="The variant that the others are compared with; best is the one that ranks "

@@ -120,19 +120,20 @@ def _product(
 
 
 def _spoken(key: str, tree: Mapping[str, object]) -> str:
-    """Return a key with a part of the optimizer called by its name, if no other is called so.
+    """Return a key with a part of the optimizer called by its name, and its number if others are.
 
     Example:
-        >>> parts = {"optimizer": {"parts": [{"name": "Muon"}, {"name": "AdamW"}]}}
-        >>> _spoken("optimizer.parts.0.lr", parts)
-        'optimizer.parts.Muon.lr'
+        >>> parts = {"optimizer": {"parts": [{"name": "Muon"}, {"name": "Adam"}, {"name": "Adam"}]}}
+        >>> _spoken("optimizer.parts.0.lr", parts), _spoken("optimizer.parts.2.lr", parts)
+        ('optimizer.parts.Muon.lr', 'optimizer.parts.Adam-2.lr')
     """
     path, parts = locate(tree, key), get(tree, ("optimizer", "parts"))
     if path[:2] != ("optimizer", "parts") or len(path) < 4 or not isinstance(parts, list):
         return key
     names = [str(get(part, ("name",))).rpartition(":")[2] for part in parts]
-    name = names[int(path[2])]
-    return dotted((*path[:2], name, *path[3:])) if names.count(name) == 1 else key
+    name, number = names[int(path[2])], int(path[2])
+    name += f"-{number}" if names.count(name) > 1 else ""
+    return dotted((*path[:2], name, *path[3:]))
 
 
 def _combinations(grid: Mapping[str, list[object]], axes: Sequence[str]) -> list[Variant]:
@@ -213,6 +214,8 @@ def axis_names(keys: Sequence[str]) -> list[str]:
         size = 1
         while size < len(own) and sum(other[-size:] == own[-size:] for other in parts) > 1:
             size += 1
+        if own[:2] == ["optimizer", "parts"] and len(own) > 3:
+            size = max(size, len(own) - 2)  # of which part it is
         names.append(".".join(own[-size:]))
     return names
 

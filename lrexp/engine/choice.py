@@ -221,7 +221,7 @@ def _why_one_by_one(family: Family, own: Speed) -> str | None:
     if family.facts is None:
         return family.reason
     if own.seconds > SLOW_STEP and family.tasks[0].device.type == "cpu":
-        return f"a step takes {own.seconds:.2f} s of arithmetic, which a stack does not save"
+        return f"a step took {own.seconds:.2f} s when timed, too long for a stack to save much"
     total = own.seconds * _steps(family.tasks)
     if _is_too_short(total, own.seconds):
         return f"{total:.0f} s are too short to try stacks of so slow a step"

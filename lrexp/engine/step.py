@@ -249,7 +249,8 @@ def _backward_of_parts(
     """Return micro-batch -> loss, of a step that returns one for each optimizer.
 
     All are losses of the same weights; each gives gradients to the parameters of its own optimizer
-    and to no others.
+    and to no others. The loss that is shown is, where one part is tested and the others stay at
+    their LRs, that part's own: a sum may not move at all, as that of a minimax game.
     """
     assert isinstance(task.objective, OwnStep)
     forward = _forward(task, model, gather, task.objective.of_parts)
@@ -259,8 +260,8 @@ def _backward_of_parts(
         loss, losses = forward(batch)
         for i, (own, theirs) in enumerate(zip(losses, owned, strict=True), start=1):
             _backward(task, own, None, inputs=theirs, retain_graph=i < len(losses))
-        shown: Tensor = loss.detach()
-        return shown
+        shown: Tensor = losses[task.lead] if task.others_stay else loss
+        return shown.detach()
 
     return forward_backward
 

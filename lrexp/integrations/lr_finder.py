@@ -192,19 +192,23 @@ class LRFinder:
                 lead=part or 0,
                 others_stay=part is not None,
                 total_steps=steps,
-                stop=RangeTestStop(stop_factor, loss_floor(objective.loss)),
+                stop=RangeTestStop(
+                    stop_factor if part is None else NEVER, loss_floor(objective.loss)
+                ),
                 device=self.device,
             )
             numbers = range(seed, seed + seeds)
             tests = [_steps(task, s) for s in numbers]
             curves = tuple(Curve(lr, loss) for lr, loss, _ in tests)
             causes = [cause for *_, cause in tests if cause]
-            control = _control(task, numbers) if is_buried(curves) and not causes else None
-        shown = tuple(paired_control(curves, control) or ())
-        suggestion = suggest(curves, rule, mean_frac, control, causes)
+            is_of_part = part is not None
+            looks_again = (is_of_part or is_buried(curves)) and not causes
+            control = _control(task, numbers) if looks_again else None
+        shown = paired_control(curves, control, others_train=is_of_part)
+        suggestion = suggest(curves, rule, mean_frac, control, causes, others_train=is_of_part)
         reason, note = map(_plain, (suggestion.reason, suggestion.note))
         suggestion = replace(suggestion, reason=reason, note=note)
-        self.result = RangeTest(suggestion, curves, shown=shown)
+        self.result = RangeTest(suggestion, curves, shown=tuple(shown or ()))
         return self.result
 
     def get_optimal_lr(self) -> float | None:
@@ -296,15 +300,15 @@ def _check_optimizers(given: Any, scaler: object, model: nn.Module) -> None:
             raise ConfigError.single(
                 "optimizer", what, type(own).__name__, "Use another optimizer."
             )
+    owned = [id(p) for own in optimizers for group in own.param_groups for p in group["params"]]
+    if len(set(owned)) < len(owned):
+        what, remedy = "share parameters", "Give each parameter to one optimizer."
+        raise ConfigError.single("optimizer", what, f"{len(optimizers)} optimizers", remedy)
     known = set(map(id, model.parameters()))
     for own in optimizers:
         if known and not any(id(p) in known for group in own.param_groups for p in group["params"]):
             what, remedy = "holds no parameter of the model", "Make it of model.parameters()."
             raise ConfigError.single("optimizer", what, type(own).__name__, remedy)
-    owned = [id(p) for own in optimizers for group in own.param_groups for p in group["params"]]
-    if len(set(owned)) < len(owned):
-        what, remedy = "share parameters", "Give each parameter to one optimizer."
-        raise ConfigError.single("optimizer", what, f"{len(optimizers)} optimizers", remedy)
     if scaler is not None and len(optimizers) > 1:
         what, remedy = "scales the loss of one optimizer alone", "Use torch.bfloat16 without one."
         raise ConfigError.single("scaler", what, f"{len(optimizers)} optimizers", remedy)

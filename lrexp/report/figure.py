@@ -77,6 +77,7 @@ NUM_MARKERS = 8  # on a line
 DENSE = 1_000  # points of a raw curve from which it fills an area
 MANY_ROWS = 11  # from which rows have room for small letters only
 TITLE_PAD = 8.0  # points between a panel and its title
+TITLES, EPOCH_WORD = 110, 12  # letters that panels side by side have room for, and the word's
 WORDED = 3  # panels whose axis of epochs says so
 EPOCHS_HEIGHT = 15.663  # points, of an axis of epochs along the top: ticks and numbers
 DASHED = ("loss.median", "loss.lost", "lr.trace", "lr.seed", "lr.reactive", "range.median")
@@ -160,7 +161,7 @@ def _legend(
     legend = figure.legend(
         handles=[handle(entry.kind, entry.look) for entry in entries],
         labels=["-"] * len(entries),  # set below: a label that begins with _ would be left out
-        title=drawable(picture.legend_title, 40) or None,
+        title="\n".join(textwrap.wrap(drawable(picture.legend_title, 120), 40)) or None,
         loc="upper right",
         bbox_to_anchor=(1 - MARGIN, LEGEND_TOP),
         borderaxespad=0,
@@ -220,7 +221,10 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     _set_axis(ax, "x", panel.x)
     _set_axis(ax, "y", panel.y)
     if panel.title:
-        _panel_title(ax, drawable(panel.title))
+        room = TITLES // len(ax.figure.axes)
+        _panel_title(ax, drawable(panel.title, room))
+        if len(panel.title) > room - EPOCH_WORD:
+            ax.set_title("", loc="right")  # the word "epoch" would stand under its end
     marks = [mark for mark in panel.marks if isinstance(mark, Mark)]
     alike = Counter((mark.kind, mark.name, mark.look) for mark in marks)
     for mark in panel.marks:

@@ -15,6 +15,7 @@ from lrexp.report.text import (
     NAME_WIDTH,
     cell,
     count_text,
+    heading,
     mean_sd_column,
     measure_text,
     new_table,
@@ -42,7 +43,7 @@ def judgement_table(judged: Mapping[str, Any]) -> RenderableType:
 
 def _heading(judged: Mapping[str, Any]) -> Text:
     better = "higher" if judged["direction"] == "max" else "lower"
-    text = Text(measure_text(judged["metric"]).capitalize(), "bold")
+    text = Text(heading(judged["metric"]), "bold")
     select = " · best evaluation of each seed" if judged.get("select") == "best" else ""
     count = count_text(len(judged["ranking"]), "variant")
     return text.append(f", {better} is better · {count}{select}", "not bold dim")

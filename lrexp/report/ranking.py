@@ -24,6 +24,7 @@ from lrexp.report.text import (
     NAME_WIDTH,
     cell,
     count_text,
+    heading,
     least_width,
     lr_text,
     mean_sd_column,
@@ -90,7 +91,7 @@ class _Ranking:
 def _heading(summary: Mapping[str, Any]) -> Text:
     better = "higher" if summary.get("direction") == "max" else "lower"
     num_variants, num_seeds = len(summary["ranking"]), len(summary.get("seeds") or ())
-    text = Text(measure_text(summary["metric"]).capitalize(), "bold")
+    text = Text(heading(summary["metric"]), "bold")
     counts = f"{count_text(num_variants, 'variant')} × {count_text(num_seeds, 'seed')}"
     best = " · ranked by the best evaluation" if summary.get("select") == "best" else ""
     return text.append(f", {better} is better · {counts}{best}", "not bold dim")
@@ -275,7 +276,8 @@ def _declared(summary: Mapping[str, Any]) -> Text:
     what = f", against {reference}: {measure_text(declared['metric'])} {at}"
     text = Text("Verdicts", "bold").append(what, "not bold dim")
     if declared["reference_is_best"]:
-        text.append(f". The best was chosen by these seeds: p for all {family} pairs", "dim")
+        pairs = f": p for all {family} pairs" if family > 1 else ""
+        text.append(f". The best was chosen by these seeds{pairs}", "dim")
     elif family > 1:
         text.append(f", p for {count_text(family, 'comparison')} (Holm)", "not bold dim")
     looks, count = declared.get("looks") or (), len(summary["seeds"])
@@ -354,7 +356,8 @@ def _target_text(summary: Mapping[str, Any]) -> str:
     times += [f"{len(soonest) - FIRST_SHOWN} more"] if len(soonest) > FIRST_SHOWN else []
     times += [f"never {named}"] if never else []
     reference = summary["declared"]["reference"]
-    source = " (declared)" if found["declared"] else f" (where most of {reference} ends)"
+    most = "most of " if len(summary["seeds"]) > 1 else ""
+    source = " (declared)" if found["declared"] else f" (where {most}{reference} ends)"
     measure = measure_text(summary["metric"])
     head = f"Median {found['unit']}s to a {measure} of {number_text(found['target'])}{source}"
     return f"{head}: {', '.join(times)}."

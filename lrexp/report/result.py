@@ -9,7 +9,7 @@ from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import paired_control
 from lrexp.analysis.suggest import Suggestion
 from lrexp.runs.files import as_written
-from lrexp.runs.reader import Run, control_losses, curves_of, finished_tests
+from lrexp.runs.reader import Run, control_losses, curves_of, finished_tests, others_train
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +55,17 @@ class RangeTest:
         return self.suggestion.reason
 
     @property
+    def per_seed(self) -> tuple[float | None, ...]:
+        """What the rule reads off the curve of each seed; None where it finds no signal."""
+        return self.suggestion.per_seed
+
+    @property
+    def note(self) -> str | None:
+        """What the suggestion holds for, and whether it could be better; None without a note."""
+        note = (self.run.summary or {}).get("note") if self.run else None
+        return self.suggestion.note if note is None else str(note)
+
+    @property
     def race(self) -> dict[str, Any] | None:
         """What a race that followed came to, as summary.json has it; None without one."""
         race: dict[str, Any] | None = (self.run.summary or {}).get("race") if self.run else None
@@ -64,6 +75,17 @@ class RangeTest:
     def estimated_regret(self) -> float | None:
         """How much worse than the best LR the suggested one may be, 0 to 1; None without a race."""
         return (self.run.summary or {}).get("estimated_regret") if self.run else None
+
+    def __repr__(self) -> str:
+        words = [f"suggested_lr={self.suggested_lr!r:.6}"]
+        if self.interval is not None:
+            words.append("interval=({:.3g}, {:.3g})".format(*self.interval))
+        if self.reason is not None:
+            words.append(f"reason={self.reason!r}")
+        words.append(f"{len(self.curves)} curves")
+        if self.run is not None:
+            words.append(f"path={str(self.run.path)!r}")
+        return f"RangeTest({', '.join(words)})"
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw loss over LR with the suggestion marked; return the Axes."""
@@ -93,7 +115,9 @@ def range_test(run: Run) -> RangeTest:
         )
         if not 0 < found.mean_frac <= 1:
             raise ValueError(f"mean_frac is {found.mean_frac}, and a share lies in (0, 1]")
-    shown = tuple(paired_control(curves, control_losses(run, tests)) or ())
+    shown = tuple(
+        paired_control(curves, control_losses(run, tests), others_train=others_train(run)) or ()
+    )
     return RangeTest(found, tuple(curves), run, shown)
 
 

@@ -333,6 +333,17 @@ def measure_text(measure: str) -> str:
     return words_of(measure)
 
 
+def heading(measure: str) -> str:
+    """Return a metric in words, as a line begins with it.
+
+    Example:
+        >>> heading("val_rmse")
+        'Validation RMSE'
+    """
+    words = words_of(measure)
+    return words[:1].upper() + words[1:]
+
+
 def kinds_compared(keys: Iterable[str]) -> set[str]:
     """Return in singular what a comparison varies, given the dotted keys that its variants set.
 

@@ -57,6 +57,7 @@ class Objects:
         data: what a data function would return.
         loss: a function of (output, target), or of (output, target, weight).
         step: a function (model, batch) -> loss, or a dict with it; eval_step: that of evaluations.
+        optimizer: a class, or a function of (params) or (params, lr, ...) that gives an optimizer.
         metrics: those that were given as functions, by column.
         registered: those that the config names and `register_metric` made known, by column; they
             are no section, and travel to worker processes all the same.
@@ -69,6 +70,7 @@ class Objects:
     eval_step: Step | None = None
     metrics: Mapping[str, Metric] | None = None
     registered: Mapping[str, Metric] = field(default_factory=dict)
+    optimizer: Callable[..., Optimizer] | None = None
 
     @property
     def sections(self) -> frozenset[str]:
@@ -114,12 +116,18 @@ class TrialBuilder:
             return torch_name(self._objects.loss or self._names.of("loss", settings))
         return None
 
+    def optimizers(self, settings: ExperimentConfig) -> list[Any]:
+        """Return the class of each optimizer; the object that was given makes the only one."""
+        if self._objects.optimizer is None:
+            return self._names.optimizers(settings)
+        return [self._objects.optimizer]
+
     def build_of(self, settings: ExperimentConfig, data: Data) -> Build:
         """Return what makes a seed's model (a deep copy of its initial weights) and optimizer."""
         specs = settings.optimizer.each
         parts = [
             Part(cls, s.lr, s.args, [g.model_dump() for g in s.groups], s.model_dump())
-            for cls, s in zip(self._names.optimizers(settings), specs, strict=True)
+            for cls, s in zip(self.optimizers(settings), specs, strict=True)
         ]
 
         def build(seed: int) -> tuple[nn.Module, Optimizer]:
@@ -129,9 +137,10 @@ class TrialBuilder:
                 if settings.optimizer.parts:
                     return model, make_parts(model, parts)
                 [only] = parts
-                return model, make_optimizer(
-                    only.cls, model, lr=only.lr, args=only.args, groups=only.groups
-                )
+                with user_code("the optimizer"):
+                    return model, make_optimizer(
+                        only.cls, model, lr=only.lr, args=only.args, groups=only.groups
+                    )
             except ConfigError as error:
                 raise error.under("optimizer") from None
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from lrexp.config.units import Clock, parse_duration
 from lrexp.errors import ConfigError, Problem
 from lrexp.records import METRICS, Direction, Metric, column_of
 from lrexp.runs.files import write_whole
-from lrexp.schedules.build import build_schedule
+from lrexp.schedules.build import SCHEDULES, build_schedule
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.builtin_data import told_size
 from lrexp.workloads.metrics import direction_of
@@ -171,6 +171,39 @@ def make_schedule(
         raise error.under("schedule") from None
 
 
+CYCLES = "cycle_momentum"
+
+
+def check_momentum(
+    schedule: Schedule | Controller,
+    settings: ExperimentConfig,
+    optimizers: Callable[[ExperimentConfig], Sequence[Any]],
+) -> None:
+    """Refuse a schedule that cycles the momentum of optimizers without any."""
+    if not isinstance(schedule, Schedule) or schedule.momentum is None:
+        return
+    from lrexp.workloads.optimizers import has_momentum
+
+    try:
+        found = optimizers(settings)
+    except ConfigError:  # it is reported where the optimizer is
+        return
+    if any(map(has_momentum, found)):
+        return
+    section, named = settings.schedule, " and ".join(cls.__name__ for cls in found)
+    what = f"cycles the momentum, and {named} has neither momentum nor betas"
+    is_own = section.name in SCHEDULES  # a class of torch takes its arguments in `args`
+    given = section.params if is_own else section.params.get("args") or {}
+    if CYCLES in given:
+        key = f"schedule.{CYCLES}" if is_own else f"schedule.args.{CYCLES}"
+        raise ConfigError.single(key, what, given[CYCLES], "Set it to false.")
+    key = f"schedule.{CYCLES}" if is_own else f"schedule.args.{CYCLES}"
+    known = section.name != "combined" and ":" not in section.name
+    remedy = f"Set {key}: false, or take" if known else "Take"
+    remedy += " an optimizer with momentum."
+    raise ConfigError.single("schedule.name", what, section.name, remedy)
+
+
 @dataclass(frozen=True)
 class PlannedSchedule:
     """A schedule, how long it is followed, and how often what it may follow is evaluated."""
@@ -246,6 +279,7 @@ def _planned(
     length = length_of(settings, PatientClock(ask))
     clock = PatientClock(ask, length)
     schedule = make_schedule(settings, clock, config)
+    check_momentum(schedule, settings, config.names.optimizers)
     part_lrs = tuple(part.lr for part in settings.optimizer.parts)
     if isinstance(schedule, Schedule) or schedule.monitor == EVERY_STEP:
         return PlannedSchedule(schedule, length, part_lrs=part_lrs)

@@ -1,4 +1,4 @@
-"""A copy of a config with the LR that a range test suggests."""
+"""A copy of a config with the LR that a range test suggests: what `find-lr --write` makes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrexp.errors import ConfigError
+from lrexp.records import Reporter
+from lrexp.runs.files import write_whole
 
 if TYPE_CHECKING:
     from lrexp.config.config import Config
-    from lrexp.records import Reporter
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class LrCopy:
     def write(self, loaded: Config, suggested_lr: float | None, reporter: Reporter) -> None:
         """Write it, if there is a suggestion."""
         if suggested_lr is not None:
-            from lrexp.config.document import with_lrs
-            from lrexp.runs.files import write_whole
+            from lrexp.config.document import with_lrs  # here, since `plot` needs no config
 
             experiment = loaded.experiment
             lrs = experiment.optimizer.lrs_at(suggested_lr, experiment.find_lr.part)

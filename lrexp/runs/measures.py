@@ -7,9 +7,10 @@ gets stands beside them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,6 +141,15 @@ def measures_of(
     return Measures(run, metric, select, directions, outcomes)
 
 
+def trained_alike(run: Run, names: Sequence[str]) -> bool:
+    """Return whether some of these variants had the same LR at every step."""
+    first = [run.variants[name][0].steps["lr"] for name in names if run.variants.get(name)]
+    return any(
+        len(one) and len(other) and np.array_equal(one[: len(other)], other[: len(one)])
+        for one, other in combinations(first, 2)
+    )
+
+
 def baselines(plan: Plan) -> dict[str, dict[str, float]]:
     """Return of each variant what guessing gets; variants with the same data and loss share it."""
     known: dict[Any, dict[str, float]] = {}
@@ -173,8 +183,15 @@ def _baseline(variant: VariantPlan) -> dict[str, float]:
     return {column: value for column, value in found.items() if math.isfinite(value)}
 
 
-def diagnoses_of(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis]:
-    """Return what each variant did; ends are compared among variants with the same loss."""
+def diagnoses_of(
+    run: Run, loss_names: Mapping[str, str], of_parts: Collection[str] = ()
+) -> dict[str, Diagnosis]:
+    """Return what each variant did; ends are compared among variants with the same loss.
+
+    Args:
+        run: of the trials, loss_names: the loss of each variant.
+        of_parts: variants whose step returns a loss for each optimizer.
+    """
     best: dict[str, float] = {}
     for name, trials in run.variants.items():
         for trial in trials:
@@ -184,7 +201,8 @@ def diagnoses_of(run: Run, loss_names: Mapping[str, str]) -> dict[str, Diagnosis
     combined = {}
     for name, trials in run.variants.items():
         ordered = _median_first(trials)
-        found = [_diagnosis(trial, run, best.get(loss_names[name])) for trial in ordered]
+        end, has_parts = best.get(loss_names[name]), name in of_parts
+        found = [_diagnosis(trial, run, end, of_parts=has_parts) for trial in ordered]
         combined[name] = combine_diagnoses(found, [trial.seed for trial in ordered])
     return combined
 
@@ -197,7 +215,9 @@ def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trials[i] for i in sorted(range(len(trials)), key=distance.__getitem__)]
 
 
-def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagnosis:
+def _diagnosis(
+    trial: TrialRecord, run: Run, best_final: float | None, *, of_parts: bool
+) -> Diagnosis:
     return diagnose(
         trial.steps["loss"],
         trial.evals,
@@ -206,4 +226,5 @@ def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagno
         total_steps=run.status["total_steps"][trial.variant],
         best_final=best_final,
         cause=cause_of(trial),
+        of_parts=of_parts,
     )

@@ -25,6 +25,7 @@ from lrexp.records import METRICS, Direction, Metric, TrialId, column_of
 from lrexp.runs.builder import Objects, TrialBuilder
 from lrexp.runs.lengths import (
     Problems,
+    check_momentum,
     clock_of,
     declared_direction,
     eval_every,
@@ -36,8 +37,7 @@ from lrexp.runs.lengths import (
 from lrexp.schedules.schedule import Controller, Schedule
 from lrexp.workloads.batches import Data
 from lrexp.workloads.metrics import Asked, Baseline, Metrics, direction_of
-from lrexp.workloads.objectives import Objective
-from lrexp.workloads.optimizers import has_momentum
+from lrexp.workloads.objectives import Objective, is_of_parts
 
 TRACED = 10_000  # steps of a longer schedule that its mean is taken of
 
@@ -127,6 +127,11 @@ class Plan:
         found = {c: direction_of(name, self.known, declared) for c, name in names.items()}
         return {column: direction for column, direction in found.items() if direction is not None}
 
+    @property
+    def of_parts(self) -> list[str]:
+        """Return the variants whose step returns a loss for each optimizer."""
+        return [name for name, v in self.variants.items() if is_of_parts(v.make_objective())]
+
     def tasks(self, seeds: Sequence[int]) -> Iterator[Task]:
         """Yield a task per trial, seed by seed, so that one seed's initial weights are shared."""
         for seed in seeds:
@@ -157,6 +162,49 @@ def mean_frac(schedule: Schedule | Controller, total_steps: int) -> float:
     lrs = np.array([schedule.lr(int(step)) for step in steps])
     share = round(float(lrs.mean() / lrs.max()), 6) if lrs.max() > 0 else 1.0  # 1 of a constant LR
     return share if 0 < share <= 1 else 1.0
+
+
+def lr_groups(config: Config) -> list[dict[float, str]]:
+    """Return the sets of variants that differ in nothing but their LR: LR -> name of each."""
+    groups: dict[str, dict[float, str]] = {}
+    for name, settings in config.variants.items():
+        exclude: dict[str, Any] = {"lr": True}
+        if settings.optimizer.parts:
+            exclude["parts"] = {0: {"lr"}}
+        rest = settings.model_dump(exclude={"compare": True, "optimizer": exclude})
+        groups.setdefault(repr(rest), {}).setdefault(settings.optimizer.lr, name)
+    return [by_lr for by_lr in groups.values() if len(by_lr) > 1]
+
+
+def ignored_lrs(plan: Plan) -> list[str]:
+    """Return a warning for each set of variants that their schedule gives the same LRs."""
+    return [
+        ignored_lr(list(by_lr.values()), plan.config)
+        for by_lr in lr_groups(plan.config)
+        if len({_sampled(plan.variants[name]) for name in by_lr.values()}) < len(by_lr)
+    ]
+
+
+def _sampled(variant: VariantPlan) -> object:
+    """Return LRs of a schedule; of what follows a loss, the variant: nothing is known ahead."""
+    if not isinstance(variant.schedule, Schedule):
+        return variant.name
+    last = variant.total_steps - 1
+    return tuple(variant.schedule.lr(i) for i in np.linspace(0, last, 100).astype(int).tolist())
+
+
+def ignored_lr(names: Sequence[str], config: Config) -> str:
+    """Return a warning that variants train with the same LRs, and which key sets them."""
+    section = config.variants[names[0]].schedule
+    given = {f"args.{key}" for key in section.params.get("args") or ()} | {*section.params}
+    keys = [f"schedule.{key}" for key in sorted(given) if key.endswith("max_lr")]
+    keys = keys or [f"schedule.{key}" for key in sorted(given) if key.endswith("lr")]
+    sets = " and ".join(keys) or f"the schedule {section.name}"
+    instead = f"Compare values of {keys[0]}, or leave it out" if keys else "Compare other keys"
+    return (
+        f"{', '.join(names)} train with the same LRs, though optimizer.lr differs: {sets} sets "
+        f"them. {instead}."
+    )
 
 
 def make_plan(config: Config, objects: Objects | None = None, *, validates: bool = True) -> Plan:
@@ -196,9 +244,7 @@ def make_plan(config: Config, objects: Objects | None = None, *, validates: bool
 
 
 # Losses of a target that is standardised, and what tells the same in the unit of the file.
-_IN_UNIT = {"mse_loss": "neg_root_mean_squared_error"} | dict.fromkeys(
-    ("l1_loss", "smooth_l1_loss", "huber_loss"), "neg_mean_absolute_error"
-)
+_IN_UNIT = {"mse_loss": "rmse"} | dict.fromkeys(("l1_loss", "smooth_l1_loss", "huber_loss"), "mae")
 
 
 def _in_its_unit(settings: ExperimentConfig) -> str | None:
@@ -217,7 +263,7 @@ def plan_one(config: Config, objects: Objects | None, name: str) -> Plan:
 
 def _check_given(config: Config, objects: Objects) -> None:
     """Refuse variants of what was given as a Python object: they would all train the same."""
-    named = {"data": ("data.name", "data.args")}
+    named = {"data": ("data.name", "data.args"), "optimizer": ("optimizer.name",)}
     fixed = [key for section in objects.sections for key in named.get(section, (section,))]
     problems = [
         Problem(
@@ -256,7 +302,7 @@ def _plan_variant(
     known = builder.known_metrics
     with problems:
         parts["schedule"] = make_schedule(settings, clock, config, known)
-        _check_momentum(parts["schedule"], config.names.optimizers(settings))
+        check_momentum(parts["schedule"], settings, builder.optimizers)
     with problems:
         parts["eval_every"] = eval_every(settings, clock)
     with problems:
@@ -308,15 +354,3 @@ def _check_direction(settings: ExperimentConfig, known: Mapping[str, Metric]) ->
         better = "higher" if direction == "max" else "lower"
         what = f"contradicts compare.metric: {better} values of {metric} are better"
         raise ConfigError.single("compare.direction", what, given, "Leave it out.")
-
-
-def _check_momentum(schedule: Schedule | Controller, optimizers: Sequence[Any]) -> None:
-    cycles = isinstance(schedule, Schedule) and schedule.momentum is not None
-    if cycles and not any(map(has_momentum, optimizers)):
-        named = " and ".join(cls.__name__ for cls in optimizers)
-        raise ConfigError.single(
-            "schedule.cycle_momentum",
-            f"needs an optimizer with momentum or betas, and {named} has neither",
-            True,
-            "Set cycle_momentum: false.",
-        )

@@ -84,6 +84,16 @@ class Run:
         names = dict.fromkeys([*planned, *(trial.variant for trial in self.trials)])
         return {name: tuple(t for t in self.trials if t.variant == name) for name in names}
 
+    def __repr__(self) -> str:
+        summary = self.summary or {}
+        words = [repr(self.name), self.command, str(self.status.get("status", "open"))]
+        words.append(f"{len(self.variants)} variants, {len(self.trials)} trials")
+        if summary.get("ranking"):
+            words.append(f"best={summary['ranking'][0].get('variant')!r}")
+        if "suggested_lr" in summary:
+            words.append(f"suggested_lr={summary['suggested_lr']!r}")
+        return f"Run({', '.join(words)}, path={str(self.path)!r})"
+
     def of_kind(self, kind: Kind) -> tuple[TrialRecord, ...]:
         """Return the trials of a kind that have begun."""
         return tuple(trial for trial in self.trials if trial.kind == kind)
@@ -258,6 +268,12 @@ def cause_of(trial: TrialRecord) -> str:
 def curves_of(tests: Iterable[TrialRecord]) -> list[Curve]:
     """Return the curve of each range test."""
     return [Curve(test.steps["lr"], test.steps["loss"]) for test in tests]
+
+
+def others_train(run: Run) -> bool:
+    """Return whether a range test is of one part of several, while the others train at theirs."""
+    section = run.config.get("find_lr")
+    return isinstance(section, Mapping) and section.get("part") is not None
 
 
 def control_losses(run: Run, tests: Iterable[TrialRecord]) -> list[NDArray[np.float64]] | None:

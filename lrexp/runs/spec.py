@@ -32,6 +32,7 @@ from lrexp.runs.files import disk_errors, read_json, write_json, write_whole
 from lrexp.runs.plan import Plan, make_plan, plan_one
 from lrexp.runs.reader import RANGE_TEST
 from lrexp.workloads.loading import fingerprint, start_of_zero
+from lrexp.workloads.optimizers import check_own
 
 Source: TypeAlias = str | Path | Mapping[str, Any]
 Change: TypeAlias = tuple[str, Any] | tuple[str, Any, str]
@@ -145,6 +146,25 @@ def make_spec(
         trust=tuple(trust),
         objects=objects or Objects(),
     )
+
+
+def without_optimizer(
+    config: Source, sections: Mapping[str, Any]
+) -> tuple[Source, Mapping[str, Any]]:
+    """Return a config without the class in `optimizer.name`, and that among the Python objects.
+
+    Raises:
+        ConfigError: what was given makes no optimizer.
+    """
+    section = config.get("optimizer") if isinstance(config, Mapping) else None
+    name = section.get("name") if isinstance(section, Mapping) else None
+    given = sections["optimizer"]
+    if isinstance(config, Mapping) and isinstance(section, Mapping) and callable(name):
+        rest = {key: value for key, value in section.items() if key != "name"}
+        config, given = {**config, "optimizer": rest}, given or name
+    if given is not None and not isinstance(given, str):
+        check_own(given)
+    return config, {**sections, "optimizer": given}
 
 
 def _yaml(value: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from lrexp.analysis.race import Course, Raced, RaceStart, next_rung, race_start
 from lrexp.analysis.range_curve import Curve
-from lrexp.analysis.signal import is_buried
+from lrexp.analysis.signal import is_buried, paired_control
 from lrexp.analysis.suggest import Suggestion, suggest
 from lrexp.config.fields import why_unsafe
 from lrexp.engine.choice import Choice
@@ -34,6 +34,7 @@ from lrexp.runs.reader import (
     curves_of,
     finished_tests,
     load_run,
+    others_train,
     planned_trials,
     read_raced,
 )
@@ -71,7 +72,18 @@ class RangeTests:
         tests = finished_tests(self.run)
         causes = [cause for cause in map(cause_of, tests) if cause]
         control = control_losses(self.run, tests)
-        return suggest(self.curves, self.rule, self.mean_frac, control, causes)
+        is_of_part = others_train(self.run)
+        return suggest(
+            self.curves, self.rule, self.mean_frac, control, causes, others_train=is_of_part
+        )
+
+    @property
+    def read(self) -> list[Curve]:
+        """The curves of a test of one part: what it does beside the others; else those measured."""
+        if not others_train(self.run):
+            return self.curves
+        control = control_losses(self.run, finished_tests(self.run))
+        return paired_control(self.curves, control, others_train=True) or self.curves
 
     @property
     def seeds(self) -> list[int]:
@@ -106,13 +118,16 @@ def stages(spec: RunSpec, plan: Plan, run: Path, findings: Findings) -> Iterator
         return
     settings = plan.config.experiment.find_lr
     loaded = load_run(run)
-    if is_buried(curves_of(finished_tests(loaded))):
+    is_of_part = others_train(loaded)
+    if is_of_part or is_buried(curves_of(finished_tests(loaded))):
         text = "No fall shows: the same batches once more, without learning."
+        if is_of_part:
+            text = "The same batches once more, while the other parts train without this one."
         yield Stage("paired_control", tuple(map(_control, first)), text)
         loaded = load_run(run)
     tests = RangeTests(loaded, settings.rule, plan.variants[RANGE_TEST].mean_frac)
     findings.tests = tests
-    findings.start = race_start(tests.curves, tests.suggestion) if settings.race else None
+    findings.start = race_start(tests.read, tests.suggestion) if settings.race else None
     if findings.start is None:
         return
     findings.course = course = race_course(plan, findings.start)

@@ -8,7 +8,7 @@ files of the run and from what its config declared before training.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,11 @@ from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
 from lrexp.analysis.suggest import CYCLE, Suggestion
 from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
+from lrexp.config.variants import axis_names, value_labels
 from lrexp.records import Direction, column_of
 from lrexp.runs.files import read_json
-from lrexp.runs.measures import baselines, diagnoses_of, measures_of
+from lrexp.runs.measures import baselines, diagnoses_of, measures_of, trained_alike
+from lrexp.runs.plan import ignored_lr, lr_groups
 from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, load_run
 from lrexp.runs.stages import RangeTests
 from lrexp.runs.trial_files import DIRECTIONS
@@ -56,7 +58,9 @@ def conclude(session: Session) -> Run:
         run = load_run(session.run)
         if session.spec.command == "compare":
             plan = session.plan
-            summary = comparison_summary(run, plan.config, plan.directions, baselines(plan))
+            summary = comparison_summary(
+                run, plan.config, plan.directions, baselines(plan), plan.of_parts
+            )
         else:
             summary = _of_find_lr(session, run)
         session.writer.summary(summary)
@@ -101,6 +105,7 @@ def comparison_summary(
     config: Config,
     directions: Mapping[str, Direction] = DIRECTIONS,
     baselines: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    of_parts: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return summary.json of a comparison whose trials have all ended.
 
@@ -108,6 +113,7 @@ def comparison_summary(
         run: as its files are, config: that it was made with.
         directions: which values of each metric are better, where that is known.
         baselines: of each variant, what guessing gets of some metrics.
+        of_parts: variants whose step returns a loss for each optimizer.
     """
     compare = config.experiment.compare
     metric = column_of(compare.metric)
@@ -116,7 +122,8 @@ def comparison_summary(
     direction: Direction = directions.get(metric, "min")
     seeds = list(run.status["seeds"])
     ranking = summarise(values, outcomes, direction, seeds)
-    diagnoses = diagnoses_of(run, {name: str(v.loss) for name, v in config.variants.items()})
+    losses = {name: str(v.loss) for name, v in config.variants.items()}
+    diagnoses = diagnoses_of(run, losses, of_parts)
     results = Results(run, config, values, outcomes, direction, seeds, ranking)
     found = evidence(results)
     verdicts = {comparison["variant"]: comparison["verdict"] for comparison in found["comparisons"]}
@@ -281,6 +288,11 @@ def evidence(results: Results) -> dict[str, Any]:
     """  # noqa: E501
     comparable, warnings = _comparable(results)
     sensitivity = _sensitivity(results)
+    warnings += [
+        ignored_lr(list(by_lr.values()), results.config)
+        for by_lr in lr_groups(results.config)
+        if trained_alike(results.run, list(by_lr.values()))
+    ]
     by_result = results.reference != results.config.reference
     family = statistics.num_comparisons(len(comparable), chosen_by_result=by_result)
     compare = results.config.experiment.compare
@@ -415,17 +427,10 @@ def _times(results: Results, name: str, target: float, unit: str) -> dict[str, A
 
 def _sensitivity(results: Results) -> list[dict[str, Any]]:
     """Return a curve for each set of variants that differ in nothing but their LR."""
-    groups: dict[str, dict[float, str]] = {}
-    for name, settings in results.config.variants.items():
-        exclude: dict[str, Any] = {"lr": True}
-        if settings.optimizer.parts:
-            exclude["parts"] = {0: {"lr"}}
-        rest = settings.model_dump(exclude={"compare": True, "optimizer": exclude})
-        groups.setdefault(repr(rest), {}).setdefault(settings.optimizer.lr, name)
     return [
         _curve(results, [by_lr[lr] for lr in sorted(by_lr)], sorted(by_lr))
-        for by_lr in groups.values()
-        if len(by_lr) >= MIN_LRS
+        for by_lr in lr_groups(results.config)
+        if len(by_lr) >= MIN_LRS and not trained_alike(results.run, list(by_lr.values()))
     ]
 
 
@@ -471,15 +476,24 @@ def _without_lr(key: str, value: Any) -> Any:
     return value
 
 
-def _end_warnings(curves: Sequence[Mapping[str, Any]]) -> list[str]:
-    texts = []
-    for curve in curves:
-        end, lr = curve["best_is_end"], curve["best_lr"]
-        if end is not None:
-            side = "lower" if end == "lowest" else "higher"
-            of = f" of {curve['variants'][0]} and its like" if len(curves) > 1 else ""
-            texts.append(
-                f"The best LR{of}, {lr:g}, is the {end} that was compared: the best of all may lie "
-                f"{side}. Compare {side} ones too."
-            )
-    return texts
+def _end_warnings(curves: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield where the best LR is the last that was tried: once for all curves of each side."""
+    for end, side in (("lowest", "lower"), ("highest", "higher")):
+        found = [curve for curve in curves if curve["best_is_end"] == end]
+        if not found:
+            continue
+        named = [f"{c['best_lr']:g}{_with(c['settings'])}" for c in found[:_MOST_NAMED]]
+        named += [f"{len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []
+        yield (
+            f"The best LR is the {end} that was compared ({'; '.join(named)}): the best of all may "
+            f"lie {side}. Compare {side} ones too."
+        )
+
+
+_MOST_NAMED = 6  # curves that a warning names
+
+
+def _with(settings: Mapping[str, object]) -> str:
+    """Return what else a curve's variants set, as the names of variants say it."""
+    labels = [label for k, v in settings.items() for label in value_labels(axis_names([k])[0], [v])]
+    return f" with {', '.join(labels)}" if labels else ""

@@ -94,7 +94,11 @@ def range_test_task(variant: VariantPlan, seed: int) -> Task:
         schedule=ramp(settings.min_lr, settings.max_lr, settings.steps, settings.mode),
         total_steps=settings.steps,
         eval_every=0,
-        stop=RangeTestStop(settings.stop_factor, loss_floor(task.objective.loss)),
+        # that the loss rises may be the doing of other parts, which go on at their LRs
+        stop=RangeTestStop(
+            settings.stop_factor if settings.part is None else NEVER,
+            loss_floor(task.objective.loss),
+        ),
     )
 
 

@@ -25,6 +25,12 @@ _SHARES = {"binary_cross_entropy"}  # that take probabilities
 _VIEWS = ("View", "Reshape", "Unsafe", "Squeeze", "Unsqueeze", "Select", "Slice", "ToCopy")
 _UNBOUNDED = ("Add", "Mm", "Bmm", "Mv", "Baddbmm", "Convolution", "Mkldnn", "Linear")
 _DISTANCES = {"hinge_embedding_loss"}  # that take no answers
+# Errors, of which lower is better; scikit-learn has scorers of them, which are negative.
+ERRORS = {
+    "rmse": "neg_root_mean_squared_error",
+    "mae": "neg_mean_absolute_error",
+    "mse": "neg_mean_squared_error",
+}
 
 
 @dataclass(frozen=True)
@@ -149,10 +155,14 @@ def _are_shares(output: Tensor, dim: int) -> bool:
 
 
 def scorer(name: str, answers: Answers) -> MetricFunction:
-    """Return the function that scores outputs as scikit-learn's scorer of this name does."""
+    """Return the function that scores outputs as scikit-learn's scorer of this name does.
+
+    One of `ERRORS` is positive.
+    """
     from sklearn.metrics import get_scorer
 
-    score, estimator_of = get_scorer(name), _estimator_of(answers)
+    score, estimator_of = get_scorer(ERRORS.get(name, name)), _estimator_of(answers)
+    sign = -1.0 if name in ERRORS else 1.0
 
     def of_split(output: Any, target: Any) -> float:
         rows, truth = answers.flat(output.double(), target)
@@ -160,7 +170,7 @@ def scorer(name: str, answers: Answers) -> MetricFunction:
             return math.nan  # a training that diverges; scikit-learn would raise
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of classes that are never predicted: early on
-            return float(score(estimator_of(rows), rows, truth.numpy()))
+            return sign * float(score(estimator_of(rows), rows, truth.numpy()))
 
     return of_split
 
@@ -260,13 +270,23 @@ def is_scorer(name: str) -> bool:
 
 
 def scorer_names() -> list[str]:
-    """Return the names of scikit-learn's scorers; higher is better for each of them."""
+    """Return `ERRORS` and the names of scikit-learn's scorers, of which higher is better."""
     from sklearn.metrics import get_scorer_names
 
-    return list(get_scorer_names())
+    return [*ERRORS, *get_scorer_names()]
 
 
 def metric_remedy(name: str, known: Sequence[str]) -> str:
-    """Return what to write in place of an unknown name: a close one, or how to name one's own."""
+    """Return what to write in place of an unknown name: a close one, or how to name one's own.
+
+    Example:
+        >>> metric_remedy("root_mean_squared_error", ["rmse", "neg_root_mean_squared_error"])
+        "Did you mean 'rmse'?"
+    """
+    short = name.lower().removeprefix("val_").removeprefix("neg_")
+    words = {f"neg_{short}", f"neg_{short}_error", short.removesuffix("_loss")}
+    for error, scorer_name in ERRORS.items():
+        if words & {error, scorer_name}:
+            return f"Did you mean {error!r}?"
     close = did_you_mean(name, known)
     return close if close.startswith("Did") else "Your own: package.module:function."

@@ -8,6 +8,7 @@ would silently broadcast, such as (64, 1) against (64,), are refused.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -267,8 +268,18 @@ def _misfit(name: str, output: Any, target: Any, why: str) -> ConfigError:
         f"{name} does not fit the model's output {described(output)} and the target "
         f"{described(target)}: {why}",
         name,
-        _remedy(name, output, target),
+        _of_argument(why) or _remedy(name, output, target),
     )
+
+
+def _of_argument(why: str) -> str | None:
+    """Return what to do where torch refuses another argument than output and target."""
+    if "weight tensor should be defined" in why:
+        return "Give its weight as a list, a number for each class."
+    named = re.search(r"argument '(\w+)'", why)
+    if named is None or named[1] in ("input", "target", "self"):
+        return None
+    return f"Change its argument {named[1]}; for a tensor write a number, or a list of numbers."
 
 
 def _broadcast(loss: LossFunction, output: Any, target: Any) -> tuple[str, str, str]:

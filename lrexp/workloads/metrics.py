@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lrexp.errors import NOTHING, ConfigError, UserCodeError
 from lrexp.records import METRICS, Direction, Metric, column_of, words_of
-from lrexp.workloads.answers import Answers, MetricFunction, check_scorer, is_scorer, scorer
+from lrexp.workloads.answers import (
+    ERRORS,
+    Answers,
+    MetricFunction,
+    check_scorer,
+    is_scorer,
+    scorer,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,16 +114,18 @@ def direction_of(
         declared: directions by column, as `compare.direction` gives one.
 
     Example:
-        >>> [direction_of(name) for name in ("val_loss", "neg_log_loss", "mine:euros")]
-        ['min', 'max', None]
+        >>> [direction_of(name) for name in ("val_loss", "neg_log_loss", "rmse", "mine:euros")]
+        ['min', 'max', 'min', None]
     """
     column = column_of(name)
     if column in known and known[column].direction is not None:
         return known[column].direction
     if column in declared:
         return declared[column]
-    is_plain = ":" not in name and column not in known
-    return "max" if is_plain and is_scorer(column.removeprefix("val_")) else None
+    if ":" in name or column in known:
+        return None
+    short = column.removeprefix("val_")
+    return "min" if short in ERRORS else "max" if is_scorer(short) else None
 
 
 @dataclass(frozen=True)

@@ -139,23 +139,50 @@ def d_of(optimizer: Optimizer) -> float | None:
 
 def _made(part: Part, model: nn.Module, named: Mapping[str, nn.Parameter]) -> Optimizer:
     """Return the optimizer of these parameters, in the mode of training where it has modes."""
-    name, args = part.cls.__name__, dict(part.args)
+    name, args = getattr(part.cls, "__name__", type(part.cls).__name__), dict(part.args)
     if name == "Muon" and any(parameter.ndim != 2 for parameter in named.values()):
         others = ", ".join(key for key, parameter in named.items() if parameter.ndim != 2)
         what = f"takes parameters of two dimensions alone, and there are others: {others}"
         remedy = "Write optimizer.parts: [{ndim: 2, name: Muon, ...}, {name: AdamW, lr: 3e-4}]."
         raise ConfigError.single("name", what, name, remedy)
     parameters = _grouped(part, model, named)
+    lr: dict[str, Any] = (
+        {"lr": part.lr} if _takes_lr(part.cls) else {}
+    )  # else that of the groups counts
     try:
-        # torch types Optimizer itself without `lr`; every one of its optimizers takes it
-        optimizer = part.cls(parameters, lr=part.lr, **args)  # type: ignore[call-arg]
+        optimizer: Any = part.cls(parameters, **lr, **args)
     except (TypeError, ValueError, RuntimeError) as error:
         what = f"{name} refused them: {error}"
         raise ConfigError.single("args", what, args, "Change the argument.") from error
+    if not isinstance(optimizer, Optimizer):
+        what, remedy = "must give a torch.optim.Optimizer", "Return one of the parameters."
+        raise ConfigError.single("name", what, type(optimizer).__name__, remedy)
     if not _CHOICES_OF_KERNEL & args.keys():
         fuse(optimizer)
     set_mode(optimizer, "train")
     return optimizer
+
+
+def _takes_lr(make: Any) -> bool:
+    try:
+        known = inspect.signature(make).parameters
+    except (TypeError, ValueError):
+        return True
+    return "lr" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
+def check_own(given: Any) -> None:
+    """Refuse what cannot make an optimizer for each trial.
+
+    Raises:
+        ConfigError: its key is `optimizer`.
+    """
+    if isinstance(given, Optimizer) or not callable(given):
+        what = "must be a class, or a function of the parameters: each trial makes one of its own"
+        raise ConfigError.single("optimizer", what, type(given).__name__, "Give e.g. its class.")
+    if isinstance(given, type) and needs_closure(given):
+        what = "needs a closure that evaluates the loss again, which trials do not have"
+        raise ConfigError.single("optimizer", what, given.__name__, "Use another optimizer.")
 
 
 def set_mode(optimizer: Optimizer, mode: Literal["train", "eval"]) -> None:
@@ -274,14 +301,17 @@ def set_momentum(optimizer: Optimizer, momentum: float) -> None:
             group["momentum"] = momentum
 
 
-def has_momentum(cls: type[Optimizer]) -> bool:
-    """Return whether a schedule can cycle this optimizer's momentum."""
+def has_momentum(cls: Any) -> bool:
+    """Return whether a schedule can cycle this optimizer's momentum; a function may make any."""
+    if not isinstance(cls, type):
+        return True
     return bool({"momentum", "betas"} & set(inspect.signature(cls).parameters))
 
 
-def needs_closure(cls: type[Optimizer]) -> bool:
+def needs_closure(cls: type) -> bool:
     """Return whether its steps evaluate the loss themselves, as those of LBFGS."""
-    closure = inspect.signature(cls.step).parameters.get("closure")
+    step = getattr(cls, "step", None)
+    closure = inspect.signature(step).parameters.get("closure") if callable(step) else None
     return closure is not None and closure.default is inspect.Parameter.empty
 
 

@@ -148,14 +148,29 @@ def _split(data: Any, val_fraction: float, split: Split | None) -> tuple[Any, An
 def _labels(data: Any) -> Any:
     """Return the class of every sample, None where it is not known without reading them all."""
     if is_of_arrays(data):
-        _, labels = example_of(data)
-        is_class = not labels.is_floating_point() and labels.ndim == 1
-        return labels.cpu().numpy() if is_class else None
+        return _classes(example_of(data)[1])
     labels = getattr(data, "targets", getattr(data, "labels", None))
     if labels is None and isinstance(data, Subset):
         whole = _labels(data.dataset)
         return None if whole is None else [whole[i] for i in data.indices]
     return labels
+
+
+def _classes(labels: Any) -> Any:
+    """Return targets as classes: whole numbers, bools, also as a column; None where they are none.
+
+    Example:
+        >>> import torch
+        >>> _classes(torch.tensor([[0.0], [1.0]])), _classes(torch.tensor([0.5, 1.0]))
+        (array([0, 1]), None)
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.is_complex():
+        return None
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        return None
+    return labels.long().cpu().numpy()
 
 
 def _num_classes(dataset: Any) -> int | None:

@@ -117,7 +117,7 @@ CHOICES: list[tuple[str, Figures, int, list[int], int, str]] = [
     ("caches", Figures(1e-3, caches), 64, [16] * 4, 1, "4 stacks"),
     ("uneven", Figures(1e-3, caches), 33, [11] * 3, 1, "3 stacks"),
     ("memory", Figures(1e-3, overhead, memory=16e6), 20, [6, 7, 7], 1, "3 stacks"),
-    ("slow steps", Figures(0.2, overhead), 4, [1] * 4, 1, "arithmetic"),
+    ("slow steps", Figures(0.2, overhead), 4, [1] * 4, 1, "too long for a stack"),
     ("slow steps, cores", Figures(0.2, overhead, cores=4), 4, [1] * 4, 4, "4 worker processes"),
     ("overhead, cores", Figures(1e-2, caches, cores=2), 64, [16] * 4, 2, "4 stacks"),
     ("cores and stacks", Figures(1e-2, lambda k: 10 * caches(k), cores=2), 64, [16] * 4, 2, "2 worker processes"),

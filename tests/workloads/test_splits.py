@@ -97,8 +97,21 @@ def test_a_group_of_most_rows_is_for_training(big: str) -> None:
 )
 def test_a_split_that_tensors_do_not_have(given: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.split") as caught:
-        data_from_objects((torch.zeros(9, 1), torch.zeros(9, 1)), val_fraction=0.3, split=given)
+        data_from_objects((torch.zeros(9, 1), torch.rand(9, 1)), val_fraction=0.3, split=given)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "form", [torch.Tensor.long, torch.Tensor.float, torch.Tensor.bool, lambda y: y.float()[:, None]]
+)
+def test_whole_numbers_and_bools_are_classes_for_a_stratified_split(form: Any) -> None:
+    y = form(torch.arange(40) % 4 == 0)  # a quarter of them
+    data = data_from_objects(
+        (torch.zeros(40, 1), y), val_fraction=0.2, split="stratified", batch_size=8
+    )
+    assert data.val is not None
+    kept = torch.cat([batch[1] for batch in data.val.in_order()])
+    assert (len(kept), int(kept.sum())) == (8, 2)
 
 
 def table(folder: Path) -> tuple[str, pd.DataFrame]:
@@ -195,9 +208,9 @@ def test_what_is_measured_is_in_the_unit_of_the_file(
     config = houses(path, target_transform=transform)
     run = lrexp.compare(config, model=Zero, engine=engine, out=tmp_path / "r")
     guess = train.mean() if transform == "standard" else np.exp(np.log(train).mean())
-    expected = -np.sqrt(((val - guess) ** 2).mean())
+    expected = np.sqrt(((val - guess) ** 2).mean())
     for trial in run.trials:
-        measured = trial.evals["val_neg_root_mean_squared_error"]
+        measured = trial.evals["val_rmse"]
         np.testing.assert_allclose(measured, expected, rtol=1e-5)
 
 

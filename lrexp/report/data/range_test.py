@@ -43,7 +43,7 @@ from lrexp.report.data.picture import (
     wants_log,
 )
 from lrexp.report.text import count_text, lr_text, num_seeds, shortened
-from lrexp.runs.reader import Run, control_losses, curves_of, trained_rungs
+from lrexp.runs.reader import Run, control_losses, curves_of, others_train, trained_rungs
 
 CURVE = Look(0)
 RUNG_LOOKS = (Look(0), Look(2), Look(6))
@@ -79,7 +79,7 @@ def curves_of_run(run: Run) -> RangeCurves:
     begun = [t for t in tests if len(t.steps["lr"]) and outcome(t) != "failed"]
     ended = [trial for trial in begun if outcome(trial) != "open"]
     curves = curves_of(ended or begun[:1])
-    paired = paired_control(curves, control_losses(run, ended))
+    paired = paired_control(curves, control_losses(run, ended), others_train=others_train(run))
     return RangeCurves(paired or curves, is_paired=paired is not None)
 
 
