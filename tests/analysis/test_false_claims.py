@@ -116,7 +116,6 @@ def claims_until_decided(runs: int, first: int, most: int, variants: int) -> flo
         (4, 12, 3, 150),
         (6, 10, 2, 150),
         pytest.param(4, 12, 3, EXPERIMENTS, marks=pytest.mark.long),
-        pytest.param(6, 16, 2, EXPERIMENTS, marks=pytest.mark.long),
         pytest.param(6, 24, 2, EXPERIMENTS, marks=pytest.mark.long),
     ],
 )
