@@ -18,7 +18,7 @@ from lrexp.report.data.lr import trace_name
 from lrexp.report.plots import draw_nothing, draw_overlay, draw_run, draw_schedules, draw_unless_off
 from lrexp.report.progress import ConsoleReporter
 from lrexp.report.result import RangeTest, range_test
-from lrexp.runs.looks import Until, goes_on, is_undecided
+from lrexp.runs.looks import Until, goes_on, is_undecided, num_seeds
 from lrexp.runs.lr_copy import LrCopy
 from lrexp.runs.reader import Draw, Run, load_run
 
@@ -192,8 +192,7 @@ def compare(
 def _decided(run: Run, options: RunOptions, **given: Any) -> Run:
     """Return a comparison with more seeds, look by look, until every verdict is decided."""
     while (seeds := goes_on(run)) is not None:
-        had = len(run.status["seeds"])
-        options.reporter.say(f"Undecided after {had} seeds: training up to {seeds}.")
+        options.reporter.say(f"Undecided after {num_seeds(run)} seeds: training up to {seeds}.")
         more = resume(run.path, seeds=seeds, **given)
         assert isinstance(more, Run)
         run = more
@@ -333,7 +332,7 @@ def resume(
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
     loaded = None
-    looks = Until(until_decided, max_seeds).looks(len(found.status["seeds"]))
+    looks = Until(until_decided, max_seeds).looks(num_seeds(found))
     if looks and is_undecided(found):
         seeds = looks[1]
     if found.status["status"] == "complete" and not _lacks_seeds(found, seeds):
@@ -360,7 +359,7 @@ def _lacks_seeds(run: Run, seeds: int | None) -> bool:
         return False
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ConfigError.single("seeds", "must be a whole number from 1", seeds, "Give e.g. 6.")
-    return run.command != "compare" or seeds != len(run.status["seeds"])
+    return run.command != "compare" or seeds != num_seeds(run)
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,14 @@ class Until:
 def goes_on(run: Run) -> int | None:
     """Return with how many seeds a comparison goes on that has ended; None where it is decided."""
     looks = ((run.summary or {}).get("declared") or {}).get("looks") or ()
-    more = (n for n in looks if n > len(run.status["seeds"]))
+    more = (n for n in looks if n > num_seeds(run))
     return next(more, None) if is_undecided(run) else None
+
+
+def num_seeds(run: Run) -> int:
+    """Return how many seeds a run says that it has."""
+    seeds = run.status.get("seeds")
+    return len(seeds) if isinstance(seeds, list) else 0
 
 
 def is_undecided(run: Run) -> bool:

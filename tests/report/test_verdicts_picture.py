@@ -118,7 +118,10 @@ def test_the_lines_on_an_lr(tmp_path: Path) -> None:
         in text
     )
     end = over_lr(tmp_path / "end", {"constant": [0.5, 1.0, 1.5, 2.0, 2.2]})
-    assert "Warning: The best LR, 0.001, is the lowest that was compared" in shown(end)
+    assert (
+        "Warning: The best LR is the lowest that was compared (0.001 with schedule=constant)"
+        in shown(end)
+    )
     assert "The best was chosen by these seeds: p for all 10 pairs" in shown(end)
 
 
