@@ -307,7 +307,7 @@ class SlurmJobs:
 
         python = f"env PYTHONSAFEPATH=1 {shlex.quote(sys.executable)}"
         if self._is_local:
-            executor = submitit.LocalExecutor(folder, python=python)
+            executor: Any = submitit.LocalExecutor(folder, python=python)
             executor.update_parameters(**self._local_parameters)
         else:
             executor = submitit.SlurmExecutor(folder, python=python)

@@ -191,14 +191,15 @@ class TestSlurm(AsTheyStart):
 @pytest.mark.long
 @needs_slurm
 def test_a_time_limit_pauses_and_requeues(tmp_path: Path, in_peace: dict[str, object]) -> None:
-    """A training of 80 s in jobs of a minute."""
-    run = describe(tmp_path, seconds=1.0)
+    """Slurm signals up to a minute early, and lets what it takes back wait for two minutes."""
+    run = describe(tmp_path, seconds=0.4)
     executor = SlurmJobs(1, run.spec, time=1, grace=20)
     executor.run(run.path, run.groups[1:2], StopSignal())
     name = "trials/b/seed-0/steps.csv"
     assert contents(run.path)[name] == in_peace[name]
     assert not executor.deaths
     assert submitted(run) == 1
+    assert len((tmp_path / "pids").read_text().split()) > 1
 
 
 # options of the executor | part of the message
