@@ -54,8 +54,10 @@ def choose_engine(
         engine: in place of the config's.
     """
     check_jobs(options.jobs)
-    jobs = options.jobs
-    is_here = is_local(chosen_executor(options.executor, plan.config))
+    executor = chosen_executor(options.executor, plan.config)
+    is_here = is_local(executor)
+    slots = executor.get("slots") if isinstance(executor, dict) else None  # of a cluster
+    jobs = options.jobs or slots
 
     def why_not() -> str | None:  # another executor finds its own way to send objects
         return why_not_processes(spec) if is_here else None

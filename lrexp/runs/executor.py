@@ -70,14 +70,16 @@ class Executor(Protocol):
     """Trains groups of a run in workers, wherever these are.
 
     One whose workers may die and be replaced has a mapping `deaths`: for each trial, how the
-    workers ended that died while they trained it.
+    workers ended that died while they trained it. One that has something to tell calls its
+    attribute `say`, which is given to it, with the text. One that may not be had here has a method
+    `require(options)`, which raises a ConfigError before anything is written.
     """
 
     def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
         """Train groups until every trial has its result.json, or until it is told to stop.
 
-        Nothing trains them any more when it returns. A trial whose worker died twice gets a result
-        that says so.
+        Nothing trains them any more when it returns, but for jobs of a cluster that go on by
+        themselves after a stop. A trial whose worker died twice gets a result that says so.
 
         Raises:
             RunError: no worker can be started, or none can plan the run.
@@ -85,6 +87,7 @@ class Executor(Protocol):
 
 
 LOCAL, PROCESSES = "local", "processes"
+JOBS = "jobs.json"  # in the run directory: what outlives who started it, such as jobs of a cluster
 EXECUTORS: dict[str, Callable[..., Executor]] = {}
 # Modules that register one of the same name; each says which extra it needs when it is made.
 INTEGRATED = {"ray": "lrexp.integrations.ray", "slurm": "lrexp.integrations.slurm"}
@@ -144,6 +147,10 @@ def chosen_executor(given: Any, config: Config) -> Executor | dict[str, Any]:
     found = check_arguments(EXECUTORS[name], options, title=f"the executor {name}", filled=_FILLED)
     if found:
         raise ConfigError(found).under("executor").placed(config.document.place_of)
+    try:
+        getattr(EXECUTORS[name], "require", lambda options: None)(options)
+    except ConfigError as error:
+        raise error.under("executor").placed(config.document.place_of) from None
     return section
 
 
@@ -167,6 +174,23 @@ def _dump(objects: Any, file: Any) -> None:
     import cloudpickle
 
     cloudpickle.CloudPickler(file).dump(objects)
+
+
+def send_objects(run: Path, spec: RunSpec, options: WorkerOptions) -> WorkerOptions:
+    """Write the Python objects of a run where its workers find them; return the options with that.
+
+    Raises:
+        ConfigError: they cannot be sent.
+    """
+    if (why := why_not_processes(spec)) is not None:
+        remedy = "Use local, which then trains in this process, or define them in a module."
+        raise ConfigError.single("executor", f"can start no processes: {why}", NOTHING, remedy)
+    if not spec.objects.sections and not spec.objects.registered:
+        return options
+    buffer = io.BytesIO()
+    _dump(spec.objects, buffer)
+    write_whole(run / OBJECTS, buffer.getbuffer())
+    return replace(options, objects=hashlib.sha256(buffer.getbuffer()).hexdigest())
 
 
 class _Nowhere(io.RawIOBase):
@@ -213,7 +237,7 @@ class LocalProcesses:
             self._write_objects(run)
             while not stop.at_once:
                 begin = time.monotonic()
-                if not (left := _undone(run, left)):
+                if not (left := undone(run, left)):
                     break
                 looked = time.monotonic() - begin  # at a thousand trials, a while
                 if stop.ask():
@@ -235,15 +259,7 @@ class LocalProcesses:
                 (run / OBJECTS).unlink(missing_ok=True)
 
     def _write_objects(self, run: Path) -> None:
-        if (why := why_not_processes(self._spec)) is not None:
-            remedy = "Use local, which then trains in this process, or define them in a module."
-            raise ConfigError.single("executor", f"can start no processes: {why}", NOTHING, remedy)
-        if self._spec.objects.sections or self._spec.objects.registered:
-            buffer = io.BytesIO()
-            _dump(self._spec.objects, buffer)
-            write_whole(run / OBJECTS, buffer.getbuffer())
-            digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-            self._options = replace(self._options, objects=digest)
+        self._options = send_objects(run, self._spec, self._options)
 
     def _stop(self, stop: StopSignal) -> None:
         """Let every worker end at a checkpoint."""
@@ -303,7 +319,7 @@ class LocalProcesses:
         if code == WRONG:
             raise RunError(told)
         if not worker.is_ready and code != STOPPED:
-            self._go_on_with_fewer(f"The last one {_ending(code)}")
+            self._go_on_with_fewer(f"The last one {ending(code)}")
         if code in (DONE, FAILED, STOPPED):
             return
         for group in left:
@@ -311,24 +327,7 @@ class LocalProcesses:
             if claimant(lease) == worker.pid:
                 with claimed(lease) as ours:
                     if ours is not None:  # else another one trains it by now
-                        self._note_death(run, group, _ending(code))
-
-    def _note_death(self, run: Path, group: Group, how: str) -> None:
-        """Note that the worker of a group died, while its lease is ours."""
-        left = [trial for trial in group.trials if not _has_result(run, trial)]
-        alone = one_by_one_path(run, group)
-        if group.engine == "vectorized" and not alone.exists():
-            # Alone, so that a trial takes no other one down. It may then differ from what the stack
-            # would have given in its last bits.
-            write_whole(alone, "")
-            remove_checkpoint(run, group.trials[0])
-        else:  # they are trained in order
-            left = left[:1]
-        for trial in left:
-            deaths = [*self.deaths.get(trial, ()), how]
-            if len(deaths) >= ATTEMPTS:
-                _give_up(run, trial, deaths)
-            self.deaths[trial] = deaths  # now, not before: who sees it looks for a result, too
+                        note_death(run, group, ending(code), self.deaths)
 
 
 class _Worker:
@@ -337,15 +336,12 @@ class _Worker:
     def __init__(self, run: Path, names: Sequence[str], options: WorkerOptions) -> None:
         self.is_ready = False  # it has made its plan
         self._told = b""
-        start = _START.format(path=[entry for entry in sys.path if isinstance(entry, str)])
-        warnings = [f"-W{option}" for option in sys.warnoptions]
-        words = ["worker", *options.words(), str(run.absolute()), *names]
         self._process = subprocess.Popen(
-            [sys.executable, *warnings, "-c", start, *words],
+            worker_command(run, names, options),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **_thread_settings(options.threads)},
+            env={**os.environ, **thread_settings(options.threads)},
             start_new_session=True,  # Ctrl-C reaches the parent only, which then ends its workers
         )
         self.pid = self._process.pid
@@ -406,26 +402,53 @@ class _Worker:
                     sys.stderr.write(line.decode(errors="replace"))
 
 
+def worker_command(run: Path, names: Sequence[str], options: WorkerOptions) -> list[str]:
+    """Return the words that start a worker with this Python and these packages."""
+    start = _START.format(path=[entry for entry in sys.path if isinstance(entry, str)])
+    warnings = [f"-W{option}" for option in sys.warnoptions]
+    words = ["worker", *options.words(), str(run.absolute()), *names]
+    return [sys.executable, *warnings, "-c", start, *words]
+
+
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None
     return pipe
 
 
-def _thread_settings(threads: int) -> dict[str, str]:
+def thread_settings(threads: int) -> dict[str, str]:
     """Return what must be in the environment before torch is imported."""
     count = str(threads)
     # Threads that spin while they wait take the cores from the other workers.
     return {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
+    """Return how a process ended, in words that follow it: `was killed (...)`."""
     if code >= 0:
         return f"ended with exit code {code}"
     known = {number.value: number.name for number in signal.Signals}
     return f"was killed (signal {-code}, {known.get(-code, 'unknown')})"
 
 
-def _undone(run: Path, groups: Sequence[Group]) -> list[Group]:
+def note_death(run: Path, group: Group, how: str, deaths: dict[TrialId, list[str]]) -> None:
+    """Note that the worker of a group died, while its lease is ours; give up at the second time."""
+    left = [trial for trial in group.trials if not _has_result(run, trial)]
+    alone = one_by_one_path(run, group)
+    if group.engine == "vectorized" and not alone.exists():
+        # Alone, so that a trial takes no other one down. It may then differ from what the stack
+        # would have given in its last bits.
+        write_whole(alone, "")
+        remove_checkpoint(run, group.trials[0])
+    else:  # they are trained in order
+        left = left[:1]
+    for trial in left:
+        known = [*deaths.get(trial, ()), how]
+        if len(known) >= ATTEMPTS:
+            _give_up(run, trial, known)
+        deaths[trial] = known  # now, not before: who sees it looks for a result, too
+
+
+def undone(run: Path, groups: Sequence[Group]) -> list[Group]:
     """Return the groups with a trial that has no result."""
     return [group for group in groups if not all(_has_result(run, t) for t in group.trials)]
 

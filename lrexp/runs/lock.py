@@ -65,6 +65,13 @@ def claimant(path: Path) -> int | None:
     return _lease(path).pid
 
 
+def break_lease(path: Path, host: str, pid: int) -> None:
+    """Remove the lease of a process, of another host say, which is known to be gone."""
+    owner = _lease(path).owner
+    if owner is not None and (owner.hostname, owner.pid) == (host, pid):
+        path.unlink(missing_ok=True)
+
+
 def still_ours(run: Path, lease: SoftFileLease) -> Callable[[], None]:
     """Return a check to be made before a run is written to, with the lease that allows it.
 
@@ -205,7 +212,12 @@ class Owner:
     @classmethod
     def this(cls) -> Owner:
         """Return this process."""
-        return cls(platform.node(), os.getpid(), _started(os.getpid()), _namespace())
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> Owner:
+        """Return a process of this machine."""
+        return cls(platform.node(), pid, _started(pid), _namespace())
 
     @classmethod
     def from_plain(cls, value: object) -> Owner | None:

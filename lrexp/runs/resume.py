@@ -8,6 +8,7 @@ config names. It may come from a stranger: packages are trusted only by who resu
 from __future__ import annotations
 
 import os
+import platform
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lrexp import __version__
 from lrexp.config.document import document_from_text
 from lrexp.config.load import data_paths
 from lrexp.config.reader import MAX_BYTES, read_yaml
@@ -22,7 +24,7 @@ from lrexp.config.trust import find_file, home_of
 from lrexp.errors import NOTHING, ConfigError, Problem, RunError
 from lrexp.runs.builder import Objects
 from lrexp.runs.files import find_bytes, find_text, read_json
-from lrexp.runs.spec import Origin, RunSpec, digest
+from lrexp.runs.spec import Origin, RunSpec, digest, installed
 
 FORCE = "or pass --force to go on all the same."
 _IMPORT_PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
@@ -209,6 +211,20 @@ def changed_surroundings(
         if None not in (data, is_) and data != is_:
             what = f"the data of variant {name} is not the same any more"
             yield Problem("", what, NOTHING, f"Put the old data back, {FORCE}", place)
+
+
+def changed_versions(run: Path) -> Iterator[Problem]:
+    """Yield lrexp or torch where a worker has another one than the run began with.
+
+    Machines of a cluster may have other packages than the one that planned the run.
+    """
+    place = run / "environment.json"
+    then, now = read_json(place), {"lrexp": __version__, "packages.torch": installed("torch")}
+    for key, version in now.items():
+        if (was := _get(then, key)) != version:
+            name = key.removeprefix("packages.")
+            what = f"{name} was {was} and is {version} on {platform.node()}: numbers may differ"
+            yield Problem("", what, NOTHING, f"{_SAME[key]} there, {FORCE}", str(place))
 
 
 def changed_settings(run: Path, spec: RunSpec, resolved: str) -> Iterator[Problem]:

@@ -236,7 +236,7 @@ def describe_environment(device: Any) -> dict[str, Any]:
         "lrexp": lrexp.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed(name) for name in PACKAGES},
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
@@ -251,7 +251,8 @@ def describe_environment(device: Any) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Return the version of a package that is installed, None where it is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -51,7 +51,7 @@ from lrexp.runs.choosing import (
     extended,
     is_local,
 )
-from lrexp.runs.executor import EXECUTORS, chosen_executor, why_not_processes
+from lrexp.runs.executor import EXECUTORS, JOBS, chosen_executor, why_not_processes
 from lrexp.runs.files import read_json, remove_directory, remove_temporary_files
 from lrexp.runs.follow import followed
 from lrexp.runs.listing import read_status
@@ -217,7 +217,8 @@ def resume_run(
             plan = spec.plan(config)
             records = read_stages(path)
             forced += _changed(path, spec, plan, records, options)
-        remove_temporary_files(path)
+        if not (path / JOBS).exists():  # they may be writing
+            remove_temporary_files(path)
         if looks is not None:
             spec = with_looks(spec, looks)
         if seeds is not None:
@@ -435,6 +436,8 @@ def _records(
             given = {key: value for key, value in executor.items() if key != "name"}
             given |= {"devices": devices_of(plan), "force": options.force}
             executor = EXECUTORS[executor["name"]](jobs, spec, **given)
+        if hasattr(executor, "say"):
+            executor.say = options.reporter.say
         yield from followed(executor, run, undone, groups, left=left, pause=session.pause)
     except LrexpError:
         raise

@@ -173,12 +173,13 @@ def _prepare(
 ) -> tuple[Plan, list[Group], list[Trial]]:
     """Return the plan of the run, and the groups and trials that were named."""
     from lrexp.records import METRICS, TrialId
-    from lrexp.runs.resume import read_spec
+    from lrexp.runs.resume import changed_versions, read_spec, refuse
     from lrexp.runs.stages import read_stages
 
     _set_torch(run, options.threads)
     objects = _objects(run, options.objects)
     METRICS.update(objects.registered)
+    refuse(changed_versions(run), force=options.force)
     spec, _ = read_spec(run, objects, options.trust, force=options.force)
     if options.device is not None:
         spec = replace(spec, changes=(*spec.changes, ("device", options.device, "--device")))
