@@ -30,8 +30,9 @@ LEVELS = [
     {"errors"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-# The first adapter wraps the loop itself, so it stands beside `api`; others use public names only.
-WRAPS_THE_LOOP = PACKAGE / "integrations" / "lr_finder.py"
+# The first adapter wraps the loop itself, and executors train runs, so they stand beside `api`; others
+# use public names only.
+BESIDE_THE_API = {PACKAGE / "integrations" / name for name in ("lr_finder.py", "ray.py")}
 
 
 def name_of(path: Path) -> str:
@@ -63,7 +64,7 @@ def test_imports_point_one_way(path: Path) -> None:
     for module, line in imported(path):
         target = [*module.split("."), "lrexp"][1]
         place = f"{path}:{line}"
-        if own == "integrations" and path != WRAPS_THE_LOOP:
+        if own == "integrations" and path not in BESIDE_THE_API:
             assert target == "lrexp", f"{place}: an integration uses public names of lrexp only"
         elif target not in (own, "lrexp"):
             level = LEVEL["api"] if own == "integrations" else LEVEL[own]

@@ -70,7 +70,9 @@ class Executor(Protocol):
     """Trains groups of a run in workers, wherever these are.
 
     One whose workers may die and be replaced has a mapping `deaths`: for each trial, how the
-    workers ended that died while they trained it.
+    workers ended that died while they trained it. One that keeps workers from stage to stage has a
+    method `close()`; one that tells something, an attribute `say`, which is set to a function of a
+    line; one that needs a package, a static method `require()` that raises where it is missing.
     """
 
     def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
@@ -141,6 +143,7 @@ def chosen_executor(given: Any, config: Config) -> Executor | dict[str, Any]:
         known = did_you_mean(str(name), {*EXECUTORS, *INTEGRATED})
         problem = Problem("executor.name", "is not the name of an executor", name, known)
         raise ConfigError([problem]).placed(config.document.place_of)
+    getattr(EXECUTORS[name], "require", lambda: None)()  # before a run is begun
     found = check_arguments(EXECUTORS[name], options, title=f"the executor {name}", filled=_FILLED)
     if found:
         raise ConfigError(found).under("executor").placed(config.document.place_of)
@@ -161,6 +164,22 @@ def why_not_processes(spec: RunSpec) -> str | None:
         names = " or ".join([*sorted(objects.sections), *metrics])
         return f"{names} cannot be sent to another process ({str(error) or type(error).__name__})"
     return None
+
+
+def pickled_objects(spec: RunSpec) -> bytes | None:
+    """Return the Python objects of a run for its workers; None where it was given none.
+
+    Raises:
+        ConfigError: they cannot be sent.
+    """
+    if (why := why_not_processes(spec)) is not None:
+        remedy = "Use local, which then trains in this process, or define them in a module."
+        raise ConfigError.single("executor", f"can start no processes: {why}", NOTHING, remedy)
+    if not spec.objects.sections and not spec.objects.registered:
+        return None
+    buffer = io.BytesIO()
+    _dump(spec.objects, buffer)
+    return buffer.getvalue()
 
 
 def _dump(objects: Any, file: Any) -> None:
@@ -213,7 +232,7 @@ class LocalProcesses:
             self._write_objects(run)
             while not stop.at_once:
                 begin = time.monotonic()
-                if not (left := _undone(run, left)):
+                if not (left := undone(run, left)):
                     break
                 looked = time.monotonic() - begin  # at a thousand trials, a while
                 if stop.ask():
@@ -235,15 +254,9 @@ class LocalProcesses:
                 (run / OBJECTS).unlink(missing_ok=True)
 
     def _write_objects(self, run: Path) -> None:
-        if (why := why_not_processes(self._spec)) is not None:
-            remedy = "Use local, which then trains in this process, or define them in a module."
-            raise ConfigError.single("executor", f"can start no processes: {why}", NOTHING, remedy)
-        if self._spec.objects.sections or self._spec.objects.registered:
-            buffer = io.BytesIO()
-            _dump(self._spec.objects, buffer)
-            write_whole(run / OBJECTS, buffer.getbuffer())
-            digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-            self._options = replace(self._options, objects=digest)
+        if (objects := pickled_objects(self._spec)) is not None:
+            write_whole(run / OBJECTS, objects)
+            self._options = replace(self._options, objects=hashlib.sha256(objects).hexdigest())
 
     def _stop(self, stop: StopSignal) -> None:
         """Let every worker end at a checkpoint."""
@@ -311,24 +324,7 @@ class LocalProcesses:
             if claimant(lease) == worker.pid:
                 with claimed(lease) as ours:
                     if ours is not None:  # else another one trains it by now
-                        self._note_death(run, group, _ending(code))
-
-    def _note_death(self, run: Path, group: Group, how: str) -> None:
-        """Note that the worker of a group died, while its lease is ours."""
-        left = [trial for trial in group.trials if not _has_result(run, trial)]
-        alone = one_by_one_path(run, group)
-        if group.engine == "vectorized" and not alone.exists():
-            # Alone, so that a trial takes no other one down. It may then differ from what the stack
-            # would have given in its last bits.
-            write_whole(alone, "")
-            remove_checkpoint(run, group.trials[0])
-        else:  # they are trained in order
-            left = left[:1]
-        for trial in left:
-            deaths = [*self.deaths.get(trial, ()), how]
-            if len(deaths) >= ATTEMPTS:
-                _give_up(run, trial, deaths)
-            self.deaths[trial] = deaths  # now, not before: who sees it looks for a result, too
+                        note_death(run, group, _ending(code), self.deaths)
 
 
 class _Worker:
@@ -425,7 +421,30 @@ def _ending(code: int) -> str:
     return f"was killed (signal {-code}, {known.get(-code, 'unknown')})"
 
 
-def _undone(run: Path, groups: Sequence[Group]) -> list[Group]:
+def note_death(run: Path, group: Group, how: str, deaths: dict[TrialId, list[str]]) -> None:
+    """Note that the worker of a group died, while its lease is ours: give its trials up, or on.
+
+    Args:
+        how: it ended: "was killed".
+        deaths: of the executor; see there.
+    """
+    left = [trial for trial in group.trials if not _has_result(run, trial)]
+    alone = one_by_one_path(run, group)
+    if group.engine == "vectorized" and not alone.exists():
+        # Alone, so that a trial takes no other one down. It may then differ from what the stack
+        # would have given in its last bits.
+        write_whole(alone, "")
+        remove_checkpoint(run, group.trials[0])
+    else:  # they are trained in order
+        left = left[:1]
+    for trial in left:
+        endings = [*deaths.get(trial, ()), how]
+        if len(endings) >= ATTEMPTS:
+            _give_up(run, trial, endings)
+        deaths[trial] = endings  # now, not before: who sees it looks for a result, too
+
+
+def undone(run: Path, groups: Sequence[Group]) -> list[Group]:
     """Return the groups with a trial that has no result."""
     return [group for group in groups if not all(_has_result(run, t) for t in group.trials)]
 

@@ -207,3 +207,20 @@ def _diagnosis(trial: TrialRecord, run: Run, best_final: float | None) -> Diagno
         best_final=best_final,
         cause=cause_of(trial),
     )
+
+
+def mixed_hardware(run: Run) -> list[str]:
+    """Return a line for the seeds whose trials were trained on several kinds of machine."""
+    kinds: dict[int, set[str]] = {}
+    for trial in run.trials:
+        if isinstance(kind := (trial.result or {}).get("hardware"), str):
+            kinds.setdefault(trial.seed, set()).add(kind)
+    mixed = {seed: several for seed, several in kinds.items() if len(several) > 1}
+    if not mixed:
+        return []
+    seeds = ", ".join(map(str, sorted(mixed)))
+    found = " and ".join(sorted({kind for several in mixed.values() for kind in several}))
+    return [
+        f"Note: trials of seed {seeds} were trained on several kinds of machine ({found}), whose "
+        "arithmetic differs in the last bits; part of a difference between them may be that."
+    ]

@@ -40,7 +40,7 @@ from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
 from lrexp.records import Direction, column_of
 from lrexp.runs.files import read_json
-from lrexp.runs.measures import baselines, diagnoses_of, measures_of
+from lrexp.runs.measures import baselines, diagnoses_of, measures_of, mixed_hardware
 from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, load_run
 from lrexp.runs.stages import RangeTests
 from lrexp.runs.trial_files import DIRECTIONS
@@ -59,6 +59,8 @@ def conclude(session: Session) -> Run:
             summary = comparison_summary(run, plan.config, plan.directions, baselines(plan))
         else:
             summary = _of_find_lr(session, run)
+        for line in mixed_hardware(run):
+            session.options.reporter.say(line, "yellow")
         session.writer.summary(summary)
         run = replace(run, summary=read_json(run.path / "summary.json"))
         session.options.draw(run)
