@@ -32,7 +32,9 @@ LEVELS = [
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # The first adapter wraps the loop itself, and executors train runs, so they stand beside `api`; others
 # use public names only.
-BESIDE_THE_API = {PACKAGE / "integrations" / name for name in ("lr_finder.py", "ray.py")}
+BESIDE_THE_API = {
+    PACKAGE / "integrations" / f"{name}.py" for name in ("lr_finder", "ray", "ray_cluster")
+}
 
 
 def name_of(path: Path) -> str:

@@ -12,11 +12,8 @@ them is not the machines'.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import platform
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -25,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lrexp.errors import ConfigError, RunError
+from lrexp.integrations.ray_cluster import Cluster, alive_nodes, room
 from lrexp.records import Group, Trial, TrialId
 from lrexp.runs.executor import (
     ATTEMPTS,
@@ -53,8 +51,8 @@ from lrexp.runs.stages import read_stages
 from lrexp.runs.worker import OBJECTS, WorkerOptions, lease_path
 
 SYNC_SECONDS = 2.0  # between two times that a worker hands over what it wrote
+PLACE_SECONDS = 60.0  # for an actor to find a node and plan the run
 LEAVE_SECONDS = 5.0  # for the actors to remove their copies
-_LONGEST = 40  # letters of a temporary folder in which Ray's sockets have a name
 _ENVIRONMENT = {  # read when ray is imported
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # it would send the working directory along
@@ -96,7 +94,7 @@ class RayExecutor:
         _check_amounts(num_cpus, num_gpus, memory, slots)
         self._spec, self._address, self._slots, self._force = spec, address, slots, force
         self._needs = {"CPU": num_cpus, "GPU": num_gpus, "memory": memory or 0.0}
-        self._cluster: _Cluster | None = None
+        self._cluster: Cluster | None = None
         self._files: Any = None  # what describes the run, in Ray's object store
         self._options = WorkerOptions()
         self._actors: list[_Slot] = []
@@ -107,7 +105,7 @@ class RayExecutor:
 
     @staticmethod
     def require() -> None:
-        """Raise where Ray is not installed."""
+        """Raise where Ray is missing."""
         os.environ |= {name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()}
         try:
             import ray  # noqa: F401
@@ -150,9 +148,9 @@ class RayExecutor:
         if self._cluster is None:
             device = _device(run, self._spec, self._needs["GPU"])
             objects = pickled_objects(self._spec)
-            self._cluster = _Cluster.joined(self._address)
+            self._cluster = Cluster.joined(self._address)
             self.say(f"Ray: {self._cluster.words}.")
-            self._limit = self._slots or _room(self._needs)
+            self._limit = self._slots or room(self._needs)
             files = described_files(run) | ({} if objects is None else {OBJECTS: objects})
             self._files = ray.put(files)
             self._options = WorkerOptions(
@@ -197,7 +195,7 @@ class RayExecutor:
 
     def _next(self, slot: _Slot, work: _Work) -> Group | None:
         """Take the first group whose seeds belong to the slot's kind of machine, or to no other."""
-        is_settled = not any(other.loading is not None for other in self._actors)
+        is_settled = not any(other.is_coming() for other in self._actors)
         alive = {other.kind for other in self._actors}
         for group in work.ready():
             kinds = {self._kinds[t.seed] for t in group.trials if t.seed in self._kinds}
@@ -354,6 +352,11 @@ class _Slot:
     has_saved: bool = False  # since the group began there
     lease: ExitStack = field(default_factory=ExitStack)
     require_ours: Callable[[], None] = lambda: None
+    since: float = field(default_factory=time.monotonic)
+
+    def is_coming(self) -> bool:
+        """Return whether it may be of any kind yet; one that waits for long may wait forever."""
+        return self.loading is not None and time.monotonic() - self.since < PLACE_SECONDS
 
     def begin(self, group: Group, work: _Work, require_ours: Callable[[], None]) -> None:
         """Give it a group whose lease it holds."""
@@ -369,57 +372,6 @@ class _Slot:
         self.group = self.pending = None
 
 
-@dataclass(frozen=True)
-class _Cluster:
-    """A cluster that this process is part of."""
-
-    words: str  # which one it is
-    is_ours: bool  # it is left when the run ends
-
-    @classmethod
-    def joined(cls, address: str | None) -> _Cluster:
-        """Join a cluster, or start one here; one that the program has joined is taken."""
-        import ray
-
-        if ray.is_initialized():
-            found = ray.get_runtime_context().gcs_address
-            if address not in (None, "auto", found):
-                what = f"is not the cluster that this program has joined, {found}"
-                raise ConfigError.single("executor.address", what, address, "Leave it out.")
-            return cls(f"uses the cluster that this program has joined, {found}: {_size()}", False)
-        if "://" in (address or ""):
-            what = "must be auto or host:port: Ray's client cannot train"
-            remedy = "Run lrexp on a node of the cluster, with address: auto."
-            raise ConfigError.single("executor.address", what, address, remedy)
-        if address is None and sys.platform != "win32" and len(tempfile.gettempdir()) > _LONGEST:
-            os.environ.setdefault("RAY_TMPDIR", "/tmp")
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                configure_logging=False,
-                **({"include_dashboard": False} if address is None else {}),
-            )
-        except Exception as error:  # Ray raises what it likes
-            what = f"cannot be joined ({type(error).__name__}: {str(error).strip()})"
-            remedy = (
-                "`ray start --head` starts a cluster, with the same Python and Ray as here; "
-                "without address one is started on this machine for the run."
-            )
-            raise ConfigError.single("executor.address", what, address, remedy) from error
-        found = ray.get_runtime_context().gcs_address
-        where = "started on this machine for this run" if address is None else f"joined {found}"
-        return cls(f"{where}: {_size()}", True)
-
-    def leave(self) -> None:
-        """Leave it; what was started ends."""
-        import ray
-
-        if self.is_ours:
-            ray.shutdown()
-
-
 def _meet(slot: _Slot, about: Mapping[str, str]) -> None:
     """Take in what a worker says of itself."""
     if (what := differing(versions(), about)) is not None:
@@ -429,37 +381,6 @@ def _meet(slot: _Slot, about: Mapping[str, str]) -> None:
         )
     slot.kind, slot.node, slot.host = about["hardware"], about["node"], about["host"]
     slot.pending = slot.loading
-
-
-def _nodes() -> list[dict[str, Any]]:
-    import ray
-
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _size() -> str:
-    nodes = [node["Resources"] for node in _nodes()]
-    total = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
-    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-    return f"{count}, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"
-
-
-def _room(needs: Mapping[str, float]) -> int:
-    """Return how many slots the nodes have room for; none is a ConfigError."""
-    nodes = [node["Resources"] for node in _nodes()]
-    asked = {name: amount for name, amount in needs.items() if amount}
-    for name, amount in asked.items():
-        most = max((node.get(name, 0) for node in nodes), default=0)
-        if most < amount:
-            key = name if name == "memory" else f"num_{name.lower()}s"
-            what = f"is more than any node of the cluster has, which is {most:g} at most"
-            remedy = "Ask for less, or give slots if the cluster grows by itself."
-            raise ConfigError.single(f"executor.{key}", what, amount, remedy)
-    rooms = [min((int(n.get(k, 0) / v + 1e-9) for k, v in asked.items()), default=1) for n in nodes]
-    if sum(rooms) == 0:
-        what = "is more than any node of the cluster has at once"
-        raise ConfigError.single("executor", what, asked, "Ask for less.")
-    return sum(rooms)
 
 
 def _device(run: Path, spec: RunSpec, num_gpus: float) -> str:
@@ -491,7 +412,7 @@ def _check_amounts(
 
 def _ending(error: Exception, slot: _Slot) -> tuple[str, bool]:
     """Return how an actor ended, and whether its node did."""
-    if slot.node and all(node["NodeID"] != slot.node for node in _nodes()):
+    if slot.node and all(node["NodeID"] != slot.node for node in alive_nodes()):
         return f"was lost with its node, {slot.host}", True
     if "low on memory" in str(error):  # of Ray's watch, which kills the last one to come
         return f"was killed, for its node, {slot.host}, was low on memory", False

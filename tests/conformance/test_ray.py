@@ -77,7 +77,8 @@ REFUSED = [
     ({"slots": 0}, "executor.slots: must be 1 or more"),
     ({"num_gpus": 1}, "executor.num_gpus: is for nothing: device is cpu"),
     ({"address": "ray://head:10001"}, "executor.address: must be auto or host:port"),
-    ({"address": "nowhere"}, "executor.address: cannot be joined"),
+    ({"address": "nowhere"}, "executor.address: must be auto or host:port"),
+    ({"address": "127.0.0.1:9"}, "executor.address: cannot be joined: nobody answers there"),
     ({"address": "auto"}, "`ray start --head` starts a cluster"),
 ]
 
