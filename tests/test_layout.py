@@ -30,11 +30,11 @@ LEVELS = [
     {"errors"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-# The first adapter wraps the loop itself, and executors start workers, so they stand beside `api`;
-# other integrations use public names only.
+# The first adapter wraps the loop itself, and executors train runs, so they stand beside `api`; others
+# use public names only.
 BESIDE_API = [
     PACKAGE / "integrations" / f"{name}.py"
-    for name in ("lr_finder", "slurm", "slurm_job", "sbatch")
+    for name in ("lr_finder", "ray", "ray_cluster", "slurm", "slurm_job", "sbatch")
 ]
 
 

@@ -70,9 +70,10 @@ class Executor(Protocol):
     """Trains groups of a run in workers, wherever these are.
 
     One whose workers may die and be replaced has a mapping `deaths`: for each trial, how the
-    workers ended that died while they trained it. One that has something to tell calls its
-    attribute `say`, which is given to it, with the text. One that may not be had here has a method
-    `require(options)`, which raises a ConfigError before anything is written.
+    workers ended that died while they trained it. One that keeps workers from stage to stage has a
+    method `close()`; one that has something to tell, an attribute `say`, which is set to a function
+    of a line; one that may not be had here, a static method `require(options)`, which raises a
+    ConfigError before anything is written.
     """
 
     def run(self, run: Path, groups: Sequence[Group], stop: StopSignal) -> None:
@@ -170,6 +171,22 @@ def why_not_processes(spec: RunSpec) -> str | None:
     return None
 
 
+def pickled_objects(spec: RunSpec) -> bytes | None:
+    """Return the Python objects of a run for its workers; None where it was given none.
+
+    Raises:
+        ConfigError: they cannot be sent.
+    """
+    if (why := why_not_processes(spec)) is not None:
+        remedy = "Use local, which then trains in this process, or define them in a module."
+        raise ConfigError.single("executor", f"can start no processes: {why}", NOTHING, remedy)
+    if not spec.objects.sections and not spec.objects.registered:
+        return None
+    buffer = io.BytesIO()
+    _dump(spec.objects, buffer)
+    return buffer.getvalue()
+
+
 def _dump(objects: Any, file: Any) -> None:
     import cloudpickle
 
@@ -182,15 +199,10 @@ def send_objects(run: Path, spec: RunSpec, options: WorkerOptions) -> WorkerOpti
     Raises:
         ConfigError: they cannot be sent.
     """
-    if (why := why_not_processes(spec)) is not None:
-        remedy = "Use local, which then trains in this process, or define them in a module."
-        raise ConfigError.single("executor", f"can start no processes: {why}", NOTHING, remedy)
-    if not spec.objects.sections and not spec.objects.registered:
+    if (objects := pickled_objects(spec)) is None:
         return options
-    buffer = io.BytesIO()
-    _dump(spec.objects, buffer)
-    write_whole(run / OBJECTS, buffer.getbuffer())
-    return replace(options, objects=hashlib.sha256(buffer.getbuffer()).hexdigest())
+    write_whole(run / OBJECTS, objects)
+    return replace(options, objects=hashlib.sha256(objects).hexdigest())
 
 
 class _Nowhere(io.RawIOBase):
@@ -431,7 +443,7 @@ def ending(code: int) -> str:
 
 
 def note_death(run: Path, group: Group, how: str, deaths: dict[TrialId, list[str]]) -> None:
-    """Note that the worker of a group died, while its lease is ours; give up at the second time."""
+    """Note how the worker of a group died, while its lease is ours: give its trials up, or on."""
     left = [trial for trial in group.trials if not _has_result(run, trial)]
     alone = one_by_one_path(run, group)
     if group.engine == "vectorized" and not alone.exists():
@@ -442,10 +454,10 @@ def note_death(run: Path, group: Group, how: str, deaths: dict[TrialId, list[str
     else:  # they are trained in order
         left = left[:1]
     for trial in left:
-        known = [*deaths.get(trial, ()), how]
-        if len(known) >= ATTEMPTS:
-            _give_up(run, trial, known)
-        deaths[trial] = known  # now, not before: who sees it looks for a result, too
+        endings = [*deaths.get(trial, ()), how]
+        if len(endings) >= ATTEMPTS:
+            _give_up(run, trial, endings)
+        deaths[trial] = endings  # now, not before: who sees it looks for a result, too
 
 
 def undone(run: Path, groups: Sequence[Group]) -> list[Group]:

@@ -7,7 +7,7 @@ gets stands beside them.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
@@ -17,6 +17,7 @@ import numpy as np
 
 from lrexp.analysis.claims import Outcomes, Values, VariantSummary, judged, summarise
 from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose, final_loss
+from lrexp.config.variants import axis_names, value_labels
 from lrexp.records import Direction
 from lrexp.runs.reader import Run, TrialRecord, cause_of
 
@@ -228,3 +229,43 @@ def _diagnosis(
         cause=cause_of(trial),
         of_parts=of_parts,
     )
+
+
+def mixed_hardware(run: Run) -> list[str]:
+    """Return a line for the seeds whose trials were trained on several kinds of machine."""
+    kinds: dict[int, set[str]] = {}
+    for trial in run.trials:
+        if isinstance(kind := (trial.result or {}).get("hardware"), str):
+            kinds.setdefault(trial.seed, set()).add(kind)
+    mixed = {seed: several for seed, several in kinds.items() if len(several) > 1}
+    if not mixed:
+        return []
+    seeds = ", ".join(map(str, sorted(mixed)))
+    found = " and ".join(sorted({kind for several in mixed.values() for kind in several}))
+    return [
+        f"Note: trials of seed {seeds} were trained on several kinds of machine ({found}), whose "
+        "arithmetic differs in the last bits; part of a difference between them may be that."
+    ]
+
+
+def end_warnings(curves: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield where the best LR is the last that was tried: once for all curves of each side."""
+    for end, side in (("lowest", "lower"), ("highest", "higher")):
+        found = [curve for curve in curves if curve["best_is_end"] == end]
+        if not found:
+            continue
+        named = [f"{c['best_lr']:g}{_with(c['settings'])}" for c in found[:_MOST_NAMED]]
+        named += [f"{len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []
+        yield (
+            f"The best LR is the {end} that was compared ({'; '.join(named)}): the best of all may "
+            f"lie {side}. Compare {side} ones too."
+        )
+
+
+_MOST_NAMED = 6  # curves that a warning names
+
+
+def _with(settings: Mapping[str, object]) -> str:
+    """Return what else a curve's variants set, as the names of variants say it."""
+    labels = [label for k, v in settings.items() for label in value_labels(axis_names([k])[0], [v])]
+    return f" with {', '.join(labels)}" if labels else ""

@@ -235,6 +235,7 @@ def describe_environment(device: Any) -> dict[str, Any]:
     return {
         "lrexp": lrexp.__version__,
         "python": platform.python_version(),
+        "hardware": hardware(device),
         "platform": platform.platform(),
         "packages": {name: installed(name) for name in PACKAGES},
         "device": str(device),
@@ -249,6 +250,32 @@ def describe_environment(device: Any) -> dict[str, Any]:
         "git": _git(),
         "command_line": sys.argv,
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a worker must have as well: of what it is sent, and of numbers."""
+    import torch
+
+    import lrexp
+
+    return {"lrexp": lrexp.__version__, "torch": torch.__version__, "Python": _python()}
+
+
+def _python() -> str:
+    """Return the version of Python without its patch, which changes no format."""
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def hardware(device: Any) -> str:
+    """Return the kind of machine that bits depend on: of a CPU, the instructions torch uses.
+
+    AVX2 and AVX-512 give other last bits (github.com/pytorch/pytorch/issues/155423).
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def installed(package: str) -> str | None:

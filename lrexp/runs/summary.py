@@ -8,7 +8,7 @@ files of the run and from what its config declared before training.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -38,10 +38,16 @@ from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
 from lrexp.analysis.suggest import CYCLE, Suggestion
 from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
-from lrexp.config.variants import axis_names, value_labels
 from lrexp.records import Direction, column_of
 from lrexp.runs.files import read_json
-from lrexp.runs.measures import baselines, diagnoses_of, measures_of, trained_alike
+from lrexp.runs.measures import (
+    baselines,
+    diagnoses_of,
+    end_warnings,
+    measures_of,
+    mixed_hardware,
+    trained_alike,
+)
 from lrexp.runs.plan import ignored_lr, lr_groups
 from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, load_run
 from lrexp.runs.stages import RangeTests
@@ -63,6 +69,8 @@ def conclude(session: Session) -> Run:
             )
         else:
             summary = _of_find_lr(session, run)
+        for line in mixed_hardware(run):
+            session.options.reporter.say(line, "yellow")
         session.writer.summary(summary)
         run = replace(run, summary=read_json(run.path / "summary.json"))
         session.options.draw(run)
@@ -323,7 +331,7 @@ def evidence(results: Results) -> dict[str, Any]:
         "noise": _noise(results),
         "time_to_target": _time_to_target(results, comparable),
         "lr_sensitivity": sensitivity,
-        "warnings": [*warnings, *_end_warnings(sensitivity)],
+        "warnings": [*warnings, *end_warnings(sensitivity)],
     }
 
 
@@ -474,26 +482,3 @@ def _without_lr(key: str, value: Any) -> Any:
     if key == "optimizer" and isinstance(value, Mapping):
         return {name: item for name, item in value.items() if name != "lr"}
     return value
-
-
-def _end_warnings(curves: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield where the best LR is the last that was tried: once for all curves of each side."""
-    for end, side in (("lowest", "lower"), ("highest", "higher")):
-        found = [curve for curve in curves if curve["best_is_end"] == end]
-        if not found:
-            continue
-        named = [f"{c['best_lr']:g}{_with(c['settings'])}" for c in found[:_MOST_NAMED]]
-        named += [f"{len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []
-        yield (
-            f"The best LR is the {end} that was compared ({'; '.join(named)}): the best of all may "
-            f"lie {side}. Compare {side} ones too."
-        )
-
-
-_MOST_NAMED = 6  # curves that a warning names
-
-
-def _with(settings: Mapping[str, object]) -> str:
-    """Return what else a curve's variants set, as the names of variants say it."""
-    labels = [label for k, v in settings.items() for label in value_labels(axis_names([k])[0], [v])]
-    return f" with {', '.join(labels)}" if labels else ""

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lrexp.config.config import Config
 from lrexp.engine.choice import Choice
@@ -51,7 +52,7 @@ from lrexp.runs.choosing import (
     extended,
     is_local,
 )
-from lrexp.runs.executor import EXECUTORS, JOBS, chosen_executor, why_not_processes
+from lrexp.runs.executor import EXECUTORS, JOBS, Executor, chosen_executor, why_not_processes
 from lrexp.runs.files import read_json, remove_directory, remove_temporary_files
 from lrexp.runs.follow import followed
 from lrexp.runs.listing import read_status
@@ -112,6 +113,7 @@ class Session:
     failures: dict[TrialId, LrexpError] = field(default_factory=dict)
     outcomes: dict[TrialId, str] = field(default_factory=dict)
     unsaved: dict[TrialId, str] = field(default_factory=dict)  # why there is no checkpoint
+    executor: Any = None  # one that keeps its workers from stage to stage
 
     @property
     def run(self) -> Path:
@@ -299,6 +301,9 @@ def _train_and_finish(session: Session) -> Run:
         with suppress(RunError):  # the disk may be what failed
             writer.update_status("failed", error=str(error))
         raise
+    finally:
+        if session.executor is not None:
+            session.executor.close()
     writer.update_status("complete")
     return replace(run, status=read_status(session.run))
 
@@ -433,9 +438,7 @@ def _records(
     undone = [trial for trial in trials if trial.id in left.trials]
     try:
         if isinstance(executor, dict):
-            given = {key: value for key, value in executor.items() if key != "name"}
-            given |= {"devices": devices_of(plan), "force": options.force}
-            executor = EXECUTORS[executor["name"]](jobs, spec, **given)
+            executor = _made(session, executor, jobs)
         if hasattr(executor, "say"):
             executor.say = options.reporter.say
         yield from followed(executor, run, undone, groups, left=left, pause=session.pause)
@@ -445,6 +448,19 @@ def _records(
         if is_here:
             raise
         raise user_error(error, "executor") from error
+
+
+def _made(session: Session, section: Mapping[str, Any], jobs: int) -> Executor:
+    """Return the executor of a section of the config."""
+    if session.executor is not None:
+        kept: Executor = session.executor
+        return kept
+    given = {key: value for key, value in section.items() if key != "name"}
+    given |= {"devices": devices_of(session.plan), "force": session.options.force}
+    executor = EXECUTORS[section["name"]](jobs, session.spec, **given)
+    if hasattr(executor, "close"):
+        session.executor = executor
+    return executor
 
 
 def _lost(session: Session, stage: StageRecord) -> dict[str, str]:

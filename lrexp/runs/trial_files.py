@@ -51,7 +51,8 @@ class TrialFiles:
 
     A trial that starts a second time (its stack raised, say) begins anew, and so do its files. A
     loss in steps.csv has so many significant `digits`; `require_ours` raises where the folders have
-    become another process's. `directions` says of metrics which values are better.
+    become another process's. `directions` says of metrics which values are better, `hardware` on
+    what kind of machine this process trains.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class TrialFiles:
         digits: int = 9,
         require_ours: Callable[[], None] = lambda: None,
         directions: Mapping[str, Direction] = DIRECTIONS,
+        hardware: str | None = None,
     ) -> None:
+        self._hardware = hardware
         self._run = run.absolute()  # user code may change the working directory
         self._trials = {trial.id: trial for trial in trials}
         self._digits, self._require_ours = digits, require_ours
@@ -159,6 +162,7 @@ class TrialFiles:
                 "best": values.best,
                 "best_step": values.best_step,
                 "best_epoch": values.best_epoch,
+                "hardware": self._hardware,
             }
         )
         self._writers.pop(trial).close()

@@ -58,6 +58,7 @@ def train_groups(
     from lrexp.engine.engines import ENGINES
     from lrexp.runs.checkpoint import read_remaining
     from lrexp.runs.lock import claimant, claimed, is_silent, still_ours
+    from lrexp.runs.spec import hardware
     from lrexp.runs.trial_files import TrialFiles
     from lrexp.runs.trials import group_tasks
 
@@ -70,11 +71,11 @@ def train_groups(
                 break
             with claimed(lease_file) as lease:
                 if lease is not None:
-                    left = read_remaining(run, _parts(run, group))
+                    left = read_remaining(run, parts(run, group))
                     files = TrialFiles(
                         run, known.values(), left,
                         digits=digits, require_ours=still_ours(run, lease),
-                        directions=plan.directions,
+                        directions=plan.directions, hardware=hardware(plan.device),
                     )  # fmt: skip
                     with closing(files):
                         for part in left.groups:
@@ -109,7 +110,7 @@ def _beside_checkpoint(run: Path, group: Group, suffix: str) -> Path:
     return checkpoint_path(run, group.trials[0]).with_suffix(suffix)
 
 
-def _parts(run: Path, group: Group) -> list[Group]:
+def parts(run: Path, group: Group) -> list[Group]:
     """Return a group, or each of its trials alone: one takes no other down then."""
     if not one_by_one_path(run, group).exists():
         return [group]
@@ -147,12 +148,12 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
         pauses: list[Pause] = []
         _stop_when_told(pauses, options.parent)
         with _silence():
-            plan, groups, trials = _prepare(run, names, options)
+            plan, groups, trials = prepare(run, names, options)
         pauses.append(pause := Pause())
         told.write(READY)
         told.flush()
         failed = False
-        with quiet_loaders(pause), _dying_with_loaders():
+        with quiet_loaders(pause), dying_with_loaders():
             watched = options.parent is not None
             for record in train_groups(run, plan, trials, groups, pause, watched=watched):
                 failed |= isinstance(record, Failed)
@@ -168,7 +169,7 @@ def work(run: Path, names: Sequence[str], options: WorkerOptions) -> int:
         return WRONG
 
 
-def _prepare(
+def prepare(
     run: Path, names: Sequence[str], options: WorkerOptions
 ) -> tuple[Plan, list[Group], list[Trial]]:
     """Return the plan of the run, and the groups and trials that were named."""
@@ -287,7 +288,7 @@ def _end_by(number: signal.Signals) -> None:
 
 
 @contextmanager
-def _dying_with_loaders() -> Iterator[None]:
+def dying_with_loaders() -> Iterator[None]:
     """End where torch tells between two steps that a process which loads data was killed."""
     try:
         yield

@@ -100,6 +100,7 @@ def submitted(run: Described) -> int:
     return len({path.name for path in run.path.glob("slurm/*/*.json")})
 
 
+@pytest.mark.long
 def test_a_killed_worker_gets_one_more_job(tmp_path: Path, in_peace: dict[str, object]) -> None:
     run = describe(tmp_path)
     (tmp_path / "middle").touch()
