@@ -8,6 +8,7 @@ flatter the variant. Seeds pair the variants, so differences are taken seed by s
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,8 @@ def summarise(
         seeds = sorted({seed for by_seed in counted.values() for seed in by_seed})
     keys = {name: _rank_key(counted[name], direction) for name in counted}
     order = sorted(counted, key=keys.__getitem__)  # stable
-    rank = {name: 1 + sum(other < key for other in keys.values()) for name, key in keys.items()}
+    ascending = [keys[name] for name in order]
+    rank = {name: 1 + bisect_left(ascending, key) for name, key in keys.items()}
     best = _finished(counted[order[0]]) if order else {}
     return tuple(_row(name, rank[name], counted[name], seeds, best) for name in order)
 

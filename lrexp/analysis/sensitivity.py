@@ -113,7 +113,8 @@ def lr_sensitivity(lrs: Sequence[float], costs: ArrayLike, initial: Sequence[flo
 
 def _among(lrs: Sequence[float], found: Sensitivity) -> Sensitivity:
     """Return the curve with all LRs, None at those that it does not have."""
-    places = [found.lrs.index(lr) if lr in found.lrs else None for lr in lrs]
+    known = {lr: place for place, lr in enumerate(found.lrs)}
+    places = [known.get(lr) for lr in lrs]
     means, relative = (
         tuple(None if i is None else row[i] for i in places)
         for row in (found.means, found.relative)

@@ -100,10 +100,14 @@ def families(tasks: Iterable[Task]) -> list[Family]:
     """Return the tasks in families; a step of each was done, user code that raised is a reason."""
     found: dict[Hashable, list[Task]] = {}
     reasons: dict[Hashable, Family] = {}
+    forms: dict[str, Hashable] = {}  # of variants: a model is built to see it
     for task in tasks:
         key: Hashable = _settings(task)
         try:
-            key = (key, form(task))
+            variant = task.trial.variant
+            if variant not in forms:
+                forms[variant] = form(task)
+            key = (key, forms[variant])
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -320,17 +321,17 @@ class Remaining:
     outcomes: Mapping[TrialId, str] = field(default_factory=dict)  # of those that have a result
     files: Mapping[TrialId, TrialId] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def trials(self) -> tuple[TrialId, ...]:
         """All trials that are not done."""
         return tuple(trial for group in self.groups for trial in group.trials)
 
-    @property
+    @cached_property
     def begun(self) -> dict[TrialId, int]:
         """The step at which each trial of a checkpoint goes on."""
         return {trial: saved.step for trial, saved in self._going_on()}
 
-    @property
+    @cached_property
     def positions(self) -> dict[TrialId, Position]:
         """How far the files of each trial of a checkpoint were."""
         return {trial: saved.trials[trial.name] for trial, saved in self._going_on()}

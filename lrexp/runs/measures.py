@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ class Measures:
     directions: Mapping[str, Direction]
     outcomes: Outcomes
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """Return the metrics that were taken: the one that ranks first, then as in evals.csv."""
         results = [trial.result or {} for trial in self.run.trials]
@@ -61,10 +62,11 @@ class Measures:
 
         `which` may be best_step and best_epoch, too.
         """
-        return {
-            name: {t.seed: _number((t.result or {}).get(which, {}).get(column)) for t in trials}
-            for name, trials in self.run.variants.items()
-        }
+        return {name: self._known(name, column, which) for name in self.run.variants}
+
+    def _known(self, name: str, column: str, which: str) -> dict[int, float | None]:
+        trials = self.run.variants[name]
+        return {t.seed: _number((t.result or {}).get(which, {}).get(column)) for t in trials}
 
     def of_variant(self, name: str, seeds: Sequence[int]) -> dict[str, Any]:
         """Return by column what the seeds of a variant that finished came to."""
@@ -81,7 +83,7 @@ class Measures:
         self, name: str, column: str, which: str, seeds: Sequence[int]
     ) -> list[float | None]:
         """Return each seed's value; None of a seed that did not finish."""
-        found = judged(self.values(column, which)[name], self.outcomes[name])
+        found = judged(self._known(name, column, which), self.outcomes[name])
         return [found.get(seed, ("", None))[1] for seed in seeds]
 
     def _row(self, name: str, column: str, which: str, seeds: Sequence[int]) -> dict[str, Any]:

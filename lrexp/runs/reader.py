@@ -76,13 +76,15 @@ class Run:
     trials: tuple[TrialRecord, ...]  # those that have begun, by variant, then by seed
     summary: dict[str, Any] | None  # None until every trial has ended
 
-    @property
+    @cached_property
     def variants(self) -> dict[str, tuple[TrialRecord, ...]]:
         """The trials of every variant, in the order of the config; empty where none has begun."""
         named = self.status.get("variants")
         planned = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
-        names = dict.fromkeys([*planned, *(trial.variant for trial in self.trials)])
-        return {name: tuple(t for t in self.trials if t.variant == name) for name in names}
+        found: dict[str, list[TrialRecord]] = {name: [] for name in planned}
+        for trial in self.trials:
+            found.setdefault(trial.variant, []).append(trial)
+        return {name: tuple(trials) for name, trials in found.items()}
 
     def __repr__(self) -> str:
         summary = self.summary or {}
@@ -183,7 +185,8 @@ def _trials(path: Path, status: dict[str, Any]) -> Iterable[TrialRecord]:
     root, known = path / "trials", _known_trials(path)
     on_disk = sorted(child.name for child in root.iterdir()) if root.is_dir() else []
     named = status.get("variants")
-    planned = [name for name in named if name in on_disk] if isinstance(named, list) else []
+    there = set(on_disk)
+    planned = [n for n in named if n in there] if isinstance(named, list) else []
     for variant in dict.fromkeys([*planned, *on_disk]):
         folders = (root / variant).glob("seed-*")
         seeds = [int(f.name[5:]) for f in folders if f.name[5:].isdecimal() and f.is_dir()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from lrexp.analysis import statistics
 from lrexp.analysis.claims import (
+    Judged,
     Outcomes,
     Values,
     VariantSummary,
@@ -278,10 +280,13 @@ class Results:
         """Times the metric: a cost, of which lower is better."""
         return 1.0 if self.direction == "min" else -1.0
 
+    @cached_property
+    def _judged(self) -> dict[str, Judged]:
+        return {name: judged(self.values[name], own) for name, own in self.outcomes.items()}
+
     def cost(self, variant: str, seed: int) -> float:
         """Return the cost of a trial: inf where it diverged, nan where it has none."""
-        known = judged(self.values[variant], self.outcomes[variant])
-        outcome, value = known.get(seed, ("failed", None))
+        outcome, value = self._judged[variant].get(seed, ("failed", None))
         if value is None:
             return math.inf if outcome == "diverged" else math.nan
         return self.sign * value
@@ -354,9 +359,10 @@ def _comparable(results: Results) -> tuple[list[str], list[str]]:
     ranked = [row.variant for row in results.ranking]
     own = _measure(variants[reference], results.metric)
     found = [name for name in ranked if _measure(variants[name], results.metric) == own]
-    others = [name for name in ranked if name not in found]
-    if not others:
+    if len(found) == len(ranked):
         return found, []
+    same = set(found)
+    others = [name for name in ranked if name not in same]
     what = f"{results.metric} of another loss or other data than that of {reference}"
     return found, [f"No verdict on {', '.join(others)}: {what} cannot be compared."]
 
@@ -398,8 +404,7 @@ def _time_to_target(results: Results, comparable: Sequence[str]) -> dict[str, An
     target = results.sign * reached if declared is None else declared
     if not math.isfinite(target):
         return None
-    initial = [_initial(results, [results.reference], seed) for seed in results.seeds]
-    before = sorted(cost for cost in initial if not math.isnan(cost))
+    before = sorted(_initial(results, [results.reference]).values())
     middle = before[len(before) // 2] if before else math.inf
     if declared is None and reached >= middle - ROUNDING * abs(middle):
         return None  # the reference learned nothing: others have it before the first step
@@ -444,7 +449,8 @@ def _sensitivity(results: Results) -> list[dict[str, Any]]:
 
 def _curve(results: Results, names: Sequence[str], lrs: Sequence[float]) -> dict[str, Any]:
     costs = np.array([[results.cost(name, seed) for seed in results.seeds] for name in names])
-    initial = [_initial(results, names, seed) for seed in results.seeds]
+    before = _initial(results, names)
+    initial = [before.get(seed, math.nan) for seed in results.seeds]
     found = asdict(lr_sensitivity(lrs, costs, initial))
     signed = {
         "means": [None if mean is None else results.sign * mean for mean in found["means"]],
@@ -462,14 +468,15 @@ def _curve(results: Results, names: Sequence[str], lrs: Sequence[float]) -> dict
     return {"settings": shared, "variants": list(names), **found, **signed, **values}
 
 
-def _initial(results: Results, names: Sequence[str], seed: int) -> float:
-    """Return the cost of a seed before training, which all its variants share."""
-    for trial in results.run.trials:
-        if trial.variant in names and trial.seed == seed:
+def _initial(results: Results, names: Sequence[str]) -> dict[int, float]:
+    """Return the cost of each seed before training, which all its variants share."""
+    found: dict[int, float] = {}
+    for trial in (trial for name in names for trial in results.run.variants[name]):
+        if trial.seed not in found:
             value = _before_training(trial, results.metric)
             if math.isfinite(value):
-                return results.sign * value
-    return math.nan
+                found[trial.seed] = results.sign * value
+    return found
 
 
 def _before_training(trial: TrialRecord, metric: str) -> float:
