@@ -303,3 +303,11 @@ def test_the_accuracy_benchmark_runs_and_keeps_what_it_trained(
     load("finder_accuracy").main(words)
     assert capsys.readouterr().out == out
     assert written == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.npz")}
+
+
+@pytest.mark.long
+def test_the_quick_mode_prints_what_many_trials_cost(
+    load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("many_trials").main(["--quick", "--here"])
+    assert "| 20 |" in capsys.readouterr().out
