@@ -117,7 +117,7 @@ def test_a_killed_worker_gets_one_more_job(tmp_path: Path, in_peace: dict[str, o
     "local",
     [
         pytest.param(True, marks=pytest.mark.long, id="local"),
-        pytest.param(False, marks=needs_slurm, id="slurm"),
+        pytest.param(False, marks=[needs_slurm, pytest.mark.long], id="slurm"),
     ],
 )
 def test_jobs_outlive_who_submitted_them(
