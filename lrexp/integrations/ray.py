@@ -268,7 +268,7 @@ class RayExecutor:
         group = slot.group
         if group is None:
             if not slot.kind or slot.loading is not None:
-                self._go_on_with_fewer(how)
+                self._go_on_with_fewer(f"{how}: {' '.join(str(error).split())[:300]}")
             return
         # A node that is taken away is no fault of what it trained, unless that got nowhere twice.
         if not (getattr(error, "preempted", False) or (is_of_node and slot.has_saved)):
