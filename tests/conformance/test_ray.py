@@ -52,8 +52,13 @@ def ray() -> Any:
 
 
 @pytest.fixture(scope="module")
-def cluster(ray: Any) -> Iterator[Any]:
-    """A cluster of one node; a test adds those that it kills."""
+def cluster(ray: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A cluster of one node; a test adds those that it kills.
+
+    Ray keeps the handler of SIGTERM of a process that has joined one, which spoils later tests.
+    """
+    if not request.config.getoption("--long"):
+        pytest.skip("takes long; runs with --long")
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
