@@ -37,6 +37,10 @@ CONFIG = {
 }
 
 
+# Ray takes the handler of SIGTERM of a process that asks it for anything, which spoils other tests.
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def ray() -> Any:
     """Ray, as the executor imports it."""
@@ -52,13 +56,8 @@ def ray() -> Any:
 
 
 @pytest.fixture(scope="module")
-def cluster(ray: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A cluster of one node; a test adds those that it kills.
-
-    Ray keeps the handler of SIGTERM of a process that has joined one, which spoils later tests.
-    """
-    if not request.config.getoption("--long"):
-        pytest.skip("takes long; runs with --long")
+def cluster(ray: Any) -> Iterator[Any]:
+    """A cluster of one node; a test adds those that it kills."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
