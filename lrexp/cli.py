@@ -26,6 +26,7 @@ from lrexp.errors import (
     is_interruption,
     without_controls,
 )
+from lrexp.report.commands import commands
 from lrexp.report.console import (
     Caller,
     again_words,
@@ -35,22 +36,18 @@ from lrexp.report.console import (
     print_json,
     say,
     show_comparison,
-    show_found,
     show_range_test,
     stderr,
     stdout,
 )
 from lrexp.report.options import (
+    RUNS,
     Budget,
-    By,
     ConfigFile,
     Debug,
     Device,
-    Difference,
-    Direction,
     Engine,
     Executor,
-    Follow,
     Force,
     Forget,
     GoOn,
@@ -58,24 +55,19 @@ from lrexp.report.options import (
     Json,
     LrFile,
     MaxSeeds,
-    Metric,
-    MetricColumn,
     MoreSeeds,
     NoPlots,
     Out,
-    Pair,
     Picture,
     PlotsDir,
     Quiet,
     Race,
-    Reference,
     RunDirectories,
     RunDirectory,
     RunsDir,
     Seeds,
     Select,
     Set,
-    Tables,
     Trust,
     UntilDecided,
     Version,
@@ -87,8 +79,6 @@ EXIT_CODES = (
     "Exit codes: 0 done, 2 the command line or config is wrong, 3 the run failed, "
     "4 find-lr found no usable signal, 130 interrupted."
 )
-
-RUNS = Path("runs")
 
 app = typer.Typer(
     name="lrexp",
@@ -289,20 +279,6 @@ def plot(runs: RunDirectories, out: PlotsDir = None) -> None:
         say(path)
 
 
-@app.command(epilog="Example: lrexp show runs/20261121-210301-digits-lr-compare-3f9c --follow")
-def show(run: RunDirectory, follow: Follow = False, json: Json = False) -> None:
-    """Show the tables and verdicts of a run again; of a running one, how far it has come."""
-    from lrexp.report.show import follow as followed
-    from lrexp.report.show import progress_of, shown_run
-    from lrexp.runs.reader import load_run
-
-    found = followed(run, stdout()) if follow and not json else load_run(run)
-    if json:
-        print_json({**(found.summary or progress_of(found)), "run": str(run)})
-    else:
-        stdout().print(shown_run(found))
-
-
 @app.command(epilog="Example: lrexp schedule configs/schedules.yaml --out lr.png")
 def schedule(
     config: ConfigFile,
@@ -332,25 +308,6 @@ def schedule(
         say(f"Plot: {traces.plot}")
         if csv is not None:
             say(f"LRs:  {csv}")
-
-
-@app.command(epilog="Example: lrexp runs")
-def runs(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Holds the runs.")] = RUNS,
-    json: Json = False,
-) -> None:
-    """List runs: name, command, status, best variant, age."""
-    from lrexp.report.tables import runs_table
-    from lrexp.runs.listing import list_runs
-
-    missing = directory == RUNS and not directory.exists()  # nothing was run yet
-    found = [] if missing else list_runs(directory)
-    if json:
-        print_json([run.to_plain() for run in found])
-    elif found:
-        stdout().print(runs_table(found))
-    else:
-        say(f"No runs in {directory}.")
 
 
 @app.command(epilog="Example: lrexp validate configs/quickstart.yaml --set train.duration=2ep")
@@ -391,54 +348,7 @@ def init(
     say(f"Wrote {file}. Next: lrexp compare {file}")
 
 
-@app.command(epilog="Example: lrexp verdict runs/... --metric val_accuracy --reference cosine")
-def verdict(
-    run: RunDirectory,
-    reference: Reference = None,
-    metric: Metric = None,
-    select: Select = None,
-    json: Json = False,
-) -> None:
-    """Judge a comparison anew, by another reference or metric, without training."""
-    from lrexp.report.judgement import judgement_table
-    from lrexp.runs.judged import judge_run
-    from lrexp.runs.reader import load_run
-
-    judged = judge_run(load_run(run), reference, metric, select)
-    show_found(judged, judgement_table, json=json)
-
-
-@app.command(epilog="Example: lrexp judge results.csv --by lr --pair seed --metric val_loss")
-def judge(
-    files: Tables,
-    by: By = None,
-    metric: MetricColumn = None,
-    pair: Pair = None,
-    direction: Direction = None,
-    reference: Reference = None,
-    json: Json = False,
-) -> None:
-    """Give verdicts on results made elsewhere: tables with one row per training."""
-    from lrexp.report.judgement import judgement_table
-    from lrexp.runs.judged import judge as judge_files
-
-    which = {"direction": direction, "reference": reference}
-    judged = judge_files(files, by, metric, pair, **which)
-    show_found(judged, judgement_table, json=json)
-
-
-@app.command(epilog="Example: lrexp power runs/... --difference 1%")
-def power(
-    run: RunDirectory,
-    difference: Difference,
-    json: Json = False,
-) -> None:
-    """Say how many seeds a difference takes, by how the seeds of a run differed."""
-    from lrexp.report.judgement import power_table
-    from lrexp.runs.judged import power_of
-    from lrexp.runs.reader import load_run
-
-    show_found(power_of(load_run(run), difference), power_table, json=json)
+app.add_typer(commands)
 
 
 def main() -> None:

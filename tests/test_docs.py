@@ -16,6 +16,7 @@ import lrexp as lrexp_library
 from lrexp.cli import app
 from lrexp.config.load import load_config
 from lrexp.config.schema import ExperimentConfig
+from lrexp.report.commands import commands
 from lrexp.schedules.build import SCHEDULES
 from lrexp.workloads.builtin_data import DATASETS
 from lrexp.workloads.models import MODELS
@@ -23,7 +24,8 @@ from lrexp.workloads.models import MODELS
 ROOT = Path(__file__).parents[1]
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands]
+REGISTERED = [*app.registered_commands, *commands.registered_commands]
+COMMANDS = [c.name or c.callback.__name__.replace("_", "-") for c in REGISTERED]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

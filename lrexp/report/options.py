@@ -9,6 +9,8 @@ import typer
 
 from lrexp import __version__
 
+RUNS = Path("runs")
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
 Set = Annotated[
     list[str] | None,
