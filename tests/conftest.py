@@ -42,9 +42,13 @@ def _few_threads() -> None:
 @pytest.fixture(autouse=True)
 def _no_timings_from_before(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[None]:
     """Let nothing that another test, or the user, has measured choose an engine."""
-    monkeypatch.setenv("LREXP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    # One name for all: mktemp lists thousands of folders to find the next number.
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("LREXP_CACHE", str(cache))
+    yield
+    shutil.rmtree(cache, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

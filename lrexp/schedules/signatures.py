@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args, get_origin
@@ -243,7 +243,6 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.parameters = _parameters(function)
-        self._adapters: dict[tuple[str, bool], TypeAdapter[Any] | None] = {}
 
     def read(
         self, name: str, value: object, finite: bool, context: Any
@@ -251,9 +250,7 @@ class Signature:
         """Return what validators make of a parameter's value, or what is wrong with it."""
         assert self.parameters is not None
         hint = self.parameters[name].annotation
-        if (name, finite) not in self._adapters:
-            self._adapters[name, finite] = _adapter(hint, finite)
-        return _read(name, value, hint, self._adapters[name, finite], context)
+        return _read(name, value, hint, _adapter(hint, finite), context)
 
 
 def with_parameter(
@@ -307,6 +304,14 @@ def _facts_in(value: object) -> list[str]:
 
 def _adapter(hint: Any, finite: bool = False) -> TypeAdapter[Any] | None:
     """Return what reads values of an annotation, None where it may be anything."""
+    try:
+        return _made_adapter(hint, finite)
+    except TypeError:  # metadata without a hash
+        return _made_adapter.__wrapped__(hint, finite)
+
+
+@lru_cache(maxsize=1_000)  # making one takes a millisecond, reading a value with it a microsecond
+def _made_adapter(hint: Any, finite: bool) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(_strict(hint), config=ConfigDict(allow_inf_nan=not finite))
     except Exception:  # of the metadata of other libraries
