@@ -24,30 +24,32 @@ from lrexp.workloads.models import MODELS
 ROOT = Path(__file__).parents[1]
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "configs/README.md").read_text(encoding="utf-8")
 REGISTERED = [*app.registered_commands, *commands.registered_commands]
 COMMANDS = [c.name or c.callback.__name__.replace("_", "-") for c in REGISTERED]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_is_in_the_readme_and_shows_an_example(name: str, lrexp: Callable) -> None:
-    assert f"lrexp {name}" in README
+def test_every_command_is_in_the_docs_and_shows_an_example(name: str, lrexp: Callable) -> None:
+    assert f"lrexp {name}" in README + REFERENCE
     answer = lrexp(name, "--help")
     assert answer.code == 0
     assert f"Example: lrexp {name}" in " ".join(answer.out.split())
 
 
 @pytest.mark.parametrize("name", [*SCHEDULES, *DATASETS, *MODELS])
-def test_every_built_in_name_is_in_the_readme(name: str) -> None:
-    assert f"`{name}`" in README
+def test_every_built_in_name_is_in_the_reference(name: str) -> None:
+    assert f"`{name}`" in REFERENCE
 
 
 @pytest.mark.parametrize("key", ExperimentConfig.model_fields)
-def test_every_section_of_a_config_is_in_the_readme(key: str) -> None:
-    assert re.search(rf"^{key}:|`{key}", README, re.MULTILINE)
+def test_every_section_of_a_config_is_in_the_reference(key: str) -> None:
+    assert re.search(rf"^{key}:|`{key}", REFERENCE, re.MULTILINE)
 
 
-def test_every_commands_options_in_the_readme_exist(lrexp: Callable) -> None:
-    for line in re.findall(r"^\s*(?:\.venv/bin/)?lrexp (.*)$", README, re.MULTILINE):
+@pytest.mark.parametrize("text", [README, REFERENCE], ids=["README", "reference"])
+def test_the_options_of_commands_exist(text: str, lrexp: Callable) -> None:
+    for line in re.findall(r"^\s*(?:\.venv/bin/)?lrexp (.*)$", text, re.MULTILINE):
         words = shlex.split(line.partition("#")[0])
         command, options = words[0], [w for w in words if w.startswith("--")]
         if command.startswith("-"):
@@ -57,8 +59,8 @@ def test_every_commands_options_in_the_readme_exist(lrexp: Callable) -> None:
         assert [o for o in options if o.split("=")[0] not in shown] == [], line
 
 
-def test_the_config_of_the_readme_is_valid(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+def test_the_config_of_the_reference_is_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)
     (whole,) = [block for block in blocks if "compare:" in block]
     (tmp_path / "readme.yaml").write_text(whole)
     config = load_config(tmp_path / "readme.yaml")
@@ -72,18 +74,14 @@ def test_the_config_of_the_readme_is_valid(tmp_path: Path) -> None:
         )
 
 
-def section(title: str) -> str:
-    """Return the text of a section of the README."""
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def python_of(title: str, text: str) -> list[str]:
+    section = text.split(f"\n## {title}\n")[1].split("\n## ", maxsplit=1)[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
-def python_of(title: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", section(title), re.DOTALL)
-
-
-def test_the_python_of_the_readme_names_what_there_is() -> None:
-    (block,) = python_of("In Python")
-    compile(block, "README.md", "exec")
+def test_the_python_of_the_reference_names_what_there_is() -> None:
+    (block,) = python_of("In Python", REFERENCE)
+    compile(block, "configs/README.md", "exec")
     used = set(re.findall(r"lrexp\.(\w+)", block))
     assert used <= set(lrexp_library.__all__)
     assert len(used) >= 7
@@ -134,7 +132,7 @@ def test_what_people_have_trains_as_the_readme_says(
         "triplets": (x, x + 0.1, x.flip(0)), "embedding": lambda: nn.Linear(8, 4),
         "Mine": torch.optim.NAdam,
     }  # fmt: skip
-    blocks = python_of("Your own model and data")
+    blocks = python_of("Your own model and data", README)
     assert len(blocks) == 7
     runs = []
     for block in blocks:
@@ -148,6 +146,12 @@ def test_what_people_have_trains_as_the_readme_says(
     assert len(names["found"].curves) == 3
 
 
-def test_files_named_in_the_readme_exist() -> None:
-    for path in set(re.findall(r"(?:configs|lrexp|tests)/[\w./-]+\.(?:yaml|py|md|png)", README)):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("folder", ["", "configs", "lrexp", "tests/benchmarks"])
+def test_links_lead_to_files(folder: str) -> None:
+    path = ROOT / folder / "README.md"
+    text = path.read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    for link in re.findall(r"\]\(([\w./-]+)(?:#[^)]*)?\)", prose):
+        assert (path.parent / link).exists(), link
+    for name in set(re.findall(r"(?:configs|lrexp|tests)/[\w./-]+\.(?:yaml|py|md|png)", text)):
+        assert (ROOT / name).exists() or (path.parent / name).exists(), name
