@@ -39,7 +39,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PREPARED = (
     "lrexp.cli", "lrexp.api", "lrexp.runs.train", "lrexp.report.plots", "rich.progress", "cloudpickle",
-    "filelock", "safetensors.torch", "scipy.stats", "sklearn.datasets", "torch._dynamo",
+    "filelock", "safetensors.torch", "scipy.stats", "sklearn.datasets", "torch._dynamo", "kept_digits",
 )  # fmt: skip
 _LENGTH = struct.Struct(">I")
 _STREAMS = 3

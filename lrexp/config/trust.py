@@ -190,10 +190,11 @@ def _imported_files() -> set[Path]:
     reserved = RESERVED | _MAIN
     found = set()
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.partition(".")[0] in reserved or not isinstance(file, str):
+        # not getattr, which some modules answer by importing others
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if not isinstance(file, str) or file.startswith(library):  # most of thousands
             continue
-        if file.startswith(library):  # most of thousands, so before there is a path
+        if name.partition(".")[0] in reserved:
             continue
         path = Path(file)
         if path.is_absolute() and _INSTALLED.isdisjoint(path.parts):
