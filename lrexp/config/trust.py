@@ -98,11 +98,12 @@ def _swapped_in(directory: Path) -> Iterator[None]:
         for name in known:
             sys.modules.pop(name, None)
         known.clear()
-    tops = {name.partition(".")[0] for name in list(sys.modules)}  # a thread may import
-    ours = {top for top in tops if home_of(top, [directory])}
+    # of thousands of modules, few have the name of something in the folder
+    held = {file.name.partition(".")[0] for file in directory.iterdir()} & sys.modules.keys()
+    ours = {top for top in held if home_of(top, [directory])}
     hidden = {
         name: module
-        for name, module in list(sys.modules.items())
+        for name, module in list(sys.modules.items() if ours else ())
         if name.partition(".")[0] in ours and not _lies_in(module, directory)
     }
     for name in hidden:
