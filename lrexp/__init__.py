@@ -13,7 +13,7 @@ from lrexp.errors import ConfigError, InterruptedRunError, LrexpError, RunError,
 
 if TYPE_CHECKING:
     from lrexp.analysis.rules import register_rule
-    from lrexp.api import compare, find_lr, resume
+    from lrexp.api import compare, dry_run, find_lr, resume
     from lrexp.integrations.lr_finder import LRFinder
     from lrexp.report.plots import plot_lr_schedule
     from lrexp.report.result import RangeTest
@@ -36,6 +36,7 @@ _HOMES = {
     "RangeTest": "lrexp.report.result",
     "Run": "lrexp.runs.reader",
     "compare": "lrexp.api",
+    "dry_run": "lrexp.api",
     "find_lr": "lrexp.api",
     "get_combined_lr_scheduler": "lrexp.schedules.public",
     "get_lr_scheduler": "lrexp.schedules.public",
@@ -61,6 +62,7 @@ __all__ = [
     "UserCodeError",
     "__version__",
     "compare",
+    "dry_run",
     "find_lr",
     "get_combined_lr_scheduler",
     "get_lr_scheduler",

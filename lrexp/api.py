@@ -25,11 +25,12 @@ from lrexp.runs.reader import Draw, Run, load_run
 if TYPE_CHECKING:
     import numpy as np
 
-    from lrexp.config.config import Config
     from lrexp.config.load import Overrides
     from lrexp.engine.stop import Stop
     from lrexp.records import Sink
+    from lrexp.runs.asked import Asked
     from lrexp.runs.choosing import RunOptions
+    from lrexp.runs.dry_run import DryRun
     from lrexp.runs.executor import Executor
     from lrexp.runs.spec import Command, Source
 
@@ -180,8 +181,9 @@ def compare(
     flags = {**of_compare, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     sections["optimizer"] = optimizer
-    asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
-    _, run = asked.train("compare", options, until=Until(until_decided, max_seeds))
+    asked = _asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
+    planned = asked.planned("compare", options, until=Until(until_decided, max_seeds))
+    run = planned.train()
     given = {key: value for key, value in sections.items() if not isinstance(value, str)}
     return _decided(
         run, options, metrics=metrics, jobs=jobs, executor=executor, trust=trust, draw=draw,
@@ -248,12 +250,60 @@ def find_lr(
     flags = {**of_test, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     sections["optimizer"] = optimizer
-    asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
-    loaded, run = asked.train("find-lr", options, budget)
-    found = range_test(run)
+    asked = _asked(config, overrides, sections, flags, trust, out, runs_dir)
+    planned = asked.planned("find-lr", options, budget)
+    found = range_test(planned.train())
     if copy is not None:
-        copy.write(loaded, found.suggested_lr, options.reporter)
+        copy.write(planned.config, found.suggested_lr, options.reporter)
     return found
+
+
+def dry_run(
+    config: Source,
+    *,
+    command: Command = "compare",
+    model: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    step: Any = None,
+    eval_step: Any = None,
+    optimizer: Any = None,
+    seeds: int | None = None,
+    device: str | None = None,
+    engine: str | None = None,
+    jobs: int | None = None,
+    executor: Executor | Mapping[str, Any] | str | None = None,
+    overrides: Overrides = (),
+    trust: Sequence[str] = (),
+    console: Console = QUIET,
+) -> DryRun:
+    """Return what `compare` or `find_lr` would train, where and for how long; nothing is written.
+
+    The model is made and the data are loaded. Where `engine: auto` has to measure, it measures a
+    few steps on copies and keeps the figures, so that the run itself chooses the same.
+
+    Args:
+        config, ...: as of `compare`.
+        command: `compare` or `find-lr`, of which the range tests alone are known before they ran.
+
+    Raises:
+        ConfigError, UserCodeError: as `compare`.
+
+    Example:
+        >>> print(lrexp.dry_run("configs/quickstart.yaml", seeds=3))     # doctest: +SKIP
+        compare digits: 9 trials (3 variants × 3 seeds), 1,980 steps
+        ...
+    """
+    from lrexp.runs.dry_run import look_ahead
+
+    options = _options(console, None, None, (), jobs=jobs, executor=executor)
+    section = "find_lr" if command == "find-lr" else command
+    flags = {f"{section}.seeds": seeds, "device": device, "engine": engine}
+    sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
+    sections["optimizer"] = optimizer
+    asked = _asked(config, overrides, sections, flags, trust, None, "runs", metrics)
+    return look_ahead(asked.planned(command, options))
 
 
 def resume(
@@ -432,61 +482,7 @@ def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) 
     )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What `compare` and `find_lr` are given alike; `flags` are by their keys in the config."""
+def _asked(*given: Any) -> Asked:
+    from lrexp.runs.asked import Asked  # and torch with it
 
-    config: Source
-    overrides: Overrides
-    sections: Mapping[str, Any]  # names, or Python objects
-    flags: Mapping[str, Any]
-    trust: Sequence[str]
-    out: str | Path | None
-    runs_dir: str | Path
-    metrics: Sequence[Any] | None = None
-
-    def train(
-        self,
-        command: Command,
-        options: RunOptions,
-        budget: float | None = None,
-        until: Until = Until(),  # noqa: B008  # frozen
-    ) -> tuple[Config, Run]:
-        """Train into a run directory; return the config and the run."""
-        from lrexp.config.load import changes_of, is_of_config
-        from lrexp.config.names import IN_PYTHON
-        from lrexp.runs.builder import Objects
-        from lrexp.runs.executor import executor_changes
-        from lrexp.runs.plan import ignored_lrs
-        from lrexp.runs.spec import make_spec, with_looks, with_registered, without_optimizer
-        from lrexp.runs.stages import check_budget
-        from lrexp.runs.summary import too_few_seeds
-        from lrexp.runs.train import start_run
-        from lrexp.runs.writer import check_free
-        from lrexp.workloads.metrics import given_metrics
-
-        out, reporter = None if self.out is None else Path(self.out), options.reporter
-        config, sections = without_optimizer(self.config, self.sections)
-        named = {key: value for key, value in sections.items() if is_of_config(value)}
-        listed, functions = given_metrics(self.metrics or (), IN_PYTHON)
-        given = {key: value for key, value in sections.items() if key not in named}
-        if "optimizer" in named:  # its LR stays
-            named["optimizer.name"] = named.pop("optimizer")
-        objects = Objects(**given, metrics=functions)
-        changes = changes_of(self.overrides, named, self.flags)
-        changes += [("metrics", listed, "")] * (self.metrics is not None)
-        changes += executor_changes(options.executor)
-        check_free(out)
-        with reporter.waiting("Loading data and model"):
-            spec = make_spec(command, config, changes, trust=self.trust, objects=objects)
-            if looks := until.looks(spec.config().experiment.compare.seeds):
-                spec = with_looks(spec, looks)
-            loaded = spec.config()
-            spec = with_registered(spec, loaded)
-            plan = spec.plan(loaded)
-        if command == "find-lr":
-            check_budget(plan, budget)
-        else:
-            for text in filter(None, [too_few_seeds(loaded), *ignored_lrs(plan)]):
-                reporter.say(text, "yellow")
-        return loaded, start_run(spec, plan, options, out=out, runs_dir=Path(self.runs_dir))
+    return Asked(*given)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -46,6 +46,7 @@ from lrexp.report.options import (
     ConfigFile,
     Debug,
     Device,
+    DryRun,
     Engine,
     Executor,
     Force,
@@ -106,6 +107,18 @@ class _Shown:
     json: bool
     no_plots: bool
 
+    def dry_run(self, command: Literal["compare", "find-lr"], of: Path, **options: Any) -> None:
+        """Print what a command would train."""
+        console = stderr(self.quiet)
+        with loading(console, self.context.obj):
+            from lrexp import api
+        with before_training(), messages(self.json):
+            ahead = api.dry_run(of, command=command, console=console, **options)
+        if self.json:
+            print_json(ahead.to_plain())
+        else:
+            say(ahead)
+
     def trained(self, verb: str, of: Path, **options: Any) -> tuple[Any, FailedTrialsError | None]:
         """Return what the verb of `lrexp.api` returns, and why trials of a comparison failed."""
         console = stderr(self.quiet)
@@ -143,27 +156,34 @@ def compare(
     out: Out = None,
     runs_dir: RunsDir = RUNS,
     trust: Trust = None,
+    dry_run: DryRun = False,
     no_plots: NoPlots = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
     shown = _Shown(context, quiet, json, no_plots)
+    given = {
+        "seeds": seeds,
+        "overrides": set_ or (),
+        "trust": trust or (),
+        "device": device,
+        "engine": engine,
+        "jobs": jobs,
+        "executor": executor,
+    }
+    if dry_run:
+        shown.dry_run("compare", config, **given)
+        return
     run, failure = shown.trained(
         "compare",
         config,
-        seeds=seeds,
         select=select,
         until_decided=until_decided,
         max_seeds=max_seeds,
-        overrides=set_ or (),
-        trust=trust or (),
-        device=device,
-        engine=engine,
-        jobs=jobs,
-        executor=executor,
         out=out,
         runs_dir=runs_dir,
+        **given,
     )
     show_comparison(run, again_words(config, set_), failure, quiet=quiet, json=json)
 
@@ -185,28 +205,35 @@ def find_lr(
     out: Out = None,
     runs_dir: RunsDir = RUNS,
     trust: Trust = None,
+    dry_run: DryRun = False,
     no_plots: NoPlots = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
     shown = _Shown(context, quiet, json, no_plots)
+    given = {
+        "seeds": seeds,
+        "overrides": set_ or (),
+        "trust": trust or (),
+        "device": device,
+        "engine": engine,
+        "jobs": jobs,
+        "executor": executor,
+    }
+    if dry_run:
+        shown.dry_run("find-lr", config, **given)
+        return
     result, _ = shown.trained(
         "find_lr",
         config,
-        seeds=seeds,
         race=race or None,
         budget=budget,
-        overrides=set_ or (),
-        trust=trust or (),
-        device=device,
-        engine=engine,
-        jobs=jobs,
-        executor=executor,
         out=out,
         runs_dir=runs_dir,
         write=write,
         force=force,
+        **given,
     )
     raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
     again = f"find-lr {again_words(config, set_)}{raced} --write tuned.yaml"

@@ -31,6 +31,7 @@ from lrexp.workloads.objectives import copy_objective
 WARM_UP = {"cpu": 2, "cuda": 6}  # steps not timed: they allocate, choose kernels, are captured
 SECONDS = 0.1  # of timed steps
 MOST_STEPS = 50
+ROUGH_STEPS = 5  # of a first guess
 
 
 @dataclass(frozen=True)

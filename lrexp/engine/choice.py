@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lrexp.engine.calibrate import MOST_STEPS, Machine, Speed
+from lrexp.engine.calibrate import MOST_STEPS, ROUGH_STEPS, Machine, Speed
 from lrexp.engine.family import Family, families
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable
@@ -95,37 +95,39 @@ def _count(tasks: Sequence[Task]) -> str:
 
 
 def _as_stacks(tasks: Sequence[Task], jobs: int, machine: Machine) -> Choice:
-    groups = []
-    for family in families(tasks):
-        size, reason = _stack_size(family, machine)
+    groups, known = [], []
+    for declared in families(tasks):
+        family, reason = _as_stack(declared, machine)
+        known.append(family.to_plain())
         if reason is not None and not family.raises:
             others = len({task.trial.variant for task in family.tasks}) - 1
             who = f"{family.tasks[0].trial.variant}{f' and {others} more' if others else ''}"
             remedy = "Leave it to auto, which trains such trials one by one, or in processes."
             what = f"cannot train {who} as a stack: {reason}"
             raise ConfigError.single("engine", what, "vectorized", remedy)
-        size = min(size, math.ceil(len(family.tasks) / jobs))
+        size = min(family.block, math.ceil(len(family.tasks) / jobs))
         groups += [Group("vectorized", tuple(t.trial for t in b)) for b in family.blocks(size)]
     stacks = "one stack" if len(groups) == 1 else f"{len(groups)} stacks"
-    return Choice(tuple(groups), jobs, (f"{_count(tasks)} in {stacks}: as asked for",))
+    why = f"{_count(tasks)} in {stacks}: as asked for"
+    return Choice(tuple(groups), jobs, (why,), {"families": known})
 
 
-def _stack_size(family: Family, machine: Machine) -> tuple[int, str | None]:
-    """Return how many copies a stack may have, or the reason why there can be none."""
+def _as_stack(family: Family, machine: Machine) -> tuple[Family, str | None]:
+    """Return the family in stacks as large as can be, or the reason why there can be none."""
     if family.facts is None:
-        return 1, family.reason
+        return family, family.reason
     first, *others = _in_order_of_trial(family)
     try:
-        speed = _checked_stack(
-            family, [first, *others[:1]], machine.alone(first, MOST_STEPS), machine
-        )
-        return _most_copies(family, speed, machine), None
+        members = [first, *others[:1]]
+        speed = _checked_stack(family, members, machine.alone(first, MOST_STEPS), machine)
+        most = _most_copies(family, speed, machine)
+        return replace(family, block=most, bytes=speed.bytes, reason="as asked for"), None
     except NotStackable as why:
-        return 1, str(why)
+        return family, str(why)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # of user code, or no memory: what remedy there is, is the same
-        return 1, f"{type(error).__name__} was raised: {error}"
+        return family, f"{type(error).__name__} was raised: {error}"
 
 
 def _fastest(
@@ -166,7 +168,7 @@ def _fastest(
 def _rough_seconds(task: Task, machine: Machine) -> float:
     """Return about how long a step takes."""
     try:
-        return machine.alone(task, 5).seconds
+        return machine.alone(task, ROUGH_STEPS).seconds
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException:  # of user code: the trial itself will raise it, with its place
@@ -240,6 +242,7 @@ def _best_stack(family: Family, own: Speed, machine: Machine) -> Family:
         speed = _checked_stack(family, members[:size], own, machine)
         limit = min(limit, _most_copies(family, speed, machine))
         tried[size], setup = speed.seconds, speed.setup
+        family = replace(family, bytes=speed.bytes)
         if speed.seconds > 0.95 * best:
             break  # larger stacks leave the caches
         block, best = size, speed.seconds
@@ -288,7 +291,7 @@ def _workers(
     if workers < 2 or task.device.type not in ("cpu", "cuda"):
         return 1, "there is one place to train"
     times = [seconds for part in parts for seconds in part.times(workers)]
-    work = _longest(times, workers) / SHARED
+    work = longest(times, workers) / SHARED
     if START + work > 0.8 * here:
         return 1, "starting them would take longer than they save"
     there = START + work * machine.slowdown(task)
@@ -297,7 +300,7 @@ def _workers(
     return workers, f"about {there:.0f} s instead of {here:.0f} s"
 
 
-def _longest(times: Sequence[float], workers: int) -> float:
+def longest(times: Sequence[float], workers: int) -> float:
     """Return when the last worker is done, each taking the next group as it gets free."""
     free = [0.0] * workers
     for seconds in times:

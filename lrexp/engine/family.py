@@ -28,6 +28,7 @@ class Family:
         block: copies in a stack; 1 where the trials are trained one by one.
         seconds: per trial-step, by the number of copies in a stack.
         setup: seconds that each stack takes before its first step.
+        bytes: of memory that a copy in a stack takes; 0 where no stack was tried.
     """
 
     tasks: tuple[Task, ...]
@@ -38,6 +39,7 @@ class Family:
     block: int = 1
     seconds: Mapping[int, float] = field(default_factory=dict)
     setup: float = 0.0
+    bytes: int = 0
 
     @property
     def is_by_seed(self) -> bool:
@@ -93,6 +95,7 @@ class Family:
                 str(size): value for size, value in self.seconds.items()
             },
             "setup_seconds_per_stack": self.setup,
+            "bytes_per_copy": self.bytes,
         }
 
 

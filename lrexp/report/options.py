@@ -172,3 +172,7 @@ Forget = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error; any place will do.")
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be trained, where and how long; train nothing."),
+]

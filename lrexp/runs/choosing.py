@@ -45,7 +45,17 @@ def check_jobs(jobs: object) -> None:
 def choose_engine(
     spec: RunSpec, plan: Plan, stage: Stage, options: RunOptions, engine: str | None = None
 ) -> Choice:
-    """Return how the trials of a stage will be trained, and say so where it was measured.
+    """Return how the trials of a stage will be trained, and say so."""
+    choice = choice_of(spec, plan, stage, options, engine)
+    for reason in choice.reasons:
+        options.reporter.say(f"Engine: {reason}.", "dim")
+    return choice
+
+
+def choice_of(
+    spec: RunSpec, plan: Plan, stage: Stage, options: RunOptions, engine: str | None = None
+) -> Choice:
+    """Return how the trials of a stage will be trained.
 
     Args:
         spec, plan: of the run.
@@ -69,14 +79,10 @@ def choose_engine(
     engine = engine or plan.config.experiment.engine
     with options.reporter.waiting("Measuring how to train"):
         try:
-            choice = choose(
-                tasks, engine, jobs, why_not, _places(plan), machine=Timings().machine()
-            )
+            machine = Timings().machine()
+            return choose(tasks, engine, jobs, why_not, _places(plan), machine=machine)
         except ConfigError as error:
             raise error.placed(plan.config.document.place_of) from None
-    for reason in choice.reasons:
-        options.reporter.say(f"Engine: {reason}.", "dim")
-    return choice
 
 
 def extended(

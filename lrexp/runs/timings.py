@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +87,23 @@ class Timings:
             write_json(self._path, self._known)
         self._known[_key(what)] = value
         return value
+
+    def of_step(self, tasks: Iterable[Task], copies: int) -> float | None:
+        """Return the kept seconds per trial and step of these tasks, None if unknown.
+
+        Args:
+            tasks: that are declared alike; one of them was timed for all.
+            copies: of their stack, 0 for none; the nearest size that was tried counts.
+        """
+        from lrexp.engine.calibrate import MOST_STEPS, ROUGH_STEPS
+        from lrexp.engine.choice import BLOCKS
+
+        sizes = sorted({copies, 2, *BLOCKS}, key=lambda size: abs(size - copies))
+        tries = [("stack", size) for size in sizes] if copies else []
+        tries = tries or [("alone", steps) for steps in (MOST_STEPS, ROUGH_STEPS)]
+        kinds = [kind for kind in dict.fromkeys(task.timed_as for task in tasks) if kind]
+        found = (self.get(*way, "seconds", kind) for way in tries for kind in kinds)
+        return next((seconds for seconds in found if seconds is not None), None)
 
     def machine(self) -> Machine:
         """Return this machine as a choice of engines is told of it."""
