@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from lrexp.integrations.lr_finder import LRFinder
     from lrexp.report.plots import plot_lr_schedule
     from lrexp.report.result import RangeTest
+    from lrexp.report.run import Run, load_run
     from lrexp.runs.executor import register_executor
     from lrexp.runs.judged import judge
-    from lrexp.runs.reader import Run, load_run
     from lrexp.schedules.public import (
         AdaptiveCycleLR,
         get_combined_lr_scheduler,
@@ -34,7 +34,7 @@ _HOMES = {
     "AdaptiveCycleLR": "lrexp.schedules.public",
     "LRFinder": "lrexp.integrations.lr_finder",
     "RangeTest": "lrexp.report.result",
-    "Run": "lrexp.runs.reader",
+    "Run": "lrexp.report.run",
     "compare": "lrexp.api",
     "dry_run": "lrexp.api",
     "find_lr": "lrexp.api",
@@ -42,7 +42,7 @@ _HOMES = {
     "get_lr_scheduler": "lrexp.schedules.public",
     "get_multi_step_lr_scheduler": "lrexp.schedules.public",
     "judge": "lrexp.runs.judged",
-    "load_run": "lrexp.runs.reader",
+    "load_run": "lrexp.report.run",
     "plot_lr_schedule": "lrexp.report.plots",
     "register_executor": "lrexp.runs.executor",
     "register_metric": "lrexp.workloads.metrics",

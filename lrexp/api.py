@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from lrexp.errors import ConfigError, LrexpError, user_error
+from lrexp.errors import ConfigError
 from lrexp.report.data.lr import trace_name
-from lrexp.report.plots import draw_nothing, draw_overlay, draw_run, draw_schedules, draw_unless_off
-from lrexp.report.progress import ConsoleReporter
+from lrexp.report.display import progress_console, show
+from lrexp.report.plots import draw_overlay, draw_run, draw_schedules, draw_unless_off
 from lrexp.report.result import RangeTest, range_test
+from lrexp.report.run import Run, load_run
+from lrexp.report.run_options import run_options
+from lrexp.report.show import shown_run
+from lrexp.runs import reader
 from lrexp.runs.looks import Until, goes_on, is_undecided, num_seeds
 from lrexp.runs.lr_copy import LrCopy
-from lrexp.runs.reader import Draw, Run, load_run
+from lrexp.runs.reader import Draw
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,9 +103,6 @@ def schedule(
     return Traces(traces, str(path), tuple(reactive))
 
 
-QUIET = Console(stderr=True, quiet=True)
-
-
 def compare(
     config: Source,
     *,
@@ -127,7 +128,8 @@ def compare(
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
-    console: Console = QUIET,
+    console: Console | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Train every variant × seed of a config and return the finished run.
 
@@ -162,7 +164,9 @@ def compare(
             `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too.
         sinks: functions that get each record of the training as it comes; see `lrexp.records`. Of
             one trial they come in order, every step once. One that raises gets no more of them.
-        console: where progress is shown; by default nowhere.
+        console: where progress is shown; by default in a terminal or a notebook, which also get the
+            table in the end, and nowhere else.
+        quiet: shows neither.
 
     Raises:
         ConfigError: the config is wrong; nothing was written.
@@ -176,29 +180,31 @@ def compare(
         >>> run.summary["ranking"][0]["variant"]                         # doctest: +SKIP
         'standard'
     """
-    options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor)
+    shown = progress_console(console, quiet)
+    options = run_options(shown, draw, stop, sinks, jobs=jobs, executor=executor)
     of_compare = {"compare.seeds": seeds, "compare.select": select}
     flags = {**of_compare, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     sections["optimizer"] = optimizer
     asked = _asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
     planned = asked.planned("compare", options, until=Until(until_decided, max_seeds))
-    run = planned.train()
     given = {key: value for key, value in sections.items() if not isinstance(value, str)}
-    return _decided(
-        run, options, metrics=metrics, jobs=jobs, executor=executor, trust=trust, draw=draw,
-        stop=stop, sinks=sinks, console=console, **given,
+    run = _decided(
+        planned.train(), options, metrics=metrics, jobs=jobs, executor=executor, trust=trust,
+        draw=draw, stop=stop, sinks=sinks, console=shown, **given,
     )  # fmt: skip
+    show(shown_run(run), console, quiet)
+    return run
 
 
-def _decided(run: Run, options: RunOptions, **given: Any) -> Run:
+def _decided(run: reader.Run, options: RunOptions, **given: Any) -> Run:
     """Return a comparison with more seeds, look by look, until every verdict is decided."""
     while (seeds := goes_on(run)) is not None:
         options.reporter.say(f"Undecided after {num_seeds(run)} seeds: training up to {seeds}.")
         more = resume(run.path, seeds=seeds, **given)
         assert isinstance(more, Run)
         run = more
-    return run
+    return Run.of(run)
 
 
 def find_lr(
@@ -226,7 +232,8 @@ def find_lr(
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
-    console: Console = QUIET,
+    console: Console | None = None,
+    quiet: bool = False,
 ) -> RangeTest:
     """Run LR range tests over the config's seeds and return what they suggest.
 
@@ -245,7 +252,8 @@ def find_lr(
     """
     copy = None if write is None else LrCopy(Path(write), force)
     again = "" if copy is None else copy.option
-    options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
+    shown = progress_console(console, quiet)
+    options = run_options(shown, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
@@ -255,6 +263,8 @@ def find_lr(
     found = range_test(planned.train())
     if copy is not None:
         copy.write(planned.config, found.suggested_lr, options.reporter)
+    if found.run is not None:
+        show(shown_run(found.run), console, quiet)
     return found
 
 
@@ -276,7 +286,8 @@ def dry_run(
     executor: Executor | Mapping[str, Any] | str | None = None,
     overrides: Overrides = (),
     trust: Sequence[str] = (),
-    console: Console = QUIET,
+    console: Console | None = None,
+    quiet: bool = False,
 ) -> DryRun:
     """Return what `compare` or `find_lr` would train, where and for how long; nothing is written.
 
@@ -297,7 +308,8 @@ def dry_run(
     """
     from lrexp.runs.dry_run import look_ahead
 
-    options = _options(console, None, None, (), jobs=jobs, executor=executor)
+    shown = progress_console(console, quiet)
+    options = run_options(shown, None, None, (), jobs=jobs, executor=executor)
     section = "find_lr" if command == "find-lr" else command
     flags = {f"{section}.seeds": seeds, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
@@ -327,7 +339,8 @@ def resume(
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
-    console: Console = QUIET,
+    console: Console | None = None,
+    quiet: bool = False,
 ) -> Run | RangeTest:
     """Continue an interrupted run to the very result it would have had, or add seeds to one.
 
@@ -349,7 +362,9 @@ def resume(
             directory may come from a stranger.
         write: as of `find_lr`.
         draw, stop, sinks: as of `compare`; the records begin where the training goes on.
-        console: where progress is shown; by default nowhere.
+        console: where progress is shown; by default in a terminal or a notebook, which also get the
+            table in the end, and nowhere else.
+        quiet: shows neither.
 
     Returns:
         What `compare` or `find_lr` returns.
@@ -370,14 +385,13 @@ def resume(
 
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
     again = "" if copy is None else copy.option
-    options = _options(
-        console, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
+    shown = progress_console(console, quiet)
+    options = run_options(
+        shown, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
     )
     functions = None if metrics is None else given_metrics(metrics, IN_PYTHON)[1]
-    found, objects = (
-        load_run(path),
-        Objects(model, data, loss, step, eval_step, functions, optimizer=optimizer),
-    )
+    found: reader.Run = load_run(path)
+    objects = Objects(model, data, loss, step, eval_step, functions, optimizer=optimizer)
     if copy is not None and found.command != "find-lr":
         what = "is for range tests, and the run is a comparison"
         raise ConfigError.single("--write", what, str(path), "Leave it out.")
@@ -392,18 +406,21 @@ def resume(
     else:
         loaded, found = resume_run(path, objects, trust, options, seeds=seeds, looks=looks)
     if found.command == "compare":
-        return _decided(
+        decided = _decided(
             found, options, force=force, model=model, data=data, loss=loss, metrics=metrics,
             step=step, eval_step=eval_step, jobs=jobs, executor=executor, trust=trust, draw=draw,
-            stop=stop, sinks=sinks, console=console,
+            stop=stop, sinks=sinks, console=shown,
         )  # fmt: skip
+        show(shown_run(decided), console, quiet)
+        return decided
     test = range_test(found)
     if copy is not None and loaded is not None:
         copy.write(loaded, test.suggested_lr, options.reporter)
+    show(shown_run(found), console, quiet)
     return test
 
 
-def _lacks_seeds(run: Run, seeds: int | None) -> bool:
+def _lacks_seeds(run: reader.Run, seeds: int | None) -> bool:
     """Return whether a complete run is asked for other seeds than it has."""
     if seeds is None:
         return False
@@ -430,56 +447,6 @@ def validate(config: Source, *, overrides: Overrides = (), trust: Sequence[str] 
     plan = make_plan(load_config(config, changes_of(overrides), trust=trust))
     tree = resolved_config(plan)
     return Resolved(tree, to_yaml(tree))
-
-
-def _drawing(draw: Any) -> Draw:
-    """Return what draws a run; what a function of the caller's raises says where."""
-    if draw is None:
-        return draw_nothing
-    if not callable(draw):
-        what, remedy = "must be a function of the run", "Give one, or None for no pictures."
-        raise ConfigError.single("draw", what, draw, remedy)
-    if draw is draw_unless_off:
-        return draw
-
-    def drawn(run: Run) -> None:
-        try:
-            draw(run)
-        except LrexpError:
-            raise
-        except Exception as error:
-            raise user_error(error, "draw") from error
-
-    return drawn
-
-
-def _stopping(stop: Any) -> Stop | None:
-    if stop is not None and not callable(stop):
-        what, remedy = "must be a function without arguments", "E.g. the is_set of an Event."
-        raise ConfigError.single("stop", what, stop, remedy)
-    asked: Stop | None = stop
-    return asked
-
-
-def _listening(sinks: Any) -> Sequence[Sink]:
-    found = [sinks] if callable(sinks) or not isinstance(sinks, Sequence) else list(sinks)
-    if wrong := [sink for sink in found if not callable(sink)]:
-        what, remedy = "must be functions of a record", "Give a list, e.g. [print]."
-        raise ConfigError.single("sinks", what, wrong[0], remedy)
-    return found
-
-
-def _options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) -> RunOptions:
-    """Return how a run is trained; ConfigError for what is no function and should be one."""
-    from lrexp.runs.choosing import RunOptions
-
-    return RunOptions(
-        ConsoleReporter(console),
-        draw=_drawing(draw),
-        stop=_stopping(stop),
-        sinks=_listening(sinks),
-        **others,
-    )
 
 
 def _asked(*given: Any) -> Asked:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from lrexp.analysis.range_curve import Curve
 from lrexp.analysis.signal import paired_control
 from lrexp.analysis.suggest import Suggestion
+from lrexp.report.run import Run
+from lrexp.runs import reader
 from lrexp.runs.files import as_written
-from lrexp.runs.reader import Run, control_losses, curves_of, finished_tests, others_train
+from lrexp.runs.reader import control_losses, curves_of, finished_tests, others_train
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,6 +89,19 @@ class RangeTest:
             words.append(f"path={str(self.run.path)!r}")
         return f"RangeTest({', '.join(words)})"
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the answer, and the picture of it."""
+        from matplotlib.figure import Figure
+        from rich.text import Text
+
+        from lrexp.report.display import html_of
+
+        if self.run is not None:
+            return self.run._repr_html_()
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        self.plot(figure.add_subplot())
+        return html_of(Text(repr(self)), figure)
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw loss over LR with the suggestion marked; return the Axes."""
         from lrexp.report.plots import plot_range_test
@@ -94,7 +109,7 @@ class RangeTest:
         return plot_range_test(self.shown or self.curves, self.suggestion, ax=ax)
 
 
-def range_test(run: Run) -> RangeTest:
+def range_test(run: reader.Run) -> RangeTest:
     """Return what the range tests of a finished run suggest, as its summary.json says."""
     tests = finished_tests(run)
     curves = curves_of(tests)
@@ -118,7 +133,7 @@ def range_test(run: Run) -> RangeTest:
     shown = tuple(
         paired_control(curves, control_losses(run, tests), others_train=others_train(run)) or ()
     )
-    return RangeTest(found, tuple(curves), run, shown)
+    return RangeTest(found, tuple(curves), Run.of(run), shown)
 
 
 def _pair(interval: Any) -> tuple[float, float] | None:
