@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lrexp.report.run import Run, load_run
     from lrexp.runs.executor import register_executor
     from lrexp.runs.judged import judge
+    from lrexp.runs.trackers import export_run, register_tracker
     from lrexp.schedules.public import (
         AdaptiveCycleLR,
         get_combined_lr_scheduler,
@@ -37,6 +38,7 @@ _HOMES = {
     "Run": "lrexp.report.run",
     "compare": "lrexp.api",
     "dry_run": "lrexp.api",
+    "export_run": "lrexp.runs.trackers",
     "find_lr": "lrexp.api",
     "get_combined_lr_scheduler": "lrexp.schedules.public",
     "get_lr_scheduler": "lrexp.schedules.public",
@@ -47,6 +49,7 @@ _HOMES = {
     "register_executor": "lrexp.runs.executor",
     "register_metric": "lrexp.workloads.metrics",
     "register_rule": "lrexp.analysis.rules",
+    "register_tracker": "lrexp.runs.trackers",
     "resume": "lrexp.api",
 }
 
@@ -63,6 +66,7 @@ __all__ = [
     "__version__",
     "compare",
     "dry_run",
+    "export_run",
     "find_lr",
     "get_combined_lr_scheduler",
     "get_lr_scheduler",
@@ -74,6 +78,7 @@ __all__ = [
     "register_executor",
     "register_metric",
     "register_rule",
+    "register_tracker",
     "resume",
 ]
 

@@ -128,6 +128,7 @@ def compare(
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
+    log: Sequence[str | Mapping[str, Any]] | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -164,6 +165,8 @@ def compare(
             `is_set` of a `threading.Event`, say. Ctrl-C, SIGTERM and SIGHUP do so, too.
         sinks: functions that get each record of the training as it comes; see `lrexp.records`. Of
             one trial they come in order, every step once. One that raises gets no more of them.
+        log: trackers in place of the config's: `["tensorboard"]`, `[{"name": "wandb", "mode":
+            "online"}]`; see `lrexp.register_tracker`.
         console: where progress is shown; by default in a terminal or a notebook, which also get the
             table in the end, and nowhere else.
         quiet: shows neither.
@@ -183,7 +186,7 @@ def compare(
     shown = progress_console(console, quiet)
     options = run_options(shown, draw, stop, sinks, jobs=jobs, executor=executor)
     of_compare = {"compare.seeds": seeds, "compare.select": select}
-    flags = {**of_compare, "device": device, "engine": engine}
+    flags = {**of_compare, "device": device, "engine": engine, "log": log}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     sections["optimizer"] = optimizer
     asked = _asked(config, overrides, sections, flags, trust, out, runs_dir, metrics)
@@ -191,7 +194,7 @@ def compare(
     given = {key: value for key, value in sections.items() if not isinstance(value, str)}
     run = _decided(
         planned.train(), options, metrics=metrics, jobs=jobs, executor=executor, trust=trust,
-        draw=draw, stop=stop, sinks=sinks, console=shown, **given,
+        draw=draw, stop=stop, sinks=sinks, log=log, console=shown, **given,
     )  # fmt: skip
     show(shown_run(run), console, quiet)
     return run
@@ -232,6 +235,7 @@ def find_lr(
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
+    log: Sequence[str | Mapping[str, Any]] | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> RangeTest:
@@ -255,7 +259,7 @@ def find_lr(
     shown = progress_console(console, quiet)
     options = run_options(shown, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
-    flags = {**of_test, "device": device, "engine": engine}
+    flags = {**of_test, "device": device, "engine": engine, "log": log}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     sections["optimizer"] = optimizer
     asked = _asked(config, overrides, sections, flags, trust, out, runs_dir)
@@ -339,6 +343,7 @@ def resume(
     draw: Draw | None = draw_unless_off,
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
+    log: Sequence[str | Mapping[str, Any]] | None = None,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Run | RangeTest:
@@ -361,7 +366,7 @@ def resume(
         trust: the packages that the run was made to trust; it is asked for again because a run
             directory may come from a stranger.
         write: as of `find_lr`.
-        draw, stop, sinks: as of `compare`; the records begin where the training goes on.
+        draw, stop, sinks, log: as of `compare`; the records begin where the training goes on.
         console: where progress is shown; by default in a terminal or a notebook, which also get the
             table in the end, and nowhere else.
         quiet: shows neither.
@@ -387,7 +392,7 @@ def resume(
     again = "" if copy is None else copy.option
     shown = progress_console(console, quiet)
     options = run_options(
-        shown, draw, stop, sinks, jobs=jobs, executor=executor, force=force, again=again
+        shown, draw, stop, sinks, log=log, jobs=jobs, executor=executor, force=force, again=again
     )
     functions = None if metrics is None else given_metrics(metrics, IN_PYTHON)[1]
     found: reader.Run = load_run(path)
@@ -409,7 +414,7 @@ def resume(
         decided = _decided(
             found, options, force=force, model=model, data=data, loss=loss, metrics=metrics,
             step=step, eval_step=eval_step, jobs=jobs, executor=executor, trust=trust, draw=draw,
-            stop=stop, sinks=sinks, console=shown,
+            stop=stop, sinks=sinks, log=log, console=shown,
         )  # fmt: skip
         show(shown_run(decided), console, quiet)
         return decided

@@ -7,10 +7,12 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     ConfigDict,
     Field,
     PlainValidator,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -175,3 +177,33 @@ RuleName: TypeAlias = Annotated[
 Arguments: TypeAlias = dict[str, Any]
 RULES = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 OPEN = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+
+class ExecutorConfig(BaseModel):
+    """Who starts worker processes, and where; its options stand beside its name."""
+
+    model_config = OPEN
+
+    name: Text = Field(
+        default="local",
+        description="local (this process, or --jobs workers), processes (workers always), ray, "
+        "slurm, or a name that lrexp.register_executor was given.",
+        examples=["local", "processes", "ray", "slurm"],
+    )
+
+
+class TrackerConfig(BaseModel):
+    """A tracker that gets the numbers of a training; its options stand beside its name."""
+
+    model_config = OPEN
+
+    name: Text = Field(
+        description="tensorboard, wandb, trackio, swanlab, mlflow, or a name that "
+        "lrexp.register_tracker was given.",
+        examples=["tensorboard"],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given

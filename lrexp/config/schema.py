@@ -25,6 +25,7 @@ from lrexp.config.fields import (
     Arguments,
     Device,
     Duration,
+    ExecutorConfig,
     InMemory,
     Length,
     Name,
@@ -32,6 +33,7 @@ from lrexp.config.fields import (
     RuleName,
     SplitRule,
     Text,
+    TrackerConfig,
     refusal,
 )
 from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
@@ -262,19 +264,6 @@ class ScheduleConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
-class ExecutorConfig(BaseModel):
-    """Who starts worker processes, and where; its options stand beside its name."""
-
-    model_config = OPEN
-
-    name: Text = Field(
-        default="local",
-        description="local (this process, or --jobs workers), processes (workers always), ray, "
-        "slurm, or a name that lrexp.register_executor was given.",
-        examples=["local", "processes", "ray", "slurm"],
-    )
-
-
 class TrainConfig(BaseModel):
     """How long and how each trial trains."""
 
@@ -412,6 +401,11 @@ class ExperimentConfig(BaseModel):
         default=None,
         description="What is minimised; left out where the model returns its loss.",
         examples=["cross_entropy"],
+    )
+    log: list[TrackerConfig] = Field(
+        default_factory=list,
+        description="Trackers that get the numbers while training: names, or names with options.",
+        examples=[["tensorboard"]],
     )
     metrics: list[Text] = Field(
         default_factory=list,

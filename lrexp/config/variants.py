@@ -31,6 +31,7 @@ _FIXED = {
     "device": "all trials of a run share the device. Use --device.",
     "engine": "it never changes results. Use --engine.",
     "executor": "it never changes results. Use --executor.",
+    "log": "it never changes results. Use --log.",
 }
 
 Overrides: TypeAlias = dict[str, object]

@@ -25,6 +25,8 @@ from lrexp.report.options import (
     RunDirectory,
     Select,
     Tables,
+    To,
+    TrackerDir,
 )
 
 commands = typer.Typer()
@@ -111,3 +113,12 @@ def power(
     from lrexp.runs.reader import load_run
 
     show_found(power_of(load_run(run), difference), power_table, json=json)
+
+
+@commands.command(epilog="Example: lrexp export runs/... --to tensorboard")
+def export(run: RunDirectory, to: To, out: TrackerDir = None) -> None:
+    """Put a run into a tracker, as `--log` would have done while it was trained."""
+    from lrexp.runs.reader import load_run
+    from lrexp.runs.trackers import export_run
+
+    say(f"Logged: {export_run(load_run(run), to, out)}")

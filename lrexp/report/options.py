@@ -176,3 +176,14 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Say what would be trained, where and how long; train nothing."),
 ]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="TRACKER", help="tensorboard, wandb, mlflow, ..."),
+]
+TrackerDir = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="For files; by default in the run.")
+]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TRACKER", help="Log to tensorboard, wandb, mlflow, ...; repeatable."),
+]

@@ -27,6 +27,7 @@ from lrexp.runs.spec import (
 )
 from lrexp.runs.stages import check_budget
 from lrexp.runs.summary import too_few_seeds
+from lrexp.runs.trackers import trackers_of
 from lrexp.runs.train import start_run
 from lrexp.runs.writer import check_free
 from lrexp.workloads.metrics import given_metrics
@@ -89,6 +90,7 @@ class Asked:
             loaded = spec.config()
             spec = with_registered(spec, loaded)
             plan = spec.plan(loaded)
+        trackers_of(loaded, options.log, Path())  # refuses what cannot be had
         if command == "find-lr":
             check_budget(plan, budget)
         else:

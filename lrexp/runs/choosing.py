@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class RunOptions:
     jobs: int | None = None  # 1 is this process, None leaves it to the config's engine
     stop: Stop | None = None  # is asked at the end of every step whether to stop there
     sinks: Sequence[Sink] = ()  # get every record as it comes; one that raises is dropped
+    log: Sequence[str | Mapping[str, Any]] | None = None  # trackers, in place of the config's
     executor: Any = None  # in place of the config's: a name, a mapping, or an `Executor`
     force: bool = False  # go on with a run that does not fit what is here
     again: str = ""  # options of the command that resumes it, for the message of an interruption

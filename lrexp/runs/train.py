@@ -91,6 +91,7 @@ from lrexp.runs.stages import (
     write_stages,
 )
 from lrexp.runs.summary import conclude
+from lrexp.runs.trackers import TrackerSink, tell_where, trackers_of
 from lrexp.runs.trial_files import readable_error
 from lrexp.runs.worker import train_groups
 from lrexp.runs.writer import RunWriter, create_run, resumed
@@ -114,6 +115,7 @@ class Session:
     outcomes: dict[TrialId, str] = field(default_factory=dict)
     unsaved: dict[TrialId, str] = field(default_factory=dict)  # why there is no checkpoint
     executor: Any = None  # one that keeps its workers from stage to stage
+    trackers: list[TrackerSink] = field(default_factory=list)
 
     @property
     def run(self) -> Path:
@@ -261,6 +263,7 @@ def _changed(
     """Return what a run was begun with and is not so here, if forced; note what may not matter."""
     check_jobs(options.jobs)
     chosen_executor(options.executor, plan.config)  # refuses what is none
+    trackers_of(plan.config, options.log, path)
     jobs_before, here = records[0].choice.jobs, surroundings(plan)
     problems = [
         *changed_settings(path, spec, resolved_text(plan, records[0].choice.groups)),
@@ -285,6 +288,7 @@ def _interruption_told(path: Path) -> Iterator[None]:
 def _train_and_finish(session: Session) -> Run:
     """Train all stages and write what they come to; note in the run how it ended."""
     writer = session.writer
+    session.trackers = trackers_of(session.plan.config, session.options.log, session.run)
     try:
         _train_stages(session)
         run = conclude(session)
@@ -304,6 +308,8 @@ def _train_and_finish(session: Session) -> Run:
     finally:
         if session.executor is not None:
             session.executor.close()
+        for tracker in session.trackers:
+            tell_where(tracker, session.options.reporter)
     writer.update_status("complete")
     return replace(run, status=read_status(session.run))
 
@@ -405,6 +411,7 @@ def _train_stage(session: Session, stage: StageRecord) -> None:
                 noted(session),
                 shown,
                 *(GuardedSink(sink, options.reporter) for sink in options.sinks),
+                *(GuardedSink(sink, options.reporter) for sink in session.trackers),
             ]
             for record in records:
                 for sink in sinks:

@@ -137,6 +137,7 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
         "loss": {"name": "cross_entropy", "args": {}},
         "step": None,
         "eval_step": None,
+        "log": [],
         "metrics": [],
         "optimizer": {"name": "SGD", "lr": 0.01, "args": {}, "groups": []},
         "schedule": {"name": "constant"},
