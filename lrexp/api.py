@@ -209,8 +209,8 @@ def find_lr(
     eval_step: Any = None,
     optimizer: Any = None,
     seeds: int | None = None,
+    budget: float | str | None = None,
     race: bool | None = None,
-    budget: float | None = None,
     device: str | None = None,
     engine: str | None = None,
     jobs: int | None = None,
@@ -231,8 +231,12 @@ def find_lr(
     The model, its buffers, the optimizer and every random generator of the caller stay as they
     are. Arguments are those of `compare`; `write` names a file for a copy of the config with the
     suggested LR in `optimizer.lr` (not written when there is no suggestion), and `force` lets it
-    replace an existing one. `race` verifies the suggestion by short trainings around it, which
-    together take `budget` full trainings.
+    replace an existing one.
+
+    The range test brackets the LR; what is left of `budget` goes to trainings of several LRs: time
+    (`"60s"`, `"5min"`), whole trainings in steps (`"1x"`, or a number), a share of the time of one
+    (`"10%"`), 0 for none. Default: 20 s, or 10 % of one training where that is longer. `race` is
+    the same as a budget of 1.
 
     Raises:
         ConfigError, UserCodeError, RunError, InterruptedRunError: as `compare`.
@@ -249,7 +253,7 @@ def find_lr(
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     sections["optimizer"] = optimizer
     asked = _Asked(config, overrides, sections, flags, trust, out, runs_dir)
-    loaded, run = asked.train("find-lr", options, budget)
+    loaded, run = asked.train("find-lr", options)
     found = range_test(run)
     if copy is not None:
         copy.write(loaded, found.suggested_lr, options.reporter)
@@ -449,7 +453,6 @@ class _Asked:
         self,
         command: Command,
         options: RunOptions,
-        budget: float | None = None,
         until: Until = Until(),  # noqa: B008  # frozen
     ) -> tuple[Config, Run]:
         """Train into a run directory; return the config and the run."""
@@ -458,8 +461,8 @@ class _Asked:
         from lrexp.runs.builder import Objects
         from lrexp.runs.executor import executor_changes
         from lrexp.runs.plan import ignored_lrs
+        from lrexp.runs.searches import check_budget
         from lrexp.runs.spec import make_spec, with_looks, with_registered, without_optimizer
-        from lrexp.runs.stages import check_budget
         from lrexp.runs.summary import too_few_seeds
         from lrexp.runs.train import start_run
         from lrexp.runs.writer import check_free
@@ -485,7 +488,7 @@ class _Asked:
             spec = with_registered(spec, loaded)
             plan = spec.plan(loaded)
         if command == "find-lr":
-            check_budget(plan, budget)
+            reporter.say(check_budget(plan), "dim")
         else:
             for text in filter(None, [too_few_seeds(loaded), *ignored_lrs(plan)]):
                 reporter.say(text, "yellow")

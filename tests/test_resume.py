@@ -41,7 +41,7 @@ compare:
   variants:
     standard: {}
     low: {optimizer.lr: 1e-3}
-find_lr: {min_lr: 1e-3, max_lr: 10, steps: 24, seeds: 2}
+find_lr: {budget: 0, min_lr: 1e-3, max_lr: 10, steps: 24, seeds: 2}
 """
 
 

@@ -75,10 +75,9 @@ MARKS: dict[str, dict[str, Any]] = {
     "race.mean": {"linewidth": 1.6, "alpha": 0.5, "zorder": 2},
     "race.seed": _dots(".", 6, alpha=0.45, zorder=2),
     "race.kept": _dots("o", 10, markeredgewidth=2, zorder=4),
-    "race.dropped": _dots("o", 10, markeredgewidth=2, zorder=4, **_HOLLOW),
+    "race.beyond": _dots("d", 9, markeredgewidth=1.5, zorder=4, **_HOLLOW),
     "race.worse": _dots("^", 10, markeredgewidth=2, zorder=4, **_HOLLOW),
     "race.diverged": _dots("X", 11, markeredgecolor="white", zorder=4),
-    "race.drift": _dots("|", 16, markeredgewidth=2, zorder=5),  # where the arrow begins
     "sensitivity.basins": {"linewidth": 4, "alpha": 0.6, "solid_capstyle": "butt", "zorder": 2},
     "sensitivity.mean": {"linewidth": 2.2, "marker": "o", "markersize": 3.5, "zorder": 3},
     "sensitivity.seed": _dots("o", 6.5, alpha=0.3, markeredgewidth=0, zorder=2.5),
@@ -128,7 +127,6 @@ NOTES: dict[str, tuple[float, float, dict[str, Any]]] = {
     "strip.suggested": (9, 0, {"fontsize": 9.5, "color": ACCENT, "fontweight": "bold"}),
     "strip.range": (9, 0, {"fontsize": 9.5, "color": MUTED}),
     "strip.rule": (9, 0, {"fontsize": 9.5, "color": INK}),
-    "race.drift": (9, 0, {"fontsize": 9.5, "color": INK, **_IN_BOX}),
     "sensitivity.lost": (8, 0, {"fontsize": 8.5, "color": MUTED, **_IN_BOX}),
     "sensitivity.start": (0, 4, {"fontsize": 9, "color": MUTED, "va": "baseline"}),
 }
@@ -148,7 +146,7 @@ LEGEND_LINES: dict[str, dict[str, Any]] = {
     "range.raw": {"linewidth": 1, "alpha": 0.5},
     "suggested": {"linewidth": 2, "color": ACCENT},
     "race.mean": {"linewidth": 1.6, "marker": "o", "markersize": 8},
-    "race.dropped": _dots("o", 8, color=MUTED, markeredgewidth=1.8, **_HOLLOW),
+    "race.beyond": _dots("d", 8, color=MUTED, markeredgewidth=1.5, **_HOLLOW),
     "race.worse": _dots("^", 8, color=MUTED, markeredgewidth=1.8, **_HOLLOW),
     "race.diverged": _dots("X", 9, color=MUTED),
     "race.start": {"linewidth": 1, "color": MUTED, "linestyle": (0, (2, 3))},
