@@ -248,6 +248,7 @@ def find_lr(
     copy = None if write is None else LrCopy(Path(write), force)
     again = "" if copy is None else copy.option
     options = _options(console, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
+    race = False if str(budget) in ("0", "0.0") else race  # whatever the config says
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}

@@ -8,7 +8,7 @@ it is moved as far as the answer, and an end that rests on that says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from lrexp.analysis.search import Search, learned, middle_of, predicted
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the best loss, that an interval may state
 MEASURED = 0.5  # of the stated tolerance: what LRs in the interval have kept to when tried
+ONE_SEED = 0.05  # of the loss: what an interval states at least where one seed was trained
 LEAST_LRS = 3  # that an interval shall hold, if a tolerance allows
 PARTS = 0.02  # of the loss: by so much must the best evaluation be lower to be worth a word
 NOT_BELOW = 1e-3  # of the loss of a constant guess: an LR that is no better than that is luck
@@ -59,7 +60,8 @@ def verdict(search: Search, done: Sequence[Raced]) -> Verdict:
     last = taught[-1]
     is_short = last.rung.horizon < search.total_steps
     not_below, notes = _not_below_guess(search, last), []
-    if not_below and (search.is_guess or not is_short):
+    is_end = _end(last) is not None  # LRs beyond it might learn more
+    if not_below and (search.is_guess or not (is_short or is_end)):
         return Verdict(None, reason=not_below)
     answer = predicted(search, taught, search.total_steps)
     if is_short:
@@ -74,29 +76,30 @@ def verdict(search: Search, done: Sequence[Raced]) -> Verdict:
     answer_at = min(max(answer_at, bottom), top)
     low, high = min(max(low, bottom), answer_at), max(min(high, top), answer_at)
     notes += [not_below] if not_below else []
-    notes += [text for text in (_end(search, last), _parts(last)) if text]
+    notes += [text for text in (_end(last), _parts(last)) if text]
     if is_short:
         notes.append(_extrapolated(search, taught, shift))
     return Verdict(
         lr=float(f"{10**answer_at:.3g}"),
-        interval=(_rounded(low, math.floor, answer_at), _rounded(high, math.ceil, answer_at)),
+        interval=(_rounded(low, min, answer_at), _rounded(high, max, answer_at)),
         within=within,
         is_extrapolated=is_short,
         notes=tuple(notes),
     )
 
 
-def _rounded(x: float, to: object, answer: float) -> float:
+def _rounded(x: float, outermost: Callable[[float, float], float], answer: float) -> float:
     """Return an end of an interval with three digits; the answer stays inside."""
     value, lr = float(f"{10**x:.3g}"), float(f"{10**answer:.3g}")
-    return min(value, lr) if to is math.floor else max(value, lr)
+    return outermost(value, lr)
 
 
 def _as_good(raced: Raced) -> tuple[float, float, float | None]:
     """Return the ends of the LRs around the best that ended nearly as low, and how nearly."""
     x, means, failed = np.log10(raced.rung.lrs), raced.means, raced.failed
     best = int(np.argmin(means))
-    for stated in TOLERANCES:
+    ends = (best, best)
+    for stated in (t for t in TOLERANCES if t >= _noise(raced)):
         level = means[best] + MEASURED * stated * abs(means[best])
         ends = _around(best, (means <= level) & ~failed)
         if ends[1] - ends[0] + 1 >= min(LEAST_LRS, len(x)):
@@ -104,6 +107,25 @@ def _as_good(raced: Raced) -> tuple[float, float, float | None]:
     if ends[1] > ends[0]:
         return float(x[ends[0]]), float(x[ends[1]]), TOLERANCES[-1]
     return float(x[best]), float(x[best]), None
+
+
+def _noise(raced: Raced) -> float:
+    """Return which share of the best loss seeds alone may account for.
+
+    That is two standard errors of an LR's loss against those of the others, seed by seed; with one
+    seed, which cannot tell, `ONE_SEED`.
+    """
+    losses = np.asarray(raced.losses, dtype=np.float64)
+    whole = losses[np.isfinite(losses).all(axis=1)]
+    if losses.shape[1] < 2 or len(whole) < 2:
+        return ONE_SEED
+    near = whole[np.argsort(whole.mean(axis=1))[:LEAST_LRS]]
+    gaps = near - near.mean(axis=0)
+    residual = gaps - gaps.mean(axis=1)[:, None]
+    free = (len(near) - 1) * (losses.shape[1] - 1)
+    sd = math.sqrt(float((residual**2).sum()) / free)
+    best = abs(float(raced.means.min()))
+    return 2 * sd / math.sqrt(losses.shape[1]) / best if best > 0 else math.inf
 
 
 def _around(best: int, good: Array) -> tuple[int, int]:
@@ -134,7 +156,7 @@ def _usable(done: Sequence[Raced]) -> tuple[float, float]:
     return math.log10(min(good)), math.log10(max(good))
 
 
-def _end(search: Search, raced: Raced) -> str | None:
+def _end(raced: Raced) -> str | None:
     """Return a sentence where the best LR is the lowest or the highest of all."""
     best, lrs = int(np.argmin(raced.means)), raced.rung.lrs
     if 0 < best < len(lrs) - 1 or len(lrs) == 1:

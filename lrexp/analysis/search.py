@@ -43,7 +43,7 @@ RATIO = 4  # of the two horizons
 SHORTEST_RATIO = 8  # of a whole training after scouts
 ABOVE = 0.3  # decades by which grids lie above what the range test suggests, which is careful
 FINE = 0.26  # decades: between the best LR and its neighbours no closer ones are tried
-MOST_WIDER = 4  # times that a grid is widened
+MOST_WIDER, MOST_BLIND = 4, 2  # times that a grid is widened; where no LR learned, too
 MOST_SEEDS = 3
 CONTENDER = 0.15  # regret up to which an LR gets more seeds
 MIN_HORIZON = 4  # steps: with fewer there is no loss after training to speak of
@@ -181,7 +181,8 @@ def next_rung(search: Search, asked: Sequence[Rung], done: Sequence[Raced]) -> R
         if here is None:
             return room.first(_first(search, horizon, before), is_only=len(search.horizons) == 1)
         rungs = [rung for rung in asked if rung.horizon == horizon]
-        further = wider(search, here) if len(rungs) <= MOST_WIDER else []
+        most = MOST_WIDER if learned(search, here) else MOST_BLIND
+        further = wider(search, here) if len(rungs) <= most else []
         if is_last and not further:
             further = between(search, here)
         if (rung := room.of(further, here)) is not None:

@@ -135,7 +135,7 @@ Name: TypeAlias = Annotated[
 ]
 
 
-def _spending(value: object) -> float | str:
+def _spending(value: object) -> int | float | str:
     try:
         parse_budget(value)
     except ConfigError as error:
@@ -145,7 +145,7 @@ def _spending(value: object) -> float | str:
 
 
 Spending: TypeAlias = Annotated[
-    float | str,
+    int | float | str,
     PlainValidator(_spending),
     WithJsonSchema({"type": ["string", "number"]}),
 ]

@@ -46,9 +46,8 @@ class FindLrConfig(BaseModel):
     @property
     def spends(self) -> Budget | None:
         """The budget; None is the default."""
-        if self.budget is None:
-            return Budget(1.0, "x") if self.race else None
-        return parse_budget(self.budget)
+        given = None if self.budget is None else parse_budget(self.budget)
+        return Budget(1.0, "x") if self.race and not (given and given.amount) else given
 
     @property
     def is_range_test(self) -> bool:

@@ -115,7 +115,7 @@ def _measured(plan: Plan, elapsed: Callable[[], float]) -> Means:
     if budget is not None and budget.unit == "x":
         costs = Costs({1: 1 / variant.total_steps})
         return Means(str(budget), budget.amount, costs, guess=guess)
-    costs = _costs(plan)
+    costs = costs_of(plan)
     training = costs.of(1, variant.total_steps)
     if budget is None:
         budget = Budget(max(LEAST_SECONDS, SHARE * training), "s")
@@ -123,7 +123,7 @@ def _measured(plan: Plan, elapsed: Callable[[], float]) -> Means:
     return Means(str(budget), max(0.0, seconds - elapsed()), costs, training, guess)
 
 
-def _costs(plan: Plan) -> Costs:
+def costs_of(plan: Plan) -> Costs:
     """Measure a step of a training on its own, and in stacks."""
     variant = plan.variants[RANGE_TEST]
     lr, horizon = plan.config.experiment.tested_lr, variant.total_steps

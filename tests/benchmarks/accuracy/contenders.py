@@ -17,7 +17,7 @@ from typing import TypeAlias
 from accuracy import peers
 from accuracy.answer import Answer
 from accuracy.grid import Cell, Protocol, control, curves, slug
-from accuracy.races import looked_at, mean_frac, race
+from accuracy.races import looked_at, mean_frac, search
 from accuracy.short_grids import budget_grid, short_grid
 from accuracy.training import DEFAULT_LR
 from accuracy.workloads import Workload
@@ -37,14 +37,14 @@ class Setting:
         return [group[0] for group in self.protocol.groups]
 
 
-RACE = "lrexp race"
+SEARCHES = {"lrexp find-lr": None, "lrexp find-lr 1x": "1x", "lrexp find-lr 4x": "4x"}
 Contender: TypeAlias = Callable[[Cell, Setting], list[Answer]]
 
 
 def contenders(*, with_peers: bool = True) -> dict[str, Contender]:
     """Return all contenders that can run here, lrexp's own first."""
     ours: dict[str, Contender] = {f"lrexp {rule}": partial(_by_rule, rule) for rule in RULES}
-    ours[RACE] = _race
+    ours |= {name: partial(_search, name, budget) for name, budget in SEARCHES.items()}
     others: dict[str, Contender] = {
         "fixed default": _default,
         "short grid": _short_grid,
@@ -75,13 +75,13 @@ def _read(
     return answers
 
 
-def _race(cell: Cell, setting: Setting) -> list[Answer]:
+def _search(name: str, budget: str | None, cell: Cell, setting: Setting) -> list[Answer]:
     def compute() -> dict[str, list[Answer]]:
         groups = curves(cell.work, cell.optimizer, setting.protocol, setting.cache)
         still = control(cell.work, setting.protocol, setting.cache)
-        return {RACE: race(cell, groups, still, setting.seeds)}
+        return {name: search(cell, groups, still, setting.seeds, budget)}
 
-    return remembered(cell, RACE, setting, compute)[RACE]
+    return remembered(cell, name, setting, compute)[name]
 
 
 def _default(cell: Cell, setting: Setting) -> list[Answer]:
