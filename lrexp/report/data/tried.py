@@ -73,11 +73,9 @@ def _panel(tried: Sequence[Raced], facts: Mapping[str, Any], x: Axis, title: str
         marks += _line(raced, its, high)
     y = value_axis(low, high, 0.12, 0.16, log=wants_log(low, high))
     start = float(np.mean(tried[0].start)) if tried else math.nan
-    if start > high:
-        text = f"before training {number_text(start)} ↑"
+    if math.isfinite(start):
+        text = f"before training {number_text(start)}{' ↑' if start > high else ''}"
         marks.append(Note("sensitivity.start", text, 0.01, 0.97, "xy"))
-    elif math.isfinite(start):
-        marks.append(mark("race.start", [0, 1], [start, start], within="x"))
     return Panel(x, y, marks, title)
 
 
@@ -109,7 +107,7 @@ def view(tried: Sequence[Raced]) -> View:
     for raced in tried:
         means = np.sort(raced.means)
         lowest.append(float(means[0]))
-        highest.append(float(means[min(len(means) - 1, math.ceil(DECIDES * len(means)))]))
+        highest.append(float(means[min(len(means) - 1, max(1, int(DECIDES * len(means))))]))
     return (min(lowest), max(highest)) if tried else (0.0, 1.0)
 
 
@@ -140,7 +138,6 @@ def _key(tried: Sequence[Raced], facts: Mapping[str, Any], total: int | None) ->
         entries.append(Entry("race.mean", name, note, its))
     _, high = view(tried)
     failed = [(raced, np.isinf(np.array(raced.losses)).any(axis=1)) for raced in tried]
-    start = float(np.mean(tried[0].start)) if tried else math.inf
     within = facts.get("within")
     said = (
         ("race.beyond", "higher than shown",
@@ -148,7 +145,6 @@ def _key(tried: Sequence[Raced], facts: Mapping[str, Any], total: int | None) ->
         ("race.worse", "ended above its start",
          any((r.failed & ~lost).any() for r, lost in failed)),
         ("race.diverged", "diverged", any(lost.any() for _, lost in failed)),
-        ("race.start", "before training", tried and start <= high),
         ("suggested", "suggested LR", facts.get("suggested_lr")),
         ("interval", within_text(within, is_short=bool(facts.get("extrapolated"))),
          facts.get("interval")),
