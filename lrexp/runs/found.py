@@ -27,7 +27,7 @@ def summary_of_find_lr(session: Session, run: Run) -> dict[str, Any]:
         tests = RangeTests(run, rule, share)
         if not tests.seeds:
             session.raise_failures()
-    if findings.raced:
+    if findings.search is not None:
         session.raise_failures()
     seconds = session.writer.seconds
     return find_lr_summary(run, tests, findings, seconds)

@@ -139,6 +139,8 @@ def stages(
     if not plan.variants[RANGE_TEST].is_searched:
         return
     findings.start = race_start(tests.read, tests.suggestion)
+    if is_of_part and tests.suggestion.suggested_lr is None:
+        findings.start = None  # that losses fall is the doing of the others, whatever its LR
     if findings.start is None:
         return
     findings.means = means_of(plan, run, elapsed)
