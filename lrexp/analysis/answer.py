@@ -172,7 +172,7 @@ def _parts(raced: Raced) -> str | None:
     """Return a sentence where another LR is best if training stops earlier."""
     if not raced.best or not raced.best_at:
         return None
-    whole = ~np.isnan(np.asarray(raced.losses)).any(axis=1) & ~raced.failed
+    whole = np.isfinite(np.asarray(raced.losses)).all(axis=1)
     rows = np.flatnonzero(whole)
     if not len(rows):
         return None

@@ -94,12 +94,16 @@ class RaceStart:
     is_guess: bool = False
 
 
-def race_start(curves: Sequence[Curve], suggestion: Suggestion) -> RaceStart | None:
+def race_start(
+    curves: Sequence[Curve], suggestion: Suggestion, *, others_train: bool = False
+) -> RaceStart | None:
     """Return where trainings begin after these range tests, None where all LRs were too high.
 
     Args:
         curves: of the range tests, one for each seed.
         suggestion: what they suggest.
+        others_train: one optimizer of several was tested. Where its LR shows no effect, that
+            losses fall is the doing of the others, and trainings would say nothing of it.
 
     Example:
         >>> import numpy as np
@@ -122,6 +126,8 @@ def race_start(curves: Sequence[Curve], suggestion: Suggestion) -> RaceStart | N
         return None
     least = max(LEAST_GAIN * deviation(combined), RESOLUTION * abs(float(combined.loss[0])))
     edge = stability_edge(combined)
+    if edge is None and others_train:
+        return None
     if edge is None:
         note = "The range test shows no effect of the LR; trainings of several LRs decided."
         low = float(combined.lr[-1]) / BELOW_TOP

@@ -148,8 +148,8 @@ def check_budget(plan: Plan) -> str:
     if not variant.is_searched:
         return f"{tests}, and no trainings."
     if budget is None:
-        amount = f"{LEAST_SECONDS:g} s, or {SHARE:.0%} of one training if that is longer"
-        return f"{tests}, then trainings of several LRs: {amount} in all (--budget)."
+        amount = f"{LEAST_SECONDS:g} s in all, or {100 * SHARE:g} % of one training if that is more"
+        return f"{tests}, then trainings of several LRs: {amount} (--budget)."
     if budget.unit != "x":
         of = " of the time of one training" if budget.unit == "%" else ""
         return f"{tests}, then trainings of several LRs: {budget}{of} in all (--budget)."

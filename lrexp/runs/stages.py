@@ -138,9 +138,7 @@ def stages(
     findings.tests = tests
     if not plan.variants[RANGE_TEST].is_searched:
         return
-    findings.start = race_start(tests.read, tests.suggestion)
-    if is_of_part and tests.suggestion.suggested_lr is None:
-        findings.start = None  # that losses fall is the doing of the others, whatever its LR
+    findings.start = race_start(tests.read, tests.suggestion, others_train=is_of_part)
     if findings.start is None:
         return
     findings.means = means_of(plan, run, elapsed)

@@ -31,7 +31,8 @@ from lrexp.report.text import count_text, lr_text, number_text
 from lrexp.runs.reader import Run, raced_of
 
 LOOKS = (Look(0), Look(2), Look(6))
-DECIDES = 0.4  # of the LRs of each length: the better ones are in view, and one more
+DECIDES = 0.4  # of the LRs of each length: the better ones are in view, and one more;
+NEAR = 0.25  # and all whose loss is above the best one by at most so much
 
 
 def race_picture(run: Run) -> Picture:
@@ -107,7 +108,9 @@ def view(tried: Sequence[Raced]) -> View:
     for raced in tried:
         means = np.sort(raced.means)
         lowest.append(float(means[0]))
-        highest.append(float(means[min(len(means) - 1, max(1, int(DECIDES * len(means))))]))
+        better = float(means[min(len(means) - 1, max(1, int(DECIDES * len(means))))])
+        near = means[means <= means[0] + NEAR * abs(means[0])]
+        highest.append(max(better, float(near.max())))
     return (min(lowest), max(highest)) if tried else (0.0, 1.0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -16,7 +17,7 @@ from typing import TypeAlias
 
 from accuracy import peers
 from accuracy.answer import Answer
-from accuracy.grid import Cell, Protocol, control, curves, slug
+from accuracy.grid import Cell, Protocol, control, curve_seconds, curves, slug
 from accuracy.races import looked_at, mean_frac, search
 from accuracy.short_grids import budget_grid, short_grid
 from accuracy.training import DEFAULT_LR
@@ -69,9 +70,10 @@ def _read(
     answers = []
     groups = curves(work, optimizer, setting.protocol, setting.cache)
     still = control(work, setting.protocol, setting.cache)
+    seconds = curve_seconds(work, optimizer, setting.protocol, setting.cache)
     for group, losses in zip(groups, still, strict=True):
         found, steps = looked_at(group, losses, rule, share)
-        answers.append(Answer(found.suggested_lr, steps, found.reason or ""))
+        answers.append(Answer(found.suggested_lr, steps, found.reason or "", seconds))
     return answers
 
 
@@ -79,7 +81,9 @@ def _search(name: str, budget: str | None, cell: Cell, setting: Setting) -> list
     def compute() -> dict[str, list[Answer]]:
         groups = curves(cell.work, cell.optimizer, setting.protocol, setting.cache)
         still = control(cell.work, setting.protocol, setting.cache)
-        return {name: search(cell, groups, still, setting.seeds, budget)}
+        found = search(cell, groups, still, setting.seeds, budget)
+        tested = curve_seconds(cell.work, cell.optimizer, setting.protocol, setting.cache)
+        return {name: [replace(a, seconds=a.seconds + tested) for a in found]}
 
     return remembered(cell, name, setting, compute)[name]
 
@@ -106,7 +110,10 @@ def _named(
 
 def _peer(package: str, name: str, cell: Cell, setting: Setting) -> list[Answer]:
     def compute() -> dict[str, list[Answer]]:
+        begun = time.perf_counter()
         asked = [peers.ask(package, cell.work, cell.optimizer, seed) for seed in setting.seeds]
+        each = (time.perf_counter() - begun) / len(setting.seeds)
+        asked = [{r: replace(a, seconds=each) for r, a in found.items()} for found in asked]
         return {rule: [answers[rule] for answers in asked] for rule in asked[0]}
 
     # no peer looks at the schedule
