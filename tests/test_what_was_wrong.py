@@ -85,12 +85,12 @@ def test_overfitting_is_told_and_the_answer_does_not_overfit(
     (tmp_path / "noisy.yaml").write_text(
         "model: {name: mlp, args: {hidden: [64]}}\ndata: {name: 'noisy:data', batch_size: 16}\n"
         "loss: cross_entropy\noptimizer: {name: Adam, lr: 0.01}\nengine: sequential\n"
-        "train: {duration: 25ep}\nfind_lr: {seeds: 2}\n"
+        "train: {duration: 50ep}\nfind_lr: {seeds: 1}\n"
     )
-    answer = lrexp("find-lr", "noisy.yaml", "--budget", "9x", "--json", "--out", "run")
+    answer = lrexp("find-lr", "noisy.yaml", "--budget", "6x", "--json", "--out", "run")
     assert answer.code == 0, answer.err
     told = json.loads(answer.out)
     alone = lrexp("find-lr", "noisy.yaml", "--range-test", "--json", "--out", "alone")
     assert told["suggested_lr"] < json.loads(alone.out)["suggested_lr"] / 2
     assert "Overfitting:" in told["note"]
-    assert "is better if you stop at step" in told["note"]
+    assert "is better if you stop at epoch 25" in told["note"]

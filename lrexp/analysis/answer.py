@@ -76,7 +76,7 @@ def verdict(search: Search, done: Sequence[Raced]) -> Verdict:
     answer_at = min(max(answer_at, bottom), top)
     low, high = min(max(low, bottom), answer_at), max(min(high, top), answer_at)
     notes += [not_below] if not_below else []
-    notes += [text for text in (_end(last), _parts(last)) if text]
+    notes += [text for text in (_end(last), _parts(search, last)) if text]
     if is_short:
         notes.append(_extrapolated(search, taught, shift))
     return Verdict(
@@ -168,7 +168,7 @@ def _end(raced: Raced) -> str | None:
     )
 
 
-def _parts(raced: Raced) -> str | None:
+def _parts(search: Search, raced: Raced) -> str | None:
     """Return a sentence where another LR is best if training stops earlier."""
     if not raced.best or not raced.best_at:
         return None
@@ -182,14 +182,12 @@ def _parts(raced: Raced) -> str | None:
     at = float(np.median(np.asarray(raced.best_at)[stops]))
     if at >= raced.rung.horizon or end - lowest <= PARTS * abs(end):
         return None
-    lrs = raced.rung.lrs
+    lrs, each = raced.rung.lrs, search.steps_per_epoch
+    when = f"epoch {at / each:.3g}" if each else f"step {at:.0f}"
     first = f"{lrs[ends]:.3g} ends best ({end:.4g})"
     if ends == stops:
-        return f"Overfitting: {first}, and is better at step {at:.0f} ({lowest:.4g})."
-    return (
-        f"Overfitting: {first}; {lrs[stops]:.3g} is better if you stop at step {at:.0f} "
-        f"({lowest:.4g})."
-    )
+        return f"Overfitting: {first}, and is better at {when} ({lowest:.4g})."
+    return f"Overfitting: {first}; {lrs[stops]:.3g} is better if you stop at {when} ({lowest:.4g})."
 
 
 def _extrapolated(search: Search, done: Sequence[Raced], shift: float) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrexp.analysis.range_curve import RESOLUTION, Curve, combine
+from lrexp.analysis.range_curve import RESOLUTION, CombinedCurve, Curve, combine
 from lrexp.analysis.rules import BELOW_EDGE, deviation, stability_edge
 from lrexp.analysis.signal import rises_at_once
 from lrexp.analysis.suggest import Suggestion
@@ -124,18 +124,22 @@ def race_start(
     combined = combine(curves)
     if not len(combined.lr) or rises_at_once(combined):
         return None
+    return _without_a_fall(combined, suggestion.peak_share, others_train=others_train)
+
+
+def _without_a_fall(
+    combined: CombinedCurve, peak_share: float, *, others_train: bool
+) -> RaceStart | None:
     least = max(LEAST_GAIN * deviation(combined), RESOLUTION * abs(float(combined.loss[0])))
     edge = stability_edge(combined)
-    if edge is None and others_train:
-        return None
     if edge is None:
         note = "The range test shows no effect of the LR; trainings of several LRs decided."
         low = float(combined.lr[-1]) / BELOW_TOP
-        return RaceStart(low, least, note, is_guess=True)
+        return None if others_train else RaceStart(low, least, note, is_guess=True)
     if edge * BELOW_EDGE * ROOM < combined.lr[0]:
         return None
     note = f"The range test saw no fall, only a rise above LR {edge:.2g}: LRs below were tried."
-    return RaceStart(edge * BELOW_EDGE / suggestion.peak_share, least, note, is_guess=True)
+    return RaceStart(edge * BELOW_EDGE / peak_share, least, note, is_guess=True)
 
 
 @dataclass(frozen=True)

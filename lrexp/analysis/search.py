@@ -104,6 +104,7 @@ class Search:
         least_gain: by how much an LR must lower the loss to count as one that learns.
         guess: loss of the best constant answer, where it is known.
         is_guess: the range test has no answer.
+        steps_per_epoch: for words; None where the data has no length.
         can_have: whether the config's schedule can have an LR as its base; others are not tried.
     """
 
@@ -115,6 +116,7 @@ class Search:
     least_gain: float = 0.0
     guess: float | None = None
     is_guess: bool = False
+    steps_per_epoch: int | None = None
     can_have: Callable[[float], bool] = field(default=lambda lr: True, repr=False, compare=False)
 
     @cached_property
@@ -169,7 +171,7 @@ def next_rung(search: Search, asked: Sequence[Rung], done: Sequence[Raced]) -> R
     Example:
         >>> search = Search(0.01, 160, budget=4.0, costs=Costs({1: 1 / 160}))
         >>> next_rung(search, (), ())
-        Rung(horizon=20, lrs=(0.01015, 0.04042, 0.1609, 0.6406), seeds=(0,))
+        Rung(horizon=20, lrs=(0.005771, 0.02297, 0.09146, 0.3641), seeds=(0,))
     """
     left = search.budget * (1 + 1e-9) - sum(search.cost(rung) for rung in asked)
     for place, horizon in enumerate(search.horizons):

@@ -104,6 +104,7 @@ def search_of(plan: Plan, start: RaceStart, means: Means) -> Search:
         least_gain=start.least_gain,
         guess=means.guess,
         is_guess=start.is_guess,
+        steps_per_epoch=variant.clock.steps_per_epoch,
         can_have=lambda lr: can_have(variant, plan.config, lr),
     )
 
