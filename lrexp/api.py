@@ -220,8 +220,8 @@ def find_lr(
     eval_step: Any = None,
     optimizer: Any = None,
     seeds: int | None = None,
+    budget: float | str | None = None,
     race: bool | None = None,
-    budget: float | None = None,
     device: str | None = None,
     engine: str | None = None,
     jobs: int | None = None,
@@ -244,8 +244,12 @@ def find_lr(
     The model, its buffers, the optimizer and every random generator of the caller stay as they
     are. Arguments are those of `compare`; `write` names a file for a copy of the config with the
     suggested LR in `optimizer.lr` (not written when there is no suggestion), and `force` lets it
-    replace an existing one. `race` verifies the suggestion by short trainings around it, which
-    together take `budget` full trainings.
+    replace an existing one.
+
+    The range test brackets the LR; what is left of `budget` goes to trainings of several LRs: time
+    (`"60s"`, `"5min"`), whole trainings in steps (`"1x"`, or a number), a share of the time of one
+    (`"10%"`), 0 for none. Default: 20 s, or 10 % of one training where that is longer. `race` is
+    the same as a budget of 1.
 
     Raises:
         ConfigError, UserCodeError, RunError, InterruptedRunError: as `compare`.
@@ -258,12 +262,13 @@ def find_lr(
     again = "" if copy is None else copy.option
     shown = progress_console(console, quiet)
     options = run_options(shown, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
+    race = False if str(budget) in ("0", "0.0") else race  # whatever the config says
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine, "log": log}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
     sections["optimizer"] = optimizer
     asked = _asked(config, overrides, sections, flags, trust, out, runs_dir)
-    planned = asked.planned("find-lr", options, budget)
+    planned = asked.planned("find-lr", options)
     found = range_test(planned.train())
     if copy is not None:
         copy.write(planned.config, found.suggested_lr, options.reporter)

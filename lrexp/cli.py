@@ -64,6 +64,7 @@ from lrexp.report.options import (
     PlotsDir,
     Quiet,
     Race,
+    RangeTestAlone,
     RunDirectories,
     RunDirectory,
     RunsDir,
@@ -197,8 +198,9 @@ def find_lr(
     config: ConfigFile,
     set_: Set = None,
     seeds: Seeds = None,
-    race: Race = False,
     budget: Budget = None,
+    range_test: RangeTestAlone = False,
+    race: Race = False,
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
@@ -214,7 +216,11 @@ def find_lr(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run LR range tests on copies of the model and suggest a learning rate; --race verifies it."""
+    """Find a learning rate: an LR range test on copies of the model, then trainings of several."""
+    if range_test and (race or budget not in (None, "0")):
+        what, remedy = "allows no trainings", "Leave out --budget and --race, or --range-test."
+        raise ConfigError.single("--range-test", what, budget or "--race", remedy)
+    budget = "0" if range_test else budget
     shown = _Shown(context, quiet, json, no_plots)
     given = {
         "seeds": seeds,
@@ -240,7 +246,7 @@ def find_lr(
         force=force,
         **given,
     )
-    raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget:g}"])
+    raced = "".join([" --race" * race, "" if budget is None else f" --budget {budget}"])
     again = f"find-lr {again_words(config, set_)}{raced} --write tuned.yaml"
     following = f"compare {write}" if write else again
     show_range_test(result, following, quiet=quiet, json=json)

@@ -140,7 +140,7 @@ def test_a_range_test(name: str, tmp_path: Path) -> None:
     data, make_model, loss, _ = CASES[name]
     config = {
         "optimizer": {"name": "SGD", "lr": 0.1},
-        "find_lr": {"seeds": 1, "steps": 20},
+        "find_lr": {"budget": 0, "seeds": 1, "steps": 20},
         "data": {"batch_size": 16},
     }
     given = {"model": make_model, "data": (data, data), "loss": loss, "runs_dir": tmp_path}

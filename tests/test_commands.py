@@ -37,7 +37,7 @@ compare:
     standard: {}
     high: {optimizer.lr: 1e5}
     low: {optimizer.lr: 1e-4}
-find_lr: {min_lr: 1e-4, max_lr: 10, steps: 60, seeds: 2}
+find_lr: {budget: 0, min_lr: 1e-4, max_lr: 10, steps: 60, seeds: 2}
 """
 STEPS = 3 * 22  # 1,438 training samples, 22 full batches of 64
 

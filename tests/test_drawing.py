@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
     "loss": "mse_loss",
     "optimizer": {"name": "SGD", "lr": 0.1},
     "train": {"duration": 3},
-    "find_lr": {"steps": 12, "seeds": 1},
+    "find_lr": {"budget": 0, "steps": 12, "seeds": 1},
 }
 PICTURES = {"compare": {"loss.png", "lr.png", "lr_sensitivity.png"}, "find-lr": {"range_test.png", "loss.png", "lr.png"}}  # fmt: skip
 

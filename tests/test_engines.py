@@ -36,7 +36,7 @@ compare:
     again: {}
     cosine: {schedule: {name: cosine, warmup: 2}}
     adam: {optimizer: {name: AdamW, lr: 0.001}}
-find_lr: {steps: 60, seeds: 3, max_lr: 1}
+find_lr: {budget: 0, steps: 60, seeds: 3, max_lr: 1}
 """
 
 RECURRENT = """\

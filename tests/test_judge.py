@@ -225,7 +225,9 @@ def test_power_says_how_many_seeds_a_difference_takes(run: library.Run, lrexp: C
 
 def test_a_range_test_holds_no_comparison(tmp_path: Path, lrexp: Callable) -> None:
     found = library.find_lr(
-        {**CONFIG, "find_lr": {"steps": 20, "seeds": 1}}, out=tmp_path / "found", draw=None
+        {**CONFIG, "find_lr": {"budget": 0, "steps": 20, "seeds": 1}},
+        out=tmp_path / "found",
+        draw=None,
     )
     assert found.run is not None
     assert "RUN: holds no comparison" in lrexp("verdict", found.run.path).err

@@ -479,7 +479,10 @@ def test_a_registered_metric_travels_to_worker_processes(tmp_path: Path) -> None
     assert values[0] == values[1]
 
 
-def test_a_race_on_labels_of_no_use_says_that_guessing_is_as_good(tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", ["1x", "8x"])
+def test_trainings_on_labels_of_no_use_say_that_guessing_is_as_good(
+    budget: str, tmp_path: Path
+) -> None:
     draws = torch.Generator().manual_seed(0)
     inputs, labels = (
         torch.randn(400, 20, generator=draws),
@@ -493,7 +496,8 @@ def test_a_race_on_labels_of_no_use_says_that_guessing_is_as_good(tmp_path: Path
         "train": {"duration": "40st"},
         "find_lr": {"steps": 40, "seeds": 1},
     }
-    found = lrexp.find_lr(config, data=(inputs, labels), race=True, out=tmp_path / "r", draw=None)
-    assert found.run is not None
-    note = found.run.summary["note"]
-    assert "which guessing the same each time gets" in note
+    found = lrexp.find_lr(
+        config, data=(inputs, labels), budget=budget, out=tmp_path / "r", draw=None
+    )
+    assert (found.suggested_lr is None) == (budget == "8x")  # after short ones it may be too soon
+    assert "which guessing the same each time gets" in f"{found.note} {found.reason}"

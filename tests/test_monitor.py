@@ -19,7 +19,7 @@ optimizer: {name: SGD, lr: 0.1}
 schedule: {name: plateau, monitor: val_accuracy}
 train: {duration: 8st, eval_every: 4st}
 compare: {metric: val_loss, variants: {a: {}}}
-find_lr: {steps: 20, seeds: 1}
+find_lr: {budget: 0, steps: 20, seeds: 1}
 """
 WHAT = "needs targets that are classes (got 'val_accuracy'). Use val_loss or train_loss."
 

@@ -98,7 +98,9 @@ def test_what_cannot_have_more_seeds(lrexp: Callable, tmp_path: Path) -> None:
     assert "--seeds: must be more than the run has, which is 2 (got 1)" in fewer.err
     assert "nothing to resume" in lrexp("resume", run, "--seeds", 2).err
     test = tmp_path / "test"
-    library.find_lr(config, seeds=1, out=test, draw=None, overrides=["find_lr.steps=12"])
+    library.find_lr(
+        config, seeds=1, out=test, draw=None, overrides=["find_lr.steps=12", "find_lr.budget=0"]
+    )
     with pytest.raises(ConfigError, match="--seeds: is for comparisons"):
         library.resume(test, seeds=3)
     with pytest.raises(ConfigError, match="seeds: must be a whole number"):

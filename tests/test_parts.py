@@ -462,7 +462,7 @@ def test_a_part_is_judged_by_what_it_does_to_its_own_loss(
         found = lrexp.LRFinder(model, optimizers, step=step).run([(X, Y)], **test)
     else:
         parts = [{"match": p, "name": "SGD", "lr": lr} for p, lr in (("a", 0.1), ("b", 0.01))]
-        config = CONFIG | {"optimizer": {"parts": parts}, "find_lr": test}
+        config = CONFIG | {"optimizer": {"parts": parts}, "find_lr": {**test, "budget": 0}}
         out = tmp_path / "run"
         found = lrexp.find_lr(config, model=Pull, data=(X, Y), step=step, out=out, draw=None)
     assert found.curves[0].loss[0] == pytest.approx(helps + 0.5)  # its own, before any update

@@ -48,7 +48,7 @@ optimizer: {name: SGD, lr: 0.1, args: {momentum: 0.9}}
 schedule: {name: plateau, monitor: val_loss}
 train: {duration: 30st, eval_every: 7st}
 compare: {seeds: 2, variants: {standard: {}, high: {optimizer.lr: 1e5}, low: {optimizer.lr: 1e-4}}}
-find_lr: {min_lr: 1e-4, max_lr: 10, steps: 40, seeds: 3}
+find_lr: {budget: 0, min_lr: 1e-4, max_lr: 10, steps: 40, seeds: 3}
 """
 
 # A model that lives and dies as its `mode` says; it notes every attempt in a file.
@@ -355,7 +355,11 @@ def test_jobs_is_a_count(jobs: Any, tmp_path: Path) -> None:
 def test_a_spec_keeps_the_config_as_it_was_read(tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(SMALL)
-    spec = make_spec("find-lr", file, [("find_lr.steps", 50), ("find_lr.seeds", 2, "--seeds")])
+    spec = make_spec(
+        "find-lr",
+        file,
+        [("find_lr.budget", 0), ("find_lr.steps", 50), ("find_lr.seeds", 2, "--seeds")],
+    )
     file.write_text("broken: [")
     again = RunSpec.from_plain(json.loads(json.dumps(spec.to_plain())))
     assert again == spec

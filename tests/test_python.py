@@ -24,7 +24,7 @@ SETTINGS = {
     "optimizer": {"name": "SGD", "lr": 0.1},
     "train": {"duration": "2ep"},
     "compare": {"variants": {"a": {}, "b": {"optimizer.lr": 0.01}}},
-    "find_lr": {"min_lr": 1e-4, "steps": 50, "seeds": 2},
+    "find_lr": {"budget": 0, "min_lr": 1e-4, "steps": 50, "seeds": 2},
 }
 
 
@@ -357,7 +357,7 @@ SMALL = {
 
 
 def test_what_is_returned_is_shown_in_a_line(tmp_path: Path) -> None:
-    config = {**SMALL, "find_lr": {"steps": 20, "seeds": 1}}
+    config = {**SMALL, "find_lr": {"budget": 0, "steps": 20, "seeds": 1}}
     run = lrexp.compare(config, seeds=1, out=tmp_path / "run", draw=None)
     found = lrexp.find_lr(config, out=tmp_path / "test", draw=None)
     assert run.summary is not None

@@ -1,4 +1,4 @@
-"""`lrexp find-lr --race`: the whole way from a config to an LR that short trainings verified."""
+"""`lrexp find-lr` with a budget: the whole way from a config to an LR that trainings decided."""
 
 from __future__ import annotations
 
@@ -54,57 +54,110 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.pictures
-def test_a_race_from_config_to_answer(lrexp: Callable, config: Path, tmp_path: Path) -> None:
+def test_from_config_to_answer(lrexp: Callable, config: Path, tmp_path: Path) -> None:
     answer = lrexp("find-lr", "small.yaml", "--out", "run", "--write", "tuned.yaml", "--json")
     assert answer.code == 0, answer.err
     told = json.loads(answer.out)
     race, run = told["race"], tmp_path / "run"
     low, high = told["interval"]
     assert low <= told["suggested_lr"] <= high
-    assert 0 <= told["estimated_regret"] < 0.5
+    assert told["extrapolated"]
+    assert "estimated_regret" not in told
     assert told["base_lr"] <= told["suggested_lr"] <= told["max_lr"]
-    assert [(rung["horizon"], len(rung["lrs"])) for rung in race["rungs"]] == [(25, 4), (50, 2)]
-    assert [sum(lr["dropped"] for lr in rung["lrs"]) for rung in race["rungs"]] == [2, 0]
+    assert [(rung["horizon"], len(rung["lrs"])) for rung in race["rungs"]] == [(12, 4), (50, 3)]
     trials = [t for t in library.load_run(run).trials if t.variant.startswith("race-")]
-    assert len(trials) == 6
-    assert race["steps"] == race["budget_steps"] == 200
-    assert sum(t.result["steps"] for t in trials) == 200
-    rung = race["rungs"][0]
+    assert race["steps"] == sum(t.result["steps"] for t in trials) == 198  # of 200
+    rung = race["rungs"][1]
     for lr in rung["lrs"]:
-        trial = next(t for t in trials if t.variant == f"race-25-lr-{lr['lr']:.4g}")
+        trial = next(t for t in trials if t.variant == f"race-50-lr-{lr['lr']:.4g}")
         assert lr["losses"] == [trial.result["final"]["val_loss"]]
+        assert trial.evals["step"].tolist() == [0, *range(9, 50, 9), 50]
     tests = [t for t in library.load_run(run).trials if t.variant == "range_test"]
-    assert told["mean_frac"] == pytest.approx(0.5, abs=0.03)  # of the cosine, not of the ramp
+    steps = sum(len(t.steps["loss"]) for t in tests)
+    assert told["range_test"]["steps"] == steps
+    spent = told["spent"]
+    assert (spent["steps"], spent["trainings"]) == (198 + steps, (198 + steps) / 100)
+    assert 0 < spent["seconds"] < 60
+    assert [(one["lr"], one["steps"], one["loss"]) for one in told["tried"]] == [
+        (t.lr, t.total_steps, t.result["final"]["val_loss"])
+        for t in sorted(trials, key=lambda t: (t.total_steps, t.lr))
+    ]
+    assert {one["outcome"] for one in told["tried"]} == {"finished"}
     again = library.resume(run)
     assert (again.suggested_lr, list(again.interval)) == (told["suggested_lr"], told["interval"])
+    assert (again.spent, again.tried) == (spent, told["tried"])
     assert again.rules["auto"] == told["range_test"]["suggested_lr"]
-    assert told["range_test"]["steps"] == sum(len(t.steps["loss"]) for t in tests)
     tuned = yaml.safe_load((tmp_path / "tuned.yaml").read_text())
     assert float(tuned["optimizer"]["lr"]) == float(f"{told['suggested_lr']:.3g}")
     assert (run / "plots/race.png").stat().st_size > 10_000
-    assert status(run)["num_trials"] == status(run)["counts"]["finished"] == 8
+    assert status(run)["num_trials"] == status(run)["counts"]["finished"] == 9
 
 
 def test_the_flags_and_what_is_shown(lrexp: Callable, config: Path) -> None:
-    words = ("--set", "find_lr.race=false", "--race", "--budget", "1")
-    answer = lrexp("find-lr", "small.yaml", "--out", "run", *words)
+    answer = lrexp("find-lr", "small.yaml", "--out", "run", "--budget", "1x")
     assert answer.code == 0, answer.err
-    for text in ("suggested LR", "probably as good", "estimated regret", "range test",
-                 "100 steps, 1 × a full training", "25 steps, 25%", "best"):  # fmt: skip
+    for text in ("suggested LR", "the best", "range test", "× a whole training", "spent",
+                 "25 steps, 25%", "best", "Extrapolated from trainings"):  # fmt: skip
         assert text in answer.out
-    assert "--race --budget 1 --write tuned.yaml" in answer.out
+    assert "regret" not in answer.out
+    assert "--budget 1x --write tuned.yaml" in answer.out
+    first, *_ = answer.err.splitlines()
+    assert first.startswith("2 range tests of 60 steps, then trainings of several LRs: 1 × a whole")
     assert "25 of 100 steps each" in answer.err
+
+
+@pytest.mark.parametrize("words", [("--budget", "0"), ("--range-test",)])
+def test_the_range_test_alone(lrexp: Callable, config: Path, words: tuple[str, ...]) -> None:
+    answer = lrexp("find-lr", "small.yaml", "--out", "run", *words, "--json")
+    told = json.loads(answer.out)
+    assert "race" not in told
+    assert told["tried"] == []
+    assert told["spent"]["steps"] > 60
+    assert stages_of(Path("run"))[-1]["kind"] in ("range_test", "paired_control")
+
+
+def test_time_buys_whole_trainings_and_is_decided_once(
+    lrexp: Callable, config: Path, tmp_path: Path
+) -> None:
+    words = ("--set", "find_lr.race=false", "--set", "find_lr.budget=5s")
+    answer = lrexp("find-lr", "small.yaml", "--out", "run", *words, "--json")
+    assert answer.code == 0, answer.err
+    told, run = json.loads(answer.out), tmp_path / "run"
+    assert told["budget"] == "5 s"
+    (rung,) = told["race"]["rungs"]
+    assert rung["horizon"] == 100
+    assert len(rung["lrs"]) >= 4
+    assert not told["extrapolated"]
+    decided = json.loads((run / "search.json").read_text())
+    assert 0 < decided["amount"] <= 5
+    # on a machine that is a hundred times as slow it is still the same search
+    after = copy_of(run, tmp_path / "after")
+    last = stages_of(after)[-1]["trials"]
+    for trial in last:
+        shutil.rmtree(after / "trials" / trial["name"])
+    (after / "summary.json").unlink()
+    interrupted(after)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lrexp.runs.searches.costs_of", lambda plan: pytest.fail("it is measured"))
+        assert lrexp("resume", "after").code == 0
+    assert contents(after) == contents(run)
+    (after / "search.json").write_text('{"budget": 3}')
+    interrupted(after)
+    answer = lrexp("resume", "after")
+    assert (answer.code, "search.json: is damaged" in answer.err) == (3, True)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--budget", "2"), "--budget: is that of a race"),
-        (("--race", "--budget", "0.1"), "small.yaml:9: find_lr.budget: leaves less than 4 steps"),
-        (("--race", "--budget", "0"), "must be greater than 0"),
+        (("--budget", "0.1"), "small.yaml:9: find_lr.budget: leaves less than 4 steps"),
+        (("--budget", "-1"), "is no budget"),
+        (("--budget", "soon"), "is no budget (got 'soon'). Write time as 60s"),
+        (("--range-test", "--budget", "2x"), "--range-test: allows no trainings"),
+        (("--range-test", "--race"), "--range-test: allows no trainings"),
     ],
 )
-def test_what_cannot_be_raced_is_said_at_once(
+def test_what_cannot_be_had_is_said_at_once(
     lrexp: Callable, config: Path, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
     answer = lrexp("find-lr", "small.yaml", "--set", "find_lr.race=false", *words, "--out", "run")
@@ -138,7 +191,7 @@ def test_a_race_that_is_interrupted_again_and_again_ends_with_the_same_files(
 def test_a_race_is_resumed_between_two_rungs(lrexp: Callable, raced: Path, tmp_path: Path) -> None:
     run = copy_of(raced, tmp_path / "run")
     stages = stages_of(run)
-    assert [stage["kind"] for stage in stages] == ["range_test", "race", "race", "race"]
+    assert [stage["kind"] for stage in stages] == ["range_test", "race", "race"]
     for trial in [trial for stage in stages[2:] for trial in stage["trials"]]:
         shutil.rmtree((run / "trials" / trial["name"]).parent)
     (run / "engine.json").write_text(json.dumps({"stages": stages[:2]}))
@@ -167,7 +220,7 @@ def test_a_trial_of_a_race_diverges_also_where_a_range_test_is_trained_again(
     lrexp("find-lr", "mine.yaml", "--out", "straight")
     straight = tmp_path / "straight"
     assert set(outcomes(straight, "range_test")) == {"finished"}
-    assert set(outcomes(straight, "race-25-*")) == {"diverged"}
+    assert set(outcomes(straight, "race-12-*")) == {"diverged"}
     run = copy_of(straight, tmp_path / "run")
     for folder in [run / "trials/range_test/seed-0", *run.glob("trials/race-*")]:
         shutil.rmtree(folder)
@@ -178,7 +231,7 @@ def test_a_trial_of_a_race_diverges_also_where_a_range_test_is_trained_again(
     interrupted(run)
     lrexp("resume", "run")
     assert set(outcomes(run, "range_test")) == {"finished"}
-    assert outcomes(run, "race-25-*") == outcomes(straight, "race-25-*")
+    assert outcomes(run, "race-12-*") == outcomes(straight, "race-12-*")
     assert contents(run) == contents(straight)
 
 
@@ -277,16 +330,42 @@ def settings(**find_lr: Any) -> dict[str, Any]:
     }
 
 
-def test_without_a_signal_nothing_is_raced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", ["1x", "6x"])
+def test_a_refusal_is_measured_too(tmp_path: Path, budget: str) -> None:
     found = library.find_lr(
         settings(), model=Blind, data=(classes(300, 0), classes(100, 1)), loss="cross_entropy",
-        race=True, out=tmp_path / "run",
+        budget=budget, out=tmp_path / "run",
     )  # fmt: skip
-    assert (found.suggested_lr, found.race, found.estimated_regret) == (None, None, None)
-    assert found.reason
-    assert {stage["kind"] for stage in stages_of(tmp_path / "run")} <= {
-        "range_test", "paired_control",
+    assert found.suggested_lr is None
+    assert "by more than luck would" in str(found.reason)
+    assert len(found.tried) >= 6
+
+
+class Deep(nn.Module):
+    """A deep tanh net whose loss stays flat in a range test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Linear(6, 16)]
+        for _ in range(8):
+            layers += [nn.Tanh(), nn.Linear(16, 16)]
+        self.layers = nn.Sequential(*layers, nn.Tanh(), nn.Linear(16, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_what_a_range_test_refuses_falsely_is_found(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "model": Deep, "data": (classes(300, 0), classes(100, 1)), "loss": "cross_entropy",
     }  # fmt: skip
+    config = settings(seeds=1, steps=12) | {"train": {"duration": 300, "eval_every": 300}}
+    alone = library.find_lr(config, **given, budget=0, out=tmp_path / "alone")
+    assert alone.suggested_lr is None
+    found = library.find_lr(config, **given, budget="12x", out=tmp_path / "run")
+    assert found.suggested_lr is not None, found.reason
+    losses = {one["lr"]: one["loss"] for one in found.tried if one["loss"] is not None}
+    assert min(losses.values()) < 0.8  # of a guess: 1.1
 
 
 def test_what_does_not_carry_over_to_validation_is_refused(lrexp: Callable, tmp_path: Path) -> None:
@@ -320,8 +399,10 @@ def test_without_validation_data_the_training_loss_counts(tmp_path: Path) -> Non
     assert found.suggested_lr is not None
     assert found.race is not None
     row = found.race["rungs"][0]["lrs"][0]
-    (trial,) = (t for t in found.run.trials if t.variant == f"race-20-lr-{row['lr']:.4g}")
-    assert row["losses"] == [pytest.approx(float(np.mean(trial.steps["loss"][-2:])))]
+    horizon = found.race["rungs"][0]["horizon"]
+    (trial,) = (t for t in found.run.trials if t.variant == f"race-{horizon}-lr-{row['lr']:.4g}")
+    tail = trial.steps["loss"][-max(1, horizon // 10) :]
+    assert row["losses"] == [pytest.approx(float(np.mean(tail)))]
     assert found.race["rungs"][0]["start"] == [pytest.approx(float(trial.steps["loss"][0]))]
 
 
@@ -385,7 +466,7 @@ def test_an_exception_in_a_rung_ends_the_race(lrexp: Callable, tmp_path: Path) -
     answer = lrexp("find-lr", "mine.yaml", "--out", "run")
     assert answer.code == 3, answer.err
     assert "mine.py:4" in answer.err
-    assert "race-25-lr-" in answer.err
+    assert "race-12-lr-" in answer.err
     assert not (tmp_path / "run/summary.json").exists()
 
 

@@ -26,7 +26,7 @@ optimizer: {name: SGD, lr: 0.1}
 schedule: {name: cosine, warmup: 10%}
 train: {duration: 3ep}
 compare: {seeds: 2, variants: {standard: {}, high: {optimizer.lr: 1}}}
-find_lr: {steps: 60, seeds: 1}
+find_lr: {budget: 0, steps: 60, seeds: 1}
 """
 
 HEAVY = ("torch", "sklearn", "scipy", "pandas", "torchvision")

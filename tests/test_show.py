@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "engine": "sequential",
     "train": {"duration": "12st", "eval_every": "4st"},
     "compare": {"seeds": 2, "variants": {"a": {}, "b": {"optimizer.lr": 0.03}}},
-    "find_lr": {"steps": 20, "seeds": 1},
+    "find_lr": {"budget": 0, "steps": 20, "seeds": 1},
 }
 
 

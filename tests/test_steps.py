@@ -48,7 +48,7 @@ CONFIG: dict[str, Any] = {
     "data": {"batch_size": 16},
     "train": {"duration": STEPS, "eval_every": 4},
     "compare": {"variants": {"a": {}, "b": {"optimizer.lr": 0.02}}},
-    "find_lr": {"seeds": 1, "steps": 20},
+    "find_lr": {"budget": 0, "seeds": 1, "steps": 20},
 }
 
 

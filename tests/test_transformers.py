@@ -29,7 +29,7 @@ CONFIG = {
     "data": {"batch_size": 32},
     "train": {"duration": 3, "eval_every": 3},
     "compare": {"variants": {"a": {}, "b": {"optimizer.lr": 0.001}}},
-    "find_lr": {"seeds": 1, "steps": 20},
+    "find_lr": {"budget": 0, "seeds": 1, "steps": 20},
 }
 SMALL = {
     "vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -94,7 +94,7 @@ def test_a_file(tmp_path: Path, lrexp: Callable[..., Any]) -> None:
     (tmp_path / "bert.yaml").write_text(
         "model: mine:net\ndata: {name: 'mine:data', batch_size: 32}\n"
         "optimizer: {name: AdamW, lr: 0.003}\ntrain: {duration: 3}\n"
-        "find_lr: {seeds: 1, steps: 20}\n"
+        "find_lr: {budget: 0, seeds: 1, steps: 20}\n"
     )
     answer = lrexp("compare", "bert.yaml", "--out", "run", "--trust", "transformers")
     assert answer.code == 0, answer.err

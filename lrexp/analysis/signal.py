@@ -66,6 +66,11 @@ def no_signal(curve: CombinedCurve, curves: Sequence[Curve]) -> str | None:
     return None if _fell(curve, marks, curves) else _not_descending(curve, marks, curves)
 
 
+def rises_at_once(curve: CombinedCurve) -> bool:
+    """Return whether even the lowest LRs are too high."""
+    return len(curve.lr) >= MIN_POINTS and _rises_at_once(landmarks(curve))
+
+
 def ended_infinite(curves: Sequence[Curve]) -> bool:
     """Return whether a loss that is not finite ended the tests: the edge of stability."""
     return 2 * sum(one.num_finite < len(one.loss) for one in curves) >= len(curves)

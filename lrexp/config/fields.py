@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from lrexp.config.budget import parse_budget
 from lrexp.config.rule_names import RULES as RANGE_TEST_RULES
 from lrexp.config.units import DURATION_PATTERN, UNITS, parse_duration
 from lrexp.errors import ConfigError
@@ -135,6 +136,21 @@ Name: TypeAlias = Annotated[
     str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})
 ]
 
+
+def _spending(value: object) -> int | float | str:
+    try:
+        parse_budget(value)
+    except ConfigError as error:
+        raise refusal(error.problems[0].what, error.problems[0].remedy) from None
+    assert isinstance(value, int | float | str)
+    return value
+
+
+Spending: TypeAlias = Annotated[
+    int | float | str,
+    PlainValidator(_spending),
+    WithJsonSchema({"type": ["string", "number"]}),
+]
 Duration: TypeAlias = Annotated[
     int | str, PlainValidator(_duration), WithJsonSchema(_duration_schema(list(UNITS)))
 ]

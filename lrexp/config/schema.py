@@ -30,12 +30,12 @@ from lrexp.config.fields import (
     Length,
     Name,
     Pattern,
-    RuleName,
     SplitRule,
     Text,
     TrackerConfig,
     refusal,
 )
+from lrexp.config.find_lr import FindLrConfig
 from lrexp.config.tree import NAMED_SECTIONS, OPTIONAL_SECTIONS
 from lrexp.schedules.signatures import Count, Fraction, Positive
 
@@ -330,47 +330,6 @@ class CompareConfig(BaseModel):
             raise refusal("cannot stand beside compare.variants", "Keep one of the two.", "grid")
         if self.looks != sorted({look for look in self.looks if 0 < look <= 10_000}):
             raise refusal("must be numbers of seeds that rise", "E.g. [6, 10, 15].", "looks")
-        return self
-
-
-class FindLrConfig(BaseModel):
-    """The LR range test of `lrexp find-lr`, and the race that may follow it."""
-
-    model_config = RULES
-
-    min_lr: Positive = Field(default=1e-7, description="LR of the first step.")
-    max_lr: Positive = Field(default=10.0, description="LR of the last step.")
-    steps: int = Field(
-        default=100, ge=2, le=10_000_000, description="Optimizer steps from min to max."
-    )
-    seeds: int = Field(default=3, ge=1, le=10_000, description="Range tests that are combined.")
-    mode: Literal["exp", "linear"] = Field(default="exp", description="How the LR rises.")
-    stop_factor: float = Field(
-        default=4.0, gt=1, description="Stop when the smoothed loss is this many times its best."
-    )
-    rule: RuleName = Field(default="auto", description="Which rule gives the suggestion.")
-    part: int | None = Field(
-        default=None,
-        ge=0,
-        description="The number of the part of optimizer.parts whose LR rises while the others "
-        "stay at theirs; by default all rise together, and the LR is that of the first.",
-        examples=[0],
-    )
-    race: bool = Field(
-        default=False,
-        description="Verify the suggestion: train LRs around it for a short time; from a budget of "
-        "2 on, the better half of them for longer.",
-    )
-    budget: Positive = Field(
-        default=1.0,
-        description="Length of a race, all its trainings together: 1 is train.duration.",
-    )
-
-    @model_validator(mode="after")
-    def _rising(self) -> FindLrConfig:
-        if self.min_lr >= self.max_lr:
-            what = f"must be greater than find_lr.min_lr, {self.min_lr:g}"
-            raise refusal(what, "Raise it, or lower min_lr.", "max_lr")
         return self
 
 

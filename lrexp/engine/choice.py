@@ -165,6 +165,20 @@ def _fastest(
     return Choice(tuple(groups), workers, tuple(dict.fromkeys(reasons)), figures)
 
 
+def speeds(tasks: Sequence[Task], machine: Machine) -> tuple[dict[int, float], float]:
+    """Return seconds per trial-step by the copies in a stack, 1 for none, and a stack's setup.
+
+    Args:
+        tasks: of one family, as many as may be trained at a time.
+    """
+    step = _rough_seconds(tasks[0], machine)
+    if step * _steps(tasks) < SHORT or len(tasks) == 1:
+        return {1: step}, 0.0
+    family = _with_engine(families(tasks)[0], machine)
+    alone = family.alone or step
+    return {1: alone, **(family.seconds if family.block > 1 else {})}, family.setup
+
+
 def _rough_seconds(task: Task, machine: Machine) -> float:
     """Return about how long a step takes."""
     try:

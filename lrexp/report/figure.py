@@ -355,13 +355,6 @@ def _draw_mark(ax: Axes, mark: Mark, properties: dict[str, Any]) -> None:
         "xy": ax.transAxes,
     }
     x, y = mark.x, mark.y
-    if mark.kind == "race.drift":
-        ax.annotate(
-            "", (x[1], y[1]), (x[0], y[0]), xycoords=across[mark.within], zorder=5,
-            arrowprops={"arrowstyle": "-|>", "color": properties["color"], "linewidth": 1.8,
-                        "shrinkA": 0, "shrinkB": 3, "mutation_scale": 16},
-        )  # fmt: skip
-        x, y = x[:1], y[:1]
     label = None if mark.kind == "loss.raw" else mark.name
     ax.plot(x, y, transform=across[mark.within], label=label, **properties)
 
@@ -412,8 +405,7 @@ def _draw_note(ax: Axes, note: Note, panel: Panel) -> None:
         _draw_row_name(ax, note, panel)
     else:
         aside, above, properties = style.NOTES[note.kind]
-        over_arrow = note.kind == "race.drift" and note.side == "left"
-        _annotate(ax, note, (aside, 14 if over_arrow else above), properties)
+        _annotate(ax, note, (aside, above), properties)
 
 
 def _draw_row_name(ax: Axes, note: Note, panel: Panel) -> None:

@@ -72,15 +72,17 @@ Write = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write a copy of the config with the suggested LR."),
 ]
-Race = Annotated[
-    bool, typer.Option("--race", help="Verify the LR by short trainings around it; see --budget.")
-]
+Race = Annotated[bool, typer.Option("--race", help="The same as --budget 1x.")]
 Budget = Annotated[
-    float | None,
+    str | None,
     typer.Option(
-        metavar="X",
-        help="What --race may train, all its trainings together: 1 (the default) is one full one.",
+        metavar="60s|5min|1x|10%|0",
+        help="What trainings of several LRs may take after the range test: time, whole trainings "
+        "in steps, a share of the time of one. Default: 20 s, or 10% if that is longer.",
     ),
+]
+RangeTestAlone = Annotated[
+    bool, typer.Option("--range-test", help="The range test alone: the same as --budget 0.")
 ]
 NoPlots = Annotated[
     bool,

@@ -69,14 +69,24 @@ class RangeTest:
 
     @property
     def race(self) -> dict[str, Any] | None:
-        """What a race that followed came to, as summary.json has it; None without one."""
+        """What trainings of several LRs came to, as summary.json has it; None without any."""
         race: dict[str, Any] | None = (self.run.summary or {}).get("race") if self.run else None
         return race
 
     @property
-    def estimated_regret(self) -> float | None:
-        """How much worse than the best LR the suggested one may be, 0 to 1; None without a race."""
-        return (self.run.summary or {}).get("estimated_regret") if self.run else None
+    def within(self) -> float | None:
+        """The LRs of the interval ended within this share of the best loss; None if not known."""
+        return (self.run.summary or {}).get("within") if self.run else None
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What it took: `seconds` of training, `steps`, and `trainings`, whole ones."""
+        return dict((self.run.summary or {}).get("spent") or {}) if self.run else {}
+
+    @property
+    def tried(self) -> list[dict[str, Any]]:
+        """Every LR that was trained: `lr`, `seed`, `steps`, `loss` and `outcome`."""
+        return list((self.run.summary or {}).get("tried") or ()) if self.run else []
 
     def __repr__(self) -> str:
         words = [f"suggested_lr={self.suggested_lr!r:.6}"]

@@ -1,4 +1,4 @@
-"""The smaller tables that commands print: suggestions, schedules, runs, races."""
+"""The smaller tables that commands print: suggestions, schedules, runs, LRs that were tried."""
 
 from __future__ import annotations
 
@@ -143,7 +143,8 @@ def _suggestion(summary: Mapping[str, Any]) -> RenderableType:
     for name, lr in rules.items():
         facts.append((cell(name), _with_aside(lr_text(lr), _origin(summary) * (name == "auto"))))
     seeds = count_text(len(summary.get("seeds") or ()), "seed")
-    return _panel("LR range test", seeds, facts)
+    aside = ", ".join(filter(None, [seeds, spent_text(summary)]))
+    return _panel("LR range test", aside, facts)
 
 
 _Facts: TypeAlias = list[tuple[str | Text, Text]]  # a name and what it stands for
@@ -228,55 +229,91 @@ def _lr_numbers(lr: np.ndarray) -> tuple[str, str, str, str, str]:
 
 
 def race_panel(summary: Mapping[str, Any]) -> RenderableType:
-    """Return what summary.json of a race says: the answer, then a line for each training.
+    """Return what summary.json says of LRs that were tried: the answer, then a line for each.
 
     Example:
         >>> from rich.console import Console                                # doctest: +SKIP
         >>> Console().print(race_panel(load_run("runs/...").summary))       # doctest: +SKIP
+
+    Raises:
+        RunError: it holds something else than find-lr writes.
     """
-    race, regret = summary["race"], summary.get("estimated_regret")
+    with as_written("summary.json"):
+        return _tried(visible(summary))
+
+
+def _tried(summary: Mapping[str, Any]) -> RenderableType:
+    race = summary["race"]
     facts = _answer(summary, "no LR learned")
-    interval = summary.get("interval")
-    facts += _lr_range("probably as good", interval, "as far as short trainings tell")
-    if regret is not None:
-        said = _with_aside(f"about {regret:.1%}", "0 % is the best LR, 100 % none")
-        facts.append(("estimated regret", said))
+    aside = within_text(summary.get("within"), is_short=bool(summary.get("extrapolated")))
+    facts += _lr_range("interval", summary.get("interval"), aside)
     facts += _cyclic_range(summary)
     tested = summary.get("range_test") or {}
     if tested.get("suggested_lr"):
         steps = count_text(tested["steps"], "step")
         facts.append(("range test", _with_aside(lr_text(tested["suggested_lr"]), steps)))
     facts += _note(summary)
-    share = race["steps"] / race["total_steps"]
-    cost = f"{count_text(race['steps'], 'step')}, {share:.2g} × a full training"
-    return Group(_panel("Race", cost, facts), _trainings(race))
+    return Group(_panel("Learning rate", spent_text(summary), facts), _trainings(race))
+
+
+def spent_text(summary: Mapping[str, Any]) -> str:
+    """Return what find-lr spent.
+
+    Example:
+        >>> spent_text({"spent": {"seconds": 3.21, "steps": 1500, "trainings": 6.25}})
+        'spent 3.2 s, 1,500 steps, 6.2 × a whole training'
+    """
+    spent = summary.get("spent")
+    if not spent:
+        return ""
+    words = [f"spent {spent['seconds']:.2g} s" if spent["seconds"] < 10 else
+             f"spent {spent['seconds']:,.0f} s", count_text(spent["steps"], "step")]  # fmt: skip
+    if spent.get("trainings"):
+        words.append(f"{spent['trainings']:.2g} × a whole training")
+    return ", ".join(words)
+
+
+def within_text(within: float | None, *, is_short: bool = False) -> str:
+    """Return what the LRs of an interval have in common.
+
+    Example:
+        >>> within_text(0.01), within_text(None)
+        ('within 1 % of the best', 'around the best LR tried')
+    """
+    if within is None:
+        return "around the best LR tried"
+    return f"{'probably ' if is_short else ''}within {100 * within:g} % of the best"
 
 
 def _trainings(race: Mapping[str, Any]) -> Table:
     table = new_table(
-        column("trained for"), column("LR"), column("loss"), column("regret"), words_column("")
+        column("trained for"), column("LR"), column("loss"), column("more"), words_column("")
     )
-    halved = len(race["rungs"]) > 1
-    for i, rung in enumerate(race["rungs"]):
-        is_first = halved and i == 0  # some of them went on
+    for rung in race["rungs"]:
         share = rung["horizon"] / race["total_steps"]
         length = Text(f"{count_text(rung['horizon'], 'step')}, {share:.0%}")
+        best = min(row["mean"] for row in rung["lrs"])
         for row in rung["lrs"]:
             known = [loss for loss in row["losses"] if loss is not None]
-            loss = number_text(sum(known) / len(known), 4) if known else "–"
-            table.add_row(
-                length, lr_text(row["lr"]), loss, f"{row['regret']:.1%}", _word(row, is_first),
-                style="dim" if is_first and row["dropped"] else "",
-            )  # fmt: skip
+            loss = number_text(row["mean"], 4) if known else "–"
+            table.add_row(length, lr_text(row["lr"]), loss, _more(row, best), _word(row, best))
             length = Text("")
     return table
 
 
-def _word(row: Mapping[str, Any], is_halved: bool) -> Text:
-    lost, seeds = row["diverged"], len(row["losses"])
+def _more(row: Mapping[str, Any], best: float) -> str:
+    """Return by how much a loss is above the best one, as people compare losses."""
+    if row["failed"] or row["mean"] == best or not best > 0:
+        return ""
+    more = row["mean"] / best - 1
+    return f"+{more:.1%}" if more < 1 else f"× {1 + more:.1f}"
+
+
+def _word(row: Mapping[str, Any], best: float) -> Text:
+    lost, known = row["diverged"], row["losses"]
     if lost:
-        share = "" if lost == seeds else f" with {lost} of {count_text(seeds, 'seed')}"
+        share = "" if lost == len(known) else f" with {lost} of {count_text(len(known), 'seed')}"
         return Text(f"diverged{share}", "red")
-    if not is_halved:
-        return Text("best", "green") if row["regret"] == 0 else Text("")
-    return Text("dropped") if row["dropped"] else Text("stays", "green")
+    if row["failed"]:
+        return Text("ended above its start", "yellow")
+    return Text("best", "green") if row["mean"] == best else Text("")

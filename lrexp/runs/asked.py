@@ -16,6 +16,7 @@ from lrexp.runs.executor import executor_changes
 from lrexp.runs.looks import Until
 from lrexp.runs.plan import Plan, ignored_lrs
 from lrexp.runs.reader import Run
+from lrexp.runs.searches import check_budget
 from lrexp.runs.spec import (
     Command,
     RunSpec,
@@ -25,7 +26,6 @@ from lrexp.runs.spec import (
     with_registered,
     without_optimizer,
 )
-from lrexp.runs.stages import check_budget
 from lrexp.runs.summary import too_few_seeds
 from lrexp.runs.trackers import trackers_of
 from lrexp.runs.train import start_run
@@ -67,7 +67,6 @@ class Asked:
         self,
         command: Command,
         options: RunOptions,
-        budget: float | None = None,
         until: Until = Until(),  # noqa: B008  # frozen
     ) -> Planned:
         """Return what is to be trained; what is wrong with it is told."""
@@ -92,7 +91,7 @@ class Asked:
             plan = spec.plan(loaded)
         trackers_of(loaded, options.log, Path())  # refuses what cannot be had
         if command == "find-lr":
-            check_budget(plan, budget)
+            reporter.say(check_budget(plan), "dim")
         else:
             for text in filter(None, [too_few_seeds(loaded), *ignored_lrs(plan)]):
                 reporter.say(text, "yellow")

@@ -61,6 +61,7 @@ class VariantPlan:
     baseline: Baseline = field(default_factory=Baseline)
     asked: Asked = field(default_factory=Asked)
     timed_as: str = ""
+    is_searched: bool = False  # trainings of several LRs follow the range test
 
     @property
     def total_steps(self) -> int:
@@ -285,7 +286,7 @@ def _asked_by(settings: ExperimentConfig, validates: bool) -> list[tuple[str, st
     found = named_metrics(settings.model_dump())
     if validates:
         return found
-    follows = settings.find_lr.race  # its schedule: a race trains under it, too
+    follows = not settings.find_lr.is_range_test  # its trainings are under the config's schedule
     return [(key, name) for key, name in found if follows and key == "schedule.monitor"]
 
 
@@ -294,7 +295,10 @@ def _plan_variant(
 ) -> VariantPlan:
     data = builder.data(settings)
     clock = clock_of(settings, data.size)  # nothing below makes sense without a length
-    if not asked.ranks and not settings.find_lr.race and clock.steps_per_epoch is None:
+    is_searched = not asked.ranks and not settings.find_lr.is_range_test
+    if is_searched and clock.steps_per_epoch is None and settings.find_lr.spends is None:
+        is_searched = _has_length(settings, clock)
+    if not asked.ranks and not is_searched and clock.steps_per_epoch is None:
         settings = _as_long_as_its_test(settings)
     clock = replace(clock, total_steps=length_of(settings, clock))
     problems = Problems()
@@ -317,11 +321,21 @@ def _plan_variant(
         parts["timed_as"] = builder.timed_as(settings, data)
     problems.raise_any()
     device = builder.device
+    parts["is_searched"] = is_searched
     return VariantPlan(name=name, settings=settings, device=device, data=data, clock=clock, **parts)
 
 
+def _has_length(settings: ExperimentConfig, clock: Clock) -> bool:
+    """Return whether the length of a training is known though that of an epoch is not."""
+    try:
+        length_of(settings, clock)
+    except ConfigError:
+        return False
+    return True
+
+
 def _as_long_as_its_test(settings: ExperimentConfig) -> ExperimentConfig:
-    """Return the settings with the length of the range test: without a race, no other is asked."""
+    """Return the settings with the length of the range test: alone, it asks for no other."""
     steps = settings.find_lr.steps
     train = settings.train.model_copy(update={"duration": steps, "eval_every": steps})
     return settings.model_copy(update={"train": train})

@@ -290,46 +290,48 @@ MOST_CAUSE = 500  # characters that are shown of a cause
 TAIL = 10  # without validation data, the mean of the last 1/10 of the batch losses counts
 
 
-def read_raced(run: Path, rung: Rung) -> Raced:
-    """Return what the trials of a rung in a run directory came to."""
+def raced_of(trials: Iterable[TrialRecord]) -> list[Raced]:
+    """Return what trainings of LRs came to, one for each horizon, short ones first.
 
-    folder = run / "trials"
-    return raced_of(
-        rung, [TrialRecord(name, s, folder / name / f"seed-{s}") for name, s in rung.trials]
-    )
-
-
-def raced_of(rung: Rung, trials: Iterable[TrialRecord]) -> Raced:
-    """Return what these trials came to, in the order of `rung.trials`."""
-    found = list(trials)
-    shape = (len(rung.seeds), len(rung.lrs))
-    start = np.array([start_loss(trial) for trial in found]).reshape(shape)
-    losses = np.array([final_loss(trial) for trial in found]).reshape(shape).T
-    # equal for all LRs of a seed, but for rounding where engines differ
-    begin = tuple(float(value) for value in np.median(start, axis=1))
-    return Raced(rung, begin, tuple(tuple(map(float, row)) for row in losses))
-
-
-def trained_rungs(trials: Iterable[TrialRecord]) -> list[Raced]:
-    """Return the horizons that a race has trained so far, short ones first.
-
-    LRs without a result of every seed are left out: a run may be interrupted at any moment, and a
+    A seed that has no result counts as not trained: a run may be interrupted at any moment, and a
     trial that failed has no loss.
     """
-    ended: dict[int, dict[float, dict[int, TrialRecord]]] = {}
+    ended: dict[int, dict[tuple[float, int], TrialRecord]] = {}
     for trial in trials:
         if trial.kind == "race" and (trial.result or {}).get("outcome") in DONE:
             assert trial.total_steps is not None
             assert trial.lr is not None
-            ended.setdefault(trial.total_steps, {}).setdefault(trial.lr, {})[trial.seed] = trial
-    rungs = []
-    for horizon, by_lr in sorted(ended.items()):
-        seeds = tuple(sorted({seed for found in by_lr.values() for seed in found}))
-        whole = {lr: by_lr[lr] for lr in sorted(by_lr) if len(by_lr[lr]) == len(seeds)}
-        if whole:
-            rung = Rung(horizon, tuple(whole), seeds)
-            rungs.append(raced_of(rung, [whole[lr][s] for s in seeds for lr in whole]))
-    return rungs
+            ended.setdefault(trial.total_steps, {})[trial.lr, trial.seed] = trial
+    return [_raced(horizon, found) for horizon, found in sorted(ended.items())]
+
+
+def _raced(horizon: int, found: Mapping[tuple[float, int], TrialRecord]) -> Raced:
+    lrs, seeds = (tuple(sorted(set(keys))) for keys in zip(*found, strict=True))
+    start: dict[int, list[float]] = {}  # equal for all LRs of a seed, but for rounding
+    for (_, seed), trial in found.items():
+        start.setdefault(seed, []).append(start_loss(trial))
+
+    def table(read: Callable[[TrialRecord], float]) -> tuple[tuple[float, ...], ...]:
+        return tuple(
+            tuple(read(found[lr, s]) if (lr, s) in found else math.nan for s in seeds) for lr in lrs
+        )
+
+    return Raced(
+        Rung(horizon, lrs, seeds),
+        tuple(float(np.median(start[seed])) for seed in seeds),
+        table(final_loss),
+        table(lambda trial: _best(trial)[0]),
+        table(lambda trial: _best(trial)[1]),
+    )
+
+
+def _best(trial: TrialRecord) -> tuple[float, float]:
+    """Return the lowest evaluation and the step of it; the end where there is no other."""
+    values, steps = trial.evals.get("val_loss"), trial.evals["step"]
+    if values is None or not np.isfinite(values).any():
+        return final_loss(trial), float(trial.total_steps or len(trial.steps["loss"]))
+    where = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
+    return float(values[where]), float(steps[where])
 
 
 def start_loss(trial: TrialRecord) -> float:

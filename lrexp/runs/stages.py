@@ -1,27 +1,28 @@
 """What a run trains, stage after stage: each follows from the results before it.
 
 A comparison has one stage. `find-lr` has the range tests; where they show no fall and one may be
-buried in noise, their batches once more without learning; and where it was asked for, the rungs of
-a race. A run that is resumed goes through the same stages, those that are done without training.
-engine.json holds them as they begin, with the engine that was found for each.
+buried in noise, their batches once more without learning; and trainings of several LRs, as many as
+the budget allows. A run that is resumed goes through the same stages, those that are done without
+training. engine.json holds them as they begin, with the engine that was found for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lrexp.analysis.race import Course, Raced, RaceStart, next_rung, race_start
+from lrexp.analysis.race import Raced, RaceStart, Rung, race_start
 from lrexp.analysis.range_curve import Curve
+from lrexp.analysis.search import Search, next_rung
 from lrexp.analysis.signal import is_buried, paired_control
 from lrexp.analysis.suggest import Suggestion, suggest
 from lrexp.config.fields import why_unsafe
 from lrexp.engine.choice import Choice
 from lrexp.engine.engines import ENGINES
-from lrexp.errors import ConfigError, RunError
+from lrexp.errors import RunError
 from lrexp.records import Group, Kind, Trial, TrialId
 from lrexp.runs.files import read_json, write_json
 from lrexp.runs.plan import Plan
@@ -36,10 +37,10 @@ from lrexp.runs.reader import (
     load_run,
     others_train,
     planned_trials,
-    read_raced,
+    raced_of,
 )
+from lrexp.runs.searches import Means, means_of, search_of
 from lrexp.runs.spec import RunSpec
-from lrexp.runs.trials import can_have
 
 ENGINE = "engine.json"
 
@@ -102,15 +103,23 @@ class Findings:
     """What the stages have found out so far; `stages` fills it in."""
 
     tests: RangeTests | None = None
-    start: RaceStart | None = None  # of a race
-    course: Course | None = None
+    start: RaceStart | None = None
+    means: Means | None = None
+    search: Search | None = None
     raced: list[Raced] = field(default_factory=list)
 
 
-def stages(spec: RunSpec, plan: Plan, run: Path, findings: Findings) -> Iterator[Stage]:
+def stages(
+    spec: RunSpec,
+    plan: Plan,
+    run: Path,
+    findings: Findings,
+    elapsed: Callable[[], float] = lambda: 0.0,
+) -> Iterator[Stage]:
     """Yield what is to be trained, in order; each stage is asked for when the one before is done.
 
-    Results are read from the directory `run`, and what they say is put into `findings`.
+    Results are read from the directory `run`, and what they say is put into `findings`. What a
+    budget of time buys is decided once, given the seconds that have `elapsed`, and read back later.
     """
     first = spec.first_trials(plan)
     yield Stage(first[0].kind, first)
@@ -127,50 +136,40 @@ def stages(spec: RunSpec, plan: Plan, run: Path, findings: Findings) -> Iterator
         loaded = load_run(run)
     tests = RangeTests(loaded, settings.rule, plan.variants[RANGE_TEST].mean_frac)
     findings.tests = tests
-    findings.start = race_start(tests.read, tests.suggestion) if settings.race else None
+    if not plan.variants[RANGE_TEST].is_searched:
+        return
+    findings.start = race_start(tests.read, tests.suggestion, others_train=is_of_part)
     if findings.start is None:
         return
-    findings.course = course = race_course(plan, findings.start)
-    while (rung := next_rung(course, findings.raced)) is not None:
-        trials = [
-            Trial(TrialId(name, seed), "race", rung.horizon, lr)
-            for lr, (name, seed) in zip(rung.lrs * len(rung.seeds), rung.trials, strict=True)
-        ]
-        lrs = ", ".join(f"{lr:.4g}" for lr in rung.lrs)
-        seeds = f" × {len(rung.seeds)} seeds" if len(rung.seeds) > 1 else ""
-        length = f"{rung.horizon:,} of {course.total_steps:,} steps"
-        yield Stage("race", tuple(trials), f"Race: LR {lrs}{seeds}, {length} each.")
-        findings.raced.append(read_raced(run, rung))
+    findings.means = means_of(plan, run, elapsed)
+    findings.search = search = search_of(plan, findings.start, findings.means)
+    asked: list[Rung] = []
+    while (rung := next_rung(search, asked, findings.raced)) is not None:
+        asked.append(rung)
+        yield Stage("race", trials_of(rung), _of_rung(rung, search.total_steps))
+        known = {TrialId(*trial) for rung in asked for trial in rung.trials}
+        trials = [t for t in load_run(run).trials if TrialId(t.variant, t.seed) in known]
+        findings.raced = raced_of(trials)
+
+
+def trials_of(rung: Rung) -> tuple[Trial, ...]:
+    """Return the trials of some LRs."""
+    lrs = rung.lrs * len(rung.seeds)
+    named = zip(lrs, rung.trials, strict=True)
+    return tuple(Trial(TrialId(name, s), "race", rung.horizon, lr) for lr, (name, s) in named)
+
+
+def _of_rung(rung: Rung, total_steps: int) -> str:
+    lrs = ", ".join(f"{lr:.3g}" for lr in rung.lrs)
+    length = f"{rung.horizon:,} of {total_steps:,}"
+    if rung.horizon == total_steps:
+        length = f"all {total_steps:,}"
+    seeds = f", seed {rung.seeds[0]}" if rung.seeds[0] else ""
+    return f"Training LR {lrs}{seeds}: {length} steps each."
 
 
 def _control(test: Trial) -> Trial:
     return replace(test, id=replace(test.id, variant=CONTROL), kind="paired_control")
-
-
-def race_course(plan: Plan, start: RaceStart) -> Course:
-    """Return what a race from this start has to obey."""
-    experiment, variant = plan.config.experiment, plan.variants[RANGE_TEST]
-    return Course(
-        start_lr=start.lr,
-        least_gain=start.least_gain,
-        total_steps=variant.total_steps,
-        budget=experiment.find_lr.budget,
-        seed=experiment.seed,
-        can_have=lambda lr: can_have(variant, plan.config, lr),
-    )
-
-
-def check_budget(plan: Plan, given: float | None) -> None:
-    """Refuse, before training, a race without room in its budget, and a budget without a race."""
-    if not plan.config.experiment.find_lr.race:
-        if given is not None:
-            remedy = "Add --race, or leave it out."
-            raise ConfigError.single("--budget", "is that of a race", given, remedy)
-        return
-    try:
-        race_course(plan, RaceStart(plan.config.experiment.tested_lr))
-    except ConfigError as error:
-        raise error.placed(plan.config.document.place_of) from None
 
 
 @dataclass(frozen=True)

@@ -26,22 +26,12 @@ from lrexp.analysis.claims import (
     judged,
     summarise,
 )
-from lrexp.analysis.race import (
-    Course,
-    Raced,
-    Verdict,
-    by_horizon,
-    drift,
-    regrets,
-    survivors,
-    verdict,
-)
 from lrexp.analysis.sensitivity import MIN_LRS, ROUNDING, lr_sensitivity
-from lrexp.analysis.suggest import CYCLE, Suggestion
 from lrexp.config.config import BEST, Config
 from lrexp.config.schema import ExperimentConfig
 from lrexp.records import Direction, column_of
 from lrexp.runs.files import read_json
+from lrexp.runs.found import summary_of_find_lr
 from lrexp.runs.measures import (
     baselines,
     diagnoses_of,
@@ -51,12 +41,10 @@ from lrexp.runs.measures import (
     trained_alike,
 )
 from lrexp.runs.plan import ignored_lr, lr_groups
-from lrexp.runs.reader import RANGE_TEST, Run, TrialRecord, load_run
-from lrexp.runs.stages import RangeTests
+from lrexp.runs.reader import Run, TrialRecord, load_run
 from lrexp.runs.trial_files import DIRECTIONS
 
 if TYPE_CHECKING:
-    from lrexp.runs.plan import Plan
     from lrexp.runs.train import Session
 
 
@@ -70,7 +58,7 @@ def conclude(session: Session) -> Run:
                 run, plan.config, plan.directions, baselines(plan), plan.of_parts
             )
         else:
-            summary = _of_find_lr(session, run)
+            summary = summary_of_find_lr(session, run)
         for line in mixed_hardware(run):
             session.options.reporter.say(line, "yellow")
         session.writer.summary(summary)
@@ -78,36 +66,6 @@ def conclude(session: Session) -> Run:
         session.options.draw(run)
     session.raise_failures()
     return run
-
-
-def _of_find_lr(session: Session, run: Run) -> dict[str, Any]:
-    """Return the summary of range tests, and of the race that followed, if one did."""
-    plan, findings = session.plan, session.findings
-    tests = findings.tests
-    if tests is None:  # some have failed
-        rule, share = plan.config.experiment.find_lr.rule, plan.variants[RANGE_TEST].mean_frac
-        tests = RangeTests(run, rule, share)
-        if not tests.seeds:
-            session.raise_failures()
-    if findings.course is None or findings.start is None:
-        return range_test_summary(tests.suggestion, tests.seeds)
-    session.raise_failures()
-    summary = race_summary(tests, findings.course, findings.raced)
-    notes = [findings.start.note, summary["note"], _not_below_guessing(plan, findings.raced)]
-    return {**summary, "note": " ".join(note for note in notes if note) or None}
-
-
-def _not_below_guessing(plan: Plan, done: Sequence[Raced]) -> str | None:
-    """Return a sentence where no LR of a race learned more than how often each answer is right."""
-    guess = baselines(plan)[RANGE_TEST].get("val_loss")
-    means = [float(np.mean(losses)) for losses in by_horizon(done)[-1].losses]
-    best = min(filter(math.isfinite, means), default=None)
-    if guess is None or best is None or best < guess:
-        return None
-    return (
-        f"The best of these losses, {best:.4g}, is not below {guess:.4g}, which guessing the same "
-        "each time gets: the data may hold nothing to learn, or the trainings were too short."
-    )
 
 
 def comparison_summary(
@@ -156,86 +114,6 @@ def comparison_summary(
             for row in ranking
         ],
         **found,
-    }
-
-
-def range_test_summary(suggestion: Suggestion, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return summary.json of a range test."""
-    return {
-        "command": "find-lr",
-        "suggested_lr": suggestion.suggested_lr,
-        "interval": suggestion.interval,
-        "base_lr": suggestion.base_lr,
-        "max_lr": suggestion.max_lr,
-        "rules": suggestion.rules,
-        "reason": suggestion.reason,
-        "note": suggestion.note,
-        "seeds": list(seeds),
-        "per_seed": suggestion.per_seed,
-        "mean_frac": suggestion.mean_frac,
-        "readings": suggestion.readings,
-        "stability_edge": suggestion.edge,
-    }
-
-
-def race_summary(tests: RangeTests, course: Course, done: Sequence[Raced]) -> dict[str, Any]:
-    """Return summary.json of range tests and of the rungs of the race that followed."""
-    suggestion = tests.suggestion
-    answer, rungs = verdict(course, done), by_horizon(done)
-    base_lr, max_lr = _cycle(answer, suggestion)
-    return {
-        **range_test_summary(suggestion, tests.seeds),
-        "suggested_lr": answer.lr,
-        "interval": answer.interval,
-        "base_lr": base_lr,
-        "max_lr": max_lr,
-        "reason": answer.reason,
-        "note": answer.note,
-        "estimated_regret": answer.regret,
-        "range_test": {
-            "suggested_lr": suggestion.suggested_lr,
-            "interval": suggestion.interval,
-            "reason": suggestion.reason,
-            "steps": tests.steps,
-        },
-        "race": {
-            "budget": course.budget,
-            "budget_steps": course.budget_steps,
-            "steps": sum(raced.rung.steps for raced in done),
-            "total_steps": course.total_steps,
-            "rungs": [_rung(course, raced, raced is not rungs[-1]) for raced in rungs],
-        },
-    }
-
-
-def _cycle(answer: Verdict, suggestion: Suggestion) -> tuple[float | None, float | None]:
-    """Return base and max LR: those of the range test, if it has any, and the answer between."""
-    if answer.lr is None:
-        return None, None
-    base = answer.lr / CYCLE if suggestion.base_lr is None else suggestion.base_lr
-    top = answer.lr if suggestion.max_lr is None else suggestion.max_lr
-    return min(base, answer.lr), max(top, answer.lr)
-
-
-def _rung(course: Course, raced: Raced, is_halved: bool) -> dict[str, Any]:
-    """Return what the LRs of one horizon came to, loss by loss, and which did not go on."""
-    rung, regret = raced.rung, regrets(raced.start, raced.losses)
-    kept = survivors(raced) if is_halved else rung.lrs
-    return {
-        "horizon": rung.horizon,
-        "seeds": list(rung.seeds),
-        "start": list(raced.start),
-        "drift": drift(course, rung.horizon),
-        "lrs": [
-            {
-                "lr": lr,
-                "losses": [loss if math.isfinite(loss) else None for loss in losses],
-                "diverged": sum(not math.isfinite(loss) for loss in losses),
-                "regret": float(value),
-                "dropped": lr not in kept,
-            }
-            for lr, losses, value in zip(rung.lrs, raced.losses, regret, strict=True)
-        ],
     }
 
 

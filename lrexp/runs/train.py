@@ -357,7 +357,13 @@ def _train_stages(session: Session) -> None:
     """Train what the results ask for, until they ask for nothing more, or trials have failed."""
     known: list[Trial] = []
     for number, stage in enumerate(
-        stages(session.spec, session.plan, session.run, session.findings)
+        stages(
+            session.spec,
+            session.plan,
+            session.run,
+            session.findings,
+            lambda: session.writer.seconds,
+        )
     ):
         known += stage.trials
         lengths = {trial.id.variant: trial.total_steps for trial in known}

@@ -3,11 +3,12 @@
 - `compare`: the training of a variant as its config describes it.
 - `range_test`: a ramp of LRs in place of the schedule, until the loss blows up.
 - `paired_control`: the batches of a range test once more at an LR of 0, to compare each with.
-- `race`: the config's schedule compressed to a short horizon, with a base LR of its own.
+- `race`: the config's schedule, compressed to the horizon, with a base LR of its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -17,6 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lrexp.analysis.race import Candidate
+from lrexp.analysis.search import evaluations
 from lrexp.analysis.stopping import RangeTestStop, ramp
 from lrexp.config.config import Config
 from lrexp.config.schema import ExperimentConfig
@@ -125,9 +127,21 @@ def race_task(variant: VariantPlan, config: Config, trial: Trial) -> Task:
         trial=trial.id,
         schedule=shortened(whole, variant.total_steps, horizon),
         total_steps=horizon,
-        eval_every=horizon,
+        eval_every=math.ceil(horizon / evaluations(horizon, evaluation_steps(variant))),
         stop=divergence_stop(horizon),
     )
+
+
+EVALUATION = 1 / 3  # of a training step: an evaluation's, without a backward pass
+MANY_BATCHES = 1_000.0  # as an iterable without length is taken to have
+
+
+def evaluation_steps(variant: VariantPlan) -> float:
+    """Return how many training steps an evaluation takes as long as; 0 without validation data."""
+    val = variant.data.val
+    if val is None:
+        return 0.0
+    return EVALUATION * (val.num_samples / val.batch_size if val.num_samples else MANY_BATCHES)
 
 
 def can_have(variant: VariantPlan, config: Config, lr: float) -> bool:

@@ -287,6 +287,11 @@ class RunWriter:
         self._status = {**begun, **known, **status, "status": "running", **owner}
         self.update_status()
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has gone on, without the pauses in which it was interrupted."""
+        return time.time() - self._begun
+
     def text(self, name: str, text: str | bytes) -> None:
         """Write a text file such as resolved.yaml."""
         path = self._home / name

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lrexp.analysis.race import Course, Raced, Rung, race_start, verdict
+from lrexp.analysis.answer import verdict
+from lrexp.analysis.race import Raced, Rung, race_start
 from lrexp.analysis.range_curve import Curve, combine
 from lrexp.analysis.rules import stability_edge
 from lrexp.analysis.suggest import suggest
+
+from .planted_races import trainings
 
 LR = np.logspace(-7, 1, 100)
 
@@ -75,24 +78,38 @@ def test_where_the_seeds_disagree_it_begins_at_what_they_say_together() -> None:
 @pytest.mark.parametrize(
     "loss",
     [
-        flat,
         lambda lr: 2.0 + (lr / 2e-7) ** 2,  # too high from the first LR on
         lambda lr: 2.0 + (lr / 2e-6) ** 2,  # and where there is no room below
-        lambda lr: np.where(np.arange(100) == 60, 50.0, 2.0),  # one spike
     ],
-    ids=["flat", "from the start", "no room", "a spike"],
+    ids=["from the start", "no room"],
 )
-def test_without_an_edge_it_does_not_begin(loss: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_where_all_lrs_are_too_high_it_does_not_begin(
+    loss: Callable[[np.ndarray], np.ndarray],
+) -> None:
     tests = curves(loss)
     assert race_start(tests, suggest(tests)) is None
+
+
+@pytest.mark.parametrize(
+    "loss", [flat, lambda lr: np.where(np.arange(100) == 60, 50.0, 2.0)], ids=["flat", "a spike"]
+)
+def test_where_nothing_shows_it_tries_far_and_wide(
+    loss: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    tests = curves(loss)
+    begin = race_start(tests, suggest(tests))
+    assert begin is not None
+    assert begin.is_guess
+    assert 1e-3 < begin.lr < 1
+    assert begin.least_gain > 0
 
 
 @pytest.mark.parametrize(("gain", "learns"), [(0.3, True), (0.004, False), (-0.1, False)])
 def test_what_luck_may_bring_is_no_answer(gain: float, learns: bool) -> None:
     begin = race_start(curves(blows_up), suggest(curves(blows_up)))
     assert begin is not None
-    course = Course(begin.lr, 160, 1.0, least_gain=begin.least_gain)
+    search = trainings(1.0, 160, begin.lr, least_gain=begin.least_gain, is_guess=begin.is_guess)
     rung = Rung(40, (1e-4, 1e-3, 1e-2), (0,))
-    found = verdict(course, [Raced(rung, (2.0,), ((2.0,), (2.0 - gain,), (9.0,)))])
+    found = verdict(search, [Raced(rung, (2.0,), ((2.0,), (2.0 - gain,), (9.0,)))])
     assert (found.lr is not None) == learns
     assert learns or "more than luck" in str(found.reason)

@@ -61,6 +61,7 @@ def main(words: Sequence[str] | None = None) -> None:
     file = out / f"accuracy-{options.half}.json"
     file.write_text(json.dumps(tree | {"controls": controls}, indent=1, allow_nan=False) + "\n")
     picture.draw(rows, title, file.with_suffix(".png"))
+    picture.draw_seconds(rows, title, file.with_name(f"{file.stem}-seconds.png"))
     print(f"Wrote {file} and {file.with_suffix('.png')}")
 
 

@@ -26,7 +26,12 @@ SECTIONS = {
 }
 
 
-OPEN = ("ScheduleConfig", "ExecutorConfig", "TrackerConfig", "GroupConfig")  # options stand beside the name
+OPEN = (
+    "ScheduleConfig",
+    "ExecutorConfig",
+    "TrackerConfig",
+    "GroupConfig",
+)  # options stand beside the name
 
 
 def properties(model: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def mine(curve):
 def make(in_features, num_classes):
     return nn.Linear(in_features, num_classes)
 """
-MINE = f"{GOOD}\nfind_lr: {{rule: mine, steps: 30, seeds: 2, min_lr: 1e-4}}\n"
+MINE = f"{GOOD}\nfind_lr: {{budget: 0, rule: mine, steps: 30, seeds: 2, min_lr: 1e-4}}\n"
 OWN_MODEL = MINE.replace("model: mlp", "model: {name: 'shapes:make', args: {in_features: $in_features, num_classes: $num_classes}}")  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def test_every_default_is_written(load: Callable[..., Config]) -> None:
         },
         "find_lr": {
             "min_lr": 1e-7, "max_lr": 10.0, "steps": 100, "seeds": 3, "mode": "exp",
-            "stop_factor": 4.0, "rule": "auto", "part": None, "race": False, "budget": 1.0,
+            "stop_factor": 4.0, "rule": "auto", "part": None, "race": False, "budget": None,
         },
     }  # fmt: skip
 

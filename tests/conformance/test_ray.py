@@ -176,7 +176,11 @@ def test_a_run_changes_executors_and_kinds_of_machine_are_told(
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.long
 def test_a_range_test_and_its_race(lrexp: Callable[..., Any], tmp_path: Path) -> None:
-    config = {**CONFIG, "find_lr": {"steps": 30, "seeds": 2}, "executor": {"name": "ray"}}
+    config = {
+        **CONFIG,
+        "find_lr": {"budget": 0, "steps": 30, "seeds": 2},
+        "executor": {"name": "ray"},
+    }
     (tmp_path / "c.json").write_text(json.dumps(config))
     for name, words in {"here": ["--executor", "local"], "there": []}.items():
         answer = lrexp("find-lr", "c.json", "--jobs", 1, "--out", name, *words)

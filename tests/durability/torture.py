@@ -72,7 +72,7 @@ compare:
     cosine: {{schedule: {{name: cosine, warmup: 5%}}}}
     cycle: {{schedule: {{name: one_cycle}}, optimizer.lr: 0.05}}
     wild: {{optimizer.lr: 1e6}}
-find_lr: {{min_lr: 1e-5, max_lr: 10, steps: {steps}, seeds: 3, stop_factor: 1e9}}
+find_lr: {{budget: 0, min_lr: 1e-5, max_lr: 10, steps: {steps}, seeds: 3, stop_factor: 1e9}}
 """
 ADAMW = "AdamW, lr: 0.01, args: {weight_decay: 0.1}"
 SGD = "SGD, lr: 0.1, args: {momentum: 0.9, nesterov: true}"

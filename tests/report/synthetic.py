@@ -258,14 +258,19 @@ def write_race(path: Path, *, until: int = 99, summary: bool = True) -> Path:
 
 RACE_SUMMARY = {
     "suggested_lr": 0.05, "interval": [0.03, 0.08], "base_lr": 0.01, "max_lr": 0.1, "reason": None,
-    "estimated_regret": 0.012, "seeds": [0, 1],
+    "within": 0.02, "extrapolated": True, "seeds": [0, 1], "budget": "4x",
+    "spent": {"seconds": 12.34, "steps": 920, "trainings": 5.75},
     "range_test": {"suggested_lr": 0.02, "interval": [0.01, 0.03], "steps": 280},
     "race": {
-        "budget": 4.0, "budget_steps": 640, "steps": 640, "total_steps": 160,
+        "steps": 640, "total_steps": 160, "guess": 2.0,
         "rungs": [
-            {"horizon": 40, "seeds": [0, 1], "start": [2.1, 2.1], "drift": 0.3, "lrs": [
-                {"lr": 0.16, "losses": [0.7, 0.8], "diverged": 0, "regret": 0.0, "dropped": False},
-                {"lr": 0.64, "losses": [None, 1.9], "diverged": 1, "regret": 0.9, "dropped": True},
+            {"horizon": 40, "seeds": [0, 1], "start": [2.1, 2.1], "lrs": [
+                {"lr": 0.16, "losses": [0.7, 0.8], "mean": 0.75, "diverged": 0, "failed": False,
+                 "regret": 0.0},
+                {"lr": 0.32, "losses": [0.8, None], "mean": 0.9, "diverged": 0, "failed": False,
+                 "regret": 0.1},
+                {"lr": 0.64, "losses": [None, 1.9], "mean": 2.0, "diverged": 1, "failed": True,
+                 "regret": 0.9},
             ]},
         ],
     },

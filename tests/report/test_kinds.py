@@ -53,7 +53,7 @@ def plateaus(path: Path) -> Run:
 
 
 def raced(path: Path) -> Run:
-    """Write a race whose answer is far below what was trained, and an LR that made it worse."""
+    """Write trainings of LRs of which one made it worse."""
     write_race(path)
     summary = {**RACE_SUMMARY, "suggested_lr": 0.02, "interval": [0.01, 0.04]}
     (path / "summary.json").write_text(json.dumps(summary))

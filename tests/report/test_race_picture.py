@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lrexp.report.data.range_test import race_picture
+from lrexp.report.data.tried import race_picture
 from lrexp.report.figure import draw
 from lrexp.report.plots import draw_run
 from lrexp.report.style import house_style
@@ -19,16 +19,14 @@ from .looks import overlaps
 from .synthetic import RACE_SUMMARY, write_race
 
 
-def test_what_stays_is_full_what_drops_out_is_hollow_what_diverged_is_crossed(
-    tmp_path: Path,
-) -> None:
+def test_what_ended_well_is_full_and_what_diverged_is_crossed(tmp_path: Path) -> None:
     with house_style():
         upper, lower = draw(race_picture(load_run(write_race(tmp_path / "run")))).axes
     lines = {tuple(line.get_xdata()): line for line in reversed(upper.lines)}  # the first counts
-    assert lines[0.04, 0.16].get_markerfacecolor() != "white"
-    assert lines[0.01,].get_markerfacecolor() == "white"
+    assert lines[0.03, 0.12].get_markerfacecolor() != "white"
     assert lines[0.64,].get_marker() == "X"
     assert "suggested 0.05" in [text.get_text() for text in upper.texts]
+    assert any(text.get_text().startswith("before training 2.1") for text in upper.texts)
     assert any(text.get_text().startswith("0.05") for text in lower.texts)
 
 
@@ -51,19 +49,15 @@ def test_the_table(tmp_path: Path) -> None:
     console.print(race_panel(RACE_SUMMARY))
     shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     for text in (
-        "640 steps, 4 × a full training", "0.03 to 0.08", "about 1.2%", "0.02 280 steps",
-        "40 steps, 25% 0.16 0.75 0.0% best", "0.64 1.9 90.0% diverged with 1 of 2 seeds",
+        "spent 12 s, 920 steps, 5.8 × a whole training", "0.03 to 0.08 probably within 2 %",
+        "0.02 280 steps", "40 steps, 25% 0.16 0.75 best", "0.32 0.9 +20.0%",
+        "0.64 2 diverged with 1 of 2 seeds",
     ):  # fmt: skip
         assert text in shown
-    longer = {"horizon": 80, "seeds": [0, 1], "start": [2.1, 2.1], "drift": 0.1, "lrs": [
-        {"lr": 0.12, "losses": [0.5, 0.5], "diverged": 0, "regret": 0.0, "dropped": False},
-    ]}  # fmt: skip
-    race = {**RACE_SUMMARY["race"], "rungs": [*RACE_SUMMARY["race"]["rungs"], longer]}
-    console.print(
-        race_panel({**RACE_SUMMARY, "race": race, "estimated_regret": None, "note": "An end."})
-    )
+    assert "regret" not in shown
+    console.print(race_panel({**RACE_SUMMARY, "within": None, "note": "An end."}))
     shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
-    for text in ("0.0% stays", "80 steps, 50% 0.12 0.5 0.0% best", "note An end."):
+    for text in ("around the best LR tried", "note An end."):
         assert text in shown
     console.print(race_panel({**RACE_SUMMARY, "suggested_lr": None, "reason": "No LR learned."}))
     assert "No LR learned." in console.file.getvalue()  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from lrexp.errors import RunError
 from lrexp.records import Group, Trial, TrialId
 from lrexp.report.plots import draw_run
 from lrexp.runs.listing import list_runs
-from lrexp.runs.reader import load_run, trained_rungs
+from lrexp.runs.reader import load_run, raced_of
 from lrexp.runs.stages import Stage, StageRecord, read_stages, require_same, write_stages
 
 TEST, CONTROL = TrialId("range_test", 0), TrialId("untrained", 0)
@@ -153,7 +153,7 @@ def test_who_reads_a_run_stumbles_over_no_engine_json(tmp_path: Path, engine: An
     with suppress(RunError):  # nothing else is raised
         found = load_run(run).trials
         assert [trial.path for trial in found] == [run / "trials/race-40-lr-0.1/seed-0"]
-        assert len(trained_rungs(found)) == (found[0].kind == "race")
+        assert len(raced_of(found)) == (found[0].kind == "race")
 
 
 def test_the_stage_of_a_run_is_the_one_its_results_ask_for(tmp_path: Path) -> None:
@@ -176,6 +176,7 @@ CONFIG = {
     "train": {"duration": 40},
     "find_lr": {"steps": 30, "seeds": 2, "race": True},
 }
+HORIZONS = [10]  # a quarter of a whole training; a quarter of that would have no steps to speak of
 
 
 @pytest.fixture(scope="module")
@@ -225,12 +226,11 @@ def test_the_rungs_of_a_race_are_known_from_its_trials(
     raced: Path, tmp_path: Path, is_old: bool
 ) -> None:
     run = copy_of(raced, tmp_path / "run")
-    rungs = trained_rungs(load_run(as_of_old(run) if is_old else run).trials)
+    rungs = raced_of(load_run(as_of_old(run) if is_old else run).trials)
     summary = json.loads((run / "summary.json").read_text())
-    assert len(rungs) == 1
-    assert rungs[0].rung.horizon == 10  # a quarter of the training
+    assert [raced.rung.horizon for raced in rungs] == HORIZONS
     lrs = sorted(t.lr or 0 for t in load_run(run).trials if t.kind == "race")
-    assert list(rungs[0].rung.lrs) == lrs
+    assert sorted(lr for raced in rungs for lr in raced.rung.lrs) == lrs
     assert summary["race"]["rungs"]
 
 

@@ -251,7 +251,7 @@ def test_a_range_test_of_an_endless_stream_needs_no_duration(tmp_path: Path) -> 
         "optimizer": {"name": "SGD", "lr": 0.1},
         "data": {"batch_size": 4},
         "train": {"duration": "5ep"},
-        "find_lr": {"steps": 30, "seeds": 1},
+        "find_lr": {"budget": 0, "steps": 30, "seeds": 1},
     }
     lrexp.find_lr(config, data=Stream(), out=tmp_path / "r")
     assert list((tmp_path / "r").rglob("steps.csv"))

@@ -16,10 +16,10 @@ from lrexp.report.data.picture import Picture
 from lrexp.report.data.range_test import (
     curves_of_run,
     overlaid_range_test_picture,
-    race_picture,
     range_test_loss_picture,
     range_test_picture,
 )
+from lrexp.report.data.tried import race_picture
 from lrexp.report.data.verdicts import differences_picture, sensitivity_picture
 from lrexp.runs.reader import Run
 
@@ -27,10 +27,10 @@ from lrexp.runs.reader import Run
 def pictures(run: Run) -> dict[str, Picture]:
     """Return the pictures of a run, by the names of their files.
 
-    A range test has range_test, loss and lr, and race where one followed. A comparison has loss and
-    lr, and metrics where some were asked for; a finished one also has verdicts, where there is one
-    against a reference over several seeds, lr_sensitivity, where three LRs or more were compared,
-    and heatmap, of a grid over two numbers.
+    A range test has range_test, loss and lr, and race where LRs were trained. A comparison has loss
+    and lr, and metrics where some were asked for; a finished one also has verdicts, where there is
+    one against a reference over several seeds, lr_sensitivity, where three LRs or more were
+    compared, and heatmap, of a grid over two numbers.
 
     Example:
         >>> list(pictures(load_run("runs/...")))  # doctest: +SKIP

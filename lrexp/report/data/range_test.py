@@ -1,4 +1,4 @@
-"""What find-lr found over the LR: the losses of a range test, and those of a race after it.
+"""What find-lr found over the LR in its range test; trainings of LRs after it: see `tried`.
 
 A panel has the losses and the suggested LR with its interval, and that of a range test the range
 for cyclic schedules. In the strip below it each answer has a row of its own, so that rules which
@@ -7,7 +7,6 @@ agree never hide each other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from lrexp.analysis.race import Raced, position, survivors
 from lrexp.analysis.range_curve import CombinedCurve, Curve, combine, start_level
 from lrexp.analysis.signal import paired_control
 from lrexp.report.data.curves import outcome
@@ -43,11 +41,9 @@ from lrexp.report.data.picture import (
     wants_log,
 )
 from lrexp.report.text import count_text, lr_text, num_seeds, shortened
-from lrexp.runs.reader import Run, control_losses, curves_of, others_train, trained_rungs
+from lrexp.runs.reader import Run, control_losses, curves_of, others_train
 
 CURVE = Look(0)
-RUNG_LOOKS = (Look(0), Look(2), Look(6))
-ARROW = 0.05  # of the axis: where the way from the basin to the answer is drawn
 OPEN_END = float(np.finfo(np.float32).max)  # as far up as any picture goes
 
 
@@ -88,7 +84,7 @@ def range_test_picture(run: Run, test: RangeCurves | None = None) -> Picture:
     test, facts = test or curves_of_run(run), run.summary or {}
     seeds = count_text(num_seeds(run), "seed")
     race = ", race" if facts.get("race") and facts.get("suggested_lr") else ""
-    result = f"LR range test with {seeds}{race}{_result(facts)}"
+    result = f"LR range test with {seeds}{race}{result_text(facts)}"
     panel, below = range_test_panels(test, facts)
     note = str(facts.get("note") or "")
     return of_run(run, result, [panel], strip=below, caption=note, entries=key(test, facts))
@@ -145,13 +141,13 @@ def range_test_panels(test: RangeCurves, facts: Mapping[str, Any]) -> tuple[Pane
                 marks.append(Mark("range.rule", np.array([row.lr]), np.array([y]), name=row.name))
     lr = facts.get("suggested_lr")
     if lr:
-        marks += _suggested(lr, "right" if x.fraction(lr) < 0.3 else "left")  # the blow-up is right
+        marks += suggested(lr, "right" if x.fraction(lr) < 0.3 else "left")  # the blow-up is right
     elif facts.get("reason"):
         text = f"No suggestion. {facts['reason']}"
         marks.append(Note("range.reason", text, 0.5, 0.95, "xy", "center"))
     against = ", less that of the untrained model on the same batch (all begin at their mean)"
     title = f"loss before each update{against if test.is_paired else ''}"
-    return Panel(x, test.y, marks, title), _strip(rows, x)
+    return Panel(x, test.y, marks, title), strip(rows, x)
 
 
 def key(test: RangeCurves, facts: Mapping[str, Any]) -> list[Entry]:
@@ -200,7 +196,8 @@ class Row:
     lr: float | None  # where the mark stands
 
 
-def _suggested_row(name: str, facts: Mapping[str, Any]) -> list[Row]:
+def suggested_row(name: str, facts: Mapping[str, Any]) -> list[Row]:
+    """Return the row of the suggested LR; none where there is none."""
     lr, interval = facts.get("suggested_lr"), facts.get("interval")
     if not lr:
         return []
@@ -209,7 +206,7 @@ def _suggested_row(name: str, facts: Mapping[str, Any]) -> list[Row]:
     return [Row("suggested", name, text, low, high, lr)]
 
 
-def _strip(rows: Sequence[Row], x: Axis) -> Panel | None:
+def strip(rows: Sequence[Row], x: Axis) -> Panel | None:
     """Return a panel of rows, the first on top, over the same LRs as the panel above it."""
     if not rows:
         return None
@@ -228,7 +225,7 @@ def _strip(rows: Sequence[Row], x: Axis) -> Panel | None:
     return Panel(x, Axis((len(rows) - 0.4, -0.6), names=names), marks)
 
 
-def _result(facts: Mapping[str, Any]) -> str:
+def result_text(facts: Mapping[str, Any]) -> str:
     """Return what a title says of the answer."""
     if facts.get("suggested_lr"):
         return f" suggests {lr_text(facts['suggested_lr'])}"
@@ -252,14 +249,15 @@ def _curves(test: RangeCurves, look: Look, xs: Sequence[Array] | None = None) ->
     return [*marks, Mark("range.median", x, combined.smooth, look)]
 
 
-def _suggested(lr: float, side: Side) -> Marks:
+def suggested(lr: float, side: Side) -> Marks:
+    """Return the line of the suggested LR, and its note."""
     note = Note("suggested", f"suggested {lr_text(lr)}", lr, 0.955, "y", side)
     return [mark("suggested", [lr, lr], [0, 1], within="y"), note]
 
 
 def _rows(facts: Mapping[str, Any]) -> list[Row]:
     """Return the rows of the strip: suggestion, base to max, then the rules in their order."""
-    rows = _suggested_row("suggested", facts)
+    rows = suggested_row("suggested", facts)
     base, top = facts.get("base_lr"), facts.get("max_lr")
     if base and top:
         text = f"{lr_text(base)} to {lr_text(top)}"
@@ -278,119 +276,3 @@ def _ramp_axis(curves: Sequence[Curve]) -> Axis:
 def _loss_axis(low: float, high: float) -> Axis:
     log = wants_log(low, high)
     return value_axis(low, high, 0.06 if log else 0.07, 0.2 if log else 0.3, log=log, flat=0.1)
-
-
-def race_picture(run: Run) -> Picture:
-    """Return the loss after each short training of a race over its LR, and the answer.
-
-    One line per length of training. What ended above where it began has, with one seed, its mark
-    at that level. The line of a longer training lies to the left: an arrow shows how far the answer
-    is moved down for a full one.
-    """
-    rungs, facts = trained_rungs(run.trials), run.summary or {}
-    total = (facts.get("race") or {}).get("total_steps")
-    rows = _race_rows(facts)
-    lrs = [lr for raced in rungs for lr in raced.rung.lrs]
-    lrs += [end for row in rows for end in (row.low, row.high)]
-    x = lr_axis(min(lrs, default=1e-4), max(lrs, default=1.0), 0.1)
-    validates = any("val_loss" in trial.evals for trial in run.trials if len(trial.evals["step"]))
-    title = f"{'validation loss' if validates else 'training loss'} after a short training"
-    return of_run(
-        run,
-        f"race of learning rates{_result(facts)}",
-        [_race_panel(rungs, facts, x, title)],
-        strip=_strip(rows, x),
-        entries=_race_key(rungs, facts, total),
-        legend_title="trained for",
-    )
-
-
-def _race_panel(rungs: Sequence[Raced], facts: Mapping[str, Any], x: Axis, title: str) -> Panel:
-    low, high = _race_view(rungs)
-    foot = 0.2 if facts.get("suggested_lr") else 0.08
-    lr, interval = facts.get("suggested_lr"), facts.get("interval")
-    marks: Marks = [Span("interval", *interval)] if interval else []
-    marks += _suggested(lr, "left") if lr else []
-    if rungs:
-        start = float(np.mean(rungs[0].start))
-        marks.append(mark("race.start", [0, 1], [start, start], within="x"))
-    for i, (its, raced) in enumerate(zip(RUNG_LOOKS, rungs, strict=False)):
-        marks += _rung(raced, its, high, halved=i == 0 and len(rungs) > 1)
-    if rungs and lr:
-        marks += _drift(rungs[-1], RUNG_LOOKS[min(len(rungs), len(RUNG_LOOKS)) - 1], lr, x)
-    return Panel(x, value_axis(low, high, foot, 0.16, log=wants_log(low, high)), marks, title)
-
-
-def _rung(raced: Raced, look: Look, top: float, *, halved: bool) -> Marks:
-    """Return the mean of each LR, its seeds, and how it ended."""
-    lrs = np.array(raced.rung.lrs)
-    losses = np.array(raced.losses)  # (lrs, seeds)
-    mean = np.minimum(losses, np.array(raced.start)).mean(axis=1)
-    shown = np.minimum(mean, top)
-    lost = ~np.isfinite(losses).all(axis=1)
-    worse = _worse(raced)
-    stays = survivors(raced) if halved else raced.rung.lrs
-    kept = np.array([lr in stays for lr in raced.rung.lrs])
-    marks: Marks = [mark("race.mean", lrs, shown, look)]
-    if losses.shape[1] > 1:
-        for column in losses.T:
-            seen = np.isfinite(column)
-            marks.append(mark("race.seed", lrs[seen], column[seen], look))
-    ends = {"kept": kept & ~lost & ~worse, "dropped": ~kept & ~lost & ~worse}
-    for kind, which in (ends | {"worse": worse, "diverged": lost}).items():
-        if which.any():
-            marks.append(mark(f"race.{kind}", lrs[which], shown[which], look))
-    return marks
-
-
-def _worse(raced: Raced) -> np.ndarray:
-    """Return which LRs ended, without diverging, above where they began on average, (lrs,)."""
-    ended = np.array(raced.losses).mean(axis=1)
-    return np.asarray(np.isfinite(ended) & (ended > float(np.mean(raced.start))))
-
-
-def _drift(raced: Raced, look: Look, lr: float, x: Axis) -> Marks:
-    """Return the way from the middle of the longest trainings' basin to the answer."""
-    middle = 10 ** position(raced.rung.lrs, raced.start, raced.losses)
-    if middle < 1.1 * lr:
-        return []
-    side: Side = "right" if x.fraction(middle) < 0.7 else "left"
-    way = mark("race.drift", [middle, lr], [ARROW, ARROW], look, "y")
-    return [way, Note("race.drift", "the full training needs less", middle, ARROW, "y", side)]
-
-
-def _race_view(rungs: Sequence[Raced]) -> View:
-    """Return the lowest and highest loss to show: none above that before training."""
-    seen = [loss for raced in rungs for row in raced.losses for loss in row if math.isfinite(loss)]
-    start = [value for raced in rungs for value in raced.start if math.isfinite(value)]
-    return (min([*seen, *start]), max(start)) if start else (0.0, 1.0)
-
-
-def _race_rows(facts: Mapping[str, Any]) -> list[Row]:
-    rows = _suggested_row("race", facts) if facts.get("interval") else []
-    tested = facts.get("range_test") or {}
-    if tested.get("suggested_lr"):
-        lr = tested["suggested_lr"]
-        low, high = tested.get("interval") or (lr, lr)
-        rows.append(Row("rule", "range test", lr_text(lr), low, high, lr))
-    return rows
-
-
-def _race_key(rungs: Sequence[Raced], facts: Mapping[str, Any], total: int | None) -> list[Entry]:
-    entries = []
-    for its, raced in zip(RUNG_LOOKS, rungs, strict=False):
-        rung = raced.rung
-        share = f" ({rung.horizon / total:.0%})" if total else ""
-        note = f"{count_text(len(rung.lrs), 'LR')}, {count_text(len(rung.seeds), 'seed')}"
-        name = f"{count_text(rung.horizon, 'step')}{share}"
-        entries.append(Entry("race.mean", name, note, its))
-    losses = [loss for raced in rungs for row in raced.losses for loss in row]
-    said = (
-        ("race.dropped", "the half that dropped out", len(rungs) > 1),
-        ("race.worse", "ended above its start", any(_worse(raced).any() for raced in rungs)),
-        ("race.diverged", "diverged", not all(map(math.isfinite, losses))),
-        ("race.start", "before training", rungs),
-        ("suggested", "suggested LR", facts.get("suggested_lr")),
-        ("interval", "probably as good", facts.get("interval")),
-    )
-    return entries + [Entry(kind, name) for kind, name, applies in said if applies]

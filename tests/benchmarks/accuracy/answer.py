@@ -12,3 +12,6 @@ class Answer:
     lr: float | None
     steps: int
     reason: str = ""
+    seconds: float = 0.0
+    interval: tuple[float, float] | None = None
+    within: float | None = None  # of the best loss, that the LRs of the interval are said to be

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -16,8 +17,8 @@ from typing import TypeAlias
 
 from accuracy import peers
 from accuracy.answer import Answer
-from accuracy.grid import Cell, Protocol, control, curves, slug
-from accuracy.races import looked_at, mean_frac, race
+from accuracy.grid import Cell, Protocol, control, curve_seconds, curves, slug
+from accuracy.races import looked_at, mean_frac, search
 from accuracy.short_grids import budget_grid, short_grid
 from accuracy.training import DEFAULT_LR
 from accuracy.workloads import Workload
@@ -37,14 +38,14 @@ class Setting:
         return [group[0] for group in self.protocol.groups]
 
 
-RACE = "lrexp race"
+SEARCHES = {"lrexp find-lr": None, "lrexp find-lr 1x": "1x", "lrexp find-lr 4x": "4x"}
 Contender: TypeAlias = Callable[[Cell, Setting], list[Answer]]
 
 
 def contenders(*, with_peers: bool = True) -> dict[str, Contender]:
     """Return all contenders that can run here, lrexp's own first."""
     ours: dict[str, Contender] = {f"lrexp {rule}": partial(_by_rule, rule) for rule in RULES}
-    ours[RACE] = _race
+    ours |= {name: partial(_search, name, budget) for name, budget in SEARCHES.items()}
     others: dict[str, Contender] = {
         "fixed default": _default,
         "short grid": _short_grid,
@@ -69,19 +70,22 @@ def _read(
     answers = []
     groups = curves(work, optimizer, setting.protocol, setting.cache)
     still = control(work, setting.protocol, setting.cache)
+    seconds = curve_seconds(work, optimizer, setting.protocol, setting.cache)
     for group, losses in zip(groups, still, strict=True):
         found, steps = looked_at(group, losses, rule, share)
-        answers.append(Answer(found.suggested_lr, steps, found.reason or ""))
+        answers.append(Answer(found.suggested_lr, steps, found.reason or "", seconds))
     return answers
 
 
-def _race(cell: Cell, setting: Setting) -> list[Answer]:
+def _search(name: str, budget: str | None, cell: Cell, setting: Setting) -> list[Answer]:
     def compute() -> dict[str, list[Answer]]:
         groups = curves(cell.work, cell.optimizer, setting.protocol, setting.cache)
         still = control(cell.work, setting.protocol, setting.cache)
-        return {RACE: race(cell, groups, still, setting.seeds)}
+        found = search(cell, groups, still, setting.seeds, budget)
+        tested = curve_seconds(cell.work, cell.optimizer, setting.protocol, setting.cache)
+        return {name: [replace(a, seconds=a.seconds + tested) for a in found]}
 
-    return remembered(cell, RACE, setting, compute)[RACE]
+    return remembered(cell, name, setting, compute)[name]
 
 
 def _default(cell: Cell, setting: Setting) -> list[Answer]:
@@ -106,7 +110,10 @@ def _named(
 
 def _peer(package: str, name: str, cell: Cell, setting: Setting) -> list[Answer]:
     def compute() -> dict[str, list[Answer]]:
+        begun = time.perf_counter()
         asked = [peers.ask(package, cell.work, cell.optimizer, seed) for seed in setting.seeds]
+        each = (time.perf_counter() - begun) / len(setting.seeds)
+        asked = [{r: replace(a, seconds=each) for r, a in found.items()} for found in asked]
         return {rule: [answers[rule] for answers in asked] for rule in asked[0]}
 
     # no peer looks at the schedule

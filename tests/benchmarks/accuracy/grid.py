@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,21 +120,32 @@ def _train_grid(cell: Cell, lrs: Array, seeds: tuple[int, ...]) -> dict[str, Arr
 
 def curves(work: Workload, optimizer: str, protocol: Protocol, cache: Path) -> list[list[Curve]]:
     """Return lrexp's range tests: for every group of suggestion seeds a curve per seed."""
+    made = _range_tests(work, optimizer, protocol, cache)
+    each = iter(zip(made["lr"], made["loss"], strict=True))
+    return [[_curve(*next(each)) for _ in group] for group in protocol.groups]
+
+
+def curve_seconds(work: Workload, optimizer: str, protocol: Protocol, cache: Path) -> float:
+    """Return how long the range tests of one group took."""
+    return float(_range_tests(work, optimizer, protocol, cache)["seconds"]) / len(protocol.groups)
+
+
+def _range_tests(work: Workload, optimizer: str, protocol: Protocol, cache: Path) -> dict[str, Any]:
     seeds = [seed for group in protocol.groups for seed in group]
 
     def compute() -> dict[str, Array]:
+        begun = time.perf_counter()
         found = range_tests(work, optimizer, seeds, work.engine)
+        seconds = np.array(time.perf_counter() - begun)
         longest = max(len(outcome.lrs) for outcome in found.values())
         made = {name: np.full((len(seeds), longest), np.nan) for name in ("lr", "loss")}
         for i, seed in enumerate(seeds):
             made["lr"][i, : len(found[seed].lrs)] = found[seed].lrs
             made["loss"][i, : len(found[seed].losses)] = found[seed].losses
-        return made
+        return made | {"seconds": seconds}
 
     file = cache / "range" / f"{slug(work.name)}--{optimizer}.npz"
-    made = kept(file, _key(work, tuple(seeds), np.empty(0)), compute)
-    each = iter(zip(made["lr"], made["loss"], strict=True))
-    return [[_curve(*next(each)) for _ in group] for group in protocol.groups]
+    return kept(file, f"{_key(work, tuple(seeds), np.empty(0))} timed", compute)
 
 
 def control(work: Workload, protocol: Protocol, cache: Path) -> list[list[Array]]:

@@ -32,6 +32,28 @@ def draw(rows: Sequence[Row], title: str, file: Path) -> None:
         figure.savefig(file, dpi=150)
 
 
+def draw_seconds(rows: Sequence[Row], title: str, file: Path) -> None:
+    """Draw and save mean and worst regret over the seconds that an answer takes."""
+    with mpl.rc_context({"font.family": "sans-serif", "font.size": 10, "axes.axisbelow": True}):
+        figure = Figure(figsize=(9, 5.5), layout="constrained")
+        ax = figure.subplots()
+        for row in (row for row in rows if row.seconds > 0):
+            colour = "#D55E00" if row.name.startswith("lrexp find-lr") else "#0072B2"
+            ax.plot([row.seconds] * 2, [row.mean, row.worst.regret], color=colour, alpha=0.3)
+            ax.scatter([row.seconds], [row.mean], c=colour, s=45, zorder=3)
+            ax.scatter([row.seconds], [row.worst.regret], c=colour, s=14, marker="_")
+            ax.annotate(row.name, (row.seconds, row.mean), (6, 4), textcoords="offset points")
+        ax.set_xscale("log")
+        ax.set_yscale("symlog", linthresh=LINEAR_TO, linscale=0.8)
+        ax.set_ylim(0, 1.1)
+        ax.set_yticks([0, 0.02, 0.05, 0.15, 0.5, 1], ["0", "0.02", "0.05", "0.15", "0.5", "1"])
+        ax.set_xlabel("seconds for one answer, on one core")
+        ax.set_ylabel("regret: mean (dot) to worst cell")
+        ax.grid(color="0.9")
+        ax.set_title(title, loc="left", fontsize=12, fontweight="bold")
+        figure.savefig(file, dpi=150)
+
+
 def _strip(ax: Axes, place: int, row: Row) -> None:
     regrets = np.array([score.regret for score in row.scores])
     order = np.argsort(regrets)

@@ -1,4 +1,4 @@
-"""lrexp's race without its files and pictures, which would take longer than these trainings.
+"""`find-lr` without its files and pictures, which would take longer than these trainings.
 
 What is trained next, the trainings and the answer are lrexp's own; range tests are those that the
 rules are read off.
@@ -6,7 +6,10 @@ rules are read off.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,22 +18,29 @@ from accuracy.answer import Answer
 from accuracy.grid import Array, Cell
 from accuracy.training import (
     SCHEDULES,
+    Outcome,
     config_of,
     objects_of,
     outcomes,
 )
 from accuracy.workloads import Workload
-from lrexp.analysis.race import Course, Raced, Rung, next_rung, race_start, verdict
+from lrexp.analysis.answer import verdict
+from lrexp.analysis.race import Candidate, Raced, Rung, race_start
 from lrexp.analysis.range_curve import Curve
+from lrexp.analysis.search import Costs, next_rung
 from lrexp.analysis.signal import is_buried
 from lrexp.analysis.suggest import Suggestion, suggest
-from lrexp.config.config import Config
 from lrexp.config.load import load_config
 from lrexp.engine.rng import preserved_rng
-from lrexp.records import Trial, TrialId
+from lrexp.records import TrialId
+from lrexp.runs.measures import baselines
 from lrexp.runs.plan import Plan, plan_one
 from lrexp.runs.reader import RANGE_TEST
-from lrexp.runs.trials import can_have, race_task
+from lrexp.runs.searches import Means, costs_of, search_of
+from lrexp.runs.stages import trials_of
+from lrexp.runs.trials import race_task
+
+DEFAULT_SECONDS = 20.0  # all of these trainings are shorter than ten times that
 
 
 def looked_at(
@@ -43,15 +53,21 @@ def looked_at(
     return suggest(group, rule, mean_frac, control), 2 * steps
 
 
-def race(
+def search(
     cell: Cell,
     groups: Sequence[Sequence[Curve]],
     control: Sequence[Sequence[Array]],
     seeds: Sequence[int],
+    budget: str | None,
 ) -> list[Answer]:
-    """Return what races at the default budget answer, one for each group of range tests."""
+    """Return what `find-lr` answers with this budget, one for each group of range tests."""
     plan = planned(cell.work, cell.optimizer, cell.schedule)
-    return [_race(plan, *each) for each in zip(groups, control, seeds, strict=True)]
+    costs = costs_of(plan) if budget is None else Costs({1: 1 / cell.work.steps})
+    known = baselines(plan)[RANGE_TEST].get("val_loss")
+    amount = DEFAULT_SECONDS if budget is None else float(budget.removesuffix("x"))
+    means = Means(budget or "default", amount, costs, guess=known)
+    each = zip(groups, control, seeds, strict=True)
+    return [_search(plan, cell.work.engine, means, *given) for given in each]
 
 
 @cache
@@ -67,39 +83,55 @@ def planned(work: Workload, optimizer: str, schedule: str) -> Plan:
     return plan_one(load_config(tree, given=objects.sections), objects, RANGE_TEST)
 
 
-def _race(plan: Plan, group: Sequence[Curve], control: Sequence[Array], seed: int) -> Answer:
-    variant = plan.variants[RANGE_TEST]
-    found, tested = looked_at(group, control, "auto", variant.mean_frac)
-    begin = race_start(group, found)
-    if begin is None:
+def _search(
+    plan: Plan,
+    engine: str,
+    means: Means,
+    group: Sequence[Curve],
+    control: Sequence[Array],
+    seed: int,
+) -> Answer:
+    begun = time.perf_counter()
+    found, tested = looked_at(group, control, "auto", plan.variants[RANGE_TEST].mean_frac)
+    start = race_start(group, found)
+    if start is None:
         return Answer(None, tested, found.reason or "")
-    course = Course(
-        start_lr=begin.lr,
-        least_gain=begin.least_gain,
-        total_steps=variant.total_steps,
-        budget=plan.config.experiment.find_lr.budget,
-        seed=seed,
-        can_have=lambda lr: can_have(variant, plan.config, lr),
-    )
+    plan_search = replace(search_of(plan, start, means), seed=seed)
+    asked: list[Rung] = []
     done: list[Raced] = []
-    while (rung := next_rung(course, done)) is not None:
-        done.append(_train(plan, plan.config, rung))
-    answer = verdict(course, done)
-    steps = tested + sum(raced.rung.steps for raced in done)
-    return Answer(answer.lr, steps, answer.reason or "")
+    outcomes_of: dict[TrialId, Outcome] = {}
+    while (rung := next_rung(plan_search, asked, done)) is not None:
+        asked.append(rung)
+        outcomes_of |= _train(plan, rung, engine)
+        done = _came_to(asked, outcomes_of)
+    answer = verdict(plan_search, done)
+    return Answer(
+        answer.lr,
+        tested + sum(rung.steps for rung in asked),
+        answer.reason or "",
+        seconds=time.perf_counter() - begun,
+        interval=answer.interval,
+        within=answer.within,
+    )
 
 
-def _train(plan: Plan, config: Config, rung: Rung) -> Raced:
-    variant, lrs = plan.variants[RANGE_TEST], rung.lrs * len(rung.seeds)
+def _train(plan: Plan, rung: Rung, engine: str) -> dict[TrialId, Outcome]:
+    variant = plan.variants[RANGE_TEST]
     with preserved_rng(plan.device):
-        trials = [
-            Trial(TrialId(*trial), "race", rung.horizon, lr)
-            for trial, lr in zip(rung.trials, lrs, strict=True)
-        ]
-        tasks = (race_task(variant, config, trial) for trial in trials)
-        found = list(outcomes(tasks, "sequential").values())
-    shape = len(rung.seeds), len(rung.lrs)
-    start = np.array([outcome.val[0] for outcome in found]).reshape(shape)
-    losses = np.array([outcome.val[1] for outcome in found]).reshape(shape).T
-    begin = tuple(float(value) for value in np.median(start, axis=1))
-    return Raced(rung, begin, tuple(tuple(map(float, row)) for row in losses))
+        tasks = (race_task(variant, plan.config, trial) for trial in trials_of(rung))
+        return outcomes(tasks, engine)
+
+
+def _came_to(asked: Sequence[Rung], found: dict[TrialId, Outcome]) -> list[Raced]:
+    """Return what all trainings came to, one for each horizon."""
+    results = []
+    for horizon in sorted({rung.horizon for rung in asked}):
+        rungs = [rung for rung in asked if rung.horizon == horizon]
+        lrs = tuple(sorted({lr for rung in rungs for lr in rung.lrs}))
+        seeds = tuple(sorted({seed for rung in rungs for seed in rung.seeds}))
+        rows = [[found.get(TrialId(Candidate(horizon, lr).name, s)) for s in seeds] for lr in lrs]
+        losses = tuple(tuple(math.nan if o is None else o.val[1] for o in row) for row in rows)
+        known = [[row[i] for row in rows if row[i] is not None] for i in range(len(seeds))]
+        start = tuple(float(np.median([o.val[0] for o in column])) for column in known)
+        results.append(Raced(Rung(horizon, lrs, seeds), start, losses))
+    return results

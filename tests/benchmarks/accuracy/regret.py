@@ -58,6 +58,13 @@ class Landscape:
         loss = np.interp(math.log10(lr), self.log_lr, self.loss)
         return float((loss - lowest) / (self.start - lowest))
 
+    def share_within(self, low: float, high: float, within: float) -> float:
+        """Return the share of the LRs from low to high whose loss is within that of the best."""
+        x = np.linspace(math.log10(low), math.log10(high), 21)
+        best = float(self.loss[self.best])
+        losses = np.interp(x, self.log_lr, self.loss)
+        return float(np.mean(losses <= best + within * abs(best)))
+
     def good(self, tolerance: float = 0.05) -> tuple[float, float]:
         """Return the ends of the LRs around the best one whose regret is within `tolerance`."""
         bar = self.loss[self.best] + tolerance * (self.start - self.loss[self.best])

@@ -30,6 +30,7 @@ class Score:
     answers: Sequence[Answer]
     regrets: Sequence[float]
     train_regrets: Sequence[float]
+    claims: Sequence[float] = ()  # of each interval, the share of its LRs as good as it states
 
     @property
     def regret(self) -> float:
@@ -84,6 +85,17 @@ class Row:
         """Mean cost of one answer in updates."""
         return statistics.fmean(a.steps for score in self.scores for a in score.answers)
 
+    @property
+    def seconds(self) -> float:
+        """Mean seconds of one answer."""
+        return statistics.fmean(a.seconds for score in self.scores for a in score.answers)
+
+    @property
+    def kept_claims(self) -> float:
+        """Of the LRs in stated intervals, the share that is as good as stated; NaN of none."""
+        shares = [share for score in self.scores for share in score.claims]
+        return statistics.fmean(shares) if shares else math.nan
+
     def of_workload(self, work: Workload) -> float:
         """Mean regret over the optimizers and schedules of a workload."""
         return statistics.fmean(s.regret for s in self.scores if s.cell.work is work)
@@ -106,7 +118,9 @@ def score(
         for name, ask in takers.items():
             answers = ask(cell, setting)
             of_val, of_train = ([x.regret(a.lr) for a in answers] for x in (land, train))
-            scores[name].append(Score(cell, answers, of_val, of_train))
+            claims = [land.share_within(*a.interval, a.within) for a in answers
+                      if a.interval is not None and a.within is not None]  # fmt: skip
+            scores[name].append(Score(cell, answers, of_val, of_train, claims))
     rows = [Row(name, found) for name, found in scores.items()]
     return sorted(rows, key=lambda row: row.mean), lands
 
@@ -137,6 +151,8 @@ def as_tree(rows: Sequence[Row], lands: dict[str, Landscape]) -> dict[str, Any]:
                 "refusals": row.refusals,
                 "answers": row.questions,
                 "steps": row.steps,
+                "seconds": row.seconds,
+                "claims_kept": None if math.isnan(row.kept_claims) else row.kept_claims,
                 "cells": {
                     score.cell.name: {
                         "regrets": list(score.regrets),

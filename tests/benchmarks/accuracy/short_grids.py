@@ -7,6 +7,7 @@ LRs are one or two a decade around the usual ones of the optimizer, the same for
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,11 +35,13 @@ def _best(cell: Cell, seeds: Sequence[int], number: int, steps: int, apart: floa
     middle, half = MIDDLE[cell.optimizer], apart * (number - 1) / 2
     lrs = np.logspace(middle - half, middle + half, number)
     variants = {f"lr-{i}": variant_of(cell.schedule, float(lr)) for i, lr in enumerate(lrs)}
+    begun = time.perf_counter()
     found = train(plan_of(cell.work, cell.optimizer, variants, steps), seeds, cell.work.engine)
+    seconds = (time.perf_counter() - begun) / len(seeds)
     answers = []
     for seed in seeds:
         after = [found[TrialId(name, seed)].val[1] for name in variants]
         cost = sum(len(found[TrialId(name, seed)].losses) for name in variants)
         lr = float(lrs[int(np.argmin(after))]) if min(after) < math.inf else None
-        answers.append(Answer(lr, cost, "" if lr else "every LR diverged"))
+        answers.append(Answer(lr, cost, "" if lr else "every LR diverged", seconds))
     return answers

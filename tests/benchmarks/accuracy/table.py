@@ -14,15 +14,16 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
     """Yield one line per contender, lowest mean regret first."""
     yield (
         "| contender | mean regret | worst | of which cell | training loss: mean "
-        "| spread, decades | refused | steps |"
+        "| spread, decades | refused | steps | seconds | LRs in the interval as good as stated |"
     )
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield "| --- |" + " --- |" * 9
     for row in rows:
         worst = row.worst
         yield (
             f"| {row.name} | {row.mean:.3f} | {worst.regret:.2f} | {worst.cell.name} "
             f"| {row.train_mean:.3f} | {_decades(row.spread)} "
-            f"| {row.refusals} of {row.questions} | {row.steps:.0f} |"
+            f"| {row.refusals} of {row.questions} | {row.steps:.0f} | {row.seconds:.2g} "
+            f"| {'–' if math.isnan(row.kept_claims) else f'{row.kept_claims:.0%}'} |"
         )
 
 
