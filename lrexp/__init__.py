@@ -14,6 +14,7 @@ from lrexp.errors import ConfigError, InterruptedRunError, LrexpError, RunError,
 if TYPE_CHECKING:
     from lrexp.analysis.rules import register_rule
     from lrexp.api import compare, dry_run, find_lr, resume
+    from lrexp.integrations.attach import attach
     from lrexp.integrations.lr_finder import LRFinder
     from lrexp.report.plots import plot_lr_schedule
     from lrexp.report.result import RangeTest
@@ -36,6 +37,7 @@ _HOMES = {
     "LRFinder": "lrexp.integrations.lr_finder",
     "RangeTest": "lrexp.report.result",
     "Run": "lrexp.report.run",
+    "attach": "lrexp.integrations.attach",
     "compare": "lrexp.api",
     "dry_run": "lrexp.api",
     "export_run": "lrexp.runs.trackers",
@@ -64,6 +66,7 @@ __all__ = [
     "RunError",
     "UserCodeError",
     "__version__",
+    "attach",
     "compare",
     "dry_run",
     "export_run",
