@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from lrexp.analysis.range_curve import Curve
+from lrexp.analysis.signal import is_buried, paired_control
 from lrexp.analysis.stopping import RangeTestStop, ramp
 from lrexp.analysis.suggest import suggest
 from lrexp.errors import NOTHING, ConfigError
@@ -23,6 +24,8 @@ from lrexp.report.result import RangeTest
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
+
+NEVER = 1e30  # as a stop_factor
 
 
 class RisingLr:
@@ -34,6 +37,7 @@ class RisingLr:
         mode: `exp` (equal ratios) or `linear`.
         stop_factor: ends the test when the smoothed loss is this far above its best.
         floor: the lowest value that the loss can have; None where it may be negative.
+        still: the LR is 0 all along, for the control of `found_by`.
 
     Example:
         >>> rising = RisingLr(0.01, 1.0, steps=3)
@@ -52,9 +56,11 @@ class RisingLr:
         mode: Literal["exp", "linear"] = "exp",
         stop_factor: float = 4.0,
         floor: float | None = None,
+        still: bool = False,
     ) -> None:
         self._schedule = ramp(min_lr, max_lr, steps, mode)
-        self._rule, self._steps = RangeTestStop(stop_factor, floor), steps
+        self._rule, self._steps = RangeTestStop(NEVER if still else stop_factor, floor), steps
+        self._still = still
         self._state, self._stopped = self._rule.init(), False
         self._lrs: list[float] = []
         self._losses: list[float] = []
@@ -62,7 +68,7 @@ class RisingLr:
     @property
     def lr(self) -> float:
         """The LR of the next update."""
-        return self._schedule(len(self._losses))
+        return 0.0 if self._still else self._schedule(len(self._losses))
 
     @property
     def is_over(self) -> bool:
@@ -74,6 +80,11 @@ class RisingLr:
         """Loss over LR so far."""
         return Curve(self._lrs, self._losses)
 
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The losses so far."""
+        return tuple(self._losses)
+
     def observe(self, loss: float) -> None:
         """Take the loss that was measured before the update with `lr`."""
         self._lrs.append(self.lr)
@@ -81,9 +92,29 @@ class RisingLr:
         self._state, self._stopped = self._rule.update(self._state, float(loss))
 
 
-def found_by(curves: Sequence[Curve], rule: str = "auto", mean_frac: float = 1.0) -> RangeTest:
-    """Return what range tests of one ramp suggest; see `lrexp.LRFinder.run` for the arguments."""
-    return RangeTest(suggest(curves, rule, mean_frac), tuple(curves))
+def found_by(
+    curves: Sequence[Curve],
+    rule: str = "auto",
+    mean_frac: float = 1.0,
+    control: Sequence[Sequence[float]] | None = None,
+) -> RangeTest:
+    """Return what range tests of one ramp suggest; see `lrexp.LRFinder.run` for the arguments.
+
+    Args:
+        curves: of each seed.
+        rule, mean_frac: as of `LRFinder.run`.
+        control: losses of the same batches at LR 0, for curves that `show_no_fall`.
+    """
+    return RangeTest(
+        suggest(curves, rule, mean_frac, control),
+        tuple(curves),
+        shown=tuple(paired_control(curves, control) or ()),
+    )
+
+
+def show_no_fall(curves: Sequence[Curve]) -> bool:
+    """Return whether a fall may be buried in how batches differ: a control would show it."""
+    return is_buried(curves)
 
 
 class Attached:
