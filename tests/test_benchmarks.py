@@ -262,12 +262,55 @@ def test_each_half_has_every_kind_of_workload(load: Any) -> None:
 
 def test_seeds_that_suggest_do_not_judge(load: Any) -> None:
     grid = load("accuracy.grid")
-    for protocol in (grid.Protocol(), grid.QUICK):
+    for protocol in (grid.Protocol(), grid.LONG_PROTOCOL, grid.QUICK):
         seeds = [seed for group in protocol.groups for seed in group]
         assert len({*seeds, *protocol.judges}) == len(seeds) + len(protocol.judges)
     assert len(grid.Protocol().judges) >= 3
     assert grid.Protocol().per_decade >= 6
     assert grid.Protocol().decades >= 5
+
+
+def test_the_truth_of_the_long_half_is_dense_and_has_a_best_lr(load: Any, tmp_path: Path) -> None:
+    grid, regret, long = load("accuracy.grid"), load("accuracy.regret"), load("accuracy.long_half")
+    assert len(long.LONG_ALL) >= 12
+    assert all(1000 <= work.steps <= 5000 for work in long.LONG_ALL)
+    cells = list(grid.cells(long.LONG_ALL))
+    assert [cell.work for cell in cells] == long.LONG_ALL  # one cell of each
+    assert len({cell.optimizer for cell in cells}) >= 5
+    assert len({cell.schedule for cell in cells}) >= 5
+    for cell in cells:
+        found = grid.measured(cell, grid.LONG_PROTOCOL, tmp_path)  # an error if of another key
+        assert found.val.shape == found.lowest.shape == (31, 3)
+        assert np.log10(found.lrs[-1] / found.lrs[0]) == pytest.approx(5.0, abs=1e-3)
+        assert (found.lowest <= found.val).all()  # the last evaluation is one of them
+        land = regret.landscape(found)
+        assert land.learns, cell.name
+        assert land.is_interior, cell.name
+    assert not list(tmp_path.iterdir())  # nothing was trained
+
+
+def test_a_truth_of_another_definition_is_refused(load: Any, tmp_path: Path) -> None:
+    truth = load("accuracy.truth")
+    file = tmp_path / "truth" / "work.json"
+    truth.write(file, "one", {"val": np.array([[1.234567, np.inf]])})
+    assert truth.read(file, "one")["val"].tolist() == [[1.2346, np.inf]]
+    with pytest.raises(ValueError, match="--remake-truth"):
+        truth.read(file, "another")
+
+
+@pytest.mark.long
+def test_the_truth_of_the_long_half_is_what_the_engine_trains(load: Any, tmp_path: Path) -> None:
+    grid, training = load("accuracy.grid"), load("accuracy.training")
+    [work] = [w for w in load("accuracy.long_half").LONG_ALL if w.name == "prose LSTM"]
+    [cell] = grid.cells([work])
+    kept = grid.measured(cell, grid.LONG_PROTOCOL, tmp_path)
+    best = int(np.argmin(kept.val.mean(axis=1)))
+    variants = {"best": training.variant_of(cell.schedule, float(kept.lrs[best]))}
+    plans = training.plan_of(work, cell.optimizer, variants)
+    [found] = training.train(plans, [0], "sequential").values()
+    assert found.val[0] == pytest.approx(kept.start[0], rel=1e-3)
+    assert found.val[1] == pytest.approx(kept.val[best, 0], rel=0.03)
+    assert found.lowest == pytest.approx(kept.lowest[best, 0], rel=0.03)
 
 
 def test_peers_see_the_batches_of_the_engine(load: Any) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lrexp.analysis.loss_trace import ROUNDING, Array, Trace, from_to, trace
+from lrexp.analysis.tried import Tried, higher, lower, other
 from lrexp.errors import ConfigError
 
 Evals = Mapping[str, ArrayLike]  # column -> values, nan where absent
@@ -61,6 +62,9 @@ BARELY = 0.9  # of the way still to go: too slow, whatever the curve's shape
 BEHIND = 0.25  # share of the way left: more is behind
 ROSE = 0.1  # of the drop of val_loss: a rise by more is told
 EARLY = 0.4  # of the steps: who made four fifths of the drop by then, and stopped, is stuck
+RELAPSED = 0.4  # of the way down, lost again on the way: unstable, wherever it ended
+FEW = 6  # evaluations: fewer say nothing about the way
+LITTLE = 0.05  # of the way that the best variant made: a val_loss that fell by less did not fall
 LOWER_MUCH = "lower the LR; 10× is a good first try."
 LOWER = "lower the LR by 2 to 5×, or add warmup or gradient clipping."
 
@@ -70,7 +74,7 @@ def way_left(t: Trace, val: ArrayLike, end: float | None, best_final: float | No
     if best_final is None or end is None:
         return None
     evaluated = np.asarray(val, dtype=np.float64)
-    start = max(t.start, float(evaluated[0])) if len(evaluated) else t.start
+    start = float(evaluated[0]) if len(evaluated) else t.start  # `end` is of the same kind
     way = start - best_final
     return min(1.0, max(0.0, (end - best_final) / way)) if way > 0 else 0.0
 
@@ -92,21 +96,26 @@ def not_finite(losses: Array, evals: Evals | None, total: int, cause: str = "") 
     return None
 
 
-def diverged(t: Trace, stopped_at: int | None, total: int) -> str | None:
+def diverged(t: Trace, stopped_at: int | None, total: int, seen: Tried | None = None) -> str | None:
     """Return how far the loss rose, where it was stopped for that or never came back."""
     what, levels = t.levels(-1) or ("Training loss", from_to(t.start, t.end))
     rose = f"{what} rose from {levels}"
     if stopped_at is not None and stopped_at < total - 1:
-        return f"{rose} and was stopped at step {stopped_at} of {total}: {LOWER_MUCH}"
+        return f"{rose} and was stopped at step {stopped_at} of {total}: {lower(seen, LOWER_MUCH)}"
     if stopped_at is not None or t.end_typical > t.start + FAR_ABOVE * max(abs(t.start), t.range):
-        return f"{rose} and did not come back: {LOWER_MUCH}"
+        return f"{rose} and did not come back: {lower(seen, LOWER_MUCH)}"
     return None
 
 
 def unstable(
-    t: Trace, behind: float | None, val: ArrayLike = (), best_final: float | None = None
+    t: Trace,
+    behind: float | None,
+    val: ArrayLike = (),
+    best_final: float | None = None,
+    seen: Tried | None = None,
 ) -> str | None:
     """Return what rose: on the way, in the end, or back from the lowest."""
+    advice = lower(seen, LOWER)
     ended_well = t.moved and not _is_behind(t, behind)
     if ended_well:  # then a rise in the first tenth was a transient
         late = t.highest_step > 0.1 * t.num_steps
@@ -116,17 +125,28 @@ def unstable(
     if t.highest - t.start > limit:
         rose = f"Training loss rose from {t.start:.3g} to {t.highest:.3g}"
         at = f"around step {t.highest_step}"
-        return f"{rose} {at} and ended at {t.end:.3g}: {LOWER}"
+        return f"{rose} {at} and ended at {t.end:.3g}: {advice}"
     # beyond doubt, or by its own size: scatter that large is itself unstable
     rounding = ROUNDING * abs(t.start)
     doubt = max(0.1 * t.range, min(4.0 * t.error, abs(t.start)), rounding)
     beyond_doubt = -t.drop > doubt
     if beyond_doubt or _ended_above(t, val, best_final):
-        return f"Training loss ended above its start ({t.start:.3g} to {t.end:.3g}): {LOWER}"
+        return f"Training loss ended above its start ({from_to(t.start, t.end)}): {advice}"
     if t.end - t.lowest > max(0.3 * t.range, 4.0 * t.error, rounding):
         fell = f"Training loss fell from {t.start:.3g} to {t.lowest:.3g}"
-        return f"{fell} and rose again to {t.end:.3g}: {LOWER}"
-    return None
+        return f"{fell} and rose again to {t.end:.3g}: {advice}"
+    return _relapsed(t, advice, ended_well=ended_well)
+
+
+def _relapsed(t: Trace, advice: str, *, ended_well: bool) -> str | None:
+    """Return how much of its way it lost again; early on, it is a transient if it ended well."""
+    early = ended_well and t.relapse.step <= 0.1 * t.num_steps
+    doubt = max(8.0 * t.relapse.error, ROUNDING * abs(t.start))
+    if early or t.relapse.rise <= max(RELAPSED * t.range, doubt):
+        return None
+    rose = f"rose again from {t.relapse.low:.3g} to {t.relapse.low + t.relapse.rise:.3g}"
+    at = f"around step {t.relapse.step}"
+    return f"Training loss, averaged, {rose} {at} and ended at {t.end:.3g}: {advice}"
 
 
 def _ended_above(t: Trace, val: ArrayLike, best_final: float | None) -> bool:
@@ -144,7 +164,28 @@ def _ended_above(t: Trace, val: ArrayLike, best_final: float | None) -> bool:
     return -t.drop > max(limit, 2.0 * t.error)
 
 
-def overfitting(evals: Evals | None) -> str | None:
+def lost_again(
+    t: Trace, evals: Evals | None, best_final: float | None = None, seen: Tried | None = None
+) -> str | None:
+    """Return what both evaluated losses lost on the way; one alone may be noise, or overfitting."""
+    rises = []
+    for name in ("train_loss", "val_loss"):
+        steps, values = column(evals, name)
+        if len(values) < FEW:
+            return None
+        so_far = np.minimum.accumulate(np.r_[t.start, values])[1:]
+        at = int(np.argmax(values - so_far))
+        way = max(t.start - values.min(), LITTLE * abs(t.start))
+        if best_final is not None:
+            way = max(way, BEHIND * (t.start - best_final))
+        if values[at] - so_far[at] < RELAPSED * way or at < 0.1 * len(values):
+            return None
+        levels = from_to(float(so_far[at]), float(values[at]))
+        rises.append(f"{name} from {levels} around step {steps[at]:.0f}")
+    return f"The loss fell and rose again on the way ({'; '.join(rises)}): {lower(seen, LOWER)}"
+
+
+def overfitting(evals: Evals | None, best_final: float | None = None) -> str | None:
     """Return where val_loss turned, if it rose by a tenth of its drop while training did not."""
     steps, val = column(evals, "val_loss")
     if len(val) < 4:
@@ -152,6 +193,9 @@ def overfitting(evals: Evals | None) -> str | None:
     lowest = int(np.argmin(val))
     last_two = val[lowest + 1 :][-2:]  # one high evaluation may be noise
     rise = ROSE * float(val[0] - val[lowest])
+    way = 0.0 if best_final is None else LITTLE * float(val[0] - best_final)
+    if val[0] - val[lowest] < way:
+        return None  # it never learned
     if len(last_two) < 2 or rise <= 0 or last_two.min() < val[lowest] + rise:
         return None
     train_steps, train = column(evals, "train_loss")
@@ -165,16 +209,21 @@ def overfitting(evals: Evals | None) -> str | None:
     )
 
 
-def too_slow(t: Trace, behind: float | None) -> str | None:
+def too_slow(t: Trace, behind: float | None, seen: Tried | None = None) -> str | None:
     """Return how little the loss moved."""
+    if seen is not None and seen.is_below and _is_behind(t, behind):
+        return None  # lower LRs went further: it is stuck, not slow
     if not t.moved:
-        return (
-            f"Training loss did not move ({t.start:.3g} to {t.end:.3g}): raise the LR, 10× is a "
-            "good first try; if it is high already, lower it, for the model may have died at once."
+        words = (
+            "raise the LR, 10× is a good first try; if it is high already, lower it, for the model "
+            "may have died at once."
         )
+        still = f"Training loss did not move ({t.start:.3g} to {t.end:.3g})"
+        return f"{still}: {higher(seen, words)}"
     if behind is not None and behind > BARELY and t.drop >= 0:
         fell = f"Training loss went only from {t.start:.3g} to {t.end:.3g}{_compared(behind)}"
-        return f"{fell}: raise the LR (10× is a good first try), or lower it if it is high already."
+        words = "raise the LR (10× is a good first try), or lower it if it is high already."
+        return f"{fell}: {higher(seen, words)}"
     # where single batches hide the fall, its pace says nothing
     fell_all_along = t.still_falling or t.pace > EARLY or not t.clear
     straight = t.still_falling and t.steady and _half_left(t)
@@ -184,10 +233,11 @@ def too_slow(t: Trace, behind: float | None) -> str | None:
     fell = f"{what} fell all along, but only from {levels}"
     if not what:
         fell = f"Training loss did not fall ({from_to(t.start, t.end)})"
-    return f"{fell}{_compared(behind)}: raise the LR (10× is a good first try) or train longer."
+    words = "raise the LR (10× is a good first try) or train longer."
+    return f"{fell}{_compared(behind)}: {higher(seen, words)}"
 
 
-def plateaued(t: Trace, behind: float | None) -> str | None:
+def plateaued(t: Trace, behind: float | None, seen: Tried | None = None) -> str | None:
     """Return where the loss stopped, far from where it could be."""
     if not _is_behind(t, behind):
         return None
@@ -195,12 +245,10 @@ def plateaued(t: Trace, behind: float | None) -> str | None:
     fell = f"{what} fell from {levels} early and then stopped"
     if not what:
         fell = f"Training loss did not fall ({from_to(t.start, t.end)})"
-    return (
-        f"{fell}{_compared(behind)}: try another LR (a third, or 3×), or a schedule that lowers it."
-    )
+    return f"{fell}{_compared(behind)}: {other(seen)}"
 
 
-def converging_well(t: Trace, evals: Evals | None = None) -> str:
+def converging_well(t: Trace, evals: Evals | None = None, seen: Tried | None = None) -> str:
     """Return the drop, and whether there is more to gain; a val_loss that rose speaks against."""
     what, levels = t.levels(1) or ("", "")
     if not what:
@@ -209,7 +257,9 @@ def converging_well(t: Trace, evals: Evals | None = None) -> str:
     val = column(evals, "val_loss")[1]
     if len(val) > 1 and val[-1] - val.min() > ROSE * (val[0] - val.min()) > 0:
         rose = f"val_loss rose in the end ({val.min():.3g} to {val[-1]:.3g})"
-        return f"{fell}, but {rose}: lower the LR, or let a schedule lower it."
+        may_lower = seen is None or seen.may_lower
+        advice = "lower the LR, or let a schedule lower it" if may_lower else "stop earlier"
+        return f"{fell}, but {rose}: {advice}."
     if t.still_falling or t.short_and_falling:
         return f"{fell} and was still falling: a longer training would gain."
     return f"{fell} and levelled off."
@@ -251,17 +301,20 @@ def diagnose(
     stopped_at: int | None = None,
     total_steps: int | None = None,
     best_final: float | None = None,
+    seen: Tried | None = None,
     cause: str = "",
     of_parts: bool = False,
 ) -> Diagnosis:
     """Say what one training did.
 
     - diverged: the outcome says so, a loss is not finite, or the end is far above the start.
-    - unstable: it ended above its start, lost much of what it had gained, or rose far above its
-      start on the way (in the first tenth, only if it did not end well after that).
+    - unstable: it ended above its start, lost much of what it had gained (in the end or on the
+      way), or rose far above its start on the way (in the first tenth, only if it did not end
+      well after that).
     - too slow: it hardly moved; or it ended behind, having fallen all along; or it fell in nearly
       a straight line, with more than half of a positive loss left.
-    - plateaued: it ended behind, having made its way early and stopped falling.
+    - plateaued: it ended behind, having made its way early and stopped falling; or a lower LR went
+      further.
     - overfitting: val_loss rises from its lowest while the training loss does not.
     - converging well: none of these.
     - trained against each other: parts with losses of their own, as of a GAN, that did not diverge.
@@ -277,6 +330,7 @@ def diagnose(
         stopped_at: the step at which a rule stopped the training.
         total_steps: the length that was planned; that of `losses` if None.
         best_final: the lowest `final_loss` over the variants of the comparison.
+        seen: what variants that differ in the LR alone came to: no advice goes against it.
         cause: why a loss was not finite, where the LR is not to blame.
         of_parts: each optimizer has a loss of its own.
 
@@ -300,12 +354,13 @@ def diagnose(
     if of_parts and (stop is None or not diverged(t, stop, total)):
         return Diagnosis(OF_PARTS, _of_parts(t))
     found = {
-        "diverged": diverged(t, stop, total),
-        "unstable": unstable(t, behind, val, best_final),
-        "overfitting": overfitting(evals),
-        "too slow": too_slow(t, behind),
-        "plateaued": plateaued(t, behind),
-        "converging well": converging_well(t, evals),
+        "diverged": diverged(t, stop, total, seen),
+        "unstable": unstable(t, behind, val, best_final, seen)
+        or lost_again(t, evals, best_final, seen),
+        "overfitting": overfitting(evals, best_final),
+        "too slow": too_slow(t, behind, seen),
+        "plateaued": plateaued(t, behind, seen),
+        "converging well": converging_well(t, evals, seen),
     }
     return next(Diagnosis(word, sentence) for word, sentence in found.items() if sentence)
 

@@ -21,6 +21,21 @@ SHORT = 30  # steps: below, noise is no excuse for a mean that still falls
 
 
 @dataclass(frozen=True)
+class Relapse:
+    """The largest rise of the smoothed loss above its lowest value so far.
+
+    Args:
+        rise: by how much, low: above what, step: where it was highest.
+        error: standard error of a smoothed loss.
+    """
+
+    rise: float
+    low: float
+    step: int
+    error: float
+
+
+@dataclass(frozen=True)
 class Trace:
     """Numbers of the finite part of a loss curve, in the unit of the loss."""
 
@@ -31,6 +46,7 @@ class Trace:
     highest: float  # of the smoothed loss, over short stretches, without spikes of one batch
     highest_step: int  # of the raw losses about there
     num_steps: int
+    relapse: Relapse
     quarters: tuple[float, ...]  # mean of each quarter
     pace: float  # share of the steps until four fifths of the drop were made
     error: float  # standard error of `end − start`
@@ -131,6 +147,7 @@ def trace(losses: ArrayLike, evaluated: ArrayLike = ()) -> Trace | None:
         highest=float(peaks.max()),
         highest_step=_highest_step(y, int(peaks.argmax())),
         num_steps=n,
+        relapse=_relapse(y),
         quarters=quarters,
         pace=float(fallen[0]) / n if len(fallen) else 1.0,
         error=max(late_noise, scatter(y[: min(5, n // 20)])) * float(np.sqrt(1 + 1 / last)),
@@ -165,6 +182,15 @@ def _has_moved(evaluated: Array) -> bool:
         return True
     late = evaluated[len(evaluated) // 2 :]
     return len(late) >= 3 and abs(float(evaluated[0] - evaluated[-1])) > 4.0 * scatter(late)
+
+
+def _relapse(y: Array) -> Relapse:
+    span = max(1.0, len(y) / 20)
+    smooth = anchored(despike(y), span=span)
+    so_far = np.minimum.accumulate(smooth)
+    step = int(np.argmax(smooth - so_far))
+    rise, low = float(smooth[step] - so_far[step]), float(so_far[step])
+    return Relapse(rise, low, step, scatter(y) / float(np.sqrt(span)))
 
 
 def _highest_step(y: Array, about: int) -> int:

@@ -7,7 +7,7 @@ gets stands beside them.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,7 @@ import numpy as np
 
 from lrexp.analysis.claims import Outcomes, Values, VariantSummary, judged, summarise
 from lrexp.analysis.diagnosis import Diagnosis, combine_diagnoses, diagnose, final_loss
+from lrexp.analysis.tried import Tried, tried
 from lrexp.config.variants import axis_names, value_labels
 from lrexp.records import Direction
 from lrexp.runs.reader import Run, TrialRecord, cause_of
@@ -187,14 +188,19 @@ def _baseline(variant: VariantPlan) -> dict[str, float]:
 
 
 def diagnoses_of(
-    run: Run, loss_names: Mapping[str, str], of_parts: Collection[str] = ()
+    run: Run,
+    loss_names: Mapping[str, str],
+    of_parts: Collection[str] = (),
+    lr_groups: Iterable[Mapping[float, str]] = (),
 ) -> dict[str, Diagnosis]:
     """Return what each variant did; ends are compared among variants with the same loss.
 
     Args:
         run: of the trials, loss_names: the loss of each variant.
         of_parts: variants whose step returns a loss for each optimizer.
+        lr_groups: LR -> variant, for each set of variants that differ in nothing but their LR.
     """
+    seen = {name: one for by_lr in lr_groups for name, one in _seen_from(run, by_lr).items()}
     best: dict[str, float] = {}
     for name, trials in run.variants.items():
         for trial in trials:
@@ -205,9 +211,23 @@ def diagnoses_of(
     for name, trials in run.variants.items():
         ordered = _median_first(trials)
         end, has_parts = best.get(loss_names[name]), name in of_parts
-        found = [_diagnosis(trial, run, end, of_parts=has_parts) for trial in ordered]
+        view = seen.get(name)
+        found = [_diagnosis(trial, run, end, view, of_parts=has_parts) for trial in ordered]
         combined[name] = combine_diagnoses(found, [trial.seed for trial in ordered])
     return combined
+
+
+def _seen_from(run: Run, by_lr: Mapping[float, str]) -> dict[str, Tried | None]:
+    """Return what each of these variants sees of the others: means over the seeds."""
+    ends: dict[float, float | None] = {}
+    for lr, name in by_lr.items():
+        trials = run.variants[name]
+        found = [final_loss(trial.steps["loss"], trial.evals) for trial in trials]
+        finished = all(outcome_of(trial) == "finished" for trial in trials)
+        known = [end for end in found if end is not None]
+        whole = bool(known) and finished and len(known) == len(found)
+        ends[lr] = sum(known) / len(known) if whole else None
+    return {name: tried(lr, ends) for lr, name in by_lr.items()}
 
 
 def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -219,7 +239,7 @@ def _median_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def _diagnosis(
-    trial: TrialRecord, run: Run, best_final: float | None, *, of_parts: bool
+    trial: TrialRecord, run: Run, best_final: float | None, seen: Tried | None, *, of_parts: bool
 ) -> Diagnosis:
     return diagnose(
         trial.steps["loss"],
@@ -228,6 +248,7 @@ def _diagnosis(
         stopped_at=(trial.result or {}).get("stopped_at"),
         total_steps=run.status["total_steps"][trial.variant],
         best_final=best_final,
+        seen=seen,
         cause=cause_of(trial),
         of_parts=of_parts,
     )

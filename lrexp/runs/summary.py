@@ -91,7 +91,7 @@ def comparison_summary(
     seeds = list(run.status["seeds"])
     ranking = summarise(values, outcomes, direction, seeds)
     losses = {name: str(v.loss) for name, v in config.variants.items()}
-    diagnoses = diagnoses_of(run, losses, of_parts)
+    diagnoses = diagnoses_of(run, losses, of_parts, lr_groups(config))
     results = Results(run, config, values, outcomes, direction, seeds, ranking)
     found = evidence(results)
     verdicts = {comparison["variant"]: comparison["verdict"] for comparison in found["comparisons"]}

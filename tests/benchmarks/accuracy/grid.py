@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accuracy.training import MIDDLE, OPTIMIZERS, SCHEDULES, plan_of, range_tests, train, variant_of
+from accuracy import truth
+from accuracy.training import (
+    CROSSED,
+    CROSSED_SCHEDULES,
+    MIDDLE,
+    plan_of,
+    range_tests,
+    train,
+    variant_of,
+)
 from accuracy.workloads import Workload
 from lrexp.analysis.range_curve import Curve
 from lrexp.records import TrialId
@@ -50,6 +59,9 @@ class Protocol:
         return np.logspace(*ends, round(self.decades * self.per_decade) + 1)
 
 
+LONG_PROTOCOL = Protocol(
+    judges=(0, 1, 2), groups=((100, 101, 102), (110, 111, 112), (120, 121, 122))
+)
 QUICK = Protocol(per_decade=1, decades=4, judges=(0,), groups=((100, 101, 102), (110, 111, 112)))
 
 
@@ -75,7 +87,8 @@ class Measured:
     """What every LR of a cell came to.
 
     Args:
-        lrs: (lrs,); val: validation loss after training, inf where it diverged, (lrs, seeds).
+        lrs: (lrs,); lowest: validation loss of the best evaluation, (lrs, seeds), None if it was
+            not kept; val: validation loss after training, inf where it diverged, (lrs, seeds).
         train: mean batch loss of the last tenth, (lrs, seeds); start: validation loss before
             training, (seeds,).
     """
@@ -84,13 +97,14 @@ class Measured:
     val: Array
     train: Array
     start: Array
+    lowest: Array | None = None
 
 
 def cells(works: list[Workload]) -> Iterator[Cell]:
     for work in works:
-        for optimizer in OPTIMIZERS:
-            for schedule in SCHEDULES:
-                yield Cell(work, optimizer, schedule)
+        every = [(optimizer, schedule) for optimizer in CROSSED for schedule in CROSSED_SCHEDULES]
+        for optimizer, schedule in [work.only] if work.only else every:
+            yield Cell(work, optimizer, schedule)
 
 
 def slug(name: str) -> str:
@@ -101,8 +115,21 @@ def measured(cell: Cell, protocol: Protocol, cache: Path) -> Measured:
     """Return the grid of a cell, from its file or computed."""
     work, lrs = cell.work, protocol.lrs(cell.work, cell.optimizer)
     key = _key(work, protocol.judges, lrs)
+    if work.only:
+        return _of_long_half(cell, key, lrs, protocol.judges)
     found = kept(cache / "grid" / cell.file, key, lambda: _train_grid(cell, lrs, protocol.judges))
     return Measured(**{name: found[name] for name in ("lrs", "val", "train", "start")})
+
+
+def truth_file(cell: Cell) -> Path:
+    return truth.FOLDER / f"{slug(cell.work.name)}.json"
+
+
+def _of_long_half(cell: Cell, key: str, lrs: Array, seeds: tuple[int, ...]) -> Measured:
+    file = truth_file(cell)
+    if not file.exists():
+        truth.write(file, key, _train_grid(cell, lrs, seeds))
+    return Measured(**truth.read(file, key))
 
 
 def _train_grid(cell: Cell, lrs: Array, seeds: tuple[int, ...]) -> dict[str, Array]:
@@ -113,6 +140,7 @@ def _train_grid(cell: Cell, lrs: Array, seeds: tuple[int, ...]) -> dict[str, Arr
     return {
         "lrs": lrs,
         "val": np.array([[outcome.val[1] for outcome in row] for row in rows]),
+        "lowest": np.array([[outcome.lowest for outcome in row] for row in rows]),
         "train": np.array([[outcome.tail(cell.work.steps) for outcome in row] for row in rows]),
         "start": np.array([outcome.val[0] for outcome in rows[0]]),
     }

@@ -13,7 +13,10 @@ from matplotlib.lines import Line2D
 
 from accuracy.scores import Row
 
-COLOURS = {"SGD": "#0072B2", "Adam": "#E69F00", "AdamW": "#009E73"}  # told apart by everybody
+COLOURS = {
+    "SGD": "#0072B2", "Adam": "#E69F00", "AdamW": "#009E73",
+    "RMSprop": "#CC79A7", "SGD plain": "#56B4E9",
+}  # fmt: skip  # told apart by everybody
 LINEAR_TO = 0.05  # the axis is linear up to here: the goal is at its end
 
 
@@ -27,7 +30,7 @@ def draw(rows: Sequence[Row], title: str, file: Path) -> None:
             _strip(ax, place, row)
         _axes(ax, rows)
         ax.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=30)
-        _legend(ax)
+        _legend(ax, {score.cell.optimizer for row in rows for score in row.scores})
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=150)
 
@@ -89,10 +92,11 @@ def _axes(ax: Axes, rows: Sequence[Row]) -> None:
         ax.text(x, -0.75, word, transform=ax.get_yaxis_transform(), color="0.35", va="bottom")
 
 
-def _legend(ax: Axes) -> None:
+def _legend(ax: Axes, optimizers: set[str]) -> None:
     dots = [
         Line2D([], [], ls="", marker="o", ms=5, color=colour, label=name)
         for name, colour in COLOURS.items()
+        if name in optimizers
     ]
     marks = [
         Line2D([], [], ls="", marker="D", ms=6, mfc="white", mec="0.1", label="mean"),
@@ -100,6 +104,6 @@ def _legend(ax: Axes) -> None:
         Line2D([], [], color="0.15", lw=5, alpha=0.25, label="middle half"),
     ]
     ax.legend(
-        handles=dots + marks, ncols=6, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0),
-        borderaxespad=0, handletextpad=0.6, columnspacing=1.2,
+        handles=dots + marks, ncols=len(dots + marks), frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0),
+        borderaxespad=0, handletextpad=0.6, columnspacing=0.8,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from accuracy.answer import Answer
 from accuracy.contenders import Contender, Setting
 from accuracy.grid import Cell, cells, measured
 from accuracy.regret import Landscape, landscape
-from accuracy.training import OPTIMIZERS
+from accuracy.training import CROSSED
 from accuracy.workloads import Workload
 
 Progress = Callable[[str], None]
@@ -133,7 +133,8 @@ def refusals(
     for work in controls:
         progress(work.name)
         for name, ask in takers.items():
-            answers = [a for o in OPTIMIZERS for a in ask(Cell(work, o, "constant"), setting)]
+            asked = [work.only] if work.only else [(o, "constant") for o in CROSSED]
+            answers = [a for each in asked for a in ask(Cell(work, *each), setting)]
             found[name][work.name] = (sum(a.lr is None for a in answers), len(answers))
     return found
 

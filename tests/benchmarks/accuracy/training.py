@@ -25,15 +25,26 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "SGD": {"momentum": 0.9},
     "Adam": {},
     "AdamW": {"weight_decay": 0.05},
+    "RMSprop": {},
+    "SGD plain": {},
 }
+CROSSED = ("SGD", "Adam", "AdamW")  # with every schedule of `CROSSED_SCHEDULES`
 SCHEDULES: dict[str, Any] = {
     "constant": "constant",
     "cosine": {"name": "cosine", "warmup": "5%"},
     "one_cycle": "one_cycle",
     "linear": "linear",
+    "wsd": {"name": "wsd", "warmup": "5%"},
 }
-MIDDLE = {"SGD": -1.5, "Adam": -2.5, "AdamW": -2.5}  # log10 of the LRs that are usually tried
-DEFAULT_LR = {"SGD": 0.1, "Adam": 1e-3, "AdamW": 1e-3}
+CROSSED_SCHEDULES = ("constant", "cosine", "one_cycle", "linear")
+MIDDLE = {
+    "SGD": -1.5,
+    "Adam": -2.5,
+    "AdamW": -2.5,
+    "RMSprop": -2.5,
+    "SGD plain": -1.0,
+}  # log10 of the LRs that are usually tried
+DEFAULT_LR = {"SGD": 0.1, "Adam": 1e-3, "AdamW": 1e-3, "RMSprop": 1e-3, "SGD plain": 0.1}
 
 
 @dataclass
@@ -42,11 +53,13 @@ class Outcome:
 
     Args:
         val: (before, after) it, mean validation losses; inf after one that diverged.
+        lowest: of the validation losses after the start.
         losses: of its batches, each before the update.
         lrs: used for these updates.
     """
 
     val: tuple[float, float] = (math.nan, math.inf)
+    lowest: float = math.inf
     losses: list[float] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)
 
@@ -66,11 +79,11 @@ def config_of(
         "device": "cpu",
         "data": {"name": "given", "batch_size": work.batch_size},
         "optimizer": {
-            "name": optimizer,
+            "name": optimizer.split(maxsplit=1)[0],  # `SGD plain` is SGD
             "lr": DEFAULT_LR[optimizer],
             "args": OPTIMIZERS[optimizer],
         },
-        "train": {"duration": steps, "eval_every": steps},
+        "train": {"duration": steps, "eval_every": max(1, steps // work.evals)},
         "compare": {"metric": "val_loss", "variants": variants},
         "find_lr": work.find_lr,
     }
@@ -129,5 +142,7 @@ def outcomes(tasks: Iterable[Task], engine: str) -> dict[TrialId, Outcome]:
             if record.step == 0:
                 outcome.val = (value, outcome.val[1])
             else:
-                outcome.val = (outcome.val[0], value if math.isfinite(value) else math.inf)
+                value = value if math.isfinite(value) else math.inf
+                outcome.val = (outcome.val[0], value)
+                outcome.lowest = min(outcome.lowest, value)
     return found

@@ -34,6 +34,8 @@ class Workload:
         shift: optimizer -> decades by which the grid of LRs lies higher than that optimizer's.
         find_lr: settings of the range test that are not the defaults.
         engine: which of lrexp's engines trains its grid fastest on a CPU.
+        evals: evaluations of the validation data in a training of its truth.
+        only: the one optimizer and schedule that it is trained with; None for all of them.
         version: raised when the definition changes, so that cached results are computed anew.
     """
 
@@ -48,6 +50,8 @@ class Workload:
     shift: dict[str, float] = field(default_factory=dict)
     find_lr: dict[str, float] = field(default_factory=dict)
     engine: str = "vectorized"
+    evals: int = 1
+    only: tuple[str, str] | None = None
     version: int = 1
 
 
