@@ -44,7 +44,7 @@ SHORTEST_RATIO = 8  # of a whole training after scouts
 ABOVE = 0.3  # decades by which grids lie above what the range test suggests, which is careful
 FINE = 0.26  # decades: between the best LR and its neighbours no closer ones are tried
 MOST_WIDER, MOST_BLIND = 4, 2  # times that a grid is widened; where no LR learned, too
-MOST_SEEDS = 3
+MOST_SEEDS = 5
 CONTENDER = 0.15  # regret up to which an LR gets more seeds
 MIN_HORIZON = 4  # steps: with fewer there is no loss after training to speak of
 DRIFT, DRIFT_SD = -0.4, 0.25  # prior of the slope of log10 best LR over log10 length
@@ -178,12 +178,14 @@ def next_rung(search: Search, asked: Sequence[Rung], done: Sequence[Raced]) -> R
         before = [raced for raced in done if raced.rung.horizon < horizon]
         here = next((raced for raced in done if raced.rung.horizon == horizon), None)
         is_last = place == len(search.horizons) - 1
-        reserve = 0.0 if is_last else search.costs.of(FINALS, search.horizons[place + 1])
-        room = _Room(search, horizon, left - reserve)
+        # where no LR learned, longer trainings around them would tell nothing either
+        is_blind = here is not None and not learned(search, here)
+        later = 0 if is_last or is_blind else search.horizons[place + 1]
+        room = _Room(search, horizon, left - (search.costs.of(FINALS, later) if later else 0.0))
         if here is None:
-            return room.first(_first(search, horizon, before), is_only=len(search.horizons) == 1)
+            return room.first(_first(search, horizon, before))
         rungs = [rung for rung in asked if rung.horizon == horizon]
-        most = MOST_WIDER if learned(search, here) else MOST_BLIND
+        most = MOST_BLIND if is_blind else MOST_WIDER
         further = wider(search, here) if len(rungs) <= most else []
         if is_last and not further:
             further = between(search, here)
@@ -202,11 +204,10 @@ class _Room:
     horizon: int
     left: float
 
-    def first(self, grid: list[float], *, is_only: bool) -> Rung | None:
-        """Return a first grid: all of it, or the middle two where others are placed by these."""
-        cost = self.search.costs.of
-        if not is_only and cost(len(grid), self.horizon) > self.left:
-            grid = grid[1:-1] or grid[:1]
+    def first(self, grid: list[float]) -> Rung | None:
+        """Return a first grid: all of it, or as many of its lower LRs as can be had."""
+        while grid and self.search.costs.of(len(grid), self.horizon) > self.left:
+            grid = grid[:-1]
         return self._rung(grid, (self.search.seed,))
 
     def of(self, grid: list[float], here: Raced) -> Rung | None:
