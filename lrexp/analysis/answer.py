@@ -19,7 +19,7 @@ from lrexp.analysis.search import Search, learned, middle_of, predicted
 TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the best loss, that an interval may state
 MEASURED = 0.5  # of the stated tolerance: what LRs in the interval have kept to when tried
 ONE_SEED = 0.05  # of the loss: what an interval states at least where one seed was trained
-LEAST_LRS = 2  # that an interval shall hold, if a tolerance allows
+LEAST_LRS = 3  # that an interval shall hold, if a tolerance allows
 PARTS = 0.02  # of the loss: by so much must the best evaluation be lower to be worth a word
 NOT_BELOW = 1e-3  # of the loss of a constant guess: an LR that is no better than that is luck
 
