@@ -94,6 +94,6 @@ def test_the_classic_guide_is_reproduced(lrexp: Callable) -> None:
 @pytest.mark.parametrize("name", ["find_lr", "quickstart"])
 def test_find_lr_configs_find_one(name: str, seeds: int, lrexp: Callable) -> None:
     path = ROOT / f"configs/{name}.yaml"
-    answer = lrexp("find-lr", path, "--set", f"find_lr.seeds={seeds}", "--json")
+    answer = lrexp("find-lr", path, "--set", f"find_lr.seeds={seeds}", "--budget", "1x", "--json")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["suggested_lr"] > 0

@@ -42,9 +42,10 @@ FINALS, FINAL_SPACING = 3, 0.45  # of the longer one
 RATIO = 4  # of the two horizons
 SHORTEST_RATIO = 8  # of a whole training after scouts
 ABOVE = 0.3  # decades by which grids lie above what the range test suggests, which is careful
+CLEARLY = 0.02  # of the loss before training: so much above it, an LR is too high
 FINE = 0.26  # decades: between the best LR and its neighbours no closer ones are tried
 MOST_WIDER, MOST_BLIND = 4, 2  # times that a grid is widened; where no LR learned, too
-MOST_SEEDS = 3
+MOST_SEEDS = 5
 CONTENDER = 0.15  # regret up to which an LR gets more seeds
 MIN_HORIZON = 4  # steps: with fewer there is no loss after training to speak of
 DRIFT, DRIFT_SD = -0.4, 0.25  # prior of the slope of log10 best LR over log10 length
@@ -175,15 +176,18 @@ def next_rung(search: Search, asked: Sequence[Rung], done: Sequence[Raced]) -> R
     """
     left = search.budget * (1 + 1e-9) - sum(search.cost(rung) for rung in asked)
     for place, horizon in enumerate(search.horizons):
-        before = [raced for raced in done if raced.rung.horizon < horizon]
+        shorter = [raced for raced in done if raced.rung.horizon < horizon]
+        before = [raced for raced in shorter if learned(search, raced)]
         here = next((raced for raced in done if raced.rung.horizon == horizon), None)
         is_last = place == len(search.horizons) - 1
-        reserve = 0.0 if is_last else search.costs.of(FINALS, search.horizons[place + 1])
-        room = _Room(search, horizon, left - reserve)
+        # where no LR learned, longer trainings around them would tell nothing either
+        is_blind = here is not None and not learned(search, here) and _too_high(here)
+        later = 0 if is_last or is_blind else search.horizons[place + 1]
+        room = _Room(search, horizon, left - (search.costs.of(FINALS, later) if later else 0.0))
         if here is None:
-            return room.first(_first(search, horizon, before), is_only=len(search.horizons) == 1)
+            return room.first(_first(search, horizon, before))
         rungs = [rung for rung in asked if rung.horizon == horizon]
-        most = MOST_WIDER if learned(search, here) else MOST_BLIND
+        most = MOST_BLIND if is_blind else MOST_WIDER
         further = wider(search, here) if len(rungs) <= most else []
         if is_last and not further:
             further = between(search, here)
@@ -202,11 +206,10 @@ class _Room:
     horizon: int
     left: float
 
-    def first(self, grid: list[float], *, is_only: bool) -> Rung | None:
-        """Return a first grid: all of it, or the middle two where others are placed by these."""
-        cost = self.search.costs.of
-        if not is_only and cost(len(grid), self.horizon) > self.left:
-            grid = grid[1:-1] or grid[:1]
+    def first(self, grid: list[float]) -> Rung | None:
+        """Return a first grid: all of it, or as many of its lower LRs as can be had."""
+        while grid and self.search.costs.of(len(grid), self.horizon) > self.left:
+            grid = grid[:-1]
         return self._rung(grid, (self.search.seed,))
 
     def of(self, grid: list[float], here: Raced) -> Rung | None:
@@ -250,6 +253,8 @@ def _first(search: Search, horizon: int, before: Sequence[Raced]) -> list[float]
         count, spacing = GUESS_GRIDS[-1] if search.is_guess else (SCOUTS, SCOUT_SPACING)
     middle = math.log10(search.start_lr) + DRIFT * math.log10(horizon / search.total_steps)
     middle += 0.0 if search.is_guess else ABOVE
+    if len(search.horizons) > 1 and horizon == search.horizons[-1]:  # a shorter one told nothing
+        count, spacing = FINALS, SCOUT_SPACING
     return [middle + spacing * (i - (count - 1) / 2) for i in range(count)]
 
 
@@ -258,8 +263,10 @@ def wider(search: Search, here: Raced) -> list[float]:
     x = np.log10(here.rung.lrs)
     gap = float(np.median(np.diff(x))) if len(x) > 1 else SCOUT_SPACING
     if not learned(search, here):
-        if here.failed.any() or len(x) == 1:
-            return [float(x[0]) - gap, float(x[0]) - 2 * gap]  # too high
+        if _too_high(here):
+            return [float(x[0]) - gap, float(x[0]) - 2 * gap]
+        if here.failed.any():
+            return []  # between too low and too high: this horizon cannot tell
         return [float(x[-1]) + gap, float(x[-1]) + 2 * gap]  # too low, or nothing to learn
     best = int(np.argmin(here.means))
     if best == 0:
@@ -267,6 +274,12 @@ def wider(search: Search, here: Raced) -> list[float]:
     if best == len(x) - 1:
         return [float(x[-1]) + gap, float(x[-1]) + 2 * gap]
     return []
+
+
+def _too_high(here: Raced) -> bool:
+    """Return whether even the lowest LR ended clearly above the loss before training."""
+    start = np.asarray(here.start)
+    return bool((np.asarray(here.losses[0]) > start + CLEARLY * np.abs(start)).any())
 
 
 def between(search: Search, here: Raced) -> list[float]:

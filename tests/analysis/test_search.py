@@ -130,12 +130,19 @@ def test_it_is_found_from_far_away(off: float) -> None:
 
 def test_a_grid_is_refined_and_then_gets_seeds() -> None:
     land = Basin(-2.0, 0.5)
-    asked, done = searched(trainings(60.0), land.loss, land.start)
+    asked, done = searched(trainings(90.0), land.loss, land.start)
     lrs = np.log10(done[-1].rung.lrs)
     best = int(np.argmin(done[-1].means))
     assert max(b - a for a, b in pairwise(lrs[best - 1 : best + 2])) < 0.27
-    assert done[-1].rung.seeds == (0, 1, 2)
-    assert {rung.seeds for rung in asked} == {(0,), (1,), (2,)}
+    assert done[-1].rung.seeds == (0, 1, 2, 3, 4)
+    assert {rung.seeds for rung in asked} == {(0,), (1,), (2,), (3,), (4,)}
+
+
+def test_lrs_that_are_all_too_high_are_followed_down_at_any_budget() -> None:
+    land = Basin(-4.0, 0.8, total_steps=1600)
+    for budget in (1.0, 4.0):
+        answer, *_ = answered(trainings(budget, 1600, 0.005), land)
+        assert answer.lr is not None, answer.reason
 
 
 @pytest.mark.parametrize("drift", [-1.0, -0.5, 0.0, 0.5])

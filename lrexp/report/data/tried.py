@@ -107,7 +107,7 @@ def view(tried: Sequence[Raced]) -> View:
     highest, lowest = [], []
     for raced in tried:
         means = np.sort(raced.means)
-        lowest.append(float(means[0]))
+        lowest.append(float(np.nanmin([means[0], *np.ravel(raced.losses)])))
         better = float(means[min(len(means) - 1, max(1, int(DECIDES * len(means))))])
         near = means[means <= means[0] + NEAR * abs(means[0])]
         highest.append(max(better, float(near.max())))
