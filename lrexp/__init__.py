@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from lrexp.workloads.metrics import register_metric
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "AdaptiveCycleLR": "lrexp.schedules.public",

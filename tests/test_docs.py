@@ -133,6 +133,7 @@ def test_what_people_have_trains_as_the_readme_says(
         "Mine": torch.optim.NAdam,
     }  # fmt: skip
     blocks = python_of("Your own model and data", README)
+    blocks[1:1] = python_of("Steps and optimizers of your own", REFERENCE)
     assert len(blocks) == 7
     runs = []
     for block in blocks:
@@ -144,6 +145,24 @@ def test_what_people_have_trains_as_the_readme_says(
     assert "val_rmse" in runs[-1].trials[0].evals
     assert names["best"]["variant"] in {"high", "standard", "low"}
     assert len(names["found"].curves) == 3
+
+
+def test_the_readme_is_a_users_page() -> None:
+    assert len(README.split()) <= 1_800
+
+
+def test_the_loop_of_the_readme_runs() -> None:
+    """What `attach` is for, as the README has it."""
+    (block,) = python_of("In the training that you have", README)
+    x = torch.randn(640, 4, generator=torch.Generator().manual_seed(0))
+    model = nn.Linear(4, 1)
+    names = {
+        "lrexp": lrexp_library, "model": model, "loss_fn": nn.functional.mse_loss,
+        "optimizer": torch.optim.SGD(model.parameters(), 0.1),
+        "loader": [(one, one.sum(1, keepdim=True)) for one in x.split(6)],
+    }  # fmt: skip
+    exec(block, names)
+    assert 0.001 < names["lr"] < 10
 
 
 @pytest.mark.parametrize("folder", ["", "configs", "lrexp", "tests/benchmarks"])
