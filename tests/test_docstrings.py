@@ -19,7 +19,9 @@ MODULES = sorted(
     if module.name != "lrexp.__main__"
 )
 
-NEEDS = {"lrexp.integrations.keras": "keras"}  # module -> the package that it imports
+NEEDS = {
+    f"lrexp.integrations.{name}": name for name in ("keras", "transformers")
+}  # module -> the package that it imports
 
 
 class Finder(doctest.DocTestFinder):

@@ -117,6 +117,22 @@ def show_no_fall(curves: Sequence[Curve]) -> bool:
     return is_buried(curves)
 
 
+def weighted_lr(lrs: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the mean of log LR, weighted by `exp(-regret / 0.05)`, of the losses that are finite.
+
+    `regret = loss / lowest - 1` for losses that are positive: the lowest of a few is luck.
+
+    Example:
+        >>> round(weighted_lr([0.01, 0.1, 1.0], [0.5, 0.4, 0.5]), 3)
+        0.1
+    """
+    known = [(lr, loss) for lr, loss in zip(lrs, losses, strict=True) if math.isfinite(loss)]
+    lowest = min(loss for _, loss in known)
+    weights = [math.exp(-(loss - lowest) / (abs(lowest) or 1.0) / 0.05) for _, loss in known]
+    total = sum(w * math.log(lr) for w, (lr, _) in zip(weights, known, strict=True))
+    return math.exp(total / sum(weights))
+
+
 class Attached:
     """A range test of a loop of one's own; see `attach`."""
 
