@@ -444,3 +444,13 @@ def test_an_accuracy_before_training_does_not_flatten_those_after(tmp_path: Path
     panel = shown(path).panels[-1]
     assert panel.title == "validation accuracy"
     assert panel.y.limits[0] > 0.9
+
+
+def test_the_end_of_a_smoothed_curve_does_not_bend_with_the_last_losses() -> None:
+    rng = np.random.default_rng(0)
+    ends, middles = [], []
+    for _ in range(600):
+        line = smoothed(Line(np.arange(400.0), 1.0 + 0.1 * rng.standard_normal(400)), 400)
+        ends.append(line.y[-1])
+        middles.append(line.y[200])
+    assert np.std(ends) < 1.8 * np.std(middles)  # 1.5; 2.1 where it looks no further back
