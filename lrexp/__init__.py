@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lrexp.api import compare, dry_run, find_lr, resume
     from lrexp.integrations.attach import attach
     from lrexp.integrations.lr_finder import LRFinder
+    from lrexp.report.page import write_report
     from lrexp.report.plots import plot_lr_schedule
     from lrexp.report.result import RangeTest
     from lrexp.report.run import Run, load_run
@@ -53,6 +54,7 @@ _HOMES = {
     "register_rule": "lrexp.analysis.rules",
     "register_tracker": "lrexp.runs.trackers",
     "resume": "lrexp.api",
+    "write_report": "lrexp.report.page",
 }
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "register_rule",
     "register_tracker",
     "resume",
+    "write_report",
 ]
 
 

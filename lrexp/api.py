@@ -129,6 +129,7 @@ def compare(
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
     log: Sequence[str | Mapping[str, Any]] | None = None,
+    report: bool = True,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -167,6 +168,7 @@ def compare(
             one trial they come in order, every step once. One that raises gets no more of them.
         log: trackers in place of the config's: `["tensorboard"]`, `[{"name": "wandb", "mode":
             "online"}]`; see `lrexp.register_tracker`.
+        report: write report.html into the run, and keep it up to date while it goes on.
         console: where progress is shown; by default in a terminal or a notebook, which also get the
             table in the end, and nowhere else.
         quiet: shows neither.
@@ -184,7 +186,7 @@ def compare(
         'standard'
     """
     shown = progress_console(console, quiet)
-    options = run_options(shown, draw, stop, sinks, jobs=jobs, executor=executor)
+    options = run_options(shown, draw, stop, sinks, report, jobs=jobs, executor=executor)
     of_compare = {"compare.seeds": seeds, "compare.select": select}
     flags = {**of_compare, "device": device, "engine": engine, "log": log}
     sections = {"model": model, "data": data, "loss": loss, "step": step, "eval_step": eval_step}
@@ -194,7 +196,7 @@ def compare(
     given = {key: value for key, value in sections.items() if not isinstance(value, str)}
     run = _decided(
         planned.train(), options, metrics=metrics, jobs=jobs, executor=executor, trust=trust,
-        draw=draw, stop=stop, sinks=sinks, log=log, console=shown, **given,
+        draw=draw, stop=stop, sinks=sinks, log=log, report=report, console=shown, **given,
     )  # fmt: skip
     show(shown_run(run), console, quiet)
     return run
@@ -236,6 +238,7 @@ def find_lr(
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
     log: Sequence[str | Mapping[str, Any]] | None = None,
+    report: bool = True,
     console: Console | None = None,
     quiet: bool = False,
 ) -> RangeTest:
@@ -261,7 +264,9 @@ def find_lr(
     copy = None if write is None else LrCopy(Path(write), force)
     again = "" if copy is None else copy.option
     shown = progress_console(console, quiet)
-    options = run_options(shown, draw, stop, sinks, jobs=jobs, executor=executor, again=again)
+    options = run_options(
+        shown, draw, stop, sinks, report, jobs=jobs, executor=executor, again=again
+    )
     race = False if str(budget) in ("0", "0.0") else race  # whatever the config says
     of_test = {"find_lr.seeds": seeds, "find_lr.race": race, "find_lr.budget": budget}
     flags = {**of_test, "device": device, "engine": engine, "log": log}
@@ -349,6 +354,7 @@ def resume(
     stop: Stop | None = None,
     sinks: Sequence[Sink] = (),
     log: Sequence[str | Mapping[str, Any]] | None = None,
+    report: bool = True,
     console: Console | None = None,
     quiet: bool = False,
 ) -> Run | RangeTest:
@@ -396,9 +402,8 @@ def resume(
     path, copy = Path(run), None if write is None else LrCopy(Path(write), force)
     again = "" if copy is None else copy.option
     shown = progress_console(console, quiet)
-    options = run_options(
-        shown, draw, stop, sinks, log=log, jobs=jobs, executor=executor, force=force, again=again
-    )
+    others = {"log": log, "jobs": jobs, "executor": executor, "force": force, "again": again}
+    options = run_options(shown, draw, stop, sinks, report, **others)
     functions = None if metrics is None else given_metrics(metrics, IN_PYTHON)[1]
     found: reader.Run = load_run(path)
     objects = Objects(model, data, loss, step, eval_step, functions, optimizer=optimizer)
@@ -419,7 +424,7 @@ def resume(
         decided = _decided(
             found, options, force=force, model=model, data=data, loss=loss, metrics=metrics,
             step=step, eval_step=eval_step, jobs=jobs, executor=executor, trust=trust, draw=draw,
-            stop=stop, sinks=sinks, log=log, console=shown,
+            stop=stop, sinks=sinks, log=log, report=report, console=shown,
         )  # fmt: skip
         show(shown_run(decided), console, quiet)
         return decided

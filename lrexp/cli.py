@@ -59,6 +59,7 @@ from lrexp.report.options import (
     MaxSeeds,
     MoreSeeds,
     NoPlots,
+    NoReport,
     Out,
     Picture,
     PlotsDir,
@@ -108,6 +109,7 @@ class _Shown:
     quiet: bool
     json: bool
     no_plots: bool
+    no_report: bool
 
     def dry_run(self, command: Literal["compare", "find-lr"], of: Path, **options: Any) -> None:
         """Print what a command would train."""
@@ -129,6 +131,7 @@ class _Shown:
             from lrexp.runs import train  # noqa: F401  # and torch with it
             from lrexp.runs.reader import load_run
 
+        options["report"] = not self.no_report
         if self.no_plots:
             options["draw"] = None
         try:
@@ -161,11 +164,12 @@ def compare(
     dry_run: DryRun = False,
     log: Log = None,
     no_plots: NoPlots = False,
+    no_report: NoReport = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train every variant × seed from the same weights and batches, and rank them."""
-    shown = _Shown(context, quiet, json, no_plots)
+    shown = _Shown(context, quiet, json, no_plots, no_report)
     given = {
         "seeds": seeds,
         "overrides": set_ or (),
@@ -213,6 +217,7 @@ def find_lr(
     dry_run: DryRun = False,
     log: Log = None,
     no_plots: NoPlots = False,
+    no_report: NoReport = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -221,7 +226,7 @@ def find_lr(
         what, remedy = "allows no trainings", "Leave out --budget and --race, or --range-test."
         raise ConfigError.single("--range-test", what, budget or "--race", remedy)
     budget = "0" if range_test else budget
-    shown = _Shown(context, quiet, json, no_plots)
+    shown = _Shown(context, quiet, json, no_plots, no_report)
     given = {
         "seeds": seeds,
         "overrides": set_ or (),
@@ -266,11 +271,12 @@ def resume(
     trust: Trust = None,
     log: Log = None,
     no_plots: NoPlots = False,
+    no_report: NoReport = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Continue an interrupted run to the very result it would have had; or add seeds to one."""
-    shown = _Shown(context, quiet, json, no_plots)
+    shown = _Shown(context, quiet, json, no_plots, no_report)
     ended, failure = shown.trained(
         "resume",
         run,

@@ -18,7 +18,8 @@ from lrexp.analysis.search import Search, learned, middle_of, predicted
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the best loss, that an interval may state
 MEASURED = 0.5  # of the stated tolerance: what LRs in the interval have kept to when tried
-ONE_SEED = 0.05  # of the loss: what an interval states at least where one seed was trained
+MEASURED_ONCE = 0.25  # the same where one seed was trained
+ONE_SEED = 0.1  # of the loss: what an interval states at least where one seed was trained
 LEAST_LRS = 3  # that an interval shall hold, if a tolerance allows
 PARTS = 0.02  # of the loss: by so much must the best evaluation be lower to be worth a word
 NOT_BELOW = 1e-3  # of the loss of a constant guess: an LR that is no better than that is luck
@@ -99,8 +100,11 @@ def _as_good(raced: Raced) -> tuple[float, float, float | None]:
     x, means, failed = np.log10(raced.rung.lrs), raced.means, raced.failed
     best = int(np.argmin(means))
     ends = (best, best)
+    if _end(raced) is not None:  # a better LR may lie beyond, and nothing is near it for sure
+        return float(x[best]), float(x[best]), None
+    share = MEASURED if len(raced.rung.seeds) > 1 else MEASURED_ONCE
     for stated in (t for t in TOLERANCES if t >= _noise(raced)):
-        level = means[best] + MEASURED * stated * abs(means[best])
+        level = means[best] + share * stated * abs(means[best])
         ends = _around(best, (means <= level) & ~failed)
         if ends[1] - ends[0] + 1 >= min(LEAST_LRS, len(x)):
             return float(x[ends[0]]), float(x[ends[1]]), stated

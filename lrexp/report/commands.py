@@ -20,8 +20,10 @@ from lrexp.report.options import (
     Json,
     Metric,
     MetricColumn,
+    PageFile,
     Pair,
     Reference,
+    RunDirectories,
     RunDirectory,
     Select,
     Tables,
@@ -122,3 +124,12 @@ def export(run: RunDirectory, to: To, out: TrackerDir = None) -> None:
     from lrexp.runs.trackers import export_run
 
     say(f"Logged: {export_run(load_run(run), to, out)}")
+
+
+@commands.command(epilog="Example: lrexp report runs/20261121-210301-digits-lr-compare-3f9c")
+def report(runs: RunDirectories, out: PageFile = None) -> None:
+    """Write one HTML page of a run, or of several compared, that needs nothing else to be read."""
+    from lrexp.report.page import write_page
+    from lrexp.runs.reader import load_run
+
+    say(write_page([load_run(run) for run in runs], out))

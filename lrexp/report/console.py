@@ -118,6 +118,8 @@ def show_found(
 def _print_files(run: Path, following: str | None) -> None:
     say(f"Files: {run}")
     say(f"Plots: {run / 'plots' if _is_drawn(run) else f'lrexp plot {run} draws them'}")
+    if (run / "report.html").exists():
+        say(f"Page:  {run / 'report.html'}")
     if following is not None:
         say(f"Next:  lrexp {following}")
 

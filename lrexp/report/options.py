@@ -189,3 +189,8 @@ Log = Annotated[
     list[str] | None,
     typer.Option(metavar="TRACKER", help="Log to tensorboard, wandb, mlflow, ...; repeatable."),
 ]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html into the run.")]
+PageFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="The page; by default report.html in the run."),
+]

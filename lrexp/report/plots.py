@@ -40,7 +40,12 @@ MAX_POINTS = 20_000  # that a schedule is asked for, unless the caller says how 
 
 def draw_unless_off(run: Run) -> list[Path]:
     """Draw a run that has just ended, unless the environment says `LREXP_PLOTS=0`."""
-    return [] if os.environ.get(PLOTS, "").lower() in OFF else draw_run(run)
+    return [] if is_off() else draw_run(run)
+
+
+def is_off() -> bool:
+    """Return whether the environment leaves pictures and pages to the commands for them."""
+    return os.environ.get(PLOTS, "").lower() in OFF
 
 
 def draw_nothing(run: Run) -> list[Path]:

@@ -248,24 +248,30 @@ def verdict_lines(summary: Mapping[str, Any]) -> RenderableType | None:
         return None
     parts: list[RenderableType] = []
     if summary.get("comparisons"):
-        parts += [Padding(_declared(summary), (0, 0, 0, 2)), _verdicts(summary)]
+        parts += [Padding(declared_text(summary), (0, 0, 0, 2)), _verdicts(summary)]
+    texts = [_plain(text, "dim") for text in verdict_facts(summary)]
+    texts += [_plain(f"Warning: {text}", "yellow") for text in summary["warnings"]]
+    parts += [Padding(text, (0, 0, 0, 2)) for text in texts]
+    return Padding(Group(*parts), (0, 0, 1, 0)) if parts else None
+
+
+def verdict_facts(summary: Mapping[str, Any]) -> list[str]:
+    """Return sentences on the noise, the time to a target, and the LR."""
     curves = summary["lr_sensitivity"]
     facts = [
         *([_noise_text(summary)] if len(summary["seeds"]) > 1 else []),
         _target_text(summary),
         *(_sensitivity_text(c, curves) for c in curves[:FIRST_SHOWN]),
     ]
-    texts = [_plain(text, "dim") for text in facts if text]
-    texts += [_plain(f"Warning: {text}", "yellow") for text in summary["warnings"]]
-    parts += [Padding(text, (0, 0, 0, 2)) for text in texts]
-    return Padding(Group(*parts), (0, 0, 1, 0)) if parts else None
+    return [text for text in facts if text]
 
 
 def _plain(text: str, style: str = "") -> Text:
     return Text(shortened(text, MAX_LENGTH), style)  # names in it come from a user
 
 
-def _declared(summary: Mapping[str, Any]) -> Text:
+def declared_text(summary: Mapping[str, Any]) -> Text:
+    """Return what was declared before the training: reference, metric, corrections."""
     declared = summary["declared"]
     lengths = set(declared["steps"].values())
     at = f"after {count_text(max(lengths), 'step')}" if len(lengths) == 1 else "at the end of each"
@@ -291,7 +297,7 @@ def _declared(summary: Mapping[str, Any]) -> Text:
 def _verdicts(summary: Mapping[str, Any]) -> RenderableType:
     comparisons = summary["comparisons"]
     if all(c["kind"] == TOO_FEW for c in comparisons):
-        return Padding(_too_few(summary), (0, 0, 1, 2))
+        return Padding(too_few_text(summary), (0, 0, 1, 2))
     grid = _paragraphs()
     shown = shown_of(len(comparisons))
     for place, i in enumerate(shown):
@@ -311,8 +317,8 @@ def _left_out(comparisons: Sequence[Mapping[str, Any]], shown: Sequence[int]) ->
     return f"{len(rest)} more, in summary.csv: {kinds}"
 
 
-def _too_few(summary: Mapping[str, Any]) -> Text:
-    """Return one line for all: they share the reason."""
+def too_few_text(summary: Mapping[str, Any]) -> Text:
+    """Return one line for all verdicts: they share the reason."""
     needed, family = (
         summary["declared"][key] for key in ("seeds_needed", "comparisons_corrected_for")
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lrexp.errors import ConfigError, LrexpError, user_error
-from lrexp.report.plots import draw_nothing, draw_unless_off
+from lrexp.report.page import write_live
+from lrexp.report.plots import draw_nothing, draw_unless_off, is_off
 from lrexp.report.progress import ConsoleReporter
 from lrexp.report.run import Run
 from lrexp.runs import reader
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
     from lrexp.runs.choosing import RunOptions
 
 
-def run_options(console: Console, draw: Any, stop: Any, sinks: Any, **others: Any) -> RunOptions:
+def run_options(
+    console: Console, draw: Any, stop: Any, sinks: Any, report: bool = False, **others: Any
+) -> RunOptions:
     """Return how a run is trained; ConfigError for what is no function and should be one."""
     from lrexp.runs.choosing import RunOptions
 
     return RunOptions(
         ConsoleReporter(console),
         draw=_drawing(draw),
+        page=write_live if report and not is_off() else None,
         stop=_stopping(stop),
         sinks=_listening(sinks),
         **others,

@@ -141,7 +141,7 @@ class _Progress:
             f" · {self.done} of {count_text(self.total, 'trial')}", "not bold dim"
         )
         if self.seconds_left is not None:
-            head.append(f" · about {_time_text(self.seconds_left)} left", "not bold dim")
+            head.append(f" · about {time_text(self.seconds_left)} left", "not bold dim")
         parts: list[RenderableType] = [Padding(head, (1, 0, 1, 2)), self._rows()]
         if status == "interrupted":
             parts.append(Padding(Text(f"Next:  lrexp resume {self.run.path}"), (0, 0, 1, 0)))
@@ -199,7 +199,8 @@ def _steps_of(trial: TrialRecord) -> int:
         return 0
 
 
-def _time_text(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Return `40 s`, `12 min`, `5.0 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

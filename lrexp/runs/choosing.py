@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class RunOptions:
 
     reporter: Reporter  # is told how it goes
     draw: Draw = lambda run: None  # once its trials have ended
+    page: Callable[[Path, float | None], object] | None = None  # writes a page; see `LivePage`
     jobs: int | None = None  # 1 is this process, None leaves it to the config's engine
     stop: Stop | None = None  # is asked at the end of every step whether to stop there
     sinks: Sequence[Sink] = ()  # get every record as it comes; one that raises is dropped

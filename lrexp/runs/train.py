@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -56,6 +57,7 @@ from lrexp.runs.executor import EXECUTORS, JOBS, Executor, chosen_executor, why_
 from lrexp.runs.files import read_json, remove_directory, remove_temporary_files
 from lrexp.runs.follow import followed
 from lrexp.runs.listing import read_status
+from lrexp.runs.live_page import LivePage, last_page
 from lrexp.runs.lock import locked, still_ours
 from lrexp.runs.plan import Plan
 from lrexp.runs.reader import Run
@@ -116,6 +118,7 @@ class Session:
     unsaved: dict[TrialId, str] = field(default_factory=dict)  # why there is no checkpoint
     executor: Any = None  # one that keeps its workers from stage to stage
     trackers: list[TrackerSink] = field(default_factory=list)
+    pages: list[LivePage] = field(default_factory=list)  # one, or none
 
     @property
     def run(self) -> Path:
@@ -289,6 +292,7 @@ def _train_and_finish(session: Session) -> Run:
     """Train all stages and write what they come to; note in the run how it ended."""
     writer = session.writer
     session.trackers = trackers_of(session.plan.config, session.options.log, session.run)
+    session.pages = [LivePage(session.options.page, session.run)] if session.options.page else []
     try:
         _train_stages(session)
         run = conclude(session)
@@ -310,7 +314,10 @@ def _train_and_finish(session: Session) -> Run:
             session.executor.close()
         for tracker in session.trackers:
             tell_where(tracker, session.options.reporter)
+        if sys.exc_info()[0] is not None:
+            last_page(session.options, session.run)
     writer.update_status("complete")
+    last_page(session.options, session.run)
     return replace(run, status=read_status(session.run))
 
 
@@ -418,6 +425,7 @@ def _train_stage(session: Session, stage: StageRecord) -> None:
                 shown,
                 *(GuardedSink(sink, options.reporter) for sink in options.sinks),
                 *(GuardedSink(sink, options.reporter) for sink in session.trackers),
+                *(GuardedSink(page, options.reporter) for page in session.pages),
             ]
             for record in records:
                 for sink in sinks:

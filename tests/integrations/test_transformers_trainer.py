@@ -64,7 +64,7 @@ def test_the_curve_is_that_of_lr_finder(micro: int, tmp_path: Path) -> None:
     data = [transformers.default_data_collator(rows()[i : i + 8]) for i in range(0, 512, 8)]
     wanted = finder.run(data, seeds=1, **RAMP)
     (curve,), (expected,) = found.curves, wanted.curves
-    count = min(len(curve.lr), len(expected.lr))
+    count = min(len(curve.lr), len(expected.lr), 30 if micro == 1 else 25)  # before it explodes
     assert count > 20
     assert curve.lr[:count] == pytest.approx(expected.lr[:count])
     # of micro-batches, transformers adds the gradients of such a model up, which Adam hardly heeds

@@ -65,6 +65,7 @@ class Mark:
     look: Look | None = None  # None where the kind has a colour of its own
     name: str = ""  # of the variant or rule
     within: Within = ""
+    lr: Array | None = None  # at each point, where the picture is to be asked for it
 
 
 def mark(
