@@ -134,7 +134,11 @@ def looks_of(run: Run) -> tuple[Scale | None, dict[str, Look]]:
         return None, {name: look(i) for i, name in enumerate(run.variants)}
     [key], low, high = keys, min(numbers), max(numbers)
     scale = Scale(key, low, high, log=low > 0 and high >= SHADED_LOG * low)
-    return scale, {name: scale.look(settings[name][key]) for name in run.variants}
+    return scale, {
+        # colour and dashes stay, for what draws no shades
+        name: replace(look(i), shade=scale.look(settings[name][key]).shade)
+        for i, name in enumerate(run.variants)
+    }
 
 
 def overlaid_loss_picture(runs: Sequence[Run]) -> Picture:
