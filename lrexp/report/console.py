@@ -151,11 +151,11 @@ def _following(
 
 def _best_is_at_an_end(summary: Mapping[str, Any]) -> bool:
     """Return whether the best of several LRs is the lowest or the highest that was tried."""
-    curves = summary.get("lr_sensitivity") or ()
-    return len(curves) == 1 and curves[0]["best_lr"] in (
-        min(curves[0]["lrs"]),
-        max(curves[0]["lrs"]),
-    )
+    curves = summary.get("lr_sensitivity") or []
+    if len(curves) != 1:
+        return False
+    lrs = curves[0]["lrs"]
+    return curves[0]["best_lr"] in (min(lrs), max(lrs))
 
 
 def again_words(config: Path, changes: list[str] | None) -> str:
