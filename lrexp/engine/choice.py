@@ -83,6 +83,9 @@ def choose(
     return _fastest(tasks, jobs, why_not_processes, places, machine or Machine())
 
 
+ALONE = "there is no other"  # trial; a screen need not say so
+
+
 def _one_by_one(tasks: Sequence[Task], jobs: int, why: str, **figures: float) -> Choice:
     groups = tuple(Group("sequential", (task.trial,)) for task in tasks)
     where = f" in {jobs} worker processes" if jobs > 1 else ""
@@ -138,7 +141,7 @@ def _fastest(
     machine: Machine,
 ) -> Choice:
     if len(tasks) == 1:
-        return _one_by_one(tasks, 1, "there is no other")
+        return _one_by_one(tasks, 1, ALONE)
     if _steps(tasks) < FEW_STEPS:
         return _one_by_one(tasks, 1, "a run of few steps is not measured")
     step = _rough_seconds(tasks[0], machine)

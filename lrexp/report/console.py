@@ -139,12 +139,23 @@ def _following(
         return None
     if not any((row.get("outcomes") or {}).get("finished") for row in summary["ranking"]):
         return f"find-lr {again}"
+    if _best_is_at_an_end(summary):
+        return f"find-lr {again}"  # more seeds would not tell what lies beyond
     needed = (summary.get("declared") or {}).get("seeds_needed", MIN_SEEDS)
     asked = [c.get("seeds_needed") or 0 for c in summary.get("comparisons") or ()]
     wanted = max([needed, *(count for count in asked if count <= MOST_SEEDS)])
     kept = shlex.quote(str(run))  # its trials, to which seeds are added
     few = len(summary.get("seeds") or ()) < wanted
     return f"resume {kept} --seeds {wanted}" if few else f"plot {kept}"
+
+
+def _best_is_at_an_end(summary: Mapping[str, Any]) -> bool:
+    """Return whether the best of several LRs is the lowest or the highest that was tried."""
+    curves = summary.get("lr_sensitivity") or []
+    if len(curves) != 1:
+        return False
+    lrs = curves[0]["lrs"]
+    return curves[0]["best_lr"] in (min(lrs), max(lrs))
 
 
 def again_words(config: Path, changes: list[str] | None) -> str:

@@ -29,6 +29,7 @@ from lrexp.records import (
 )
 
 PLAIN_SECONDS = 10.0  # between two plain lines of running trials
+MANY_TRIALS = 20  # of more, those that finish as they should have no line of their own
 MAX_BARS = 8  # of running trials: an engine or many processes may train dozens at once
 _NOBODY_READS = (OSError, ValueError, SystemExit)  # rich exits where a pipe is closed
 
@@ -127,7 +128,7 @@ class Bars:
     def __call__(self, record: Record) -> None:
         """Move the bars."""
         trial = record.trial
-        text = self._running.take(record)
+        text = self._running.take(record, tells_done=len(self._totals) <= MANY_TRIALS)
         if isinstance(record, (Started, Ended, Failed)) and trial in self._tasks:
             self._progress.remove_task(self._tasks.pop(trial))
         if isinstance(record, (Started, Steps)):
@@ -165,7 +166,7 @@ class Lines:
         total_steps: Mapping[TrialId, int],
         begun: Mapping[TrialId, int] | None = None,
     ) -> None:
-        self._console, self._totals = console, total_steps
+        self._console, self._totals, self._ended = console, total_steps, 0
         self._running = _Running(begun)
         self._shown = time.monotonic()
 
@@ -173,8 +174,15 @@ class Lines:
         """Print a line where one is due."""
         if isinstance(record, Started) and not self._running.facts:
             self._shown = time.monotonic()  # a short trial needs no line but its last
-        text = self._running.take(record)
-        if isinstance(record, Steps) and time.monotonic() - self._shown > PLAIN_SECONDS:
+        many = len(self._totals) > MANY_TRIALS
+        text = self._running.take(record, tells_done=not many)
+        is_due = time.monotonic() - self._shown > PLAIN_SECONDS
+        if isinstance(record, (Ended, Failed)):
+            self._ended += 1
+            if many and not text and (is_due or self._ended == len(self._totals)):
+                self._shown = time.monotonic()
+                text = f"[green]done[/]     {self._ended:,} of {len(self._totals):,} trials"
+        if isinstance(record, Steps) and is_due:
             self._shown = time.monotonic()
             text = self._line(record.trial)
         if text:
@@ -198,7 +206,8 @@ class _Running:
         self._told: set[str] = set()
         self.facts: dict[TrialId, _Facts] = {}
 
-    def take(self, record: Record) -> str:
+    def take(self, record: Record, *, tells_done: bool = True) -> str:
+        """Return what to print; that a trial finished as it should only where `tells_done`."""
         trial = record.trial
         if isinstance(record, Started):  # for the first time, or once more from its beginning
             self.facts[trial] = _Facts(self._begun.pop(trial, 0))
@@ -209,7 +218,9 @@ class _Running:
         elif isinstance(record, Evaluation):
             self.facts[trial].evaluated(record.values)
         elif isinstance(record, (Ended, Failed)):
-            return _ending(record, self.facts.pop(trial))
+            text = _ending(record, self.facts.pop(trial))
+            as_it_should = isinstance(record, Ended) and record.stopped_at is None
+            return "" if as_it_should and not tells_done else text
         elif isinstance(record, NoCheckpoint) and (text := _unsaved(record)) not in self._told:
             self._told.add(text)
             return text

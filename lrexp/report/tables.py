@@ -86,7 +86,10 @@ def _two_lines_each(runs: Sequence[RunEntry], now: datetime) -> Table:
 
 
 def _status(run: RunEntry) -> Text:
-    return cell(run.status, STATUS_STYLES.get(run.status, "yellow"))
+    text = cell(run.status, STATUS_STYLES.get(run.status, "yellow"))
+    if run.trials_ended is not None and run.num_trials:
+        text.append(f" {run.trials_ended:,}/{run.num_trials:,}")
+    return text
 
 
 def best_text(run: RunEntry) -> str:

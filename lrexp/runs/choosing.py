@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lrexp.engine.choice import Choice, choose
+from lrexp.engine.choice import ALONE, Choice, choose
 from lrexp.engine.stop import Stop
 from lrexp.errors import ConfigError
 from lrexp.records import Reporter, Sink
@@ -51,6 +51,8 @@ def choose_engine(
     """Return how the trials of a stage will be trained, and say so."""
     choice = choice_of(spec, plan, stage, options, engine)
     for reason in choice.reasons:
+        if reason.endswith(ALONE):
+            continue
         options.reporter.say(f"Engine: {reason}.", "dim")
     return choice
 

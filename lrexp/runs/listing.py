@@ -44,6 +44,8 @@ class RunEntry:
     best_variant: str | None  # of a comparison that has ended
     suggested_lr: float | None  # of a range test that has ended
     started: datetime | None  # with time zone
+    trials_ended: int | None = None  # of a run that has not ended
+    num_trials: int | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return the entry as JSON has it."""
@@ -78,8 +80,12 @@ def _entry(path: Path) -> RunEntry:
     first = ranking[0] if isinstance(ranking, list) and ranking else None
     best = first.get("variant") if isinstance(first, dict) else None
     lr = summary.get("suggested_lr")
+    is_open = status["status"] in ("running", "interrupted")
+    planned = status.get("num_trials")
     return RunEntry(
         path=path,
+        trials_ended=sum(1 for _ in path.glob("trials/*/*/result.json")) if is_open else None,
+        num_trials=planned if is_open and type(planned) is int else None,
         name=str(status.get("name", path.name)),
         command=str(status.get("command", "?")),
         status=str(status["status"]),

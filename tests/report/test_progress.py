@@ -144,7 +144,7 @@ def test_lines_of_many_trials_come_at_most_every_ten_seconds(
     assert lines[0].endswith("; 63 more running")
     for trial in trials:
         observer(Ended(trial, 40, None, 1.0))
-    assert len(out.getvalue().splitlines()) == 3 + 64
+    assert out.getvalue().splitlines()[3:] == ["done     64 of 64 trials"]
 
 
 @pytest.mark.parametrize(
@@ -162,3 +162,23 @@ def test_a_failed_trial_says_in_a_word_why(error: Exception, word: str) -> None:
     observer(Started(A))
     observer(Failed(A, error))
     assert out.getvalue() == f"failed   a seed 0: {word}\n"
+
+
+def test_many_trials_that_finish_have_one_line_for_all_of_them() -> None:
+    out = io.StringIO()
+    trials = [TrialId(f"v{i}", 0) for i in range(30)]
+    observer = Lines(Console(file=out, width=100), dict.fromkeys(trials, 4))
+    for i, trial in enumerate(trials):
+        for record in (
+            Started(trial),
+            steps(trial, 0, 4),
+            Ended(trial, 4, 3 if i == 5 else None, 1),
+        ):
+            observer(record)
+    first, last = out.getvalue().splitlines()
+    assert first.startswith("stopped  v5 seed 0 at step 3")
+    assert last == "done     30 of 30 trials"
+    shown, trials, bar = bars(30)
+    for record in (Started(trials[0]), Ended(trials[0], 10, None, 1.0)):
+        shown(record)
+    assert "done" not in bar.console.file.getvalue()  # type: ignore[attr-defined]

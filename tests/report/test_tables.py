@@ -332,3 +332,10 @@ def test_mean_and_sd_are_rounded_not_changed(mean: float, sd: float) -> None:
     size = max(abs(mean), sd)
     assert shown_mean == pytest.approx(mean, abs=max(0.06 * sd, 0.0006 * size, 1e-12))
     assert shown_sd == pytest.approx(sd, abs=max(0.06 * sd, 0.0006 * size, 1e-12))
+
+
+def test_a_run_that_goes_on_says_how_far_it_is_within_80_columns() -> None:
+    text = shown(runs_table([entry(status="running", trials_ended=7, num_trials=24)], NOW), 80)
+    assert "running 7/24" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "/" not in shown(runs_table([entry()], NOW), 80)

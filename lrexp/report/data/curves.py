@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lrexp.analysis.smoothing import anchored, thin
+from lrexp.analysis.smoothing import anchored, thin, zero_lag
 from lrexp.report.data.picture import Array
 from lrexp.runs.reader import Run, TrialRecord
 
 HUGE = 1e30  # far above any picture, and safe to calculate with
 FEW_POINTS = 40  # of a line, that are marked one by one
 Transform = Callable[[Array], Array]
+END_REACH = 2.0  # spans that the last points of a smoothed curve look back
 WIDE = 10.0  # a fall by this factor is smoothed as logarithms
 NUM_POINTS = 3_000  # of a drawn line: about four for each pixel column of a panel
 
@@ -85,13 +86,19 @@ def measure_curves(trials: Sequence[TrialRecord], measure: str) -> tuple[Spread 
 
 
 def spread(lines: Sequence[Line]) -> Spread | None:
-    """Return lines that begin together as one; where some end early, the others go on."""
+    """Return lines that begin together as one, as far as all of them go.
+
+    A median of fewer seeds from some step on would jump there. Seeds that have come less than half
+    as far as the longest are left out.
+    """
     lines = [line for line in lines if len(line.x)]
     if not lines:
         return None
-    x = max(lines, key=lambda line: len(line.x)).x
+    furthest = max(line.x[-1] for line in lines)
+    lines = [line for line in lines if 2 * line.x[-1] >= furthest]
+    x = min(lines, key=lambda line: line.x[-1]).x
     rows = np.array([np.interp(x, line.x, line.y, np.nan, np.nan) for line in lines])
-    # every column has a number: that of the longest line; rows are (seeds, points)
+    # every column has a number: that of the shortest line; rows are (seeds, points)
     low, middle, high = np.nanmin(rows, 0), np.nanmedian(rows, 0), np.nanmax(rows, 0)
     return Spread(x, middle, low, high, len(lines))
 
@@ -115,8 +122,22 @@ def smoothed(line: Line, num_steps: int) -> Line:
     compress, expand = _compression(line.y)
     sizes = np.diff([*starts, len(line.x)])
     x, y = (np.add.reduceat(values, starts) / sizes for values in (line.x, compress(line.y)))
-    y = anchored(y, span=span / block)
+    y = _calm_at_its_end(anchored(y, span=span / block), y, span / block)
     return Line(x, expand(y))
+
+
+def _calm_at_its_end(smooth: Array, y: Array, span: float) -> Array:
+    """Return a smoothed curve that bends less with its last few losses.
+
+    The noise of a line fitted at an end is about twice that of one in the middle. There the fit
+    looks twice as far back, which leaves about 1.5 times; further back it would miss the fall.
+    """
+    reach = END_REACH * span
+    if len(y) <= 2 * reach:
+        return smooth
+    from_end = np.arange(len(y))[::-1]
+    share = np.clip(1.0 - from_end / (2 * span), 0.0, 1.0)
+    return smooth + share * (zero_lag(y, reach) - smooth)
 
 
 def _compression(losses: Array) -> tuple[Transform, Transform]:

@@ -53,6 +53,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "sensitivity.diverged": _dots("x", 10),
     "sensitivity.beyond": _dots("diamond-tall", 10),
     "sensitivity.best": _dots("circle-open", 14),
+    "loss.best": _dots("circle-open", 12),
     "sensitivity.start": _line(1, color="@muted", dash="4px,3px"),
     "verdicts.zero": _line(1.2, color="@ink"),
     "verdicts.seed": _dots("circle", 6, 0.5),
@@ -76,6 +77,7 @@ NOTES = {  # the colour, and whether it is strong
     "strip.range": ("@muted", False),
     "range.reason": ("@ink", True),
     "verdicts.claim": ("@ink", True),
+    "verdicts.worse": ("@ink", True),
     "verdicts.row": ("@ink", True),
     "finals.row": ("@ink", True),
 }
