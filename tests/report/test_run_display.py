@@ -18,7 +18,7 @@ SMALL = {
     "model": "linear", "data": "digits", "loss": "cross_entropy", "device": "cpu",
     "optimizer": {"name": "SGD", "lr": 0.1}, "train": {"duration": 20},
     "compare": {"variants": {"usual": {}, "low": {"optimizer.lr": 0.001}}, "seeds": 2},
-    "find_lr": {"steps": 30, "seeds": 1}, "engine": "sequential",
+    "find_lr": {"steps": 30, "seeds": 1, "budget": 0}, "engine": "sequential",
 }  # fmt: skip
 
 
