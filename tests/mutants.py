@@ -82,10 +82,10 @@ MUTANTS = [
         "analysis",
     ),
     Mutant(
-        "worse_half_survives",
-        "analysis/race.py",
-        "sorted(order[: math.ceil(len(order) / 2)])",
-        "sorted(order[len(order) // 2 :])",
+        "drift_the_wrong_way",
+        "analysis/search.py",
+        "weight, total = DRIFT_SD**-2, DRIFT * DRIFT_SD**-2",
+        "weight, total = DRIFT_SD**-2, -DRIFT * DRIFT_SD**-2",
         "analysis test_race.py",
     ),
     Mutant(
