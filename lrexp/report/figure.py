@@ -15,11 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as MplAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -41,6 +44,7 @@ from lrexp.report.data.picture import (
     Note,
     Panel,
     Picture,
+    Scale,
     Span,
 )
 from lrexp.report.style import GRID, INK, MUTED, drawable
@@ -62,6 +66,7 @@ MARGIN = 0.015  # of the width
 PANELS_BOTTOM, PANELS_TOP = 0.045, 0.895  # of the height, between caption and heading
 LEGEND_TOP = 0.86
 LEGEND_WIDTH = 0.34  # at most, of the width
+SCALE_HEIGHT = 0.12  # of the height, that a scale of colours takes below the legend
 MAX_ENTRIES = 32  # as many as marks tell apart
 
 LEGEND_LOOKS = (  # font size, where the notes stand, columns; the first that fits is taken
@@ -138,11 +143,31 @@ def _add_legend(figure: Figure, picture: Picture) -> float:
         legend = _legend(figure, entries, picture, look)
         box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
         width, height = box.width / (SIZE[0] * DPI), box.height / (SIZE[1] * DPI)
-        fits = height <= LEGEND_TOP - PANELS_BOTTOM and width <= LEGEND_WIDTH
+        room = LEGEND_TOP - PANELS_BOTTOM - (SCALE_HEIGHT if picture.scale else 0.0)
+        fits = height <= room and width <= LEGEND_WIDTH
         if fits or look is LEGEND_LOOKS[-1]:
             break
         legend.remove()
+    if picture.scale:
+        width = max(width, 0.16)
+        _add_scale(figure, picture.scale, 1 - MARGIN - width, width)
     return 1 - MARGIN - width
+
+
+def _add_scale(figure: Figure, scale: Scale, left: float, width: float) -> None:
+    """Add the scale of the lines' colours below the legend."""
+    ax = figure.add_axes((left, 0.10, width, 0.018))
+    ax.set_in_layout(False)
+    norm = (LogNorm if scale.log else Normalize)(scale.low, scale.high)
+    shades = mpl.colormaps[style.SHADES](np.linspace(0, style.PALEST, 256))
+    bar = figure.colorbar(
+        ScalarMappable(norm, ListedColormap(shades)), ax, orientation="horizontal"
+    )
+    bar.outline.set_visible(False)
+    bar.set_label(drawable(scale.title, 40), fontsize=9, color=MUTED, parse_math=False)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: lr_text(value)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(which="both", color="#9A9A9A", labelcolor=INK, labelsize=9, length=3)
 
 
 def _without_middle(entries: Sequence[Entry]) -> list[Entry]:
@@ -170,7 +195,7 @@ def _legend(
         ncols=columns,
         fontsize=size,
         labelspacing=0.75 if notes == "below" else 0.4,
-        handlelength=2.4,
+        handlelength=4.2,  # as much as it takes to tell dashes from a solid line
         alignment="left",
     )
     legend.get_title().set(fontsize=size - 0.5, color=MUTED, parse_math=False)
@@ -232,7 +257,7 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
             own = _own_style(mark, marks, alike[mark.kind, mark.name, mark.look])
             _draw_mark(ax, mark, {**_colored(style.MARKS[mark.kind], mark.look), **own})
         elif isinstance(mark, Band):
-            color = style.COLORS[mark.look.color]
+            color = style.color_of(mark.look)
             ax.fill_between(mark.x, mark.low, mark.high, color=color, **style.BAND)
         elif isinstance(mark, Cells):
             draw_cells(ax, mark)
@@ -252,7 +277,7 @@ def handle(kind: str, look: Look | None = None) -> Artist:
         return Line2D([], [], **_colored(style.LEGEND_LINES[kind], look))
     marker = style.MARKERS[look.dash] or None
     dashes = _dashes(kind, look)
-    color = style.COLORS[look.color]
+    color = style.color_of(look)
     return Line2D(
         [0], [0], color=color, linestyle=dashes, linewidth=2.2, marker=marker, markersize=5.0
     )
@@ -355,7 +380,7 @@ def _draw_mark(ax: Axes, mark: Mark, properties: dict[str, Any]) -> None:
         "xy": ax.transAxes,
     }
     x, y = mark.x, mark.y
-    label = None if mark.kind == "loss.raw" else mark.name
+    label = None if mark.kind in ("loss.raw", "loss.best") else mark.name
     ax.plot(x, y, transform=across[mark.within], label=label, **properties)
 
 
@@ -394,7 +419,7 @@ def _dashes(kind: str, look: Look) -> Any:
 
 
 def _colored(properties: dict[str, Any], look: Look | None) -> dict[str, Any]:
-    return properties if look is None else {**properties, "color": style.COLORS[look.color]}
+    return properties if look is None else {**properties, "color": style.color_of(look)}
 
 
 def _draw_note(ax: Axes, note: Note, panel: Panel) -> None:
@@ -415,7 +440,8 @@ def _draw_row_name(ax: Axes, note: Note, panel: Panel) -> None:
     properties = {"annotation_clip": False, "fontsize": size, "color": INK}
     _annotate(ax, note, (12, 0.6 * size if note.below else 0.0), properties)
     if note.below:
-        color = style.DECIDED if note.kind == "verdicts.claim" else MUTED
+        colors = {"verdicts.claim": style.DECIDED, "verdicts.worse": style.WORSE}
+        color = colors.get(note.kind, MUTED)
         verdict = replace(note, text=note.below)
         properties |= {"fontsize": 0.81 * size, "color": color}
         _annotate(ax, verdict, (12, -0.65 * size), properties)

@@ -17,6 +17,7 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
+from lrexp.report.data.picture import Look
 from lrexp.report.text import shortened
 
 COLORS = (
@@ -32,7 +33,10 @@ GRID = "#E6E6E6"
 ACCENT = "#D55E00"  # what a range test suggests
 RANGE = "#E6E1D3"  # the LRs between base and max
 RANGE_BAR = "#8F8768"
-DECIDED = "#0B7A4B"  # a claim
+DECIDED = "#0B7A4B"  # a claim that the variant is better
+WORSE = "#B3261E"  # that it is worse
+SHADES = "viridis"  # perceptually uniform
+PALEST = 0.92  # of it: the yellow beyond is too pale for a line on white
 FONT = "DejaVu Sans"  # comes with matplotlib
 
 WIDER_FONTS = (  # asked for characters that FONT lacks, where they are installed
@@ -56,6 +60,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "loss.raw": {"linewidth": 0.6},
     "loss.median": {"linewidth": 2.2},
     "loss.lost": {"linewidth": 1.3},
+    "loss.best": _dots("o", 9, markerfacecolor="none", markeredgewidth=1.6, zorder=5),
     "loss.leaver": _dots("X", 8, **_CROSS, zorder=6),
     "lr.trace": {"linewidth": 2.2},
     "lr.reactive": {"linewidth": 1.3, "zorder": 2.5},
@@ -167,6 +172,13 @@ LEGEND_PATCHES: dict[str, dict[str, Any]] = {
     "verdicts.interval": {"color": MUTED, "alpha": 0.35},
     "verdicts.noise": {"color": GRID},
 }
+
+
+def color_of(look: Look) -> Any:
+    """Return the colour of a look."""
+    if look.shade is None:
+        return COLORS[look.color]
+    return mpl.colormaps[SHADES](PALEST * look.shade)
 
 
 def house_style() -> AbstractContextManager[None]:

@@ -20,7 +20,7 @@ from lrexp.report.data.losses import (
 from lrexp.report.data.picture import Entry, Look, Panel, Picture
 from lrexp.runs.reader import Run, load_run
 
-from .marks import bands, marks, notes
+from .marks import bands, marks, notes, points
 from .synthetic import (
     exploding,
     learning,
@@ -392,3 +392,55 @@ def test_runs_of_one_name_are_told_by_the_time_they_began(tmp_path: Path) -> Non
         "20261122-210301",
     ]
     assert labels(first, "named") == [first, "named"]
+
+
+@pytest.mark.parametrize("summary", [True, False])
+def test_variants_that_differ_in_one_number_have_its_shade(tmp_path: Path, summary: bool) -> None:
+    lrs = {"a": 0.1, "b": 0.001, "c": 0.01, "d": 0.0001, "e": 0.03}
+    picture = shown(write_compare(tmp_path / "run", seeds=1, lrs=lrs, summary=summary))
+    scale = picture.scale
+    assert scale is not None
+    assert (scale.title, scale.low, scale.high, scale.log) == ("optimizer.lr", 0.0001, 0.1, True)
+    shades = {entry.name: entry.look.shade for entry in picture.entries if entry.look}
+    assert [shades[name] for name in "dbca"] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    [line] = marks(picture.panels[0], "loss.median", "c")
+    assert line.look is not None
+    assert line.look.shade == shades["c"]
+
+
+def test_few_variants_keep_colours_that_are_easier_to_tell_apart(compared: Picture) -> None:
+    assert compared.scale is None
+    assert all(entry.look and entry.look.shade is None for entry in compared.entries)
+
+
+def test_a_median_ends_where_a_seed_ends_and_does_not_jump(tmp_path: Path) -> None:
+    levels = ((1.0, 100), (2.0, 100), (6.0, 70), (9.0, 10))  # the last has hardly begun
+    seeds = [np.full(steps, level) for level, steps in levels]
+    [panel] = shown(write_run(tmp_path / "run", {"a": seeds})).panels
+    [median] = marks(panel, "loss.median")
+    assert (median.x[-1], len(marks(panel, "loss.raw"))) == (69, 4)
+    np.testing.assert_allclose(median.y, 2.0)
+
+
+def test_an_equal_curve_says_in_the_legend_whose_it_is(tmp_path: Path) -> None:
+    loss = learning(0, 0.2, 100)
+    picture = shown(write_run(tmp_path / "run", {"a": [loss], "b": [loss], "c": [loss + 1]}))
+    assert [entry.note for entry in picture.entries] == ["", "same curve as a", ""]
+
+
+def test_the_best_evaluation_is_marked_unless_it_is_the_last(tmp_path: Path) -> None:
+    runs = {"a": [learning(0, 0.2, 100)]}
+    falls, turns = np.array([2.0, 1.0, 0.7, 0.6, 0.5]), np.array([2.0, 1.0, 0.5, 0.8, 0.9])
+    for val, best in ((turns, [(46, 0.5)]), (falls, [])):
+        panel = shown(write_run(tmp_path / f"run{len(best)}", runs, val=val)).panels[1]
+        assert points(panel, "loss.best") == best
+
+
+def test_an_accuracy_before_training_does_not_flatten_those_after(tmp_path: Path) -> None:
+    accuracy = np.array([0.28, 0.95, 0.96, 0.97, 0.98])
+    runs = {"a": [learning(0, 0.2, 100)]}
+    path = write_run(tmp_path / "run", runs, val=1 - accuracy, accuracy=accuracy)
+    write_config(path, {"a": {"optimizer.lr": 1.0}}, compare={"metric": "val_accuracy"})
+    panel = shown(path).panels[-1]
+    assert panel.title == "validation accuracy"
+    assert panel.y.limits[0] > 0.9

@@ -49,14 +49,14 @@ def test_each_row_has_its_name_and_its_verdict(schedules: Run) -> None:
     rows = [mark for mark in panel.marks if isinstance(mark, Note)]
     assert [(row.text, row.kind, row.y) for row in rows] == [
         ("good", "verdicts.claim", 0), ("same", "verdicts.row", 1),
-        ("half_lost", "verdicts.claim", 2),
+        ("half_lost", "verdicts.worse", 2),
     ]  # fmt: skip
     assert rows[0].below == "good is better, p = 0.023"
     assert rows[1].below.startswith("undecided, p = ")
     assert rows[2].below == "base is better, p = 0.031, diverged in 7 of 8"
     assert panel.title == ""
     assert panel.y.numbers == "none"
-    assert panel.x.title == "difference in validation loss to base"
+    assert panel.x.title == "better ←   difference in validation loss to base   → worse"
 
 
 def test_the_words_of_the_differences(schedules: Run) -> None:
@@ -95,6 +95,7 @@ def test_differences_of_several_sizes_have_an_axis_that_is_logarithmic_on_both_s
     [panel] = many(tmp_path / "run", 7, seeds=4).panels  # they differ by 0.1 to 3.6
     assert (panel.x.scale, panel.x.linear_until) == ("symlog", pytest.approx(0.1))
     assert panel.x.ticks == pytest.approx((-0.1, 0, 0.1, 1))
+    assert panel.x.title.endswith("(logarithmic beyond ±0.1)")
     assert panel.x.limits[1] == pytest.approx(1.6 * 3.6 + 0.03)
 
 
@@ -120,6 +121,15 @@ def test_the_curve_over_lr(tmp_path: Path) -> None:
     assert panel.title == "validation loss at the end"
     assert picture.entries[0].note == "best 0.1, good over 1.2 decades"
     assert picture.title == "digits-lr: validation loss over the learning rate, 8 seeds"
+
+
+def test_a_start_far_above_all_ends_is_a_note_and_does_not_flatten_them(tmp_path: Path) -> None:
+    [panel] = sensitivity_picture(
+        over_lr(tmp_path / "run", {"constant": [0.3, 0.2, 0.15, 0.1, 0.4]})
+    ).panels
+    assert panel.y.limits[1] < 1.0  # the start is 2.3
+    assert notes(panel) == ["before training 2.3 ↑"]
+    assert marks(panel, "sensitivity.start") == []
 
 
 @pytest.mark.parametrize(("metric", "edge"), [("val_loss", 0.012), ("val_accuracy", 0.988)])

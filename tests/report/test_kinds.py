@@ -39,7 +39,12 @@ from .synthetic import (
 from .test_heatmap import over_two
 from .verdict_runs import LOST, four_schedules, over_lr
 
-DRAWN_APART = {"range.reason", "verdicts.row", "verdicts.claim"}  # notes with a shape of their own
+DRAWN_APART = {
+    "range.reason",
+    "verdicts.row",
+    "verdicts.claim",
+    "verdicts.worse",
+}  # notes with a shape of their own
 BY_DASHES = {"loss.median", "lr.trace", "lr.reactive"}  # lines of a legend
 
 

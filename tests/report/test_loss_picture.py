@@ -101,7 +101,9 @@ def test_short_and_strange_losses_are_drawn(tmp_path: Path, loss: list[float]) -
 
 def test_twelve_variants_are_told_apart_by_more_than_colour(tmp_path: Path) -> None:
     lrs = {f"v{i:02}": 0.001 * (i + 1) for i in range(12)}
-    figure = draw(write_compare(tmp_path / "run", seeds=1, lrs=lrs))
+    run = write_compare(tmp_path / "run", seeds=1, lrs=lrs, summary=False)
+    write_config(run, {name: {"schedule": name} for name in lrs})
+    figure = draw(run)
     lines = [strong(figure.axes[0], name)[0] for name in lrs]
     assert (
         len({(line.get_color(), str(line._dash_pattern), line.get_marker()) for line in lines})

@@ -85,13 +85,19 @@ def measure_curves(trials: Sequence[TrialRecord], measure: str) -> tuple[Spread 
 
 
 def spread(lines: Sequence[Line]) -> Spread | None:
-    """Return lines that begin together as one; where some end early, the others go on."""
+    """Return lines that begin together as one, as far as all of them go.
+
+    A median of fewer seeds from some step on would jump there. Seeds that have come less than half
+    as far as the longest are left out.
+    """
     lines = [line for line in lines if len(line.x)]
     if not lines:
         return None
-    x = max(lines, key=lambda line: len(line.x)).x
+    furthest = max(line.x[-1] for line in lines)
+    lines = [line for line in lines if 2 * line.x[-1] >= furthest]
+    x = min(lines, key=lambda line: line.x[-1]).x
     rows = np.array([np.interp(x, line.x, line.y, np.nan, np.nan) for line in lines])
-    # every column has a number: that of the longest line; rows are (seeds, points)
+    # every column has a number: that of the shortest line; rows are (seeds, points)
     low, middle, high = np.nanmin(rows, 0), np.nanmedian(rows, 0), np.nanmax(rows, 0)
     return Spread(x, middle, low, high, len(lines))
 

@@ -34,6 +34,7 @@ from lrexp.report.data.picture import (
     Note,
     Panel,
     Picture,
+    Scale,
     View,
     look,
     mark,
@@ -61,6 +62,8 @@ PANEL_TITLES = {"loss": "training loss", "train_loss": "training loss, mean betw
 LOSSES = ("loss", *PANEL_TITLES, "val_loss")  # that may have a logarithmic axis
 MAX_LABELS = 6  # of variants that leave the picture; more would cover the others
 LABEL_HEIGHT = 0.05  # of the panel
+SHADED = 5  # variants that differ in one number, from which shades tell them apart
+SHADED_LOG = 10.0  # of the largest to the smallest number, from which shades are those of its log
 PER_PICTURE = 3  # metrics, beside each other
 BLOW_UP = 4.0  # times the fall of the best curve, that a curve in view may rise above its start
 RUN_WIDTH, VARIANT_WIDTH = 16, 24  # characters of a legend
@@ -92,7 +95,7 @@ class Seen:
 def loss_picture(run: Run, metrics: Sequence[str] = ()) -> Picture:
     """Return the losses of a comparison, or metrics; the legend in the order of the ranking."""
     unit, length = _unit([run])
-    looks = {name: look(i) for i, name in enumerate(run.variants)}
+    scale, looks = looks_of(run)
     variants = {
         name: Variant(name, trials, looks[name], unit) for name, trials in run.variants.items()
     }
@@ -104,14 +107,34 @@ def loss_picture(run: Run, metrics: Sequence[str] = ()) -> Picture:
     what = measure_text(metric or (measures or ["train_loss"])[-1])
     what = "metrics" if metrics else what
     compared = compared_text(len(variants), changed_keys(run))
+    hides = _equal_to(list(variants.values()), list(variants))
+    panels = _panels(list(variants.values()), measures, unit, length)
     return of_run(
         run,
         f"{what} of {compared}, {count_text(num_seeds(run), 'seed')}",
-        _panels(list(variants.values()), measures, unit, length)[bool(metrics) :],
-        caption="" if metrics else _caption(list(variants.values())),  # it is about losses
-        entries=[Entry("loss.median", name, note, looks[name]) for name, note in notes.items()],
+        panels[bool(metrics) :],
+        caption="" if metrics else _caption(list(variants.values()), panels),  # about losses
+        entries=[
+            Entry("loss.median", name, _noted(note, hides.get(name)), looks[name])
+            for name, note in notes.items()
+        ],
         legend_title=f"ranked by {measure_text(metric)}" if metric else "variants",
+        scale=scale,
     )
+
+
+def looks_of(run: Run) -> tuple[Scale | None, dict[str, Look]]:
+    """Return the look of each variant: by its number where many differ in one number alone."""
+    settings = _settings(run)
+    keys = {key for own in settings.values() for key in own}
+    values = [value for own in settings.values() for value in own.values()]
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    differ = len(keys) == 1 and len(set(numbers)) == len(run.variants) == len(settings)
+    if not differ or len(numbers) < SHADED:
+        return None, {name: look(i) for i, name in enumerate(run.variants)}
+    [key], low, high = keys, min(numbers), max(numbers)
+    scale = Scale(key, low, high, log=low > 0 and high >= SHADED_LOG * low)
+    return scale, {name: scale.look(settings[name][key]) for name in run.variants}
 
 
 def overlaid_loss_picture(runs: Sequence[Run]) -> Picture:
@@ -133,15 +156,47 @@ def overlaid_loss_picture(runs: Sequence[Run]) -> Picture:
             variants.append(Variant(name, trials, its, unit))
             note = notes.get(name, "") or progress_note(run, name)
             entries.append(Entry("loss.median", f"{label} · {names[j]}", note, its))
+    hides = _equal_to(variants, [entry.name for entry in entries])
+    entries = [replace(e, note=_noted(e.note, hides.get(e.name))) for e in entries]
     measures = list(dict.fromkeys(m for run in runs for m in evaluated(run)))
+    panels = _panels(variants, measures, unit, length)
     return of_runs(
         runs,
         measure_text((measures or ["train_loss"])[-1]),
-        _panels(variants, measures, unit, length),
-        caption=_caption(variants),
+        panels,
+        caption=_caption(variants, panels),
         entries=entries,
         name_width=max(NAME_WIDTH, RUN_WIDTH + VARIANT_WIDTH + 3),
     )
+
+
+def _settings(run: Run) -> Mapping[str, Mapping[str, Any]]:
+    """Return what each variant sets; of a run without a summary as far as its config tells."""
+    if ranking := _ranking(run):
+        return {name: row.get("settings") or {} for name, row in ranking.items()}
+    section = run.config.get("compare") or {}
+    grid = section.get("grid") or {}
+    if len(grid) == 1:
+        [(key, values)] = grid.items()
+        return {name: {key: v} for name, v in zip(run.variants, values, strict=False)}
+    return {name: own or {} for name, own in (section.get("variants") or {}).items()}
+
+
+def _equal_to(variants: Sequence[Variant], names: Sequence[str]) -> dict[str, str]:
+    """Return whose curve each of several equal ones lies on; the legend says so."""
+    first: dict[bytes, str] = {}
+    found: dict[str, str] = {}
+    for v, name in zip(variants, names, strict=True):
+        lines = v.curves.kept_raw + v.curves.diverged_raw
+        if lines:
+            points = b"".join(line.x.tobytes() + line.y.tobytes() for line in lines)
+            other = first.setdefault(points, name)
+            found |= {name: other} if other != name else {}
+    return found
+
+
+def _noted(note: str, other: str | None) -> str:
+    return note if other is None else f"{note}, same curve as {shortened(other, 20)}".lstrip(", ")
 
 
 def evaluated(run: Run) -> list[str]:
@@ -212,14 +267,16 @@ def _ranking(run: Run) -> dict[str, Mapping[str, Any]]:
     return {row["variant"]: row for row in (run.summary or {}).get("ranking") or ()}
 
 
-def _caption(variants: Sequence[Variant]) -> str:
+def _caption(variants: Sequence[Variant], panels: Sequence[Panel]) -> str:
     """Return how to read the lines."""
+    marks = [mark for panel in panels for mark in panel.marks if isinstance(mark, Mark)]
+    ring = " Ring: best evaluation." * any(mark.kind == "loss.best" for mark in marks)
     if max((len(v.trials) for v in variants), default=0) > 1:
         return (
             "Line: median of the seeds, training loss smoothed. Band: lowest to highest seed. "
-            "Faint: raw loss of every step."
+            f"Faint: raw loss of every step.{ring}"
         )
-    return "Training loss: smoothed strong, raw loss of every step faint."
+    return f"Training loss: smoothed strong, raw loss of every step faint.{ring}"
 
 
 def _unit(runs: Sequence[Run]) -> tuple[str, float | None]:
@@ -274,8 +331,13 @@ def _evaluated(variants: Sequence[Variant], measure: str) -> tuple[Marks, View]:
         kept, lost = measure_curves(v.trials, measure)
         marks += _spread(v, kept)
         if kept is not None:
-            low, high = float(kept.low.min()), float(kept.high.max())
+            first = 1 if measure not in LOSSES and len(kept.x) > 2 else 0  # not before training
+            low, high = float(kept.low[first:].min()), float(kept.high[first:].max())
             seen.append(Seen(low, high, float(kept.middle[0]), float(kept.middle[-1])))
+            best = int(np.argmin(kept.middle))
+            if measure == "val_loss" and best < len(kept.x) - 1:
+                at = Line(kept.x[[best]], kept.middle[[best]])
+                marks.append(_line("loss.best", v, at))
         marks += [_line("loss.lost", v, line) for line in lost]
         lost_values += [line.y for line in lost]
     if not seen:

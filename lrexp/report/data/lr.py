@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from lrexp.report.data.curves import Line, lr_traces, shared_epoch, thinned
+from lrexp.report.data.losses import looks_of
 from lrexp.report.data.picture import (
     NUM_DASHES,
     Array,
@@ -48,13 +49,17 @@ def lr_picture(run: Run) -> Picture:
     }
     length, shared = shared_epoch(run)
     is_test = run.command == "find-lr"
+    scale, shades = looks_of(run)
+    looks = shades if scale and traces.keys() == shades.keys() else {}
+    scale = scale if looks else None
     of_what = "the LR range test" if is_test else count_text(len(shown), "variant")
     return of_run(
         run,
         f"learning rate of {of_what}",
-        [lr_panel(traces, length if shared else None)],
-        entries=() if is_test else _entries(traces),
+        [lr_panel(traces, length if shared else None, of_variants=looks)],
+        entries=() if is_test else _entries(traces, of_variants=looks),
         legend_title="variants",
+        scale=scale,
     )
 
 
@@ -118,10 +123,13 @@ def schedule_picture(
 
 
 def lr_panel(
-    traces: Traces, steps_per_epoch: float | None = None, reactive: Collection[str] = ()
+    traces: Traces,
+    steps_per_epoch: float | None = None,
+    reactive: Collection[str] = (),
+    of_variants: Mapping[str, Look] | None = None,
 ) -> Panel:
-    """Return LR traces on axes that fit them."""
-    looks = _looks(traces)
+    """Return LR traces on axes that fit them; looks `of_variants` go before its own."""
+    looks = _looks(traces) | dict(of_variants or {})
     marks = [
         Mark("lr.seed" if rank else _kind(name, reactive), line.x, line.y, looks[name], name)
         for name, lines in traces.items()
@@ -154,8 +162,12 @@ def lr_view(traces: Sequence[Array]) -> tuple[float, float, bool]:
     return 0.0, high, False
 
 
-def _entries(traces: Traces, reactive: Collection[str] = ()) -> list[Entry]:
-    looks = _looks(traces)
+def _entries(
+    traces: Traces,
+    reactive: Collection[str] = (),
+    of_variants: Mapping[str, Look] | None = None,
+) -> list[Entry]:
+    looks = _looks(traces) | dict(of_variants or {})
     return [
         Entry(
             _kind(name, reactive),

@@ -31,11 +31,28 @@ class Look:
 
     color: int
     dash: int = 0
+    shade: float | None = None  # from 0 to 1 on a scale of colours, in place of colour and dashes
 
 
 def look(index: int) -> Look:
     """Return the look of line number `index`; the first 32 differ."""
     return Look(index % NUM_COLORS, index // NUM_COLORS % NUM_DASHES)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the shades of looks stand for: numbers from `low` to `high`."""
+
+    title: str
+    low: float
+    high: float
+    log: bool
+
+    def look(self, value: float) -> Look:
+        """Return the look of a number on the scale."""
+        low, high, at = (np.log([self.low, self.high, value]) if self.log
+                         else (self.low, self.high, value))  # fmt: skip
+        return Look(0, shade=float((at - low) / (high - low)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +190,7 @@ class Picture:
     entries: Sequence[Entry] = ()
     legend_title: str = ""
     name_width: int = NAME_WIDTH
+    scale: Scale | None = None  # of the colours of the lines
 
 
 def of_run(run: Run, what: str, panels: Sequence[Panel], **more: Any) -> Picture:

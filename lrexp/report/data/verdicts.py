@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrexp.analysis.claims import BETTER, TOO_FEW
+from lrexp.report.data.losses import looks_of
 from lrexp.report.data.picture import (
     LOG_RATIO,
     NAME_WIDTH,
@@ -42,6 +43,8 @@ from lrexp.runs.reader import Run
 
 MIN_ROWS = 3  # fewer would be far apart
 MAX_CURVES = NUM_COLORS  # those with the best LRs are drawn
+NEAR_START = 0.25  # of the range of final losses: a start that close above them is in view
+LOSS_RATIO = 5.0  # of final losses, from which their axis is logarithmic: the best decide
 BLOW_UP = 0.15  # above the values before training, as a share of the way down: still in view
 
 
@@ -50,7 +53,7 @@ def differences_picture(run: Run) -> Picture:
     summary = run.summary or {}
     declared, found = summary["declared"], summary["comparisons"]
     rows = [found[i] for i in shown_of(len(found))]
-    places = {name: i for i, name in enumerate(run.variants)}
+    _, looks = looks_of(run)
     too_few = all(row["kind"] == TOO_FEW for row in rows)  # once for all
     names = told_apart([row["variant"] for row in rows], NAME_WIDTH)
     equal = (summary.get("noise") or {}).get("equal_variants") or ()
@@ -59,15 +62,16 @@ def differences_picture(run: Run) -> Picture:
     marks: Marks = [mark("verdicts.zero", [0, 0], [0, 1], within="y")]
     marks += [Span("verdicts.noise", -noise, noise)] if noise else []
     for y, (row, name) in enumerate(zip(rows, names, strict=True)):
-        marks += _row(y, row, look(places.get(row["variant"], y)), declared["direction"])
-        kind = "verdicts.claim" if row["kind"] == BETTER else "verdicts.row"
+        marks += _row(y, row, looks.get(row["variant"], look(y)), declared["direction"])
+        won = "claim" if row["better"] == row["variant"] else "worse"
+        kind = f"verdicts.{won if row['kind'] == BETTER else 'row'}"
         said = ", ".join([*([] if too_few else [_short(row)]), *_lost(row)])
         marks.append(Note(kind, name, 0, y, "x", "left", shortened(said, 60)))
     reference = shortened(declared["reference"], 30)
     room = max(0.0, (MIN_ROWS - len(rows)) / 2)
     y_axis = Axis((len(rows) - 0.45 + room, -0.55 - room), numbers="none")
     title = f"difference in {measure_text(declared['metric'])} to {reference}"
-    x_axis = _difference_axis(rows, title)
+    x_axis = _difference_axis(rows, title, declared["direction"])
     return of_run(
         run,
         f"differences to {reference}, seed by seed, {_seeds(summary)}",
@@ -78,8 +82,10 @@ def differences_picture(run: Run) -> Picture:
     )
 
 
-def _difference_axis(rows: Sequence[Mapping[str, Any]], title: str) -> Axis:
-    """Return a linear axis, or one that is logarithmic to both sides of 0."""
+def _difference_axis(rows: Sequence[Mapping[str, Any]], title: str, direction: str) -> Axis:
+    """Return a linear axis, or one that is logarithmic to both sides of 0; its title says so."""
+    left, right = ("better", "worse") if direction == "min" else ("worse", "better")
+    title = f"{left} ←   {title}   → {right}"
     given = [(*row["differences"], *(row["interval"] or ())) for row in rows]
     shown = [np.array([x for x in row if x is not None], dtype=np.float64) for row in given]
     sizes = [float(np.abs(values).max()) for values in shown if values.any()]
@@ -95,7 +101,7 @@ def _difference_axis(rows: Sequence[Mapping[str, Any]], title: str) -> Axis:
     ticks = [*(-powers[::-1]), 0.0, *powers]
     return Axis(
         (1.6 * low - 0.3 * linear, 1.6 * high + 0.3 * linear),
-        title,
+        f"{title}   (logarithmic beyond ±{number_text(linear)})",
         scale="symlog",
         linear_until=linear,
         ticks=tuple(t for t in ticks if 1.6 * low - linear <= t <= 1.6 * high + linear),
@@ -197,7 +203,14 @@ def _final_axis(curves: Sequence[Mapping[str, Any]], direction: str) -> Axis:
         high = min(high, max([*values, *starts], default=high))
     elif starts:
         low = max(low, min(starts) - BLOW_UP * abs(high - min(starts)))
-    return value_axis(low, high, 0.06, 0.12, log=wants_log(low, high))
+    if direction == "min" and values:  # the start is a note at the edge where it would flatten all
+        top = max(v for v in values if v <= high)
+        seen = [s for s in starts if s <= top + NEAR_START * (top - low)]
+        high = max([top, *seen])
+        log = low > 0 and high > LOSS_RATIO * low
+    else:
+        log = wants_log(low, high)
+    return value_axis(low, high, 0.06, 0.12, log=log)
 
 
 def _curve(
@@ -243,7 +256,10 @@ def _start(curves: Sequence[Mapping[str, Any]], view: View) -> Marks:
     if len(starts) != 1:
         return []
     [start] = starts
-    if not view[0] < start < view[1]:
+    if start >= view[1]:
+        text = f"before training {number_text(start)} ↑"
+        return [Note("sensitivity.start", text, 0.99, 0.93, "xy", "left")]
+    if start <= view[0]:
         return []
     line = mark("sensitivity.start", [0, 1], [start, start], within="x")
     return [line, Note("sensitivity.start", "before training", 0.995, start, "x", "left")]
@@ -258,7 +274,8 @@ def _note(curve: Mapping[str, Any]) -> str:
     if basin is None:
         return f"{text}, none below its start"
     least = "≥ " if basin["open_low"] or basin["open_high"] else ""
-    return f"{text}, good over {least}{number_text(basin['decades'], 2)} decades"
+    width = number_text(basin["decades"], 2)
+    return f"{text}, good over {least}{width} decade{'' if width == '1' else 's'}"
 
 
 def _key_of_curves(curves: Sequence[Mapping[str, Any]]) -> list[Entry]:
