@@ -11,7 +11,8 @@ import base64
 import html
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from lrexp.report.text import lr_text, number_text, shortened, steps_text, told_
 
 Plain = dict[str, Any]
 MOST_POINTS, FEWEST_POINTS = 2_000, 40  # of one line
+FOLDED = ("loss.raw", "loss.seed")  # lines that are looked at later, if at all
 ROW_HEIGHT, PANEL_HEIGHT = 26, 380  # pixels
 TITLE_WIDTH, NARROW_NAME = 64, 20  # characters
 FEW_POINTS = 40  # of a line, that are marked one by one
@@ -45,25 +47,43 @@ WRITTEN: dict[str, Callable[[float], str]] = {
 }
 
 
-def charts(picture: Picture, most_points: int = MOST_POINTS) -> list[Plain]:
+@dataclass(frozen=True)
+class Budget:
+    """How many points a line may have: one that is seen at once, and one that is folded away."""
+
+    seen: int = MOST_POINTS
+    folded: int = MOST_POINTS
+
+    @classmethod
+    def of(cls, pictures: Iterable[Picture], points: int) -> Budget:
+        """Share so many points among the lines of all pictures."""
+        marks = [m for p in pictures for panel in p.panels for m in panel.marks]
+        lines = [m for m in marks if isinstance(m, Mark | Band) and len(m.x) > FEWEST_POINTS]
+        folded = sum(isinstance(line, Mark) and line.kind in FOLDED for line in lines)
+        return cls(_share(points // 2, len(lines) - folded), _share(points // 2, folded))
+
+    def points(self, kind: str) -> int:
+        """Return how many points a line of this kind may have."""
+        return self.folded if kind in FOLDED else self.seen
+
+
+def _share(points: int, lines: int) -> int:
+    return max(FEWEST_POINTS, min(MOST_POINTS, points // max(lines, 1)))
+
+
+def charts(picture: Picture, budget: Budget) -> list[Plain]:
     """Return a chart for each panel of a picture, {data, layout, scales} of plotly.js.
 
     Args:
         picture: what to draw; tables of cells are drawn by the page itself.
-        most_points: of one line.
+        budget: of points.
     """
     shown = [p for p in picture.panels if not any(isinstance(m, Cells) for m in p.marks)]
-    return [_chart(panel, picture.strip, most_points) for panel in shown]
+    return [_chart(panel, picture.strip, budget) for panel in shown]
 
 
-def num_lines(picture: Picture) -> int:
-    """Return how many lines of many points a picture has."""
-    marks = [m for panel in picture.panels for m in panel.marks]
-    return sum(isinstance(m, Mark | Band) and len(m.x) > FEWEST_POINTS for m in marks)
-
-
-def _chart(panel: Panel, strip: Panel | None, most_points: int) -> Plain:
-    chart = _Chart(most_points)
+def _chart(panel: Panel, strip: Panel | None, budget: Budget) -> Plain:
+    chart = _Chart(budget)
     rows = _num_rows(panel.y, panel)
     height = 110 + ROW_HEIGHT * rows * (1 if panel.y.names else 2) if rows else PANEL_HEIGHT
     bottom = 0.0
@@ -94,8 +114,8 @@ def _num_rows(axis: Axis, panel: Panel) -> int:
 class _Chart:
     """One chart on its way to plotly.js."""
 
-    def __init__(self, most_points: int) -> None:
-        self.most_points = most_points
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.traces: list[Plain] = []
         self.shapes: list[Plain] = []
         self.annotations: list[Plain] = []
@@ -125,7 +145,7 @@ class _Chart:
         if mark.within and len(mark.x) == 2 and look["mode"] == "lines":
             self.shapes.append(_edge_line(mark, look, panel, y))
             return
-        points = _thinned(mark, self.most_points)
+        points = _thinned(mark, self.budget.points(mark.kind))
         xs, ys = _placed(points.x, panel.x), _placed(points.y, panel.y)
         trace = {
             "x": _packed(xs),
@@ -141,7 +161,7 @@ class _Chart:
         self.traces.append(trace)
 
     def _band(self, band: Band, y: str) -> None:
-        low, high = (thin(band.x, edge, self.most_points) for edge in (band.low, band.high))
+        low, high = (thin(band.x, edge, self.budget.seen) for edge in (band.low, band.high))
         self.traces.append(
             {
                 "x": _packed(np.concatenate([high[0], low[0][::-1]])),

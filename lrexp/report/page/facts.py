@@ -10,12 +10,10 @@ from lrexp.report.data import overlays, pictures
 from lrexp.report.data.finals import finals_picture
 from lrexp.report.data.picture import Cells, Entry, Picture
 from lrexp.report.page.charts import (
-    FEWEST_POINTS,
-    MOST_POINTS,
+    Budget,
     charts,
     color_of,
     key_of,
-    num_lines,
 )
 from lrexp.report.page.looks import SWATCHES
 from lrexp.report.page.tables import added_settings, cells_table, how_table, variants_table
@@ -35,7 +33,7 @@ from lrexp.report.text import (
 )
 from lrexp.runs.reader import Run
 
-MOST_NUMBERS = 250_000  # points of all lines of a page: some 4 MB
+MOST_NUMBERS = 250_000  # points of all lines of a page: some 3 MB
 SHOWN_AT_FIRST = 10  # variants of a picture that has more
 HEADINGS = {
     "verdicts": "Differences to the reference",
@@ -56,13 +54,12 @@ Plain = dict[str, Any]
 def page_facts(runs: Sequence[Run]) -> Plain:
     """Return what the template of a page is filled with."""
     drawn = _pictures(runs)
-    lines = sum(map(num_lines, drawn.values())) or 1
-    most = max(FEWEST_POINTS, min(MOST_POINTS, MOST_NUMBERS // lines))
+    budget = Budget.of(drawn.values(), MOST_NUMBERS)
     made: dict[str, Plain] = {}
     single = runs[0] if len(runs) == 1 else None
     ranking = ((single.summary or {}).get("ranking") or ()) if single else ()
     best = [row["variant"] for row in ranking[:SHOWN_AT_FIRST]]
-    sections = [_section(name, picture, made, most, best) for name, picture in drawn.items()]
+    sections = [_section(name, picture, made, budget, best) for name, picture in drawn.items()]
     return {
         "title": shortened(" · ".join(dict.fromkeys(run.name for run in runs)), 80),
         "question": _question(runs),
@@ -231,7 +228,7 @@ def _section(
     name: str,
     picture: Picture,
     made: dict[str, Plain],
-    most_points: int,
+    budget: Budget,
     best: Sequence[str],
 ) -> Plain:
     """Return a section of the page, and put its charts with the others.
@@ -239,11 +236,11 @@ def _section(
     Args:
         name, picture: of the section.
         made: charts by their names, to which its own are added.
-        most_points: of one line.
+        budget: of points.
         best: variants to show at first where there are many; empty where that is not known.
     """
     found = []
-    for i, chart in enumerate(charts(picture, most_points)):
+    for i, chart in enumerate(charts(picture, budget)):
         id_ = f"{name}-{i}"
         made[id_] = chart
         found.append({"id": id_, "title": chart["title"], "scales": chart["scales"] is not None})
@@ -254,6 +251,7 @@ def _section(
     if len(lines) > SHOWN_AT_FIRST:
         for i, entry in enumerate(lines):
             entry["off"] = not _is_of(entry["name"], best) if best else i >= SHOWN_AT_FIRST
+        entries.sort(key=lambda entry: bool(entry["off"]))
     is_opened = any(trace["kind"] == "loss.seed" for trace in traces)
     return {
         "name": name,
@@ -267,6 +265,7 @@ def _section(
         "legend_title": picture.legend_title,
         "scale": _scale(picture),
         "opens": is_opened,
+        "seeds": "none" if picture.scale and len(picture.entries) > SHOWN_AT_FIRST else "band",
         "has_raw": any(trace["kind"] == "loss.raw" for trace in traces),
     }
 

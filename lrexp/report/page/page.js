@@ -39,10 +39,10 @@
   }
 
   // What a section shows: seeds as a band or lines, a scale, and what its legend has switched off.
-  const SEEDS = { band: ["loss.seed", "loss.raw"], lines: ["band", "loss.raw"], raw: ["band", "loss.seed"] };
+  const SEEDS = { none: ["band", "loss.seed", "loss.raw"], band: ["loss.seed", "loss.raw"], lines: ["band", "loss.raw"], raw: ["band", "loss.seed"] };
   const kept = recall();
   function stateOf(section) {
-    kept[section.id] ??= { seeds: "band", scale: null, off: offAtFirst(section) };
+    kept[section.id] ??= { seeds: section.dataset.first, scale: null, off: offAtFirst(section) };
     return kept[section.id];
   }
   function offAtFirst(section) {
@@ -62,6 +62,8 @@
     for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
       layout[name] = { ...(layout[name].visible === false ? {} : axis), ...layout[name] };
       if (name.startsWith("y") && name !== "yaxis2") layout[name].showline = false;
+      const title = layout[name].title;
+      if (narrow.matches && title) layout[name].title = { text: title.text.replaceAll("   ", "<br>") };
       if (narrow.matches && layout[name].narrow) layout[name].ticktext = layout[name].narrow;
     }
     if (state.scale && chart.scales) {
@@ -97,6 +99,18 @@
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], displayModeBar: narrow.matches ? false : "hover" };
     drawn.set(box.id, data);
     return Plotly.react(box, data, layoutOf(chart, state), config);
+  }
+  // One at a time, so that the first is seen while the others are drawn.
+  const waiting = [];
+  let isDrawing = false;
+  async function drawNext() {
+    if (isDrawing) return;
+    isDrawing = true;
+    for (let box; (box = waiting.shift()); ) {
+      await draw(box);
+      await new Promise((done) => setTimeout(done));
+    }
+    isDrawing = false;
   }
   const redraw = (section) => section.querySelectorAll(".chart").forEach((box) => drawn.has(box.id) && draw(box));
   const redrawAll = () => paint() || document.querySelectorAll("[data-section]").forEach(redraw);
@@ -180,11 +194,14 @@
     });
     document.querySelectorAll("table.sortable").forEach(sortable);
     const seen = new IntersectionObserver(
-      (entries) => entries.filter((e) => e.isIntersecting).forEach((e) => {
-        seen.unobserve(e.target);
-        draw(e.target);
-      }),
-      { rootMargin: "400px" },
+      (entries) => {
+        for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+          seen.unobserve(target);
+          waiting.push(target);
+        }
+        drawNext();
+      },
+      { rootMargin: "200px" },
     );
     document.querySelectorAll(".chart").forEach((box) => seen.observe(box));
     dark.addEventListener("change", redrawAll);
