@@ -66,9 +66,9 @@ def write_report(
     return write_page(loaded, None if out is None else Path(out))
 
 
-def write_live(run: Path, reload: float | None = None) -> object:
-    """Write the page of a run directory, which may go on; see `write_page`."""
-    return write_page([load_run(run)], reload=reload)
+def write_live(run: Run | Path, reload: float | None = None) -> object:
+    """Write the page of a run, or of a run directory that may go on; see `write_page`."""
+    return write_page([run if isinstance(run, Run) else load_run(run)], reload=reload)
 
 
 def page(runs: Sequence[Run], reload: float | None = None) -> str:
