@@ -15,6 +15,7 @@ import pytest
 
 import lrexp as library
 from lrexp.report.page import write_page
+from lrexp.report.page.facts import page_facts
 from lrexp.runs.live_page import LivePage, last_page
 from lrexp.runs.reader import load_run
 from report.synthetic import write_compare, write_find_lr
@@ -162,14 +163,14 @@ def test_a_page_of_a_run_that_goes_on_comes_again(
     run = write_compare(
         tmp_path / "run", summary=False, status="running", num_trials=15, pid=os.getpid()
     )
-    page = visit(write_page([load_run(run)], reload=1.5))
+    page = visit(write_page([load_run(run)], reload=0.8))
     assert page.locator("progress").count() == 4
     with page.expect_navigation(timeout=20_000):
         pass
     write_page([load_run(run)])  # the last one does not reload itself
     with page.expect_navigation(timeout=20_000):
         pass
-    page.wait_for_timeout(2_000)
+    page.wait_for_timeout(1_200)
     assert page.evaluate("performance.getEntriesByType('navigation')[0].type") == "reload"
 
 
@@ -230,6 +231,20 @@ def test_a_band_opens_into_its_seeds_and_goes_with_its_line(
     page = visit(write_page([load_run(compared)]))
     of_low = [t["kind"] for t in shown_of(page, "loss") if t["variant"] == "low"]
     assert sorted(of_low) == ["band", "loss.median"]
+    # the pointer is told the LR of its step
+    chart = "document.querySelector('#loss .chart')"
+    place = page.evaluate(
+        f"{chart}.data.findIndex(t => t.variant === 'low' && t.kind === 'loss.median')"
+    )
+    step = page.evaluate(f"{chart}._fullData[{place}].x[20]")
+    page.evaluate(f"Plotly.Fx.hover({chart}, [{{curveNumber: {place}, pointNumber: 20}}])")
+    said = page.locator("#loss .chart").first.locator(".hoverlayer").text_content()
+    [trial, *_] = [t for t in load_run(compared).trials if t.variant == "low"]
+    lr = float(trial.steps["lr"][round(step)])
+    assert float(re.search(r"LR ([\d.e−-]+)", said)[1].replace("−", "-")) == pytest.approx(
+        lr, rel=1e-2
+    )
+    assert re.search(r"step ([\d.]+)", said)[1] == f"{step:g}"
     loss = page.locator("#loss")
     loss.get_by_role("button", name="lines").click()
     of_low = [t["kind"] for t in shown_of(page, "loss") if t["variant"] == "low"]
@@ -246,24 +261,6 @@ def test_a_band_opens_into_its_seeds_and_goes_with_its_line(
     assert (
         loss.get_by_role("button", name=re.compile("^low")).get_attribute("aria-pressed") == "false"
     )
-
-
-def test_the_pointer_is_told_the_lr_of_its_step(compared: Path, visit: Callable[..., Any]) -> None:
-    page = visit(write_page([load_run(compared)]))
-    shown_of(page, "loss")
-    chart = "document.querySelector('#loss .chart')"
-    place = page.evaluate(
-        f"{chart}.data.findIndex(t => t.variant === 'low' && t.kind === 'loss.median')"
-    )
-    step = page.evaluate(f"{chart}._fullData[{place}].x[20]")
-    page.evaluate(f"Plotly.Fx.hover({chart}, [{{curveNumber: {place}, pointNumber: 20}}])")
-    said = page.locator("#loss .chart").first.locator(".hoverlayer").text_content()
-    [trial, *_] = [t for t in load_run(compared).trials if t.variant == "low"]
-    lr = float(trial.steps["lr"][round(step)])
-    assert float(re.search(r"LR ([\d.e−-]+)", said)[1].replace("−", "-")) == pytest.approx(
-        lr, rel=1e-2
-    )
-    assert re.search(r"step ([\d.]+)", said)[1] == f"{step:g}"
 
 
 def test_scales_change_and_print_is_light(compared: Path, visit: Callable[..., Any]) -> None:
@@ -310,18 +307,17 @@ def test_odd_names_are_shown_as_they_are(tmp_path: Path, visit: Callable[..., An
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_colours_follow_a_number_that_alone_differs(
-    tmp_path: Path, visit: Callable[..., Any]
-) -> None:
+def test_colours_follow_a_number_that_alone_differs(tmp_path: Path) -> None:
     lrs = {f"lr {i}": 0.0001 * 1.4**i for i in range(12)}
-    page = visit(
-        write_page([load_run(write_compare(tmp_path / "run", lrs=lrs, seeds=2, epochs=2))])
-    )
-    medians = [t for t in shown_of(page, "loss") if t["kind"] == "loss.median"]
-    assert len(medians) == 12
-    colors = [re.findall(r"\d+", t["color"])[:3] for t in medians]
-    assert len({tuple(color) for color in colors}) == 12
-    assert page.locator("#loss .shades .ramp").is_visible()
+    run = load_run(write_compare(tmp_path / "run", lrs=lrs, seeds=2, epochs=2))
+    facts = page_facts([run])
+    traces = facts["charts"]["loss-0"]["data"]
+    colors = [t["line"]["color"] for t in traces if t["kind"] == "loss.median"]
+    shades = [float(re.fullmatch(r"@v([\d.]+)/1.0", color)[1]) for color in colors]
+    assert shades == pytest.approx([i / 11 for i in range(12)], abs=1e-3)
+    [loss] = [section for section in facts["sections"] if section["name"] == "loss"]
+    assert loss["scale"]["low"] == "1e-4"
+    assert loss["seeds"] == "none"  # twelve bands would hide each other
 
 
 @pytest.mark.long
