@@ -253,6 +253,8 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
     marks = [mark for mark in panel.marks if isinstance(mark, Mark)]
     alike = Counter((mark.kind, mark.name, mark.look) for mark in marks)
     for mark in panel.marks:
+        if isinstance(mark, Mark) and mark.kind in style.FOLDED:
+            continue
         if isinstance(mark, Mark):
             own = _own_style(mark, marks, alike[mark.kind, mark.name, mark.look])
             _draw_mark(ax, mark, {**_colored(style.MARKS[mark.kind], mark.look), **own})

@@ -95,6 +95,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "verdicts.interval": {**_BAR, "zorder": 3},
     "verdicts.diverged": _dots("X", 9, **_CROSS, zorder=4),
 }
+FOLDED = {"loss.seed"}  # kinds that a band stands for; a page unfolds it
 BAND: dict[str, Any] = {"alpha": 0.16, "linewidth": 0}
 
 SPANS: dict[str, dict[str, Any]] = {

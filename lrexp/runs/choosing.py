@@ -15,7 +15,7 @@ from lrexp.errors import ConfigError
 from lrexp.records import Reporter, Sink
 from lrexp.runs.executor import LOCAL, Executor, chosen_executor, why_not_processes
 from lrexp.runs.plan import Plan
-from lrexp.runs.reader import Draw
+from lrexp.runs.reader import Draw, Run
 from lrexp.runs.spec import RunSpec
 from lrexp.runs.stages import Stage, StageRecord
 from lrexp.runs.timings import Timings
@@ -28,7 +28,7 @@ class RunOptions:
 
     reporter: Reporter  # is told how it goes
     draw: Draw = lambda run: None  # once its trials have ended
-    page: Callable[[Path, float | None], object] | None = None  # writes a page; see `LivePage`
+    page: Callable[[Run | Path, float | None], object] | None = None  # see `LivePage`
     jobs: int | None = None  # 1 is this process, None leaves it to the config's engine
     stop: Stop | None = None  # is asked at the end of every step whether to stop there
     sinks: Sequence[Sink] = ()  # get every record as it comes; one that raises is dropped

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lrexp.records import Record
 from lrexp.runs.choosing import RunOptions
+from lrexp.runs.reader import Run
 
 FIRST_SECONDS = 5.0  # a run that is over by then has its page at the end alone
 SECONDS = 10.0  # between two pages, and so between two reloads
@@ -22,7 +23,7 @@ class LivePage:
         run: the run directory.
     """
 
-    def __init__(self, write: Callable[[Path, float | None], object], run: Path) -> None:
+    def __init__(self, write: Callable[[Run | Path, float | None], object], run: Path) -> None:
         self._write, self._run = write, run
         self._next = time.monotonic() + FIRST_SECONDS
 
@@ -35,8 +36,11 @@ class LivePage:
             self._next = time.monotonic() + max(SECONDS, taken / MOST_SHARE)
 
 
-def last_page(options: RunOptions, run: Path) -> None:
-    """Write the page of a run that has ended, somehow: it does not reload itself any more."""
+def last_page(options: RunOptions, run: Run | Path) -> None:
+    """Write the page of a run that has ended, somehow: it does not reload itself any more.
+
+    A run that was read already is not read again.
+    """
     if options.page is not None:
         try:
             options.page(run, None)

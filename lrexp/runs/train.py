@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -300,6 +299,7 @@ def _train_and_finish(session: Session) -> Run:
         lost = stop.begin_anew if isinstance(stop, _Stopped) else {}
         writer.update_status("interrupted", **({BEGIN_ANEW: lost} if lost else {}))
         path = session.run
+        last_page(session.options, path)
         raise InterruptedRunError(
             f"Interrupted. What was trained so far is in {path}; lrexp plot {path} draws it.\n"
             f"{why_anew(lost)}To go on: {_how_to_resume(session)}",
@@ -308,17 +308,17 @@ def _train_and_finish(session: Session) -> Run:
     except BaseException as error:
         with suppress(RunError):  # the disk may be what failed
             writer.update_status("failed", error=str(error))
+        last_page(session.options, session.run)
         raise
     finally:
         if session.executor is not None:
             session.executor.close()
         for tracker in session.trackers:
             tell_where(tracker, session.options.reporter)
-        if sys.exc_info()[0] is not None:
-            last_page(session.options, session.run)
     writer.update_status("complete")
-    last_page(session.options, session.run)
-    return replace(run, status=read_status(session.run))
+    run = replace(run, status=read_status(session.run))
+    last_page(session.options, run)
+    return run
 
 
 class _Stopped(KeyboardInterrupt):

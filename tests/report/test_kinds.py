@@ -13,9 +13,12 @@ from lrexp.report.data import overlays, pictures
 from lrexp.report.data.lr import schedule_picture
 from lrexp.report.data.picture import NUM_COLORS, NUM_DASHES, Mark, Note, Picture, Span
 from lrexp.report.figure import draw
+from lrexp.report.page import looks
+from lrexp.report.page.charts import Budget, charts
 from lrexp.report.style import (
     COLORS,
     DASHES,
+    FOLDED,
     LEGEND_LINES,
     LEGEND_PATCHES,
     MARKERS,
@@ -100,12 +103,24 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
 def test_every_kind_has_a_look_and_every_look_a_kind(found: list[Picture]) -> None:
     panels = [panel for picture in found for panel in [*picture.panels, picture.strip] if panel]
     marks = [mark for panel in panels for mark in panel.marks]
-    assert {mark.kind for mark in marks if isinstance(mark, Mark)} == set(MARKS)
+    assert {mark.kind for mark in marks if isinstance(mark, Mark)} == set(MARKS) | FOLDED
     assert {mark.kind for mark in marks if isinstance(mark, Span)} == set(SPANS)
     assert {mark.kind for mark in marks if isinstance(mark, Note)} == DRAWN_APART | set(NOTES)
     in_legends = {entry.kind for picture in found for entry in picture.entries}
     assert in_legends | {"nothing"} == BY_DASHES | set(LEGEND_LINES) | set(LEGEND_PATCHES)
     assert (len(COLORS), len(DASHES), len(MARKERS)) == (NUM_COLORS, NUM_DASHES, NUM_DASHES)
+
+
+def test_the_page_draws_every_kind(found: list[Picture]) -> None:
+    drawn = [chart for picture in found for chart in charts(picture, Budget())]
+    kinds = {trace["kind"] for chart in drawn for trace in chart["data"]}
+    edges = {
+        "race.start", "range.suggested", "sensitivity.basins", "sensitivity.start", "strip.line",
+        "suggested", "verdicts.zero",
+    }  # fmt: skip  # lines from edge to edge, which are shapes
+    assert kinds == set(MARKS) - edges | FOLDED | {"band"}
+    assert set(looks.MARKS) >= set(MARKS)
+    assert set(looks.SPANS) == set(SPANS)
 
 
 def test_every_picture_is_drawn(found: list[Picture]) -> None:

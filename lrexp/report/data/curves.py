@@ -43,7 +43,12 @@ class Spread:
     middle: Array
     low: Array
     high: Array
-    seeds: int
+    lines: tuple[Line, ...]  # of the seeds
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(self.lines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +105,7 @@ def spread(lines: Sequence[Line]) -> Spread | None:
     rows = np.array([np.interp(x, line.x, line.y, np.nan, np.nan) for line in lines])
     # every column has a number: that of the shortest line; rows are (seeds, points)
     low, middle, high = np.nanmin(rows, 0), np.nanmedian(rows, 0), np.nanmax(rows, 0)
-    return Spread(x, middle, low, high, len(lines))
+    return Spread(x, middle, low, high, tuple(lines))
 
 
 def smoothed(line: Line, num_steps: int) -> Line:

@@ -80,6 +80,15 @@ class Variant:
         self.curves = loss_curves(trials)
         columns = [rows["step"] for trial in trials for rows in (trial.steps, trial.evals)]
         self.end = max((float(s[-1]) for s in columns if len(s)), default=0.0) * self.scale
+        lrs = sorted((trial.steps["lr"] for trial in trials), key=len)
+        same = all(np.array_equal(lr, lrs[-1][: len(lr)]) for lr in lrs)
+        self.lrs = lrs[-1] if lrs and same and len(lrs[-1]) else None
+
+    def lr_at(self, steps: Array) -> Array | None:
+        """Return the LR at these steps, the last one after the end; None where seeds differ."""
+        if self.lrs is None:
+            return None
+        return self.lrs[np.clip(np.rint(steps), 0, len(self.lrs) - 1).astype(np.intp)]
 
 
 @dataclass(frozen=True)
@@ -354,15 +363,17 @@ def _evaluated(variants: Sequence[Variant], measure: str) -> tuple[Marks, View]:
 
 
 def _line(kind: str, v: Variant, line: Line) -> Mark:
-    return Mark(kind, line.x * v.scale, line.y, v.look, v.name)
+    return Mark(kind, line.x * v.scale, line.y, v.look, v.name, lr=v.lr_at(line.x))
 
 
 def _spread(v: Variant, spread: Spread | None) -> Marks:
     if spread is None:
         return []
-    band = Band(spread.x * v.scale, spread.low, spread.high, v.look)
     median = _line("loss.median", v, Line(spread.x, spread.middle))
-    return [band, median] if spread.seeds > 1 else [median]
+    if spread.seeds == 1:
+        return [median]
+    band = Band(spread.x * v.scale, spread.low, spread.high, v.look, v.name)
+    return [band, *(_line("loss.seed", v, line) for line in spread.lines), median]
 
 
 def _leavers(variants: Sequence[Variant], top: float, name_width: int) -> list[tuple[Variant, str]]:

@@ -83,6 +83,7 @@ class Band:
     low: Array
     high: Array
     look: Look
+    name: str = ""  # of the variant
 
 
 @dataclass(frozen=True)

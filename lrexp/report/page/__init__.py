@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -65,9 +66,9 @@ def write_report(
     return write_page(loaded, None if out is None else Path(out))
 
 
-def write_live(run: Path, reload: float | None = None) -> object:
-    """Write the page of a run directory, which may go on; see `write_page`."""
-    return write_page([load_run(run)], reload=reload)
+def write_live(run: Run | Path, reload: float | None = None) -> object:
+    """Write the page of a run, or of a run directory that may go on; see `write_page`."""
+    return write_page([run if isinstance(run, Run) else load_run(run)], reload=reload)
 
 
 def page(runs: Sequence[Run], reload: float | None = None) -> str:
@@ -81,7 +82,8 @@ def page(runs: Sequence[Run], reload: float | None = None) -> str:
     made: str = _template().render(
         facts,
         reload=reload,
-        data=script_json({"charts": charts, "reload": reload}),
+        written=time.strftime("%H:%M:%S"),
+        data=script_json({"charts": charts, "reload": reload, "written": time.time()}),
         style=_file("page.css"),
         plotly=plotly,
         script=script,
@@ -105,6 +107,13 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
+def _parted(name: str) -> Any:
+    """Return the name of a variant as markup that a narrow column may part after its commas."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(name)).replace(",", ",<wbr>"))
+
+
 @cache
 def _file(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
@@ -121,4 +130,5 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["parted"] = _parted
     return environment.get_template("page.html")

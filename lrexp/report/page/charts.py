@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,15 @@ from lrexp.report.data.picture import (
     Span,
 )
 from lrexp.report.page.looks import BAND, DASHES, MARKS, NOTES, OWN, RULE_SYMBOLS, SPANS
-from lrexp.report.text import lr_text, number_text, shortened, steps_text
+from lrexp.report.text import lr_text, number_text, shortened, steps_text, told_apart
 
 Plain = dict[str, Any]
 MOST_POINTS, FEWEST_POINTS = 2_000, 40  # of one line
-ROW_HEIGHT, PANEL_HEIGHT = 30, 380  # pixels
+FOLDED = ("loss.raw", "loss.seed")  # lines that are looked at later, if at all
+ROW_HEIGHT, PANEL_HEIGHT = 26, 380  # pixels
+TITLE_WIDTH, NARROW_NAME = 64, 20  # characters
 FEW_POINTS = 40  # of a line, that are marked one by one
+FEW_DECADES, MANY_DECADES = 0.7, 2.5  # of an axis: all digits, some, or none are written at it
 WRITTEN: dict[str, Callable[[float], str]] = {
     "number": number_text,
     "lr": lr_text,
@@ -42,27 +47,45 @@ WRITTEN: dict[str, Callable[[float], str]] = {
 }
 
 
-def charts(picture: Picture, most_points: int = MOST_POINTS) -> list[Plain]:
+@dataclass(frozen=True)
+class Budget:
+    """How many points a line may have: one that is seen at once, and one that is folded away."""
+
+    seen: int = MOST_POINTS
+    folded: int = MOST_POINTS
+
+    @classmethod
+    def of(cls, pictures: Iterable[Picture], points: int) -> Budget:
+        """Share so many points among the lines of all pictures."""
+        marks = [m for p in pictures for panel in p.panels for m in panel.marks]
+        lines = [m for m in marks if isinstance(m, Mark | Band) and len(m.x) > FEWEST_POINTS]
+        folded = sum(isinstance(line, Mark) and line.kind in FOLDED for line in lines)
+        return cls(_share(points // 2, len(lines) - folded), _share(points // 2, folded))
+
+    def points(self, kind: str) -> int:
+        """Return how many points a line of this kind may have."""
+        return self.folded if kind in FOLDED else self.seen
+
+
+def _share(points: int, lines: int) -> int:
+    return max(FEWEST_POINTS, min(MOST_POINTS, points // max(lines, 1)))
+
+
+def charts(picture: Picture, budget: Budget) -> list[Plain]:
     """Return a chart for each panel of a picture, {data, layout, scales} of plotly.js.
 
     Args:
         picture: what to draw; tables of cells are drawn by the page itself.
-        most_points: of one line.
+        budget: of points.
     """
     shown = [p for p in picture.panels if not any(isinstance(m, Cells) for m in p.marks)]
-    return [_chart(panel, picture.strip, most_points) for panel in shown]
+    return [_chart(panel, picture.strip, budget) for panel in shown]
 
 
-def num_lines(picture: Picture) -> int:
-    """Return how many lines of many points a picture has."""
-    marks = [m for panel in picture.panels for m in panel.marks]
-    return sum(isinstance(m, Mark | Band) and len(m.x) > FEWEST_POINTS for m in marks)
-
-
-def _chart(panel: Panel, strip: Panel | None, most_points: int) -> Plain:
-    chart = _Chart(most_points)
+def _chart(panel: Panel, strip: Panel | None, budget: Budget) -> Plain:
+    chart = _Chart(budget)
     rows = _num_rows(panel.y, panel)
-    height = 110 + 2 * ROW_HEIGHT * rows if rows else PANEL_HEIGHT
+    height = 110 + ROW_HEIGHT * rows * (1 if panel.y.names else 2) if rows else PANEL_HEIGHT
     bottom = 0.0
     if strip is not None:
         below = ROW_HEIGHT * (len(strip.y.names) + 1)
@@ -91,8 +114,8 @@ def _num_rows(axis: Axis, panel: Panel) -> int:
 class _Chart:
     """One chart on its way to plotly.js."""
 
-    def __init__(self, most_points: int) -> None:
-        self.most_points = most_points
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.traces: list[Plain] = []
         self.shapes: list[Plain] = []
         self.annotations: list[Plain] = []
@@ -122,7 +145,7 @@ class _Chart:
         if mark.within and len(mark.x) == 2 and look["mode"] == "lines":
             self.shapes.append(_edge_line(mark, look, panel, y))
             return
-        points = _thinned(mark, self.most_points)
+        points = _thinned(mark, self.budget.points(mark.kind))
         xs, ys = _placed(points.x, panel.x), _placed(points.y, panel.y)
         trace = {
             "x": _packed(xs),
@@ -130,7 +153,7 @@ class _Chart:
             "xaxis": "x2" if "x" in mark.within else "x",
             "yaxis": "y2" if "y" in mark.within else y,
             "kind": mark.kind,
-            "key": _key(mark.look),
+            "key": key_of(mark.look),
             "variant": mark.name,
             **_styled(mark, look, marks),
             **_hover(points, panel),
@@ -138,17 +161,18 @@ class _Chart:
         self.traces.append(trace)
 
     def _band(self, band: Band, y: str) -> None:
-        low, high = (thin(band.x, edge, self.most_points) for edge in (band.low, band.high))
+        low, high = (thin(band.x, edge, self.budget.seen) for edge in (band.low, band.high))
         self.traces.append(
             {
                 "x": _packed(np.concatenate([high[0], low[0][::-1]])),
                 "y": _packed(np.concatenate([high[1], low[1][::-1]])),
                 "yaxis": y,
                 "kind": "band",
-                "key": _key(band.look),
+                "key": key_of(band.look),
+                "variant": band.name,
                 "mode": "lines",
                 "fill": "toself",
-                "fillcolor": f"@{band.look.color}/{BAND}",
+                "fillcolor": f"{_color(OWN, band.look)}/{BAND}",
                 "line": {"width": 0},
                 "hoverinfo": "skip",
             }
@@ -156,7 +180,7 @@ class _Chart:
 
     def _span(self, span: Span, panel: Panel, y: str) -> None:
         color, alpha = SPANS[span.kind]
-        color = f"@{span.look.color}" if color == OWN and span.look else color
+        color = _color(color, span.look)
         low, high = _placed(np.array([span.low, span.high]), panel.x)
         self.shapes.append(
             {
@@ -177,13 +201,12 @@ class _Chart:
         color, strong = NOTES.get(note.kind, ("@ink", False))
         text = _plain_text(shortened(note.text, 400))
         text = f"<b>{text}</b>" if strong else text
-        is_row = note.kind.startswith("verdicts") or note.kind.startswith("finals")
-        if note.below:
-            text += f"  <span>{_plain_text(note.below)}</span>"
+        is_row = note.kind.startswith("verdicts")
         x_within, y_within = "x" in note.within, "y" in note.within
         self.annotations.append(
             {
                 "text": text,
+                "aside": _plain_text(note.below),  # left out on a narrow screen
                 "x": note.x if x_within else _of_annotation(note.x, panel.x),
                 "y": note.y if y_within else _of_annotation(note.y, panel.y),
                 "xref": "x domain" if x_within else "x",
@@ -203,8 +226,7 @@ class _Chart:
 
 def _styled(mark: Mark, look: Plain, marks: Sequence[Mark]) -> Plain:
     """Return how plotly.js draws the points of a mark."""
-    color = f"@{mark.look.color}" if look["color"] == OWN and mark.look else look["color"]
-    color = "@ink" if color == OWN else color
+    color = _color(look["color"], mark.look)
     mode, alpha = look["mode"], look["alpha"]
     found: Plain = {"mode": mode}
     if "lines" in mode:
@@ -234,9 +256,10 @@ def _styled(mark: Mark, look: Plain, marks: Sequence[Mark]) -> Plain:
 
 def _hover(mark: Mark, panel: Panel) -> Plain:
     """Return what is said of the point below the pointer."""
-    if mark.kind in ("strip.suggested_bar", "strip.range_bar", "strip.rule_bar", "race.drift"):
+    if mark.kind.startswith("strip.") and mark.kind.endswith("_bar"):
         return {"hoverinfo": "skip"}
-    lines = [f"<b>{_plain_text(mark.name)}</b>"] if mark.name else []
+    name = _plain_text(shortened(mark.name, 80)).replace("{", "&#123;")  # no part of a template
+    lines = [f"<b>{name}</b>"] if name else []
     given: Plain = {}
     if not panel.y.names and panel.y.numbers != "none":
         name = _plain_text((panel.y.title or panel.title).split(",")[0] or "value")
@@ -248,9 +271,11 @@ def _hover(mark: Mark, panel: Panel) -> Plain:
         name = {"lr": "LR", "steps": panel.x.title}.get(panel.x.numbers, "")
         number = ",~r" if panel.x.numbers == "steps" and panel.x.title == "step" else ".4~g"
         lines.append(f"{name} %{{x:{number}}}")
-    if mark.lr is not None:
+    if mark.lr is not None and len(mark.lr) and (mark.lr == mark.lr[0]).all():
+        lines.append(f"LR {lr_text(float(mark.lr[0]))}")
+    elif mark.lr is not None and len(mark.lr):
         given["customdata"] = _packed(mark.lr)
-        lines.append("LR %{customdata:.4~g}")
+        lines.append("LR %{customdata:.3~g}")
     return given | {"hovertemplate": "<br>".join(filter(None, lines)) + "<extra></extra>"}
 
 
@@ -265,7 +290,7 @@ def _thinned(mark: Mark, most: int) -> Mark:
 
 def _edge_line(mark: Mark, look: Plain, panel: Panel, y: str) -> Plain:
     """Return a line from edge to edge, which stays so when the panel is zoomed."""
-    color = f"@{mark.look.color}" if look["color"] == OWN and mark.look else look["color"]
+    color = _color(look["color"], mark.look)
     xs = mark.x if "x" in mark.within else _placed(mark.x, panel.x)
     return {
         "type": "line",
@@ -285,18 +310,24 @@ def _axis(axis: Axis) -> Plain:
     found: Plain = {"type": "log" if axis.scale == "log" else "linear", "automargin": True}
     found["range"] = _range(axis, axis.limits)
     if axis.title:
-        found["title"] = {"text": _plain_text(axis.title)}
+        lines = textwrap.wrap(axis.title, TITLE_WIDTH)
+        found["title"] = {"text": "<br>".join(map(_plain_text, lines))}
     written = WRITTEN.get(axis.numbers, number_text)
     if axis.names:
         names = [_plain_text(name) for name in axis.names]
         found |= {"tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
+        found["narrow"] = [_plain_text(name) for name in told_apart(axis.names, NARROW_NAME)]
     elif axis.numbers == "none":
-        found |= {"showticklabels": False, "showgrid": False, "fixedrange": True}
+        found |= {"showticklabels": False, "showgrid": False, "fixedrange": True, "ticks": ""}
     elif axis.ticks:
         found["tickvals"] = _placed(np.array(axis.ticks), axis).tolist()
         found["ticktext"] = [written(tick) for tick in axis.ticks]
     elif axis.scale == "log":
-        found |= {"exponentformat": "power", "minexponent": 4, "dtick": None}
+        decades = abs(float(np.diff(_range(axis, axis.limits))[0]))
+        if decades < MANY_DECADES:
+            found |= {"tickformat": "~g", "dtick": "D1" if decades < FEW_DECADES else "D2"}
+        else:
+            found |= {"exponentformat": "e", "dtick": 1}
     elif axis.numbers == "steps":
         found["tickformat"] = ",~r"
     return found
@@ -339,8 +370,19 @@ def _scales(panel: Panel) -> Plain | None:
     return {"linear": [low, high], "log": [math.log10(floor), math.log10(high)]}
 
 
-def _key(look: Look | None) -> str:
-    return "" if look is None else f"{look.color}-{look.dash}"
+def key_of(look: Look | None) -> str:
+    """Return what marks of one look have in common."""
+    return "" if look is None else f"{look.color}-{look.dash}-{look.shade}"
+
+
+def color_of(look: Look) -> str:
+    """Return the name of a look's colour."""
+    return f"@{look.color}" if look.shade is None else f"@v{look.shade:.3f}"
+
+
+def _color(color: str, look: Look | None) -> str:
+    """Return a colour, or that of a look where it is to be its own."""
+    return color if color != OWN else "@ink" if look is None else color_of(look)
 
 
 def _packed(values: Array) -> Plain:

@@ -9,9 +9,14 @@ from lrexp.analysis.claims import BETTER, TOO_FEW
 from lrexp.report.data import overlays, pictures
 from lrexp.report.data.finals import finals_picture
 from lrexp.report.data.picture import Cells, Entry, Picture
-from lrexp.report.page.charts import FEWEST_POINTS, MOST_POINTS, charts, num_lines
+from lrexp.report.page.charts import (
+    Budget,
+    charts,
+    color_of,
+    key_of,
+)
 from lrexp.report.page.looks import SWATCHES
-from lrexp.report.page.tables import cells_table, how_table, variants_table
+from lrexp.report.page.tables import added_settings, cells_table, how_table, variants_table
 from lrexp.report.ranking import declared_text, too_few_text, verdict_facts
 from lrexp.report.show import progress_of, time_text
 from lrexp.report.text import (
@@ -23,13 +28,12 @@ from lrexp.report.text import (
     measure_text,
     number_text,
     run_subtitle,
-    settings_text,
     shortened,
     visible,
 )
 from lrexp.runs.reader import Run
 
-MOST_NUMBERS = 250_000  # points of all lines of a page: some 4 MB
+MOST_NUMBERS = 250_000  # points of all lines of a page: some 3 MB
 SHOWN_AT_FIRST = 10  # variants of a picture that has more
 HEADINGS = {
     "verdicts": "Differences to the reference",
@@ -50,11 +54,12 @@ Plain = dict[str, Any]
 def page_facts(runs: Sequence[Run]) -> Plain:
     """Return what the template of a page is filled with."""
     drawn = _pictures(runs)
-    lines = sum(map(num_lines, drawn.values())) or 1
-    most = max(FEWEST_POINTS, min(MOST_POINTS, MOST_NUMBERS // lines))
+    budget = Budget.of(drawn.values(), MOST_NUMBERS)
     made: dict[str, Plain] = {}
-    sections = [_section(name, picture, made, most) for name, picture in drawn.items()]
     single = runs[0] if len(runs) == 1 else None
+    ranking = ((single.summary or {}).get("ranking") or ()) if single else ()
+    best = [row["variant"] for row in ranking[:SHOWN_AT_FIRST]]
+    sections = [_section(name, picture, made, budget, best) for name, picture in drawn.items()]
     return {
         "title": shortened(" · ".join(dict.fromkeys(run.name for run in runs)), 80),
         "question": _question(runs),
@@ -150,9 +155,9 @@ def _answer(run: Run, summary: Mapping[str, Any] | None) -> str:
     best = rows[0] if rows else None
     if best is None or best.get("mean") is None:
         return "None: no variant has a result."
-    changes = settings_text(best.get("settings") or {})
+    changes = added_settings(best)
     name = shortened(best["variant"], 60)
-    named = f"{name} ({changes})" if changes and changes != name else name
+    named = f"{name} ({changes})" if changes else name
     seeds = count_text(len(summary.get("seeds") or ()), "seed")
     value = mean_sd_text(best["mean"], best.get("sd"))
     return f"{named}: {value} over {seeds}. {_claim(summary, best['variant'])}".strip()
@@ -219,19 +224,34 @@ def _notes(summary: Mapping[str, Any] | None) -> list[str]:
     return [*verdict_facts(summary), *(f"Warning: {text}" for text in summary["warnings"])]
 
 
-def _section(name: str, picture: Picture, made: dict[str, Plain], most_points: int) -> Plain:
-    """Return a section of the page, and put its charts with the others."""
+def _section(
+    name: str,
+    picture: Picture,
+    made: dict[str, Plain],
+    budget: Budget,
+    best: Sequence[str],
+) -> Plain:
+    """Return a section of the page, and put its charts with the others.
+
+    Args:
+        name, picture: of the section.
+        made: charts by their names, to which its own are added.
+        budget: of points.
+        best: variants to show at first where there are many; empty where that is not known.
+    """
     found = []
-    for i, chart in enumerate(charts(picture, most_points)):
+    for i, chart in enumerate(charts(picture, budget)):
         id_ = f"{name}-{i}"
         made[id_] = chart
         found.append({"id": id_, "title": chart["title"], "scales": chart["scales"] is not None})
     traces = [trace for chart in found for trace in made[chart["id"]]["data"]]
     cells = [m for p in picture.panels for m in p.marks if isinstance(m, Cells)]
     entries = [_entry(entry, traces) for entry in picture.entries]
-    lines = [e for e in entries if e["by"] in ("name", "key")]
-    for entry in lines[SHOWN_AT_FIRST:]:
-        entry["off"] = True
+    lines = [e for e in entries if e["by"] in ("name", "key") and not picture.scale]
+    if len(lines) > SHOWN_AT_FIRST:
+        for i, entry in enumerate(lines):
+            entry["off"] = not _is_of(entry["name"], best) if best else i >= SHOWN_AT_FIRST
+        entries.sort(key=lambda entry: bool(entry["off"]))
     is_opened = any(trace["kind"] == "loss.seed" for trace in traces)
     return {
         "name": name,
@@ -243,16 +263,31 @@ def _section(name: str, picture: Picture, made: dict[str, Plain], most_points: i
         "entries": entries,
         "many": max(0, len(lines) - SHOWN_AT_FIRST),
         "legend_title": picture.legend_title,
+        "scale": _scale(picture),
         "opens": is_opened,
+        "seeds": "none" if picture.scale and len(picture.entries) > SHOWN_AT_FIRST else "band",
         "has_raw": any(trace["kind"] == "loss.raw" for trace in traces),
     }
 
 
+def _is_of(name: str, variants: Sequence[str]) -> bool:
+    """Return whether a line is one of these variants', such as `a` or `a (lr_1)`."""
+    return any(name == variant or name.startswith(f"{variant} (") for variant in variants)
+
+
+def _scale(picture: Picture) -> Plain | None:
+    """Return what the ends of the scale of shades stand for."""
+    if picture.scale is None:
+        return None
+    low, high = lr_text(picture.scale.low), lr_text(picture.scale.high)
+    return {"title": picture.scale.title, "low": low, "high": high}
+
+
 def _entry(entry: Entry, traces: Sequence[Plain]) -> Plain:
     """Return a line of a legend, and which traces it shows and hides."""
-    key = "" if entry.look is None else f"{entry.look.color}-{entry.look.dash}"
+    key = key_of(entry.look)
     found = {"name": entry.name, "note": entry.note, "off": False, "value": entry.name}
-    found |= {"color": entry.look.color if entry.look else None, "by": ""}
+    found |= {"color": color_of(entry.look)[1:] if entry.look else None, "by": ""}
     found |= {"dash": entry.look.dash if entry.look else 0}
     found["swatch"] = SWATCHES.get(entry.kind, "line" if entry.look else "dot")
     if any(trace.get("variant") == entry.name for trace in traces):

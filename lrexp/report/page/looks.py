@@ -1,7 +1,8 @@
 """The look of every kind of mark on the page, as plotly.js wants it.
 
 Colours are names, such as `@0` or `@muted`: the page turns them into those of its light or its dark
-palette. The marks are those that `lrexp.report.style` draws with matplotlib, and so are the hues.
+palette; `@v0.5` is half way on its scale of shades. The marks are those that `lrexp.report.style`
+draws with matplotlib, and so are the hues.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "loss.raw": _line(0.7, 0.3),
     "loss.seed": _line(1.1, 0.75),
     "loss.median": _line(2.2),
+    "loss.best": _dots("circle-open", 11),
     "loss.lost": _line(1.3),
     "loss.leaver": _dots("x", 9),
     "lr.trace": _line(2.2),
@@ -53,7 +55,6 @@ MARKS: dict[str, dict[str, Any]] = {
     "sensitivity.diverged": _dots("x", 10),
     "sensitivity.beyond": _dots("diamond-tall", 10),
     "sensitivity.best": _dots("circle-open", 14),
-    "loss.best": _dots("circle-open", 12),
     "sensitivity.start": _line(1, color="@muted", dash="4px,3px"),
     "verdicts.zero": _line(1.2, color="@ink"),
     "verdicts.seed": _dots("circle", 6, 0.5),
@@ -76,10 +77,9 @@ NOTES = {  # the colour, and whether it is strong
     "strip.suggested": ("@accent", True),
     "strip.range": ("@muted", False),
     "range.reason": ("@ink", True),
-    "verdicts.claim": ("@ink", True),
-    "verdicts.worse": ("@ink", True),
+    "verdicts.claim": ("@good", True),
+    "verdicts.worse": ("@bad", True),
     "verdicts.row": ("@ink", True),
-    "finals.row": ("@ink", True),
 }
 # How a legend shows what stands for more than a line: a swatch with this class of the page.
 SWATCHES = {

@@ -4,31 +4,45 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 760px)");
   const drawn = new Map(); // chart id -> what plotly has of it
-  let printing = false;
 
   // Colours: `@3/0.5` is the fourth colour of the palette, half transparent.
   function color(name) {
     const [word, alpha] = name.slice(1).split("/");
+    if (/^v[\d.]+$/.test(word)) return `rgba(${shade(Number(word.slice(1)))},${alpha || 1})`;
     const variable = /^\d+$/.test(word) ? `--c${word}` : `--${word}`;
     const hex = getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
     if (!alpha) return hex;
     const parts = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
     return `rgba(${parts.join(",")},${alpha})`;
   }
+  // Shades of viridis, without the end that would be lost on the paper.
+  const SHADES = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],
+    [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37]];
+  function shade(share) {
+    const isDark = dark.matches && !("print" in document.documentElement.dataset);
+    const at = (isDark ? 0.3 + 0.7 * share : 0.92 * share) * (SHADES.length - 1);
+    const i = Math.min(Math.floor(at), SHADES.length - 2);
+    return SHADES[i].map((low, j) => Math.round(low + (at - i) * (SHADES[i + 1][j] - low)));
+  }
+  function paint() {
+    document.querySelectorAll("[data-color]").forEach((box) => (box.style.color = color(box.dataset.color)));
+    const stops = [0, 0.25, 0.5, 0.75, 1].map((share) => `rgb(${shade(share)})`);
+    document.querySelectorAll("[data-ramp]").forEach((box) => (box.style.background = `linear-gradient(to right, ${stops})`));
+  }
   function colored(value) {
-    if (typeof value === "string") return value.startsWith("@") ? color(value) : value;
     if (Array.isArray(value)) return value.map(colored);
     if (value && typeof value === "object" && !("bdata" in value)) {
-      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, k === "variant" ? v : colored(v)]));
+      return Object.fromEntries(Object.entries(value).map(([key, inner]) =>
+        [key, /color$/.test(key) && inner ? color(inner) : colored(inner)]));
     }
     return value;
   }
 
   // What a section shows: seeds as a band or lines, a scale, and what its legend has switched off.
-  const SEEDS = { band: ["loss.seed", "loss.raw"], lines: ["band", "loss.raw"], raw: ["band", "loss.seed"] };
+  const SEEDS = { none: ["band", "loss.seed", "loss.raw"], band: ["loss.seed", "loss.raw"], lines: ["band", "loss.raw"], raw: ["band", "loss.seed"] };
   const kept = recall();
   function stateOf(section) {
-    kept[section.id] ??= { seeds: "band", scale: null, off: offAtFirst(section) };
+    kept[section.id] ??= { seeds: section.dataset.first, scale: null, off: offAtFirst(section) };
     return kept[section.id];
   }
   function offAtFirst(section) {
@@ -48,6 +62,9 @@
     for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
       layout[name] = { ...(layout[name].visible === false ? {} : axis), ...layout[name] };
       if (name.startsWith("y") && name !== "yaxis2") layout[name].showline = false;
+      const title = layout[name].title;
+      if (narrow.matches && title) layout[name].title = { text: title.text.replaceAll("   ", "<br>") };
+      if (narrow.matches && layout[name].narrow) layout[name].ticktext = layout[name].narrow;
     }
     if (state.scale && chart.scales) {
       layout.yaxis = { ...layout.yaxis, type: state.scale, range: [...chart.scales[state.scale]] };
@@ -66,7 +83,8 @@
       hoverdistance: 24,
       showlegend: false,
       dragmode: narrow.matches ? false : "zoom",
-      annotations: (layout.annotations || []).map((note) => ({ ...note, bgcolor: note.bgcolor || "rgba(0,0,0,0)" })),
+      annotations: (layout.annotations || []).map((note) => ({ ...note,
+        text: note.aside && !narrow.matches ? `${note.text}  ${note.aside}` : note.text, bgcolor: note.bgcolor || "rgba(0,0,0,0)" })),
     };
   }
 
@@ -82,8 +100,20 @@
     drawn.set(box.id, data);
     return Plotly.react(box, data, layoutOf(chart, state), config);
   }
+  // One at a time, so that the first is seen while the others are drawn.
+  const waiting = [];
+  let isDrawing = false;
+  async function drawNext() {
+    if (isDrawing) return;
+    isDrawing = true;
+    for (let box; (box = waiting.shift()); ) {
+      await draw(box);
+      await new Promise((done) => setTimeout(done));
+    }
+    isDrawing = false;
+  }
   const redraw = (section) => section.querySelectorAll(".chart").forEach((box) => drawn.has(box.id) && draw(box));
-  const redrawAll = () => document.querySelectorAll("[data-section]").forEach(redraw);
+  const redrawAll = () => paint() || document.querySelectorAll("[data-section]").forEach(redraw);
 
   // Controls say what is shown, also to a screen reader.
   function press(section) {
@@ -157,30 +187,36 @@
   }
 
   function start() {
+    paint();
     document.querySelectorAll("[data-section]").forEach((section) => {
       press(section);
       listen(section);
     });
     document.querySelectorAll("table.sortable").forEach(sortable);
     const seen = new IntersectionObserver(
-      (entries) => entries.filter((e) => e.isIntersecting).forEach((e) => {
-        seen.unobserve(e.target);
-        draw(e.target);
-      }),
-      { rootMargin: "400px" },
+      (entries) => {
+        for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+          seen.unobserve(target);
+          waiting.push(target);
+        }
+        drawNext();
+      },
+      { rootMargin: "200px" },
     );
     document.querySelectorAll(".chart").forEach((box) => seen.observe(box));
     dark.addEventListener("change", redrawAll);
     narrow.addEventListener("change", redrawAll);
     addEventListener("beforeprint", () => {
-      printing = true;
+      document.documentElement.dataset.print = "";
       document.querySelectorAll(".chart").forEach(draw);
       document.querySelectorAll("details").forEach((box) => (box.open = true));
     });
     addEventListener("afterprint", () => {
-      printing = false;
+      delete document.documentElement.dataset.print;
       redrawAll();
     });
+    const isStale = Date.now() / 1000 - given.written > Math.max(300, 20 * given.reload);
+    if (given.reload && isStale) document.querySelector(".stale").hidden = false;
     if (given.reload) setTimeout(() => location.reload(), 1000 * given.reload);
   }
   start();

@@ -15,6 +15,7 @@ from lrexp.report.text import (
     mean_sd_text,
     measure_text,
     number_text,
+    setting_text,
     settings_text,
     visible,
 )
@@ -40,7 +41,9 @@ def _ranking(summary: Mapping[str, Any]) -> Plain:
     rows = summary["ranking"]
     others = other_columns(summary)
     differences = len(summary.get("seeds") or ()) > 1
-    head = ["rank", "variant", "changes", measure_text(summary["metric"])]
+    changes = [added_settings(row) for row in rows]
+    head = ["rank", "variant", *(["changes"] if any(changes) else [])]
+    head += [measure_text(summary["metric"])]
     head += ["Δ to best"] if differences else []
     head += [*(name for name, _ in others), "outcome", "diagnosis"]
     made = []
@@ -49,7 +52,7 @@ def _ranking(summary: Mapping[str, Any]) -> Plain:
         cells = [
             _cell(str(row["rank"]), row["rank"]),
             _cell(row["variant"]),
-            _cell(settings_text(row.get("settings") or {})),
+            *([_cell(changes[i])] if any(changes) else []),
             _cell(mean_sd_text(row.get("mean"), row.get("sd")), _sortable(row.get("mean"))),
         ]
         if differences:
@@ -72,9 +75,20 @@ def _rules(summary: Mapping[str, Any]) -> Plain | None:
     return {"head": head, "rows": rows, "caption": "What every rule reads off the range test"}
 
 
+def added_settings(row: Mapping[str, Any]) -> str:
+    """Return what a variant changes, as far as its name does not say so."""
+    settings = row.get("settings") or {}
+    told = [
+        setting_text(key, value).rpartition(" ")[2] in row["variant"]
+        for key, value in settings.items()
+    ]
+    return "" if all(told) else settings_text(settings)
+
+
 def _cell(text: str, value: float | str | None = None) -> Plain:
     """Return a cell, and what it is sorted by."""
-    return {"text": text, "value": text if value is None else value, "number": value is not None}
+    is_number = value is not None or text[:1].isdigit()
+    return {"text": text, "value": text if value is None else value, "number": is_number}
 
 
 def _sortable(value: float | None) -> float | str:
