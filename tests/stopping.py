@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _TIMES = ("started", "updated", "seconds", "resumed")
-_OF_THIS_RUN = {"status.json", "order.json", "environment.json"}
+_OF_THIS_RUN = {"status.json", "order.json", "environment.json", "report.html"}
 
 
 class After:
@@ -42,7 +42,7 @@ def everything(run: Path) -> dict[str, Any]:
             found[name] = _without(path, *_TIMES, "pid", "process_started")
         elif name == "environment.json":
             found[name] = _without(path, "command_line")
-        elif name == "order.json":
+        elif name in ("order.json", "report.html"):  # the page names folder, command and times
             found[name] = None
         else:
             found[name] = path.read_bytes()
