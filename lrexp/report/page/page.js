@@ -63,7 +63,7 @@
       layout[name] = { ...(layout[name].visible === false ? {} : axis), ...layout[name] };
       if (name.startsWith("y") && name !== "yaxis2") layout[name].showline = false;
       const title = layout[name].title;
-      if (narrow.matches && title) layout[name].title = { text: title.text.replaceAll("   ", "<br>") };
+      if (narrow.matches && title) layout[name].title = { text: title.text.replaceAll("<br>", " ").replaceAll("   ", "<br>") };
       if (narrow.matches && layout[name].narrow) layout[name].ticktext = layout[name].narrow;
     }
     if (state.scale && chart.scales) {
