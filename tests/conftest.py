@@ -11,6 +11,7 @@ import gc
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +21,10 @@ import pytest
 import torch
 from hypothesis import settings
 from starting import Starter, serving
+
+# Where bytecode is not kept, each of the processes below would compile all of lrexp anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")  # a file system in memory: there a run's syncs cost nothing

@@ -459,12 +459,14 @@ def test_a_checkpoint_that_does_not_fit_changed_code_is_kept(
     before = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".csv", ".pt")}
     sizes = tmp_path / "project/helpers/sizes.py"
     sizes.write_text("WIDTH = 9\n")
+    os.utime(sizes, (1, 1))  # as long as before, in the same second: kept bytecode would be taken
     answer = lrexp("resume", "run", "--force")
     assert answer.code == 3
     assert "The checkpoint does not fit: 0.weight was (8, 64)" in answer.err
     assert "Undo the change" in answer.err
     assert {path: path.read_bytes() for path in before} == before
     sizes.write_text("WIDTH = 8\n")
+    os.utime(sizes, (2, 2))
     answer = lrexp("resume", "run")
     assert answer.code == 0, answer.err
     assert "1 goes on from a checkpoint" in answer.err

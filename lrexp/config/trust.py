@@ -66,6 +66,8 @@ def import_from(module: str, directory: Path) -> ModuleType:
         Exception: whatever the module raises.
     """
     directory = directory.resolve()
+    if _is_in_place(module, directory):
+        return sys.modules[module]
     with _swapped_in(directory), redirect_stdout(sys.stderr):
         imported = importlib.import_module(module)
     if str(directory) not in sys.path:
@@ -88,6 +90,15 @@ def forget_modules() -> None:
             if sys.modules.get(name) is module:
                 del sys.modules[name]
     _known.clear()
+
+
+def _is_in_place(module: str, directory: Path) -> bool:
+    """Return whether all that was imported from the folder is loaded, as its files are now."""
+    known = _known.get(directory, {})
+    return module in known and all(
+        sys.modules.get(name) is loaded and _stamp(loaded) == stamp
+        for name, (loaded, stamp) in known.items()
+    )
 
 
 @contextmanager

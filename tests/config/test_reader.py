@@ -307,3 +307,31 @@ def test_thousands_of_files_are_configs_or_config_errors(
     path = tmp_path / "any.yaml"
     path.write_bytes(raw)
     assert "" not in problems_of(path)
+
+
+CONFIGS = sorted(Path(__file__).parents[2].rglob("configs/**/*.yaml"))
+
+
+def outcome(text: str) -> object:
+    try:
+        return repr(read_yaml(text, "f"))  # nan is equal to itself in print only
+    except ConfigError as error:
+        return str(error)
+
+
+def without_libyaml(text: str) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "__with_libyaml__", False)
+        return outcome(text)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_read_alike_with_and_without_libyaml(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert outcome(text) == without_libyaml(text)
+
+
+# Left out: "|#" and ">#", where libyaml takes a comment, and "!", which each refuses in its words.
+@given(st.text(st.sampled_from(" \n\tab:-?[]{},&*|>'\"%@\\0é"), max_size=30))
+def test_any_text_reads_alike_with_and_without_libyaml(text: str) -> None:
+    assert outcome(text) == without_libyaml(text)
