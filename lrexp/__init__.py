@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lrexp.report.plots import plot_lr_schedule
     from lrexp.report.result import RangeTest
     from lrexp.report.run import Run, load_run
+    from lrexp.report.training_code import export_config
     from lrexp.runs.executor import register_executor
     from lrexp.runs.judged import judge
     from lrexp.runs.trackers import export_run, register_tracker
@@ -41,6 +42,7 @@ _HOMES = {
     "attach": "lrexp.integrations.attach",
     "compare": "lrexp.api",
     "dry_run": "lrexp.api",
+    "export_config": "lrexp.report.training_code",
     "export_run": "lrexp.runs.trackers",
     "find_lr": "lrexp.api",
     "get_combined_lr_scheduler": "lrexp.schedules.public",
@@ -71,6 +73,7 @@ __all__ = [
     "attach",
     "compare",
     "dry_run",
+    "export_config",
     "export_run",
     "find_lr",
     "get_combined_lr_scheduler",

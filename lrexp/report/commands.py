@@ -16,6 +16,7 @@ from lrexp.report.options import (
     By,
     Difference,
     Direction,
+    Exported,
     Follow,
     Json,
     Metric,
@@ -26,9 +27,12 @@ from lrexp.report.options import (
     RunDirectories,
     RunDirectory,
     Select,
+    Set,
     Tables,
     To,
     TrackerDir,
+    Trust,
+    Variant,
 )
 
 commands = typer.Typer()
@@ -117,13 +121,26 @@ def power(
     show_found(power_of(load_run(run), difference), power_table, json=json)
 
 
-@commands.command(epilog="Example: lrexp export runs/... --to tensorboard")
-def export(run: RunDirectory, to: To, out: TrackerDir = None) -> None:
-    """Put a run into a tracker, as `--log` would have done while it was trained."""
+@commands.command(epilog="Example: lrexp export configs/quickstart.yaml --to torch")
+def export(
+    what: Exported,
+    to: To,
+    out: TrackerDir = None,
+    variant: Variant = None,
+    set_: Set = None,
+    trust: Trust = None,
+) -> None:
+    """Put a run into a tracker, or print the lines that bring a config into your own training."""
+    from lrexp.report.training_code import FRAMEWORKS, export_config
     from lrexp.runs.reader import load_run
     from lrexp.runs.trackers import export_run
 
-    say(f"Logged: {export_run(load_run(run), to, out)}")
+    if to in FRAMEWORKS or what.is_file():
+        changes = set_ or ()
+        code = export_config(what, to, variant=variant, overrides=changes, trust=trust or ())
+        typer.echo(code)
+    else:
+        say(f"Logged: {export_run(load_run(what), to, out)}")
 
 
 @commands.command(epilog="Example: lrexp report runs/20261121-210301-digits-lr-compare-3f9c")

@@ -180,7 +180,19 @@ DryRun = Annotated[
 ]
 To = Annotated[
     str,
-    typer.Option("--to", metavar="TRACKER", help="tensorboard, wandb, mlflow, ..."),
+    typer.Option(
+        "--to",
+        metavar="NAME",
+        help="A tracker: tensorboard, wandb, mlflow, ...; "
+        "or a framework: torch, hf, lightning, keras, timm.",
+    ),
+]
+Exported = Annotated[
+    Path, typer.Argument(metavar="RUN|CONFIG", help="A run directory; for a framework or a config.")
+]
+Variant = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of a config or a comparison; by default itself, the best."),
 ]
 TrackerDir = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="For files; by default in the run.")
