@@ -8,16 +8,14 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from lrexp.engine.vectorized.recorded import NotTraceableError, Value, record
 
 Rule: TypeAlias = Callable[[fx.Node], fx.Node | None]
 aten = torch.ops.aten
@@ -144,7 +142,7 @@ def _transposed_product(node: fx.Node) -> fx.Node | None:
     if _dims(node) != [1, 2] or not _is_quiet(product, node):
         return None
     a, b = _nodes(product)
-    swapped = [_new(aten.transpose.int, (x, 1, 2), node, _value(x).transpose(1, 2)) for x in (b, a)]
+    swapped = (_new(aten.transpose.int, (x, 1, 2), node, _value(x).transposed()) for x in (b, a))
     return _new(aten.bmm.default, tuple(swapped), node, _value(node))
 
 
@@ -162,14 +160,14 @@ def _product_plus(node: fx.Node) -> fx.Node | None:
         return None
     for bias, product in (_nodes(node), _nodes(node)[::-1]):
         fits = product.target is aten.bmm.default and len(product.users) == 1
-        fits = fits and _value(bias).dim() == 3 and _value(bias).dtype == _value(product).dtype
+        fits = fits and _value(bias).num_dims == 3 and _value(bias).dtype == _value(product).dtype
         if fits and _alike(node, product) and _is_quiet(product, node):
             args = (bias, *_nodes(product))
             return _new(aten.baddbmm.default, args, node, _value(node))
     return None
 
 
-def _new(target: object, args: tuple[object, ...], place: fx.Node, value: Tensor) -> fx.Node:
+def _new(target: object, args: tuple[object, ...], place: fx.Node, value: Value) -> fx.Node:
     """Return a new node just before `place`; `value` is what it gives."""
     with place.graph.inserting_before(place):
         node = place.graph.call_function(target, args)  # type: ignore[arg-type]
@@ -195,8 +193,8 @@ def _nodes(node: fx.Node) -> Sequence[fx.Node]:
     return [arg for arg in node.args if isinstance(arg, fx.Node)]
 
 
-def _value(node: fx.Node) -> Tensor:
-    value: Tensor = node.meta["val"]
+def _value(node: fx.Node) -> Value:
+    value: Value = node.meta["val"]
     return value
 
 
@@ -205,16 +203,12 @@ def _alike(one: fx.Node, other: fx.Node) -> bool:
 
 
 def _dims(transpose: fx.Node) -> list[int]:
-    size = _value(transpose).dim()
+    size = _value(transpose).num_dims
     return sorted(dim % size for dim in transpose.args[1:] if isinstance(dim, int))
 
 
 Compiled: TypeAlias = Callable[..., tuple[Tensor, ...]]
 _LITERALS = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default}
-
-
-class NotTraceableError(Exception):
-    """What a function does depends on more than the shapes of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -262,14 +256,13 @@ def compile_program(
         Exception: whatever the function raises while it is traced.
     """
     # real tensors: a data-dependent branch raises inside `vmap` instead of being frozen here
-    with _one_fake_mode():
-        traced = make_fx(function)(*constants, *inputs)
-    nodes = simplify(traced.graph)
+    recorded = record(function, [*constants, *inputs])
+    nodes = simplify(recorded.graph)
     _check_shapes(nodes)
     known: dict[fx.Node, Any] = {}  # what is the same in every call
     places = [node for node in nodes if node.op == "placeholder"]
     known.update(zip(places, constants, strict=False))
-    known.update((n, getattr(traced, str(n.target))) for n in nodes if n.op == "get_attr")
+    known.update((n, recorded.held[str(n.target)]) for n in nodes if n.op == "get_attr")
     _fold(nodes, known)
     names = [node.name for node in places[len(constants) :]]
     source, scope = _write(nodes, known, names)
@@ -311,17 +304,6 @@ def as_function(source: str, scope: Mapping[str, Any]) -> Compiled:
     exec(compile(tree, "<lrexp program>", "exec"), names)
     program: Compiled = names["program"]
     return program
-
-
-@contextmanager
-def _one_fake_mode() -> Iterator[None]:
-    """Let tracing note the shapes of all values in one mode, which it looks for in its context.
-
-    Else it makes one for every operation, and each takes down the whole stack of Python: half of
-    the time.
-    """
-    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
-        yield
 
 
 def _check_shapes(nodes: Sequence[fx.Node]) -> None:
@@ -407,6 +389,6 @@ def _activation_bytes(nodes: Sequence[fx.Node], known: dict[fx.Node, Any]) -> in
         if node.op != "call_function" or node in known or node.target in VIEWS:
             continue
         for tensor in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(tensor, Tensor):
-                total += tensor.numel() * tensor.element_size()
+            if isinstance(tensor, Value):
+                total += tensor.num_bytes
     return total

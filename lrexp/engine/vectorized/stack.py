@@ -23,8 +23,9 @@ from lrexp.engine.rng import Reseed, preserved_rng, seed_everything
 from lrexp.engine.sequential import measured, weighed
 from lrexp.engine.task import Task
 from lrexp.engine.vectorized.copies import NotStackable, Trained, gather
-from lrexp.engine.vectorized.program import NotTraceableError, Program, compile_program
+from lrexp.engine.vectorized.program import Program, compile_program
 from lrexp.engine.vectorized.proof import Facts
+from lrexp.engine.vectorized.recorded import NotTraceableError
 from lrexp.schedules.schedule import Schedule
 from lrexp.workloads.batches import size_of
 from lrexp.workloads.metrics import Gathered, on_cpu
@@ -353,7 +354,7 @@ class Stack:
                 raise
             except NotTraceableError as error:
                 raise NotStackable(str(error)) from error
-            except Exception as error:  # vmap and make_fx raise all kinds
+            except Exception as error:  # vmap raises all kinds
                 raise NotStackable(_reason(error)) from error
             finally:  # tracing has run the forward once, buffers and all
                 for tensor, before in zip(self.copies.stacked.values(), state, strict=True):

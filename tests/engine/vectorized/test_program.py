@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional
 
-from lrexp.engine.vectorized.program import NotTraceableError, as_function, compile_program
+from lrexp.engine.vectorized.program import as_function, compile_program
+from lrexp.engine.vectorized.recorded import NotTraceableError
 
 
 def numbers(*shape: int) -> Tensor:
